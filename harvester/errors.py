@@ -1,0 +1,121 @@
+"""Every exception that this package raises on purpose.
+
+```
+Exception
+└── HarvestError               1   the root: whatever we raise on purpose, and nothing else
+    ├── BooksError             1   what the bucket holds contradicts itself
+    ├── SettingsError          2   a setting is missing or wrong (also a ValueError)
+    ├── InputError             2   a CSV cannot be read as a list of IMDb ids (also a ValueError)
+    ├── TmdbRefusedError       3   TMDB does not let us in
+    ├── StoreError             4   S3 refuses, or cannot be reached
+    ├── TmdbUnavailableError   6   TMDB gives nobody a usable answer
+    └── StoppedError          75   told to stop before the end
+```
+
+The number is the exit code of the command line, and the classes' names are what a state machine on AWS can match.
+One title's trouble is never an exception: it is an outcome (see `answers.Failed`). A run that ends with failed
+titles has therefore ended, with `Exit.FAILED`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """How a command ends; scripts and schedulers decide by these numbers (75 is sysexits' EX_TEMPFAIL)."""
+
+    CLOSED = 0
+    WRONG = 1
+    USAGE = 2
+    REFUSED = 3
+    STORE = 4
+    FAILED = 5
+    UNAVAILABLE = 6
+    STOPPED = 75
+
+
+class HarvestError(Exception):
+    """Something foreseeable went wrong; the message says what was seen and what to do next."""
+
+    exit_code: Exit = Exit.WRONG
+
+
+class BooksError(HarvestError):
+    """What the bucket holds contradicts itself, or the input; the message names the object."""
+
+
+class SettingsError(HarvestError, ValueError):
+    """A setting is missing or wrong; nothing has been requested yet."""
+
+    exit_code = Exit.USAGE
+
+
+class InputError(HarvestError, ValueError):
+    """The CSV cannot be read as a list of IMDb ids; nothing has been requested yet.
+
+    Attributes:
+        source: Path or S3 URL, as given.
+        line: Line in the file, counted from 1 as editors do; None where no line is to blame.
+        problem: What is wrong there, and with which value.
+    """
+
+    exit_code = Exit.USAGE
+
+    def __init__(self, source: str, problem: str, *, line: int | None = None) -> None:
+        self.source, self.line, self.problem = source, line, problem
+        place = source if line is None else f"{source}, line {line}"
+        super().__init__(f"{place}: {problem}")
+
+
+class TmdbRefusedError(HarvestError):
+    """TMDB does not let us in: the key is invalid, suspended or revoked.
+
+    Attributes:
+        status: HTTP status of the refusal.
+        code: TMDB's own `status_code` (developer.themoviedb.org/docs/errors), None if its body had none.
+    """
+
+    exit_code = Exit.REFUSED
+
+    def __init__(self, status: int, code: int | None, said: str) -> None:
+        self.status, self.code = status, code
+        super().__init__(
+            f"TMDB refuses the key (HTTP {status}, code {code}: {said!r}). Check TMDB_API_KEY against "
+            "https://www.themoviedb.org/settings/api; what has landed is safe."
+        )
+
+
+class StoreError(HarvestError):
+    """S3 refused or could not be reached, after botocore's own retries.
+
+    Attributes:
+        action: What was tried, in words of ours.
+        code: S3's word for it (`AccessDenied`, `NoSuchBucket`, …) or the kind of network trouble.
+    """
+
+    exit_code = Exit.STORE
+
+    def __init__(self, action: str, code: str, advice: str) -> None:
+        self.action, self.code = action, code
+        super().__init__(f"Cannot {action}: {code}. {advice}")
+
+
+class TmdbUnavailableError(HarvestError):
+    """TMDB gives nobody a usable answer; everything landed is safe and no title is to blame.
+
+    Attributes:
+        reason: The latest trouble seen, as in `answers.Again.reason`.
+    """
+
+    exit_code = Exit.UNAVAILABLE
+
+    def __init__(self, reason: str, seen: str) -> None:
+        self.reason = reason
+        super().__init__(f"TMDB is unavailable: {seen} (last: {reason}). What has landed is safe; run again later.")
+
+
+class StoppedError(HarvestError):
+    """Told to stop before the end; everything landed is safe."""
+
+    exit_code = Exit.STOPPED

@@ -1,0 +1,283 @@
+"""The harvest: the one road from CSV to closed books.
+
+`read_ids → cut → harvest → harvest_batch → Tmdb.title (turn, judge) → encode → Bucket.land → receipt → books`
+
+The command line, the container and the Lambda are doors to `harvest`. Killed at any moment, it loses nothing: data
+lands first and the receipt last, so a batch without one is done again, under the same names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from harvester.answers import Found
+from harvester.errors import Exit, InputError
+from harvester.fan_out import fan_out
+from harvester.pace import Pace
+from harvester.receipts import LandedFile, write_receipt
+from harvester.records import encode, record_line
+from harvester.run import now, open_run
+from harvester.s3 import open_bucket
+from harvester.titles import KINDS, read_ids
+from harvester.tmdb import open_tmdb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from harvester.answers import Match, Outcome
+    from harvester.batches import Batch
+    from harvester.receipts import Books, Receipt
+    from harvester.run import Run
+    from harvester.s3 import Bucket
+    from harvester.settings import Settings
+    from harvester.titles import Collection, Ids
+    from harvester.tmdb import Tmdb
+
+BATCHES_AT_ONCE = 64
+"""Open batches at most. Usually two or three are open; more only while slow titles keep some from landing."""
+
+DRAIN_SECONDS = 20.0
+"""How long open batches may go on after a request to stop: a container has 30 s between SIGTERM and SIGKILL."""
+
+
+class Watcher(Protocol):
+    """Somebody who looks on: progress, logs, tests."""
+
+    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
+        """A run begins or goes on, with `titles` to look up."""
+
+    def title(self, told: Outcome | Match) -> None:
+        """One title has its outcome; it has not landed yet."""
+
+    def batch(self, receipt: Receipt) -> None:
+        """A batch has landed, with its receipt."""
+
+
+class Stop:
+    """A request to stop, from a signal, a deadline or a limit.
+
+    Attributes:
+        reason: Who asked; None until somebody does.
+        cut_short: Whether something was left undone because of it.
+    """
+
+    def __init__(self, *, limit: int | None = None) -> None:
+        self.reason: str | None = None
+        self.cut_short = False
+        self._left = limit
+        self._drain: asyncio.Timeout | None = None
+
+    def ask(self, reason: str, *, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Take no more batches; those still open after `drain_seconds` are given up, to be done by the next run."""
+        self.reason = self.reason or reason
+        if self._drain:
+            self._drain.reschedule(asyncio.get_running_loop().time() + drain_seconds)
+
+    def count(self, ids: int) -> None:
+        """Count ids taken; at the limit no more are, and those taken have all the time they need."""
+        if self._left is not None:
+            self._left -= ids
+            if self._left <= 0:
+                self.reason = self.reason or "limit"
+
+    @asynccontextmanager
+    async def draining(self) -> AsyncIterator[None]:
+        """Cancel what is inside when the time to drain is over."""
+        try:
+            async with asyncio.timeout(None) as self._drain:
+                yield
+        except TimeoutError:
+            if self._drain is None or not self._drain.expired():
+                raise
+            self.cut_short = True
+        finally:
+            self._drain = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a harvest ended; `batches` and `batches_left` count what was planned, without those of moved titles."""
+
+    status: Literal["closed", "nothing_to_do", "failed", "stopped"]
+    run: str
+    books: Books
+    seconds: float
+    requests: int = 0
+    holds: int = 0
+    batches_left: int = 0
+    stopped_by: str | None = None
+
+    @property
+    def exit_code(self) -> Exit:
+        """What the command line exits with."""
+        return {"failed": Exit.FAILED, "stopped": Exit.STOPPED}.get(self.status, Exit.CLOSED)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json` and Lambda."""
+        return {
+            "status": self.status,
+            "exit_code": int(self.exit_code),
+            "run": self.run,
+            "stopped_by": self.stopped_by,
+            "seconds": round(self.seconds, 1),
+            "requests": self.requests,
+            "holds": self.holds,
+            "batches_left": self.batches_left,
+            "books": self.books.as_json(),
+        }
+
+
+async def harvest(settings: Settings, *, watcher: Watcher, stop: Stop, again: bool = False) -> Report:
+    """Harvest the CSVs of `settings` into its bucket, or what is left of that.
+
+    Args:
+        settings: With a key, a bucket and at least one CSV.
+        watcher: Told of each title and batch.
+        stop: Looked at before each batch.
+        again: Harvest also if these ids were finished today.
+
+    Raises:
+        HarvestError: See `errors`. Whatever was raised, what had landed is safe.
+    """
+    settings.need_titles()
+    settings.need("tmdb_api_key", "s3_bucket")
+    started = time.monotonic()
+    inputs = await read_inputs(settings)
+    async with open_bucket_of(settings) as bucket:
+        run = await open_run(bucket, inputs, settings, again=again)
+        moved = run.moved()
+        if run.finished and not run.todo and not moved:
+            return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
+        async with open_tmdb_of(settings) as tmdb:
+            await tmdb.check_key()
+            await run.begin()
+            watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
+            async with stop.draining():
+                one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher)
+                for batches in (moved, run.todo, None):  # last, those that have moved on the way
+                    wanted = run.moved() if batches is None and not stop.cut_short else batches or []
+                    await fan_out(one, take(wanted, tmdb=tmdb, stop=stop), at_once=BATCHES_AT_ONCE)
+            if not stop.cut_short:
+                await run.close()
+            return Report(
+                "stopped" if stop.cut_short else "failed" if run.books.failed else "closed",
+                run.plan.run,
+                run.books,
+                time.monotonic() - started,
+                requests=tmdb.health.good + tmdb.health.bad,
+                holds=tmdb.pace.holds,
+                batches_left=run.left,
+                stopped_by=stop.reason if stop.cut_short else None,
+            )
+
+
+async def take(batches: Iterable[Batch], *, tmdb: Tmdb, stop: Stop) -> AsyncIterator[Batch]:
+    """The batches in their order, each when the titles before it are on their way.
+
+    So a slow title keeps its own batch from landing and nobody from being asked, while only a few batches are open.
+    """
+    for batch in batches:
+        await tmdb.free()
+        if stop.reason:
+            stop.cut_short = True
+            return
+        stop.count(len(batch.ids))
+        yield batch
+
+
+async def harvest_batch(batch: Batch, *, run: Run, tmdb: Tmdb, settings: Settings, watcher: Watcher) -> None:
+    """Look up every title of `batch`, land what was found, and write the receipt, last.
+
+    Raises:
+        StoreError: S3 refused, or could not be reached.
+        TmdbRefusedError: The key is no good any more.
+        TmdbUnavailableError: TMDB answers nobody.
+    """
+    await run.abort_orphans(batch)
+    kind = KINDS[batch.collection]
+    lines: dict[str, bytes] = {}
+
+    async def look_up(id_: str) -> Outcome | Match:
+        match = run.matches.get(id_)
+        told: Outcome | Match
+        if match and match.kind != kind:
+            told = match  # known from an earlier try of this batch
+        else:
+            told = await tmdb.title(id_, kind, tmdb_id=match.tmdb_id if match else None)
+        if isinstance(told, Found):
+            lines[id_] = record_line(id_, told, language=settings.tmdb_language, fetched_at=now())
+            told = replace(told, record={})  # its bytes are kept; a fifth of the memory
+        watcher.title(told)
+        return told
+
+    told = await fan_out(look_up, batch.ids, at_once=len(batch.ids))
+    found = [lines[id_] for id_ in batch.ids if id_ in lines]
+    files = []
+    for number, file in enumerate(encode(found, settings.output_format), 1):
+        key = run.layout.data_key(batch.collection, batch.name, number)
+        etag = await run.bucket.land(key, file.body)
+        sha256 = hashlib.sha256(file.body).hexdigest()
+        files.append(LandedFile(key, file.records, len(file.body), sha256, etag))
+    receipt = write_receipt(batch, told, files=files, run=run.plan.run, landed_at=now())
+    await run.commit(receipt)
+    watcher.batch(receipt)
+
+
+async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
+    """The ids of the CSVs, movies first: an id that both have is a movie, and a duplicate among the series.
+
+    Raises:
+        InputError: One of them cannot be read as a list of ids.
+        StoreError: It is in S3, which refused or could not be reached.
+    """
+    sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
+    seen: set[str] = set()
+    inputs: dict[Collection, Ids] = {}
+    for collection, source in sources.items():
+        if source is None:
+            continue
+        read = partial(read_ids, column=settings.csv_id_column, seen=seen, name=source)
+        if not source.startswith("s3://"):
+            inputs[collection] = await asyncio.to_thread(read, source)
+            continue
+        name, _, key = source.removeprefix("s3://").partition("/")
+        async with open_bucket_of(settings, name) as bucket:
+            with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+                if not key or not await bucket.fetch(key, file):
+                    raise InputError(source, "is not there: give s3://bucket/key of a CSV file")
+                file.flush()
+                inputs[collection] = await asyncio.to_thread(read, file.name)
+    return inputs
+
+
+def open_bucket_of(settings: Settings, name: str | None = None) -> AbstractAsyncContextManager[Bucket]:
+    """The bucket of the settings, or another one with the same credentials."""
+    return open_bucket(
+        name or str(settings.s3_bucket),
+        region=settings.aws_region,
+        profile=settings.aws_profile,
+        credentials=settings.credentials,
+        endpoint_url=settings.aws_endpoint_url_s3,
+    )
+
+
+def open_tmdb_of(settings: Settings) -> AbstractAsyncContextManager[Tmdb]:
+    """TMDB with the key, the pace and the concurrency of the settings."""
+    settings.need("tmdb_api_key")
+    key = settings.tmdb_api_key
+    return open_tmdb(
+        base_url=settings.tmdb_base_url,
+        key=key.get_secret_value() if key else "",
+        language=settings.tmdb_language,
+        append=settings.tmdb_append,
+        pace=Pace(settings.tmdb_rate, clock=asyncio.get_running_loop().time),
+        concurrency=settings.tmdb_concurrency,
+    )

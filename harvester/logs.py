@@ -1,0 +1,49 @@
+"""Logs: one line per batch landed, per hold, per failed title, on standard error; never a secret.
+
+Readable on a terminal, a JSON object a line elsewhere (CloudWatch, `docker logs`), so that a machine can read those.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STRUCK = "[secret]"
+
+
+def redact(text: str, secrets: Sequence[str]) -> str:
+    """`text` with every secret struck out."""
+    for secret in secrets:
+        text = text.replace(secret, STRUCK)
+    return text
+
+
+def set_up_logs(*, secrets: Sequence[str], verbose: bool = False, stream: TextIO | None = None) -> None:
+    """Log to `stream` (standard error); `verbose` adds debug lines.
+
+    The secrets are struck out of every finished line. That is a second lock: nothing is meant to log them at all.
+    """
+    out = stream or sys.stderr
+    terminal = out.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer()
+
+    def render(logger: Any, name: str, event: structlog.typing.EventDict) -> str:
+        return redact(str(renderer(logger, name, event)), secrets)
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
+            structlog.processors.format_exc_info,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )

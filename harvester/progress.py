@@ -1,0 +1,159 @@
+"""Progress: what somebody who waits wants to see, as a bar on a terminal, as a line every 10 s elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from harvester.answers import Failed, Found, Match, Missing
+
+if TYPE_CHECKING:
+    from harvester.answers import Outcome
+    from harvester.pace import Pace
+    from harvester.receipts import Receipt
+    from harvester.run import Run
+
+LINE_SECONDS = 10.0
+
+SMOOTHING = 0.3
+"""Share of the newest second in the rate shown."""
+
+
+class Counts:
+    """What has been seen so far of a run, with the rate of late; times are seconds of `time.monotonic`."""
+
+    def __init__(self, titles: int) -> None:
+        self.titles = titles
+        self.found = self.missing = self.failed = self.batches = 0
+        self._rate = 0.0
+        self._then, self._done_then = time.monotonic(), 0
+
+    @property
+    def done(self) -> int:
+        """Titles with an outcome."""
+        return self.found + self.missing + self.failed
+
+    def take(self, told: Outcome | Match) -> None:
+        """Count a title."""
+        match told:
+            case Found():
+                self.found += 1
+            case Missing():
+                self.missing += 1
+            case Failed():
+                self.failed += 1
+            case Match():
+                pass  # it is counted when it is looked up as what it is
+
+    def rate(self) -> float:
+        """Titles per second, of late."""
+        seconds = time.monotonic() - self._then
+        if seconds >= 1:
+            newest = (self.done - self._done_then) / seconds
+            self._rate = newest if not self._rate else SMOOTHING * newest + (1 - SMOOTHING) * self._rate
+            self._then, self._done_then = time.monotonic(), self.done
+        return self._rate
+
+    def left(self) -> str:
+        """Time left at this rate, as `1:02:03`; `-:--` before there is a rate."""
+        rate = self.rate()
+        if not rate:
+            return "-:--"
+        minutes, seconds = divmod(round(max(self.titles - self.done, 0) / rate), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Bar:
+    """A watcher that shows a bar on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("looking what is done", total=None)
+        self._counts = Counts(0)
+        self._progress.start()
+
+    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
+        """Show `titles` as the whole."""
+        self._counts = Counts(titles)
+        self._pace = pace
+        done = run.books.batches
+        self._progress.print(f"Run {run.plan.run}: {titles:,} titles to look up, {done:,} batches done before")
+        self._progress.update(self._task, total=titles)
+
+    def title(self, told: Outcome | Match) -> None:
+        """Count a title."""
+        counts = self._counts
+        counts.take(told)
+        text = (
+            f"{counts.rate():.1f}/s · found {counts.found:,} · missing {counts.missing:,} · failed {counts.failed:,}"
+            f" · {counts.left()} left"
+        )
+        self._progress.update(self._task, completed=counts.done, description=text)
+
+    def batch(self, receipt: Receipt) -> None:
+        """A batch has landed; the bar says enough."""
+
+    def end(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+
+class Lines:
+    """A watcher that logs each batch, and a line every 10 s."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("progress")
+        self._counts = Counts(0)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
+        """Log what is to be done."""
+        self._counts = Counts(titles)
+        self._log.info(
+            "run", run=run.plan.run, titles=titles, batches_done=run.books.batches, rate_per_second=pace.ceiling
+        )
+        self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
+
+    def title(self, told: Outcome | Match) -> None:
+        """Count a title."""
+        self._counts.take(told)
+
+    def batch(self, receipt: Receipt) -> None:
+        """Log a batch."""
+        self._counts.batches += 1
+        failed = sum(told["outcome"] == "failed" for told in receipt.outcomes.values())
+        self._log.info(
+            "batch_failed" if failed else "batch_landed",
+            batch=receipt.batch,
+            collection=receipt.collection,
+            found=receipt.found,
+            missing=len(receipt.outcomes) - receipt.found - failed,
+            failed=failed,
+            bytes=sum(file.bytes for file in receipt.files),
+        )
+
+    def end(self) -> None:
+        """Log no more."""
+        if self._timer:
+            self._timer.cancel()
+
+    def _line(self) -> None:
+        counts = self._counts
+        self._log.info(
+            "progress",
+            done=counts.done,
+            of=counts.titles,
+            titles_per_second=round(counts.rate(), 1),
+            found=counts.found,
+            missing=counts.missing,
+            failed=counts.failed,
+            left=counts.left(),
+        )
+        self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)

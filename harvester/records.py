@@ -1,0 +1,84 @@
+"""Records: found titles become encoded files of at most 100 records and 10 MB.
+
+A record is TMDB's own object with two keys in front, `imdb_id` and `harvest`. Floats are written as the shortest text
+that reads back as the same 64-bit number, so nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from harvester.batches import BATCH_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harvester.answers import Found
+
+Format = Literal["jsonl", "array"]
+
+FILE_BYTES = 10_000_000
+"""Bytes of one file at most (the data lake's rule is 10 MB). A single record that is larger has a file to itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The bytes of one data file, and how many records they are."""
+
+    body: bytes
+    records: int
+
+
+def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str) -> bytes:
+    """The record of `id_` as one line of JSON, without a line end.
+
+    `imdb_id` is the id that was asked for. TMDB's own, if it has one and it is another (it can be null), is kept in
+    `harvest.tmdb_imdb_id`.
+    """
+    harvest: dict[str, Any] = {
+        "kind": found.kind,
+        "tmdb_id": found.tmdb_id,
+        "fetched_at": fetched_at,
+        "language": language,
+    }
+    if found.missing_parts:
+        harvest["missing_parts"] = found.missing_parts
+    if found.record.get("imdb_id", id_) != id_:
+        harvest["tmdb_imdb_id"] = found.record["imdb_id"]
+    return orjson.dumps({"imdb_id": id_, "harvest": harvest} | found.record | {"imdb_id": id_, "harvest": harvest})
+
+
+def encode(lines: Sequence[bytes], form: Format) -> Iterator[File]:
+    """Files of `lines` in their order, as few as the limits allow.
+
+    `jsonl` has a record a line, `array` is one compact JSON array on one line, which Spark reads both ways.
+    """
+    head, between, tail = (b"", b"\n", b"\n") if form == "jsonl" else (b"[", b",", b"]\n")
+    some: list[bytes] = []
+    size = 0
+    for line in lines:
+        if some and (len(some) == BATCH_SIZE or size + len(line) + len(head + tail) > FILE_BYTES):
+            yield File(head + between.join(some) + tail, len(some))
+            some, size = [], 0
+        some.append(line)
+        size += len(line) + len(between)
+    if some:
+        yield File(head + between.join(some) + tail, len(some))
+
+
+def decode(body: bytes) -> list[dict[str, Any]]:
+    """The records of a data file, of either format.
+
+    Raises:
+        ValueError: It is neither JSON Lines nor a JSON array.
+    """
+    if body.startswith(b"["):
+        records = orjson.loads(body)
+    else:
+        records = [orjson.loads(line) for line in body.split(b"\n") if line]
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError("not a list of JSON objects")
+    return list(records)

@@ -1,0 +1,273 @@
+"""A run in the bucket: which one to go on with, what of it is done, what is left, and the closing of its books.
+
+The bucket is the checkpoint. What counts as done is what stands there: a receipt, no older than its plan, that agrees
+with itself, and whose files are listed with the size and mark it says. Everything else is done again, under the same
+names, so whatever was killed, deleted or damaged mends by itself.
+
+Titles that turn out to be of the other kind have *moved*: they are harvested in batches of their own once every batch
+before them is settled, so that these are cut alike whenever the run is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+
+from harvester.answers import Match
+from harvester.batches import RUNS, Batch, Layout, cut
+from harvester.errors import BooksError
+from harvester.fan_out import fan_out
+from harvester.receipts import Books, Plan, decode_plan, decode_receipt, encode_plan, encode_receipt, fingerprint
+from harvester.s3 import Listed
+from harvester.titles import COLLECTIONS, KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from harvester.receipts import LandedFile, Receipt
+    from harvester.s3 import Bucket
+    from harvester.settings import Settings
+    from harvester.titles import Collection, Ids
+
+_log = structlog.get_logger("run")
+
+READS_AT_ONCE = 32
+
+PROBLEMS_SHOWN = 5
+
+
+def now() -> str:
+    """UTC in ISO 8601, to the millisecond; such texts sort as times do."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True)
+class Run:
+    """One run: its plan, and what the bucket says of it; made by `open_run`.
+
+    Attributes:
+        finished: Whether its books had been closed when it was opened.
+        todo: Batches of the input that have no valid receipt, in order.
+        books: The input, and what the valid receipts say of it.
+        matches: Moved ids, with what `/find` said of them.
+        settled: Those of them that have an outcome, in a batch of their own.
+    """
+
+    bucket: Bucket
+    plan: Plan
+    layout: Layout
+    finished: bool = False
+    todo: list[Batch] = field(default_factory=list)
+    books: Books = field(default_factory=Books)
+    matches: dict[str, Match] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    _receipts: set[str] = field(default_factory=set)
+    _landed: dict[str, Listed] = field(default_factory=dict)
+    _moved: dict[str, list[str]] = field(default_factory=dict)
+    _moved_failed: list[Batch] = field(default_factory=list)
+    _here: dict[str, Listed] = field(default_factory=dict)
+    _orphans: list[tuple[str, str]] = field(default_factory=list)
+
+    def moved(self) -> list[Batch]:
+        """Batches of the moved titles that have no outcome yet, after those of them that had failed."""
+        failed, self._moved_failed = self._moved_failed, []
+        taken = self.settled.union(*(batch.ids for batch in failed))
+        names = [name for names in self.plan.batches.values() for name in names]
+        waiting = [id_ for name in names for id_ in self._moved.get(name, ()) if id_ not in taken]
+        fresh = [
+            batch
+            for kind, collection in COLLECTIONS.items()
+            for batch in cut(collection, (id_ for id_ in waiting if self.matches[id_].kind == kind))
+        ]
+        return failed + fresh
+
+    @property
+    def left(self) -> int:
+        """How many batches of the input are not done, failed ones not among them."""
+        return sum(not self._papers_of(batch) & self._receipts for batch in self.todo)
+
+    def _papers_of(self, batch: Batch) -> set[str]:
+        return {layout_key(batch.collection, batch.name) for layout_key in (self.layout.receipt_key, self.layout.failed_key)}
+
+    async def begin(self) -> None:
+        """Write the plan, first of all; one that stands there is the same."""
+        await self.bucket.put(self.layout.plan_key, encode_plan(self.plan))
+
+    async def abort_orphans(self, batch: Batch) -> None:
+        """Abort the uploads that an earlier try of `batch`, killed, has left."""
+        for key, upload in [orphan for orphan in self._orphans if f"{batch.name}." in orphan[0]]:
+            await self.bucket.abort(key, upload)
+            self._orphans.remove((key, upload))
+
+    async def commit(self, receipt: Receipt) -> None:
+        """Write the receipt, last of its batch, in the place it belongs, and count it."""
+        done = self.layout.receipt_key(receipt.collection, receipt.batch)
+        failed = self.layout.failed_key(receipt.collection, receipt.batch)
+        here, gone = (failed, done) if receipt.failed else (done, failed)
+        await self.bucket.put(here, encode_receipt(receipt))
+        leftovers = [gone]
+        number = len(receipt.files) + 1
+        while (key := self.layout.data_key(receipt.collection, receipt.batch, number)) in self._here:
+            leftovers.append(key)  # an earlier try had more records
+            number += 1
+        for key in leftovers:
+            if self._here.pop(key, None):
+                await self.bucket.delete(key)
+        self._take(here, receipt, {file.key: Listed(file.bytes, file.etag) for file in receipt.files})
+
+    async def close(self) -> None:
+        """Prove the books against what the bucket lists now; write the summary if nothing failed.
+
+        Raises:
+            BooksError: They do not balance, or the bucket holds something else than the receipts say.
+        """
+        papers = await self.bucket.objects(self.layout.folder)
+        data = await _list_data(self.bucket, self.layout)
+        names = {key.rpartition("/")[2].partition(".")[0] for key in self._receipts}
+        problems = [f"{key} is gone" for key in self._receipts - papers.keys()]
+        problems += [f"{key} is not what landed" for key, file in self._landed.items() if data.get(key) != file]
+        problems += [
+            f"{key} is in no receipt"
+            for key in data.keys() - self._landed.keys()
+            if key.rpartition("/")[2].partition(".")[0] in names
+        ]
+        if not self.books.balance:
+            problems.append(f"of {self.books.ids} ids {self.books.accounted} have an outcome")
+        if problems:
+            shown = "; ".join(sorted(problems)[:PROBLEMS_SHOWN])
+            raise BooksError(
+                f"The books do not balance ({len(problems)} problems): {shown}. Harvest again to mend what is missing."
+            )
+        if not self.books.failed:
+            summary = {"run": self.plan.run, "closed_at": now(), "books": self.books.as_json()}
+            await self.bucket.put(self.layout.summary_key, orjson.dumps(summary))
+
+    async def survey(self, batches: Iterable[Batch]) -> None:
+        """Learn from the bucket what of `batches` is done.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        papers = await self.bucket.objects(self.layout.folder)
+        data = await _list_data(self.bucket, self.layout) if papers else {}
+        self._here = papers | data
+        if papers:
+            for collection in KINDS:
+                self._orphans += await self.bucket.uploads(self.layout.data_folder(collection))
+        receipts = [key for key in papers if key.startswith((f"{self.layout.folder}receipts/", f"{self.layout.folder}failed/"))]
+        await fan_out(self._take_old, receipts, at_once=READS_AT_ONCE)
+        self.todo = [b for b in batches if self.layout.receipt_key(b.collection, b.name) not in self._receipts]
+
+    async def _take_old(self, key: str) -> None:
+        """Take a paper of an earlier process for what it is worth."""
+        body = await self.bucket.read(key)
+        try:
+            receipt = decode_receipt(key, body or b"")
+        except BooksError as error:
+            _log.warning("receipt_refused", problem=str(error))
+            return
+        ours = receipt.batch in self.plan.batches.get(receipt.collection, ())
+        if receipt.landed_at < self.plan.created_at:
+            if not ours:  # batches of moved titles are cut anew by `--again`
+                for old in (key, *(file.key for file in receipt.files)):
+                    await self.bucket.delete(old)
+            return
+        if receipt.failed:
+            self._note_moved(receipt)
+            if not ours:
+                self._moved_failed.append(Batch(receipt.collection, receipt.ids))
+            return
+        listed = {file.key: await self._as_landed(file) for file in receipt.files}
+        if None in listed.values():
+            _log.warning("batch_damaged", batch=receipt.batch, collection=receipt.collection)
+            return
+        self._take(key, receipt, {name: file for name, file in listed.items() if file})
+
+    async def _as_landed(self, file: LandedFile) -> Listed | None:
+        """What is listed of a data file, if it is still what landed; a copied object has the same bytes, another mark."""
+        listed = self._here.get(file.key)
+        if listed is None or listed.bytes != file.bytes:
+            return None
+        if listed.etag == file.etag:
+            return listed
+        body = await self.bucket.read(file.key)
+        return listed if hashlib.sha256(body or b"").hexdigest() == file.sha256 else None
+
+    def _take(self, key: str, receipt: Receipt, landed: dict[str, Listed]) -> None:
+        """Count a paper that is in force."""
+        self._receipts.add(key)
+        self._landed |= landed
+        self.books.take(receipt)
+        self._note_moved(receipt)
+
+    def _note_moved(self, receipt: Receipt) -> None:
+        if receipt.batch not in self.plan.batches.get(receipt.collection, ()):
+            self.settled.update(receipt.ids)
+        self._moved[receipt.batch] = list(receipt.moved)
+        for id_, told in receipt.moved.items():
+            self.matches[id_] = Match(told["kind"], told["tmdb_id"])
+
+
+async def _list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
+    listed: dict[str, Listed] = {}
+    for folder in sorted({layout.data_folder(collection) for collection in KINDS}):
+        listed |= await bucket.objects(folder)
+    return listed
+
+
+async def open_run(bucket: Bucket, inputs: Mapping[Collection, Ids], settings: Settings, *, again: bool = False) -> Run:
+    """The run to go on with: the latest of these ids and settings, if it is unfinished or of today; else a new one.
+
+    Nothing is written. `again` asks for a new one even where today's is finished.
+
+    Raises:
+        StoreError: S3 refused, or could not be reached.
+    """
+    ids = {collection: account.ids for collection, account in inputs.items()}
+    mark = fingerprint(ids, language=settings.tmdb_language, append=settings.tmdb_append, form=settings.output_format)
+    batches = [batch for collection, some in ids.items() for batch in cut(collection, some)]
+    started = now()
+    new = Plan(
+        run=f"{started[:10]}-{mark}",
+        fingerprint=mark,
+        created_at=started,
+        input={collection: account.as_json() for collection, account in inputs.items()},
+        settings=settings.of_records(),
+        batches={collection: [b.name for b in batches if b.collection == collection] for collection in ids},
+    )
+    runs = f"{settings.s3_prefix}/{RUNS}/"
+    latest = max((name for name in await bucket.folders(runs) if name.endswith(f"-{mark}")), default=None)
+    plan, finished = new, False
+    if latest and not again:
+        midnight = f"{latest[:10]}T00:00:00.000Z"  # an unreadable plan is written anew, and its receipts stay in force
+        rewritten = replace(new, run=latest, created_at=midnight)
+        plan, finished = await _read_plan(bucket, Layout(settings.s3_prefix, settings.s3_key_template, latest), rewritten)
+        if finished and latest != new.run:
+            plan, finished = new, False
+    layout = Layout(settings.s3_prefix, str(plan.settings["s3_key_template"]), plan.run)
+    run = Run(bucket, plan, layout, finished=finished)
+    for account in inputs.values():
+        run.books.take_input(account)
+    await run.survey(batches)
+    return run
+
+
+async def _read_plan(bucket: Bucket, layout: Layout, otherwise: Plan) -> tuple[Plan, bool]:
+    """The plan of a run, and whether its books were closed after it was written; `otherwise` if it cannot be read."""
+    body = await bucket.read(layout.plan_key)
+    try:
+        plan = decode_plan(layout.plan_key, body or b"")
+    except BooksError as error:
+        _log.warning("plan_refused", problem=str(error))
+        return otherwise, False
+    summary = await bucket.read(layout.summary_key)
+    try:
+        return plan, bool(summary and orjson.loads(summary)["closed_at"] >= plan.created_at)
+    except (ValueError, KeyError, TypeError) as error:
+        _log.warning("summary_refused", key=layout.summary_key, problem=repr(error))
+        return plan, False

@@ -1,0 +1,311 @@
+"""S3: list, read, land whole objects by multipart upload, abort.
+
+Everything under one bucket, by one client. Retries are botocore's own (`standard`): there is no second layer around
+it, except around the body of a GET, which botocore does not retry. Promises: an object appears whole or not at all; an
+upload that fails or is cancelled is aborted; no call takes longer than its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import botocore.exceptions
+import structlog
+import tenacity
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+
+from harvester.errors import StoreError
+from harvester.fan_out import fan_out, finish
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import IO
+
+PART_BYTES = 5 * 2**20
+"""S3 refuses parts under 5 MiB, but for the last, at completion (`EntityTooSmall`)."""
+
+CALL_SECONDS = 60.0
+"""Deadline of one call, botocore's retries included. Without it an upload can hang for ever: see `_no_expect`."""
+
+PARTS_AT_ONCE = 4
+
+READ_TRIES = 4
+
+ADVICE = {
+    "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",
+    "AccessDenied": "Grant this action to the credentials in use (README, section on permissions).",
+    "InvalidAccessKeyId": "Correct the AWS credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE).",
+    "SignatureDoesNotMatch": "Correct the AWS credentials (AWS_SECRET_ACCESS_KEY).",
+    "ExpiredToken": "The AWS session is over: log in again (`aws sso login`), then run again.",
+    "NoCredentialsError": "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    "ProfileNotFound": "Correct AWS_PROFILE, or make the profile with `aws configure`.",
+    "EndpointConnectionError": "Check the network and AWS_ENDPOINT_URL_S3.",
+    "PermanentRedirect": "The bucket is in another region: correct AWS_REGION.",
+}
+"""What to do next, by S3's or botocore's word for the trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a listing says of one object. `etag` has no quotes."""
+
+    bytes: int
+    etag: str
+
+
+class Bucket:
+    """One bucket, open; made by `open_bucket`. Keys are whole keys."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self.name = name
+        self._client = client
+        self._log = structlog.get_logger("s3")
+
+    async def objects(self, prefix: str) -> dict[str, Listed]:
+        """All objects whose key begins with `prefix`, by key, in S3's order; 1,000 a request.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        listed: dict[str, Listed] = {}
+        query = {"Prefix": prefix}
+        while True:
+            page = await self._call("list", prefix, "list_objects_v2", **query)
+            for found in page.get("Contents", ()):
+                listed[found["Key"]] = Listed(found["Size"], found["ETag"].strip('"'))
+            if not page.get("IsTruncated"):
+                return listed
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    async def folders(self, prefix: str) -> list[str]:
+        """The names one level below `prefix` (which ends in a slash), without slashes, in order.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        names: list[str] = []
+        query = {"Prefix": prefix, "Delimiter": "/"}
+        while True:
+            page = await self._call("list", prefix, "list_objects_v2", **query)
+            names += [found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
+            if not page.get("IsTruncated"):
+                return names
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    async def read(self, key: str) -> bytes | None:
+        """The object at `key`; None if there is none.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        blocks: list[bytes] = []
+        return b"".join(blocks) if await self._stream(key, blocks) else None
+
+    async def fetch(self, key: str, into: IO[bytes]) -> bool:
+        """Write the object at `key` to the file `into`, a block at a time; whether there is one.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        return await self._stream(key, into)
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Put a small object, in one request.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        await self._call("write", key, "put_object", Key=key, Body=body, ContentType="application/json")
+
+    async def delete(self, key: str) -> None:
+        """Remove the object at `key`, if there is one.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        await self._call("remove", key, "delete_object", Key=key)
+
+    async def land(self, key: str, body: bytes) -> str:
+        """Land `body` at `key`, whole or not at all; the ETag that S3 gave it.
+
+        Parts are 5 MiB long, the last one shorter. Nothing is visible at `key` until the last request, and an upload
+        that fails or is cancelled is aborted. What this cannot do: abort when the process is killed, or S3 away; the
+        next run that takes the batch does.
+
+        Raises:
+            StoreError: S3 refused, after botocore's own retries.
+        """
+        upload = await finish(self._begin(key), undo=lambda upload: self.abort(key, upload))
+        try:
+            etags = await fan_out(
+                lambda number: self._land_part(key, upload, number, body),
+                range(1, -(-len(body) // PART_BYTES) + 1),
+                at_once=PARTS_AT_ONCE,
+            )
+            parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+            done = await self._call(
+                "complete", key, "complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+            )
+        except BaseException:
+            await self._abort_after_trouble(key, upload)
+            raise
+        return str(done["ETag"]).strip('"')
+
+    async def uploads(self, prefix: str) -> list[tuple[str, str]]:
+        """Key and upload id of every unfinished upload below `prefix`.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        found: list[tuple[str, str]] = []
+        query = {"Prefix": prefix}
+        while True:
+            page = await self._call("list the uploads of", prefix, "list_multipart_uploads", **query)
+            found += [(upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", ())]
+            if not page.get("IsTruncated"):
+                return found
+            query |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    async def abort(self, key: str, upload: str) -> None:
+        """Abort an upload; one that is gone already is fine.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        try:
+            await self._call("abort", key, "abort_multipart_upload", Key=key, UploadId=upload)
+        except StoreError as error:
+            if error.code != "NoSuchUpload":
+                raise
+
+    async def _begin(self, key: str) -> str:
+        begun = await self._call(
+            "begin", key, "create_multipart_upload", Key=key, ContentType="application/json; charset=utf-8"
+        )
+        return str(begun["UploadId"])
+
+    async def _land_part(self, key: str, upload: str, number: int, body: bytes) -> str:
+        part = body[(number - 1) * PART_BYTES : number * PART_BYTES]
+        landed = await self._call(
+            "upload", key, "upload_part", Key=key, UploadId=upload, PartNumber=number, Body=part
+        )
+        return str(landed["ETag"])
+
+    async def _abort_after_trouble(self, key: str, upload: str) -> None:
+        """Abort without hiding the trouble that made it necessary."""
+        try:
+            await self.abort(key, upload)
+        except StoreError as error:
+            self._log.warning("upload_left_unfinished", key=key, problem=str(error))
+
+    async def _stream(self, key: str, into: list[bytes] | IO[bytes]) -> bool:
+        """Read the object at `key` into `into`; whether there is one."""
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(READ_TRIES),
+            wait=tenacity.wait_random_exponential(0.1, 5),
+            retry=tenacity.retry_if_exception_type((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)),
+            reraise=True,
+        )
+        try:
+            return await retrying(self._stream_once, key, into)
+        except StoreError as error:
+            if error.code in ("NoSuchKey", "404"):
+                return False
+            raise
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
+
+    async def _stream_once(self, key: str, into: list[bytes] | IO[bytes]) -> bool:
+        if isinstance(into, list):
+            into.clear()
+            write: Any = into.append
+        else:
+            into.seek(0)
+            into.truncate()
+            write = into.write
+        got = await self._call("read", key, "get_object", Key=key)
+        async with got["Body"] as stream:
+            while True:
+                async with asyncio.timeout(CALL_SECONDS):
+                    block = await stream.read(2**18)
+                if not block:
+                    return True
+                write(block)
+
+    async def _call(self, verb: str, key: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """One call of S3's API under the deadline, its errors told in our words."""
+        action = f"{verb} s3://{self.name}/{key}"
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **arguments)
+                return answer
+        except TimeoutError as error:
+            raise _store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
+        except botocore.exceptions.ClientError as error:
+            told = error.response.get("Error", {})
+            raise _store_error(action, str(told.get("Code")), str(told.get("Message", ""))) from error
+        except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
+            raise _store_error(action, type(error).__name__, str(error)) from error
+
+
+def _store_error(action: str, code: str, said: str = "") -> StoreError:
+    advice = ADVICE.get(code) or f"{said} What has landed is safe; run again to go on.".strip()
+    return StoreError(action, code, advice)
+
+
+def _no_expect(request: Any, **_: Any) -> None:
+    """Drop `Expect: 100-continue` before the request is signed.
+
+    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that
+    clock only after the body is sent, and waits for the server's leave before that without any.
+    """
+    if "Expect" in request.headers:
+        del request.headers["Expect"]
+
+
+@asynccontextmanager
+async def open_bucket(
+    name: str,
+    *,
+    region: str | None = None,
+    profile: str | None = None,
+    credentials: tuple[str, str, str | None] | None = None,
+    endpoint_url: str | None = None,
+    connections: int = 32,
+) -> AsyncIterator[Bucket]:
+    """The bucket `name` by a client of its own; what is None is left to the SDK's own chain.
+
+    Raises:
+        StoreError: No such profile, or no such region.
+    """
+    config = AioConfig(
+        connect_timeout=10,
+        read_timeout=20,
+        retries={"mode": "standard", "max_attempts": 4},
+        max_pool_connections=connections,
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+    )
+    access_key, secret_key, token = credentials or (None, None, None)
+    async with AsyncExitStack() as stack:
+        try:
+            session = AioSession(profile=profile)
+            client = await stack.enter_async_context(
+                session.create_client(
+                    "s3",
+                    region_name=region or session.get_config_variable("region") or "us-east-1",
+                    endpoint_url=endpoint_url,
+                    aws_access_key_id=access_key,
+                    aws_secret_access_key=secret_key,
+                    aws_session_token=token,
+                    config=config,
+                )
+            )
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            raise _store_error(f"open s3://{name}", type(error).__name__, str(error)) from error
+        client.meta.events.register("before-sign.s3", _no_expect)
+        yield Bucket(client, name)

@@ -1,0 +1,245 @@
+"""Titles: what an IMDb id is, and how the ids come out of a CSV.
+
+First on the road. The CSVs have one row per artist, so a title's id stands in 4.3 adjacent rows on average. The real
+files are separated by pipes without any quoting or escaping (a field may hold a lone `"` or end in a backslash);
+copies made by pandas or a spreadsheet have commas, semicolons or tabs, with quotes. The header line tells which.
+
+Promise: `rows = ids + duplicates + rejected`, and memory for one block of the file above the ids themselves.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import itertools
+import re
+import sys
+import zlib
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from harvester.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+Collection = Literal["Movies", "Series"]
+Kind = Literal["movie", "tv"]
+KINDS: dict[Collection, Kind] = {"Movies": "movie", "Series": "tv"}
+COLLECTIONS: dict[Kind, Collection] = {"movie": "Movies", "tv": "Series"}
+"""A collection is a CSV and a folder of the bucket; a kind is TMDB's word for what stands in it."""
+
+ID_COLUMNS = ("imdb_id", "tconst", "imdbid", "const", "imdb_title_id", "id")
+"""Header names of an id column, without regard to case; the first of these that occurs wins.
+
+`id` comes last: exports that have both an `id` and an `imdb_id` keep TMDB's or a row's number in the former.
+"""
+
+BLOCK_BYTES = 2**18
+LONGEST_LINE = 2**20
+LONGEST_HEADER = 2**14
+"""Bytes. The longest real row has about 700; beyond these the file is something else."""
+
+REJECTS_KEPT, REJECT_LENGTH = 1_000, 200
+"""All rejects are counted; this many are kept, with this many characters of their row."""
+
+_TITLE_ID = re.compile(r"tt[0-9]{7,10}")
+_LOOSE_ID = re.compile(r"(?:tt)?([0-9]{1,10})(?:\.0)?")
+_NO_LINE = b"\n"  # what no line begins with
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row whose id cannot be an IMDb title id. `line` counts from 1, the header being line 1."""
+
+    line: int
+    text: str
+
+
+@dataclass(slots=True)
+class Ids:
+    """What a CSV holds: distinct ids in order of first sight, and an account of every row."""
+
+    source: str
+    ids: list[str] = field(default_factory=list)
+    rows: int = 0
+    rejected: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+
+    @property
+    def duplicates(self) -> int:
+        """Rows whose id had been seen before."""
+        return self.rows - self.rejected - len(self.ids)
+
+    def as_json(self) -> dict[str, Any]:
+        """The account of the rows, as the plan keeps it."""
+        return {
+            "source": self.source,
+            "rows": self.rows,
+            "ids": len(self.ids),
+            "duplicates": self.duplicates,
+            "rejected": self.rejected,
+            "rejects": [{"line": reject.line, "text": reject.text} for reject in self.rejects],
+        }
+
+
+def parse_id(text: str) -> str | None:
+    """The IMDb title id meant by `text`, or None.
+
+    IMDb pads to seven digits (`tt0304141`). Spreadsheets lose the padding, the `tt`, or both, and pandas turns the
+    rest into floats: `tt304141`, `304141` and `304141.0` are all that title. Nothing but `^tt[0-9]{7,10}$` comes back,
+    because it goes into a URL path, where TMDB's edge would resolve `..` and `%2F`.
+    """
+    if _TITLE_ID.fullmatch(text):
+        return text if text.strip("t0") else None
+    loose = _LOOSE_ID.fullmatch(text.strip().strip("\"'").strip().lower())
+    if loose is None or not int(loose[1]):
+        return None
+    return "tt" + loose[1].zfill(7)
+
+
+def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = None, name: str | None = None) -> Ids:
+    """The ids of the CSV at `source`: a path, `.gz` too, or `-` for standard input.
+
+    Args:
+        source: Where to read; S3 objects are fetched to a file first.
+        column: Header name of the id column, if `ID_COLUMNS` does not have it.
+        seen: Ids of an earlier CSV, which count as duplicates here; grows by this one's.
+        name: What to call the source in errors and books, if not by its path.
+
+    Raises:
+        InputError: No such file, nothing in it, not UTF-8, no id column, or not one usable id.
+    """
+    ids = Ids(name or source)
+    try:
+        with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as stream:
+            _read(ids, stream, column, set() if seen is None else seen)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(ids.source, f"is not a whole gzip file ({error}): fetch it again") from error
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error}): give the path of a CSV file, an s3:// URL or -"
+        raise InputError(ids.source, problem) from error
+    return ids
+
+
+def _read(ids: Ids, stream: BinaryIO, column: str | None, seen: set[str]) -> None:
+    blocks = _utf8_blocks(ids.source, stream)
+    first = next(blocks, b"")
+    if not first.strip():
+        raise InputError(ids.source, "is empty: was the download or the export finished?")
+    header, _, rest = first.partition(b"\n")
+    names, at, delimiter = _header(ids.source, header, column)
+    lines = _lines(ids.source, rest, blocks)
+    if delimiter == "|":
+        _take_plain(ids, lines, at, seen)
+    else:
+        _take_quoted(ids, lines, at, delimiter, seen)
+    if ids.rows == ids.rejected:
+        sample = f", as in line {ids.rejects[0].line}: {ids.rejects[0].text!r}" if ids.rejects else ""
+        what = f"none of its {ids.rows} rows has an IMDb title id{sample}" if ids.rows else "has a header but no rows"
+        raise InputError(ids.source, f"{what}. Ids were looked for in column {names[at]!r} (--id-column changes it)")
+
+
+def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
+    """The bytes of `stream`, unzipped, without a byte order mark and known to be UTF-8, block by block."""
+    if stream.peek(2)[:2] == b"\x1f\x8b":  # type: ignore[attr-defined]  # a buffered reader; stdin cannot seek back
+        stream = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
+    block = stream.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
+    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in block[:1024]:
+        raise InputError(source, f"is not UTF-8 text (it begins with {block[:8]!r}): save it as UTF-8")
+    check = codecs.getincrementaldecoder("utf-8")()
+    line = 1
+    while True:
+        try:
+            check.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            line += error.object.count(b"\n", 0, error.start)
+            bad = error.object[error.start : error.start + 1]
+            problem = f"is not UTF-8 (byte {bad!r}): convert it, for example with `iconv -f latin1 -t utf-8`"
+            raise InputError(source, problem, line=line) from error
+        if not block:
+            return
+        yield block
+        line += block.count(b"\n")
+        block = stream.read(BLOCK_BYTES)
+
+
+def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], int, str]:
+    """The header's names, the place of the id column among them, and the delimiter."""
+    if len(header) > LONGEST_HEADER:
+        raise InputError(source, f"has a first line of over {LONGEST_HEADER} bytes: is it a CSV file?", line=1)
+    line = header.decode().rstrip("\r")
+    wanted = [column.strip().casefold()] if column else ID_COLUMNS
+    for delimiter in sorted("|\t;,", key=line.count, reverse=True):
+        names = [name.strip().strip('"') for name in line.split(delimiter)]
+        known = [name.casefold() for name in names]
+        for name in wanted:
+            if name in known:
+                return names, known.index(name), delimiter
+    expected = f"named {column!r}" if column else f"({', '.join(ID_COLUMNS)})"
+    raise InputError(
+        source, f"has no id column {expected}; its header is {line[:200]!r}. Name the column with --id-column", line=1
+    )
+
+
+def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The lines after the header, whole, a block's worth at a time.
+
+    Cut at LF alone: `splitlines` also cuts at U+0085, U+2028, VT and FF, which stand inside real titles.
+    """
+    tail = b""
+    for block in itertools.chain([first], blocks):
+        lines = (tail + block).split(b"\n")
+        tail = lines.pop()
+        if len(tail) > LONGEST_LINE:
+            raise InputError(source, f"has a line of over {LONGEST_LINE} bytes: is it a CSV file?")
+        yield lines
+    yield [tail]
+
+
+def _take_plain(ids: Ids, blocks: Iterable[list[bytes]], at: int, seen: set[str]) -> None:
+    """Take rows without quoting: a pipe is a pipe, wherever it stands."""
+    number = 1
+    latest = _NO_LINE
+    for lines in blocks:
+        for number, line in enumerate(lines, number + 1):  # noqa: B020  # counts on from block to block
+            if line.startswith(latest):  # the next artist of the same title: three rows of four
+                ids.rows += 1
+                continue
+            cells = line.split(b"|", at + 1)
+            if line.strip():
+                taken = _take(ids, cells[at].decode() if len(cells) > at else "", line.decode, number, seen)
+                latest = cells[0] + b"|" if taken and at == 0 and len(cells) > 1 else _NO_LINE
+
+
+def _take_quoted(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: str, seen: set[str]) -> None:
+    """Take rows as RFC 4180 has them: quotes around a field may hide delimiters and line ends."""
+    rows = csv.reader((line.decode() + "\n" for lines in blocks for line in lines), delimiter=delimiter)
+    number = 2
+    try:
+        for cells in rows:
+            if any(cells):
+                _take(ids, cells[at] if len(cells) > at else "", partial(delimiter.join, cells), number, seen)
+            number = rows.line_num + 2
+    except csv.Error as error:
+        problem = f"cannot be split at {delimiter!r} ({error}): is a quote left open there?"
+        raise InputError(ids.source, problem, line=number) from error
+
+
+def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]) -> bool:
+    """Count one row, keep its id if it has not been seen; whether it had one."""
+    ids.rows += 1
+    id_ = parse_id(text)
+    if id_ is None:
+        ids.rejected += 1
+        if len(ids.rejects) < REJECTS_KEPT:
+            ids.rejects.append(Reject(line, row().rstrip("\r\n")[:REJECT_LENGTH]))
+        return False
+    if id_ not in seen:
+        seen.add(id_)
+        ids.ids.append(id_)
+    return True
