@@ -158,7 +158,9 @@ def hold_seconds(answer: Answer) -> float:
     return min(seconds, HOLD_LIMIT) if seconds >= 0 else 1.0
 
 
-def read_record(body: dict[str, Any], kind: Kind, *, asked: Sequence[str] = (), known: Container[str] = ()) -> Found | Again:
+def read_record(
+    body: dict[str, Any], kind: Kind, *, asked: Sequence[str] = (), known: Container[str] = ()
+) -> Found | Again:
     """The title in the answer of `/movie/{id}` or `/tv/{id}`.
 
     Args:

@@ -12,26 +12,286 @@ import signal
 import sys
 import tempfile
 import traceback
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harvester.errors import Exit, HarvestError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from harvester.harvest import Stop
     from harvester.settings import Settings
 
-COMMANDS = ("harvest", "plan", "verify", "demo")
+    Result = tuple[Exit, dict[str, Any], Callable[[], object]]
+    """An exit code, the result for `--json`, and what prints it for people."""
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=False,
-    rich_markup_mode=None,
+    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Harvest TMDB for every IMDb id of two CSVs into S3, with closed books. Without a command: harvest.",
+    epilog="Exit codes: 0 closed, 1 something wrong, 2 usage or input, 3 TMDB refuses the key, 4 the bucket refuses, "
+    "5 some ids failed, 6 TMDB is unavailable, 75 stopped before the end. Settings: flag > environment > .env > "
+    "config/harvester.toml.",
 )
+
+_INPUT, _TMDB, _STORE, _RUN = "Input", "TMDB", "Bucket", "This run"
+
+Movies = Annotated[
+    str | None, typer.Option("--movies", help="Movies: path, s3://… or - (MOVIES_CSV).", rich_help_panel=_INPUT)
+]
+Series = Annotated[str | None, typer.Option("--series", help="Series, likewise (SERIES_CSV).", rich_help_panel=_INPUT)]
+IdColumn = Annotated[
+    str | None, typer.Option("--id-column", help="Header of the id column (CSV_ID_COLUMN).", rich_help_panel=_INPUT)
+]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="Where TMDB is (TMDB_BASE_URL).", rich_help_panel=_TMDB)
+]
+Language = Annotated[
+    str | None, typer.Option("--language", help="Such as pt-BR (TMDB_LANGUAGE).", rich_help_panel=_TMDB)
+]
+Append = Annotated[
+    str | None, typer.Option("--append", help="Such as credits,keywords (TMDB_APPEND).", rich_help_panel=_TMDB)
+]
+Rate = Annotated[
+    float | None, typer.Option("--rate", help="Requests per second at most (TMDB_RATE).", rich_help_panel=_TMDB)
+]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", help="Requests in flight (TMDB_CONCURRENCY).", rich_help_panel=_TMDB)
+]
+BucketName = Annotated[str | None, typer.Option("--bucket", help="Where it lands (S3_BUCKET).", rich_help_panel=_STORE)]
+Prefix = Annotated[
+    str | None, typer.Option("--prefix", help="Folder in the bucket (S3_PREFIX).", rich_help_panel=_STORE)
+]
+Form = Annotated[str | None, typer.Option("--format", help="jsonl or array (OUTPUT_FORMAT).", rich_help_panel=_STORE)]
+Again = Annotated[bool, typer.Option("--again", help="Harvest anew what was finished today.", rich_help_panel=_RUN)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+
+@app.command()
+def harvest(
+    movies: Movies = None,
+    series: Series = None,
+    id_column: IdColumn = None,
+    base_url: BaseUrl = None,
+    language: Language = None,
+    append: Append = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    bucket: BucketName = None,
+    prefix: Prefix = None,
+    form: Form = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Stop after the batch that reaches N ids.", rich_help_panel=_RUN),
+    ] = None,
+    again: Again = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Harvest the CSVs; go on where an earlier run has stopped."""
+    _open_door(
+        partial(_harvest, limit=limit, again=again),
+        as_json=as_json,
+        verbose=verbose,
+        movies_csv=movies,
+        series_csv=series,
+        csv_id_column=id_column,
+        tmdb_base_url=base_url,
+        tmdb_language=language,
+        tmdb_append=append,
+        tmdb_rate=rate,
+        tmdb_concurrency=concurrency,
+        s3_bucket=bucket,
+        s3_prefix=prefix,
+        output_format=form,
+    )
+
+
+@app.command()
+def plan(
+    movies: Movies = None,
+    series: Series = None,
+    id_column: IdColumn = None,
+    language: Language = None,
+    append: Append = None,
+    rate: Rate = None,
+    bucket: BucketName = None,
+    prefix: Prefix = None,
+    form: Form = None,
+    again: Again = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what harvest would do; asks nobody but the bucket."""
+    _open_door(
+        partial(_plan, again=again),
+        as_json=as_json,
+        verbose=verbose,
+        movies_csv=movies,
+        series_csv=series,
+        csv_id_column=id_column,
+        tmdb_language=language,
+        tmdb_append=append,
+        tmdb_rate=rate,
+        s3_bucket=bucket,
+        s3_prefix=prefix,
+        output_format=form,
+    )
+
+
+@app.command()
+def verify(
+    run: Annotated[str | None, typer.Option("--run", help="Such as 2026-11-22-3f9a1c2e; else the latest.")] = None,
+    bucket: BucketName = None,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read a run back from the bucket and prove its books."""
+    _open_door(partial(_verify, run=run), as_json=as_json, verbose=verbose, s3_bucket=bucket, s3_prefix=prefix)
+
+
+@app.command()
+def demo(
+    serve: Annotated[bool, typer.Option("--serve", help="Keep both servers up, to try every command by hand.")] = False,
+    folder: Annotated[Path, typer.Option("--folder", help="Where the landed files are left.")] = Path("harvester-demo"),
+    as_json: AsJson = False,
+) -> None:
+    """The whole thing on this machine: faults, a kill, a resume; no account and no network."""
+    from harvester.demo.story import serve_by_hand, tell
+
+    if serve:
+        _end(_guarded(partial(serve_by_hand, folder), as_json=as_json, secrets=()))
+    _end(_guarded(partial(tell, folder, as_json=as_json), as_json=as_json, secrets=()))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command in `arguments` (the command line's own), and exit with its code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a command listens itself
+    words = sys.argv[1:] if arguments is None else arguments
+    named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help"))
+    app(args=words if named else ["harvest", *words], prog_name="harvester")
+
+
+def _open_door(
+    command: Callable[[Settings], Coroutine[Any, Any, Result]], *, as_json: bool, verbose: bool, **flags: Any
+) -> None:
+    """Run `command` with the settings in force, and exit."""
+    from harvester.logs import set_up_logs
+    from harvester.settings import load_settings
+
+    set_up_logs(secrets=(), verbose=verbose)
+    secrets: list[str] = []
+
+    async def inside() -> Result:
+        settings = load_settings(**flags)
+        secrets.extend(settings.secrets)
+        set_up_logs(secrets=secrets, verbose=verbose)
+        return await command(settings)
+
+    _end(_guarded(inside, as_json=as_json, secrets=secrets))
+
+
+def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: bool, secrets: Sequence[str]) -> Exit:
+    """Run `command` to its exit code; whatever it raises is told in a sentence, and nothing is a traceback."""
+    import orjson
+
+    from harvester.logs import redact
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code, result, show = runner.run(command())
+    except HarvestError as error:
+        code, message, name = error.exit_code, str(error), type(error).__name__
+    except KeyboardInterrupt:
+        code, message, name = Exit.STOPPED, "Stopped. What has landed is safe; run again to go on.", "StoppedError"
+    except Exception as error:  # noqa: BLE001  # the last door: a bug of ours must not end in a traceback that shows a key
+        where = _save_traceback(redact(traceback.format_exc(), secrets))
+        code, name = Exit.WRONG, type(error).__name__
+        message = f"This is a bug of the harvester ({name}). What has landed is safe. Please report {where}."
+    else:
+        if as_json:
+            sys.stdout.write(redact(orjson.dumps(result).decode(), secrets) + "\n")
+        else:
+            show()
+        return code
+    message = redact(message, secrets)
+    if as_json:
+        told = {"status": "error", "error": name, "message": message, "exit_code": int(code)}
+        sys.stdout.write(orjson.dumps(told).decode() + "\n")
+    else:
+        sys.stderr.write(f"{message}\n")
+    return code
+
+
+def _save_traceback(text: str) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="harvester-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    return file.name
+
+
+def _end(code: Exit) -> None:
+    sys.stdout.flush()
+    raise typer.Exit(int(code))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Uvloop's loop where it is installed: 0.82 of asyncio's CPU time."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _listen(stop: Stop) -> None:
+    """The first SIGINT or SIGTERM asks to stop; the second ends the process at once."""
+
+    def on_signal(name: str) -> None:
+        if stop.reason:
+            os._exit(int(Exit.STOPPED))
+        sys.stderr.write(f"\n{name}: taking no more batches, landing the open ones (again to stop at once)\n")
+        stop.ask(name)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, on_signal, number.name)
+        except NotImplementedError:  # Windows: Ctrl-C is a KeyboardInterrupt
+            return
+
+
+async def _harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
+    from harvester.harvest import Stop
+    from harvester.harvest import harvest as run_harvest
+    from harvester.progress import watching
+    from harvester.show import show_report
+
+    stop = Stop(limit=limit)
+    _listen(stop)
+    with watching() as watcher:
+        report = await run_harvest(settings, watcher=watcher, stop=stop, again=again)
+    return report.exit_code, report.as_json(), partial(show_report, report, settings)
+
+
+async def _plan(settings: Settings, *, again: bool) -> Result:
+    from harvester.plan import plan as make_plan
+    from harvester.show import show_plan
+
+    told = await make_plan(settings, again=again)
+    return Exit.CLOSED, told, partial(show_plan, told)
+
+
+async def _verify(settings: Settings, *, run: str | None) -> Result:
+    from harvester.show import show_proof
+    from harvester.verify import verify as prove
+
+    proof = await prove(settings, run=run)
+    return (Exit.WRONG if proof.problems else Exit.CLOSED), proof.as_json(), partial(show_proof, proof)

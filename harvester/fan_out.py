@@ -53,7 +53,7 @@ async def fan_out(
 
 
 async def finish(call: Coroutine[Any, Any, R], *, undo: Callable[[R], Awaitable[object]]) -> R:
-    """The result of a small `call`; if we are cancelled meanwhile it is let finish and `undo` is called with its result.
+    """The result of a small `call`; cancelled meanwhile, we let it finish and call `undo` with its result.
 
     For calls whose effect must be known, such as the start of an upload, which would be orphaned otherwise.
     """

@@ -13,7 +13,7 @@ import hashlib
 import tempfile
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -114,6 +114,7 @@ class Report:
     holds: int = 0
     batches_left: int = 0
     stopped_by: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> Exit:
@@ -132,6 +133,7 @@ class Report:
             "holds": self.holds,
             "batches_left": self.batches_left,
             "books": self.books.as_json(),
+            "failed": self.failed,
         }
 
 
@@ -176,6 +178,7 @@ async def harvest(settings: Settings, *, watcher: Watcher, stop: Stop, again: bo
                 holds=tmdb.pace.holds,
                 batches_left=run.left,
                 stopped_by=stop.reason if stop.cut_short else None,
+                failed=run.failed,
             )
 
 

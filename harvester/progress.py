@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from harvester.answers import Failed, Found, Match, Missing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harvester.answers import Outcome
     from harvester.pace import Pace
     from harvester.receipts import Receipt
@@ -67,6 +70,17 @@ class Counts:
         minutes, seconds = divmod(round(max(self.titles - self.done, 0) / rate), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@contextmanager
+def watching() -> Iterator[Bar | Lines]:
+    """A watcher that fits standard error."""
+    console = Console(stderr=True)
+    watcher = Bar(console) if console.is_terminal else Lines()
+    try:
+        yield watcher
+    finally:
+        watcher.end()
 
 
 class Bar:

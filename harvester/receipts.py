@@ -137,7 +137,9 @@ def decode_receipt(key: str, body: bytes) -> Receipt:
     if name != receipt.batch or not key.endswith(f"/{receipt.collection}/{name}.json"):
         raise BooksError(f"{key} is a receipt of other ids: they make {receipt.collection}/{name}")
     if strange or records != found:
-        raise BooksError(f"{key} contradicts itself: {found} titles found, {records} records, outcomes {strange or 'known'}")
+        raise BooksError(
+            f"{key} contradicts itself: {found} titles found, {records} records, outcomes {strange or 'known'}"
+        )
     return receipt
 
 
@@ -174,7 +176,9 @@ def decode_plan(key: str, body: bytes) -> Plan:
         raise BooksError(f"{key} is not a plan: {error!r}") from error
 
 
-def fingerprint(ids: Mapping[Collection, Sequence[str]], *, language: str | None, append: Sequence[str], form: str) -> str:
+def fingerprint(
+    ids: Mapping[Collection, Sequence[str]], *, language: str | None, append: Sequence[str], form: str
+) -> str:
     """4 bytes, in hexadecimal, over the ids in their order and over whatever changes records."""
     digest = hashlib.sha256()
     for collection in sorted(ids):

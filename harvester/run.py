@@ -54,6 +54,7 @@ class Run:
         finished: Whether its books had been closed when it was opened.
         todo: Batches of the input that have no valid receipt, in order.
         books: The input, and what the valid receipts say of it.
+        failed: Titles without a usable answer, with the reason.
         matches: Moved ids, with what `/find` said of them.
         settled: Those of them that have an outcome, in a batch of their own.
     """
@@ -64,6 +65,7 @@ class Run:
     finished: bool = False
     todo: list[Batch] = field(default_factory=list)
     books: Books = field(default_factory=Books)
+    failed: dict[str, str] = field(default_factory=dict)
     matches: dict[str, Match] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     _receipts: set[str] = field(default_factory=set)
@@ -92,7 +94,9 @@ class Run:
         return sum(not self._papers_of(batch) & self._receipts for batch in self.todo)
 
     def _papers_of(self, batch: Batch) -> set[str]:
-        return {layout_key(batch.collection, batch.name) for layout_key in (self.layout.receipt_key, self.layout.failed_key)}
+        return {
+            layout_key(batch.collection, batch.name) for layout_key in (self.layout.receipt_key, self.layout.failed_key)
+        }
 
     async def begin(self) -> None:
         """Write the plan, first of all; one that stands there is the same."""
@@ -127,15 +131,11 @@ class Run:
             BooksError: They do not balance, or the bucket holds something else than the receipts say.
         """
         papers = await self.bucket.objects(self.layout.folder)
-        data = await _list_data(self.bucket, self.layout)
-        names = {key.rpartition("/")[2].partition(".")[0] for key in self._receipts}
+        data = await list_data(self.bucket, self.layout)
+        names = {stem(key) for key in self._receipts}
         problems = [f"{key} is gone" for key in self._receipts - papers.keys()]
         problems += [f"{key} is not what landed" for key, file in self._landed.items() if data.get(key) != file]
-        problems += [
-            f"{key} is in no receipt"
-            for key in data.keys() - self._landed.keys()
-            if key.rpartition("/")[2].partition(".")[0] in names
-        ]
+        problems += [f"{key} is in no receipt" for key in data.keys() - self._landed.keys() if stem(key) in names]
         if not self.books.balance:
             problems.append(f"of {self.books.ids} ids {self.books.accounted} have an outcome")
         if problems:
@@ -154,12 +154,14 @@ class Run:
             StoreError: S3 refused, or could not be reached.
         """
         papers = await self.bucket.objects(self.layout.folder)
-        data = await _list_data(self.bucket, self.layout) if papers else {}
+        data = await list_data(self.bucket, self.layout) if papers else {}
         self._here = papers | data
         if papers:
             for collection in KINDS:
                 self._orphans += await self.bucket.uploads(self.layout.data_folder(collection))
-        receipts = [key for key in papers if key.startswith((f"{self.layout.folder}receipts/", f"{self.layout.folder}failed/"))]
+        receipts = [
+            key for key in papers if key.startswith((f"{self.layout.folder}receipts/", f"{self.layout.folder}failed/"))
+        ]
         await fan_out(self._take_old, receipts, at_once=READS_AT_ONCE)
         self.todo = [b for b in batches if self.layout.receipt_key(b.collection, b.name) not in self._receipts]
 
@@ -189,7 +191,7 @@ class Run:
         self._take(key, receipt, {name: file for name, file in listed.items() if file})
 
     async def _as_landed(self, file: LandedFile) -> Listed | None:
-        """What is listed of a data file, if it is still what landed; a copied object has the same bytes, another mark."""
+        """What is listed of a data file, if it is still what landed; a copy has the same bytes and another mark."""
         listed = self._here.get(file.key)
         if listed is None or listed.bytes != file.bytes:
             return None
@@ -203,6 +205,7 @@ class Run:
         self._receipts.add(key)
         self._landed |= landed
         self.books.take(receipt)
+        self.failed |= {i: told["reason"] for i, told in receipt.outcomes.items() if told["outcome"] == "failed"}
         self._note_moved(receipt)
 
     def _note_moved(self, receipt: Receipt) -> None:
@@ -213,7 +216,13 @@ class Run:
             self.matches[id_] = Match(told["kind"], told["tmdb_id"])
 
 
-async def _list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
+def stem(key: str) -> str:
+    """The batch's name in the key of one of its files."""
+    return key.rpartition("/")[2].partition(".")[0]
+
+
+async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
+    """Every object in the folders of a run's data files, those of other runs of the day among them."""
     listed: dict[str, Listed] = {}
     for folder in sorted({layout.data_folder(collection) for collection in KINDS}):
         listed |= await bucket.objects(folder)
@@ -246,7 +255,9 @@ async def open_run(bucket: Bucket, inputs: Mapping[Collection, Ids], settings: S
     if latest and not again:
         midnight = f"{latest[:10]}T00:00:00.000Z"  # an unreadable plan is written anew, and its receipts stay in force
         rewritten = replace(new, run=latest, created_at=midnight)
-        plan, finished = await _read_plan(bucket, Layout(settings.s3_prefix, settings.s3_key_template, latest), rewritten)
+        plan, finished = await _read_plan(
+            bucket, Layout(settings.s3_prefix, settings.s3_key_template, latest), rewritten
+        )
         if finished and latest != new.run:
             plan, finished = new, False
     layout = Layout(settings.s3_prefix, str(plan.settings["s3_key_template"]), plan.run)

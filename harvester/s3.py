@@ -191,9 +191,7 @@ class Bucket:
 
     async def _land_part(self, key: str, upload: str, number: int, body: bytes) -> str:
         part = body[(number - 1) * PART_BYTES : number * PART_BYTES]
-        landed = await self._call(
-            "upload", key, "upload_part", Key=key, UploadId=upload, PartNumber=number, Body=part
-        )
+        landed = await self._call("upload", key, "upload_part", Key=key, UploadId=upload, PartNumber=number, Body=part)
         return str(landed["ETag"])
 
     async def _abort_after_trouble(self, key: str, upload: str) -> None:

@@ -41,7 +41,8 @@ def _api_key(key: SecretStr) -> SecretStr:
     secret = key.get_secret_value().strip()
     if not _KEY.fullmatch(secret):
         raise ValueError(
-            f"is neither a v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…); it has {len(secret)} characters"
+            "is neither a v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…); "
+            f"it has {len(secret)} characters"
         )
     return SecretStr(secret)
 
@@ -114,10 +115,18 @@ class Settings(BaseSettings):
         json_schema_extra={"flag": "--append"},
     )
     tmdb_rate: float = Field(
-        40.0, gt=0, le=10_000, description="requests per second, the ceiling of the pace", json_schema_extra={"flag": "--rate"}
+        40.0,
+        gt=0,
+        le=10_000,
+        description="requests per second, the ceiling of the pace",
+        json_schema_extra={"flag": "--rate"},
     )
     tmdb_concurrency: int = Field(
-        20, ge=1, le=1_000, description="requests in flight, and connections", json_schema_extra={"flag": "--concurrency"}
+        20,
+        ge=1,
+        le=1_000,
+        description="requests in flight, and connections",
+        json_schema_extra={"flag": "--concurrency"},
     )
     movies_csv: str | None = Field(
         None,
@@ -132,7 +141,9 @@ class Settings(BaseSettings):
         json_schema_extra={"flag": "--series"},
     )
     csv_id_column: str | None = Field(
-        None, description="header of the id column, where it is not found by name", json_schema_extra={"flag": "--id-column"}
+        None,
+        description="header of the id column, where it is not found by name",
+        json_schema_extra={"flag": "--id-column"},
     )
     s3_bucket: Annotated[str, _matching(_BUCKET, "a bucket's name: 3 to 63 of a-z 0-9 . -")] | None = Field(
         None,
@@ -141,7 +152,10 @@ class Settings(BaseSettings):
         json_schema_extra={"flag": "--bucket"},
     )
     s3_prefix: Annotated[str, AfterValidator(lambda prefix: prefix.strip("/"))] = Field(
-        "Raw/API", min_length=1, description="folder of the harvest in the bucket", json_schema_extra={"flag": "--prefix"}
+        "Raw/API",
+        min_length=1,
+        description="folder of the harvest in the bucket",
+        json_schema_extra={"flag": "--prefix"},
     )
     s3_key_template: Annotated[str, AfterValidator(_template)] = Field(
         "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", description="key of a data file"

@@ -154,7 +154,9 @@ class Tmdb:
         if isinstance(told, Again):
             raise TmdbUnavailableError(told.reason, f"{self._base_url}/authentication has no usable answer")
         if isinstance(told, Absent):
-            raise SettingsError(f"TMDB_BASE_URL {self._base_url!r} is not TMDB's API: /authentication is not found there")
+            raise SettingsError(
+                f"TMDB_BASE_URL {self._base_url!r} is not TMDB's API: /authentication is not found there"
+            )
 
     async def title(self, id_: str, kind: Kind, *, tmdb_id: int | None = None) -> Found | Missing | Failed | Match:
         """What TMDB has under the IMDb id `id_`, which its CSV files under `kind`.
@@ -252,9 +254,7 @@ class Tmdb:
         )
         return await retrying(one_try)
 
-    async def _request(
-        self, path: str, query: str, read: Callable[[dict[str, Any]], T | Again]
-    ) -> T | Absent | Again:
+    async def _request(self, path: str, query: str, read: Callable[[dict[str, Any]], T | Again]) -> T | Absent | Again:
         """One request, in its turn: what `read` makes of a good answer."""
         async with self._slots:
             turn = await self.pace.turn()
@@ -268,7 +268,7 @@ class Tmdb:
         self.health.count(None if usable else told.reason)  # type: ignore[union-attr]
         return told
 
-    async def _get(self, path: str, query: str) -> Answer | Again:
+    async def _get(self, path: str, query: str) -> Answer | Again:  # noqa: PLR0911  # a table
         """The response to one GET, or the trouble on the way. aiohttp's own errors end here: they carry the URL."""
         url = URL(f"{self._base_url}/{path}{query}", encoded=True)
         try:

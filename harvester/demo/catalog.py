@@ -6,14 +6,18 @@ median 1.4; a series 1.3-25 KB, median 3.9). The texts are our own, and awkward 
 U+2028, Portuguese, Japanese, emoji.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from random import Random
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 Kind: TypeAlias = Literal["movie", "tv", "episode", "season", "unknown", "both"]
 Record: TypeAlias = dict[str, Any]
@@ -250,7 +254,7 @@ def _hex(of: _Subject) -> str:
 
 
 def _story(of: _Subject) -> str:
-    return " ".join(_sentence(of) for _ in range(1 + int(of.dice.random() * 4)))
+    return " ".join(_sentence(of) for _ in range(1 + int(of.dice.random() * 3)))
 
 
 def _date(of: _Subject) -> str:
@@ -360,7 +364,7 @@ _TV: Final = (
         "last_air_date": _one(None, _date),
         "last_episode_to_air": _EPISODE,
         "networks": [_COMPANY],
-        "next_episode_to_air": _if_running(_EPISODE, None),
+        "next_episode_to_air": _if_running(_EPISODE | {"runtime": None, "still_path": None}, None),
         "seasons": _many(_SEASON, 3, 70),
         "status": _if_running("Returning Series", "Ended"),
         "type": "Scripted",
@@ -375,9 +379,8 @@ _FOUND: Final[Mapping[str, Record]] = {
 
 _LOCAL: Final = "iso_3166_1 iso_639_1 name"
 _CREW: Final = _PERSON | _keys("credit_id", department="Sound", job=_one("Foley", "Boom Operator"))
-_IMAGES: Final = _many(
-    _keys("iso_3166_1 iso_639_1 file_path vote_average vote_count", aspect_ratio=1.778, height=1080, width=1920), 1, 30
-)
+_TAGGED: Final = {"file_path": "/stand-in.jpg", "iso_3166_1": None, "iso_639_1": _one(None, "pt")}
+_IMAGES: Final = _many(_keys("vote_average vote_count", aspect_ratio=1.778, height=1080, width=1920, **_TAGGED), 1, 30)
 _OFFER: Final = [_keys("display_priority logo_path provider_id provider_name")]
 _OUTSIDE: Final = _keys("facebook_id instagram_id twitter_id wikidata_id", imdb_id=lambda of: of.tt)
 _PARTS: Final[Mapping[str, Record]] = {

@@ -1,10 +1,10 @@
 """Which requests go wrong, and how: faults as values, and the rules that deal them out.
 
-Pure: a rule looks at what was asked, and for the how-manieth time, and names a fault or none. It knows no clock and no
-luck, so a run that went wrong goes wrong again in the same places. The doing is left to `tmdb_stand_in`.
-
-Every fault here has been met at TMDB or at the CDN before it (developer.themoviedb.org/docs/errors; seerr#3055).
+Pure: a rule looks at what is asked, and at which try this is, and names a fault or none. It knows no clock and no luck,
+so a run that went wrong goes wrong again in the same places. The doing is left to `tmdb_stand_in`.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,6 @@ _CODES: Final = {
     401: (7, "Invalid API key: You must be granted a valid key."),
     403: (45, "This user has been suspended."),
     404: (34, "The resource you requested could not be found."),
-    405: (4, "This service doesn't exist in that format."),
     422: (5, "Invalid parameters: Your request parameters are incorrect."),
     429: (25, "Your request count is over the allowed limit."),
     500: (11, "Internal error: Something went wrong, contact TMDB."),
@@ -45,13 +44,13 @@ class Asked:
     Attributes:
         route: Which of TMDB's doors was knocked at.
         id: The IMDb id meant, also where a TMDB number was asked for; empty for `authentication`.
-        time: 1 for the first request for this route and id, 2 for the next: those given no answer at all by the
+        attempt: 1 for the first request for this route and id, 2 for the next: those given no answer at all by the
             rate limit, the key check or an outage are not counted.
     """
 
     route: Route
     id: str
-    time: int
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +165,8 @@ def scripted(script: Mapping[tuple[Route, str], Sequence[Fault | None]]) -> Faul
 
     def fault(asked: Asked) -> Fault | None:
         entries = script.get((asked.route, asked.id), ())
-        if asked.time <= len(entries):
-            return entries[asked.time - 1]
+        if asked.attempt <= len(entries):
+            return entries[asked.attempt - 1]
         last = entries[-1] if entries else None
         return last if last is not None and last.forever else None
 
@@ -183,7 +182,7 @@ def sprinkled(shares: Mapping[str, float], *, seed: int = 0) -> Faults:
     _check(shares)
 
     def fault(asked: Asked) -> Fault | None:
-        chance = share("fault", seed, asked.route, asked.id, asked.time)
+        chance = share("fault", seed, asked.route, asked.id, asked.attempt)
         for name, part in shares.items():
             if chance < part:
                 return NAMED[name]

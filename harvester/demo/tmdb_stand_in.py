@@ -7,6 +7,8 @@ A request meets, in this order: an outage, the rate limit, the check of the key,
 stand at the real TMDB's CDN, and so know nothing of keys. What is answered is `catalog`'s, what goes wrong `faults`'s.
 """
 
+from __future__ import annotations
+
 import asyncio
 import gzip
 import re
@@ -14,20 +16,22 @@ import struct
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from hashlib import blake2b
 from http import HTTPStatus
-from socket import SO_LINGER, SOL_SOCKET
-from typing import Final, TypedDict, Unpack, cast
+from socket import SO_LINGER, SOL_SOCKET, create_server
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack, cast
 
 import orjson
 from aiohttp import web
 
 from harvester.demo.catalog import Catalog, Record, find_record, imdb_id, movie_record, padded, share, tv_record
 from harvester.demo.faults import JSON, Asked, Fault, Faults, Route, healthy, html, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
 
 KEY: Final = "57a4d105" * 4
 TOKEN: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdGFuZC1pbiI6dHJ1ZX0.bm90LWEtc2VjcmV0"
@@ -102,7 +106,7 @@ class StandIn:
     peak_all: int = 0
     in_flight: int = 0
     busiest: int = 0
-    arrivals: "array[float]" = field(default_factory=lambda: array("d"))
+    arrivals: array[float] = field(default_factory=lambda: array("d"))
     down: bool = False
     revoked: bool = False
     received: deque[float] = field(default_factory=deque, repr=False)
@@ -126,12 +130,17 @@ async def stand_in(*, host: str = "127.0.0.1", port: int = 0, **options: Unpack[
     server = web.Server(serve, access_log=None, handler_cancellation=True)
     runner = web.ServerRunner(server, shutdown_timeout=0.05)
     await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, backlog=1024).start()
-        tmdb.url = f"http://{host}:{runner.addresses[0][1]}/3"
-        yield tmdb
-    finally:
-        await runner.cleanup()
+    with create_server((host, port), backlog=1024) as listening:
+        try:
+            await web.SockSite(runner, listening).start()
+            tmdb.url = f"http://{host}:{listening.getsockname()[1]}/3"
+            yield tmdb
+        finally:
+            # asyncio in 3.11 trips over a connection accepted in the very turn of the loop in which a server closes:
+            # accept no more, and let the last ones settle.
+            asyncio.get_running_loop().remove_reader(listening)
+            await asyncio.sleep(0)
+            await runner.cleanup()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +164,7 @@ async def _serve(tmdb: StandIn, request: web.BaseRequest) -> web.StreamResponse:
     asked = Asked(question.route, question.tt, tmdb.asked[key] - tmdb.turned_away[key])
     shortest, longest = tmdb.latency
     if longest > 0:
-        await asyncio.sleep(shortest + (longest - shortest) * share("latency", asked.route, asked.id, asked.time))
+        await asyncio.sleep(shortest + (longest - shortest) * share("latency", asked.route, asked.id, asked.attempt))
     fault = tmdb.faults(asked)
     if fault is not None:
         return await _misbehave(tmdb, request, question, fault)

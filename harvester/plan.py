@@ -1,0 +1,54 @@
+"""Plan: what a harvest would do, asking nobody but the bucket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harvester.harvest import open_bucket_of, read_inputs
+from harvester.pace import SLACK
+from harvester.run import open_run
+
+if TYPE_CHECKING:
+    from harvester.settings import Settings
+
+REQUESTS = {"Movies": 1, "Series": 2}
+"""Requests for a title that TMDB has as what its CSV says; one that it has not costs a movie one more."""
+
+
+async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
+    """What `harvest` would do with these settings, as `--json` prints it; nothing is written.
+
+    Requests and seconds are the least that is needed: titles that TMDB does not know, or knows as the other kind,
+    cost one or two requests more, and so does every answer that is no good.
+
+    Raises:
+        InputError: One of the CSVs cannot be read as a list of ids.
+        StoreError: S3 refused, or could not be reached.
+    """
+    settings.need_titles()
+    settings.need("s3_bucket")
+    inputs = await read_inputs(settings)
+    async with open_bucket_of(settings) as bucket:
+        run = await open_run(bucket, inputs, settings, again=again)
+    moved = run.moved()
+    told: dict[str, Any] = {}
+    requests = sum(len(batch.ids) for batch in moved)
+    for collection, account in inputs.items():
+        todo = [batch for batch in run.todo if batch.collection == collection]
+        requests += sum(len(batch.ids) for batch in todo) * REQUESTS[collection]
+        batches = len(run.plan.batches[collection])
+        told[collection] = account.as_json() | {
+            "batches": batches,
+            "batches_done": batches - len(todo),
+            "batches_to_do": len(todo),
+        }
+    nothing = run.finished and not run.todo and not moved
+    return {
+        "status": "nothing_to_do" if nothing else "to_do",
+        "run": run.plan.run,
+        "input": told,
+        "batches_of_moved_titles": len(moved),
+        "requests": requests,
+        "rate_per_second": settings.tmdb_rate,
+        "seconds": round(requests * SLACK / settings.tmdb_rate, 1),
+    }

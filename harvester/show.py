@@ -1,0 +1,122 @@
+"""What the commands print for people: designed once, here, on standard output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from harvester.harvest import Report
+    from harvester.receipts import Books
+    from harvester.settings import Settings
+    from harvester.verify import Proof
+
+SHOWN = 20
+"""Rejects, failed titles or problems shown; the papers in the bucket and `--json` have them all."""
+
+
+def show_report(report: Report, settings: Settings) -> None:
+    """How a harvest ended, what its books say, and what to do next."""
+    console = Console(highlight=False)
+    where = f"s3://{settings.s3_bucket}/{settings.s3_prefix}"
+    heading = {
+        "closed": "[green]Books closed.[/]",
+        "nothing_to_do": "[green]Nothing to do:[/] finished today (--again harvests anew).",
+        "failed": "[yellow]Finished, but some titles failed.[/]",
+        "stopped": f"[yellow]Stopped[/] by {report.stopped_by} before the end.",
+    }[report.status]
+    console.print(f"{heading} Run {report.run}", soft_wrap=True)
+    console.print(_books(report.books))
+    rate = report.requests / report.seconds if report.seconds else 0.0
+    console.print(
+        f"{report.requests:,} requests in {duration(report.seconds)} ({rate:.1f}/s), {report.holds} holds; "
+        f"{report.books.files:,} files, {size(report.books.bytes)} in {where}/",
+        soft_wrap=True,
+    )
+    for id_, reason in list(report.failed.items())[:SHOWN]:
+        console.print(f"  {id_} failed: {reason}")
+    if len(report.failed) > SHOWN:
+        console.print(f"  … and {len(report.failed) - SHOWN:,} more, in {where}/_harvest/{report.run}/failed/")
+    if report.status == "failed":
+        console.print("Run again to retry just their batches.")
+    if report.status == "stopped":
+        console.print(f"{report.batches_left:,} batches are left; run again to go on.")
+
+
+def _books(books: Books) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    for _ in range(3):
+        table.add_column(justify="right")
+    table.add_column()
+    table.add_row(
+        "rows",
+        f"{books.rows:,}",
+        "=",
+        f"{books.ids:,} ids + {books.duplicates:,} duplicates + {books.rejected:,} rejected",
+    )
+    accounted = f"{books.found:,} found + {books.missing.total():,} missing + {books.failed.total():,} failed"
+    open_ids = books.ids - books.accounted
+    table.add_row("ids", f"{books.ids:,}", "=", accounted + (f" + {open_ids:,} to do" if open_ids else ""))
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(books.missing.items()))
+    if reasons:
+        table.add_row("missing", f"{books.missing.total():,}", "=", reasons)
+    return table
+
+
+def show_plan(told: dict[str, Any]) -> None:
+    """What a harvest would do."""
+    console = Console(highlight=False)
+    table = Table(title=f"Run {told['run']}", title_justify="left")
+    for heading in ("", "rows", "ids", "duplicates", "rejected", "batches", "done", "to do"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for collection, account in told["input"].items():
+        numbers = ("rows", "ids", "duplicates", "rejected", "batches", "batches_done", "batches_to_do")
+        table.add_row(collection, *(f"{account[number]:,}" for number in numbers))
+    console.print(table)
+    for collection, account in told["input"].items():
+        for reject in account["rejects"][:SHOWN]:
+            console.print(f"  {collection}, line {reject['line']}: rejected {reject['text']!r}", soft_wrap=True)
+    if told["status"] == "nothing_to_do":
+        console.print("Nothing to do: finished today (--again harvests anew).")
+    else:
+        console.print(
+            f"At least {told['requests']:,} requests: {duration(told['seconds'])} at {told['rate_per_second']:g}/s"
+        )
+
+
+def show_proof(proof: Proof) -> None:
+    """What `verify` has read, and every harm it found."""
+    console = Console(highlight=False)
+    heading = "[red]Something is wrong.[/]" if proof.problems else "[green]Proved.[/]"
+    console.print(f"{heading} Run {proof.run}", soft_wrap=True)
+    console.print(_books(proof.books))
+    books = proof.books
+    console.print(
+        f"read {books.files:,} files, {proof.records:,} records, {size(books.bytes)}; {books.batches:,} receipts"
+    )
+    for problem in proof.problems[:SHOWN]:
+        console.print(f"  {problem}", soft_wrap=True, markup=False)
+    if proof.problems:
+        more = f" ({len(proof.problems) - SHOWN:,} more with --json)" if len(proof.problems) > SHOWN else ""
+        console.print(f"{len(proof.problems):,} problems{more}. Harvest again to mend them.")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `14.2 s`, `3 min 20 s`, `6 h 54 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(number: int) -> str:
+    """Bytes for people, in powers of 1,000 as S3 bills them."""
+    value = float(number)
+    for unit in ("bytes", "KB", "MB"):
+        if value < 1_000:
+            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1_000
+    return f"{value:,.1f} GB"

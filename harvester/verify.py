@@ -1,0 +1,219 @@
+"""Verify: read a run back from the bucket and prove its books.
+
+Nothing is believed but the bytes: every data file is read, measured, digested and parsed, and held against its
+receipt; the ids of all receipts together are held against the plan's fingerprint. Nothing is written; what is wrong is
+named, and the next `harvest` mends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from harvester.batches import BATCH_SIZE, RUNS, Layout
+from harvester.errors import BooksError
+from harvester.fan_out import fan_out
+from harvester.harvest import open_bucket_of
+from harvester.receipts import Books, Plan, Receipt, decode_plan, decode_receipt, fingerprint
+from harvester.records import FILE_BYTES, decode
+from harvester.run import list_data, stem
+from harvester.titles import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harvester.receipts import LandedFile
+    from harvester.s3 import Bucket, Listed
+    from harvester.settings import Settings
+    from harvester.titles import Collection
+
+READS_AT_ONCE = 8
+"""Files of up to 10 MB, in memory at once."""
+
+
+@dataclass(slots=True)
+class Proof:
+    """What was read of a run, and every harm found, each naming what it was found in."""
+
+    run: str
+    books: Books = field(default_factory=Books)
+    records: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "status": "wrong" if self.problems else "proved",
+            "run": self.run,
+            "records": self.records,
+            "books": self.books.as_json(),
+            "problems": self.problems,
+        }
+
+
+async def verify(settings: Settings, *, run: str | None = None) -> Proof:
+    """The proof of `run`, or of the latest one in the bucket.
+
+    Raises:
+        BooksError: There is no such run, or its plan cannot be read.
+        StoreError: S3 refused, or could not be reached.
+    """
+    settings.need("s3_bucket")
+    async with open_bucket_of(settings) as bucket:
+        plan = await _find_plan(bucket, settings, run)
+        layout = Layout(settings.s3_prefix, str(plan.settings["s3_key_template"]), plan.run)
+        return await _Reading(bucket, plan, layout, Proof(plan.run)).prove()
+
+
+async def _find_plan(bucket: Bucket, settings: Settings, run: str | None) -> Plan:
+    """The plan of `run`; else of the run planned last."""
+    runs = f"{settings.s3_prefix}/{RUNS}/"
+    names = [run] if run else await bucket.folders(runs)
+    latest = [name for name in names if name[:10] == max(names)[:10]]
+    plans = []
+    for name in latest:
+        key = Layout(settings.s3_prefix, settings.s3_key_template, name).plan_key
+        body = await bucket.read(key)
+        if body is not None:
+            plans.append(decode_plan(key, body))
+    if not plans:
+        raise BooksError(f"There is no run to verify below s3://{bucket.name}/{runs}{run or ''}: harvest first")
+    return max(plans, key=lambda plan: plan.created_at)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One reading of a run; `seen` has each id that some receipt gives an outcome, with that receipt's batch."""
+
+    bucket: Bucket
+    plan: Plan
+    layout: Layout
+    proof: Proof
+    listed: dict[str, Listed] = field(default_factory=dict)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    seen: dict[str, str] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+
+    async def prove(self) -> Proof:
+        papers = await self.bucket.objects(self.layout.folder)
+        self.listed = await list_data(self.bucket, self.layout)
+        for told in self.plan.input.values():
+            self.proof.books.rows += told["rows"]
+            self.proof.books.ids += told["ids"]
+            self.proof.books.duplicates += told["duplicates"]
+            self.proof.books.rejected += told["rejected"]
+        kept = [
+            key for key in papers if key.startswith((f"{self.layout.folder}receipts/", f"{self.layout.folder}failed/"))
+        ]
+        await fan_out(self._read_receipt, kept, at_once=READS_AT_ONCE)
+        self._check_batches()
+        await self._check_strangers()
+        await self._check_summary()
+        self.proof.problems.sort()
+        return self.proof
+
+    async def _read_receipt(self, key: str) -> None:
+        body = await self.bucket.read(key)
+        try:
+            receipt = decode_receipt(key, body or b"")
+        except BooksError as error:
+            self._wrong(str(error))
+            return
+        if receipt.landed_at < self.plan.created_at:
+            return  # of an earlier harvest of the same day, which `--again` does anew
+        if "/failed/" in key and self.layout.receipt_key(receipt.collection, receipt.batch) in self.receipts:
+            return
+        self.receipts[key] = receipt
+        self.proof.books.take(receipt)
+        for id_ in receipt.outcomes:
+            if id_ in self.seen:
+                self._wrong(f"{id_} has an outcome in {self.seen[id_]} and in {receipt.batch}")
+            self.seen[id_] = receipt.batch
+        found = [id_ for id_, told in receipt.outcomes.items() if told["outcome"] == "found"]
+        ids = [id_ for file in receipt.files for id_ in await self._read_file(file, receipt.collection)]
+        if ids != found:
+            strange = sorted(set(ids) ^ set(found))[:3] or "in another order or twice"
+            self._wrong(f"{receipt.collection}/{receipt.batch}: files and receipt differ in {strange}")
+
+    async def _read_file(self, file: LandedFile, collection: Collection) -> list[str]:
+        """The ids of the records in a data file."""
+        self.files.add(file.key)
+        body = await self.bucket.read(file.key)
+        if body is None:
+            self._wrong(f"{file.key} is gone")
+            return []
+        if len(body) != file.bytes or hashlib.sha256(body).hexdigest() != file.sha256:
+            self._wrong(f"{file.key} is not what landed: {len(body)} bytes of {file.bytes}, or others")
+        try:
+            records = decode(body)
+            ids = [str(record["imdb_id"]) for record in records]
+            kinds = {record["harvest"]["kind"] for record in records}
+        except (ValueError, KeyError, TypeError) as error:
+            self._wrong(f"{file.key} has something else than records in it: {error!r}")
+            return []
+        if len(records) > BATCH_SIZE or (len(body) > FILE_BYTES and len(records) > 1):
+            self._wrong(f"{file.key} is too large: {len(records)} records, {len(body)} bytes")
+        if kinds - {KINDS[collection]}:
+            self._wrong(f"{file.key} has records of {', '.join(sorted(kinds))} among {collection}")
+        self.proof.records += len(records)
+        return ids
+
+    def _check_batches(self) -> None:
+        """Every planned batch has a paper, and their ids are those the run's name speaks of."""
+        by_name = {(receipt.collection, receipt.batch): receipt for receipt in self.receipts.values()}
+        ids: dict[Collection, list[str]] = {}
+        complete = True
+        for collection, names in cast("dict[Collection, list[str]]", self.plan.batches).items():
+            ids[collection] = []
+            for name in names:
+                receipt = by_name.get((collection, name))
+                if receipt is None:
+                    self._wrong(f"{collection}/{name} has no receipt: harvest goes on with it")
+                    complete = False
+                else:
+                    ids[collection] += receipt.ids
+        self._check_moved(by_name.values())
+        told = self.plan.settings
+        mark = fingerprint(ids, language=told["tmdb_language"], append=told["tmdb_append"], form=told["output_format"])
+        if complete and mark != self.plan.fingerprint:
+            self._wrong(f"the ids of all receipts make the fingerprint {mark}, not {self.plan.fingerprint}")
+        if complete and not self.proof.books.balance:
+            self._wrong(f"of {self.proof.books.ids} ids {self.proof.books.accounted} have an outcome")
+
+    def _check_moved(self, receipts: Iterable[Receipt]) -> None:
+        for receipt in receipts:
+            for id_ in receipt.moved:
+                if id_ not in self.seen:
+                    self._wrong(f"{id_} has moved from {receipt.collection}/{receipt.batch} and has no outcome")
+
+    async def _check_strangers(self) -> None:
+        """No data file stands where this run's do, but those of its receipts and of other runs of the day."""
+        strangers = self.listed.keys() - self.files
+        names = {receipt.batch for receipt in self.receipts.values()}
+        others = {key for key in strangers if stem(key) not in names}
+        for name in await self.bucket.folders(f"{self.layout.prefix}/{RUNS}/") if others else ():
+            if name != self.plan.run and name[:10] == self.plan.run[:10]:
+                folder = Layout(self.layout.prefix, self.layout.template, name).folder
+                stems = {stem(key) for key in await self.bucket.objects(f"{folder}receipts/")}
+                strangers -= {key for key in others if stem(key) in stems}
+        for key in strangers:
+            self._wrong(f"{key} is in no receipt")
+
+    async def _check_summary(self) -> None:
+        body = await self.bucket.read(self.layout.summary_key)
+        if body is None:
+            if not self.proof.books.failed and not self.proof.problems:
+                self._wrong(f"{self.layout.summary_key} is missing: harvest closes the books")
+            return
+        try:
+            summary = orjson.loads(body)
+            if summary["closed_at"] >= self.plan.created_at and summary["books"] != self.proof.books.as_json():
+                self._wrong(f"{self.layout.summary_key} has other books than the receipts")
+        except (ValueError, KeyError, TypeError) as error:
+            self._wrong(f"{self.layout.summary_key} is not a summary: {error!r}")
+
+    def _wrong(self, problem: str) -> None:
+        self.proof.problems.append(problem)

@@ -1,0 +1,140 @@
+"""What tests share: a clock that only moves when told, a real S3 server, a fresh bucket, the recorded answers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from aiobotocore.session import AioSession
+
+from harvester.demo.s3_server import S3Server, s3_server
+from harvester.demo.tmdb_stand_in import KEY
+from harvester.s3 import Bucket, open_bucket
+from harvester.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+PAYLOADS = Path(__file__).parents[2] / "shared" / "tmdb_payloads"
+
+_numbers = itertools.count(1)
+
+
+class Clock:
+    """Virtual seconds: `sleep` returns when the clock has come to its end, and all sleepers wake in order."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wake later by the clock, at once by the wall: the only sleeper moves the time."""
+        self.now += max(seconds, 0.0)
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads the settings of whoever runs it, nor a .env or TOML file of theirs."""
+    names = set(Settings.model_fields) | {"nome_do_bucket_s3", "nome_do_perfil_sso", "regiao_do_bucket"}
+    for name in list(os.environ):
+        if name.lower() in names or name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def payloads() -> Path:
+    """The folder of recorded answers of the real TMDB."""
+    if not PAYLOADS.is_dir():
+        pytest.skip(f"no recorded answers at {PAYLOADS}")
+    return PAYLOADS
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S3Server]:
+    """One S3 server for the whole suite; every test has buckets of its own."""
+    async with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+def client_of(server: S3Server) -> Any:
+    """A plain client of the server, to look at things from outside; an asynchronous context manager."""
+    return AioSession().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=server.endpoint,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+    )
+
+
+@pytest.fixture
+async def bucket(s3: S3Server) -> AsyncIterator[Bucket]:
+    """A new, empty bucket, opened as the harvester opens it."""
+    name = f"lake-{next(_numbers)}"
+    async with client_of(s3) as client:
+        await client.create_bucket(Bucket=name)
+    credentials = (s3.access_key, s3.secret_key, None)
+    async with open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=s3.endpoint) as opened:
+        yield opened
+
+
+@pytest.fixture
+def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Iterator[Callable[..., Settings]]:
+    """Makes settings for a stand-in's URL, the test's bucket and CSVs of just these ids; anything else by name."""
+
+    def make(url: str, *, movies: Any = (), series: Any = (), **more: Any) -> Settings:
+        for name, ids in (("movies", movies), ("series", series)):
+            if ids:
+                rows = "".join(f"{id_}|a title\n{id_}|a title\n" for id_ in ids)
+                (tmp_path / f"{name}.csv").write_text(f"id|tituloPincipal\n{rows}", encoding="utf-8")
+                more.setdefault(f"{name}_csv", str(tmp_path / f"{name}.csv"))
+        told: dict[str, Any] = {
+            "tmdb_api_key": KEY,
+            "tmdb_base_url": url,
+            "tmdb_rate": 10_000,
+            "s3_bucket": bucket.name,
+            "aws_region": "us-east-1",
+            "aws_access_key_id": s3.access_key,
+            "aws_secret_access_key": s3.secret_key,
+            "aws_endpoint_url_s3": s3.endpoint,
+        }
+        return load_settings(**(told | more))
+
+    yield make
+
+
+class Silent:
+    """A watcher that only remembers."""
+
+    def __init__(self) -> None:
+        self.titles: list[Any] = []
+        self.receipts: list[Any] = []
+
+    def begin(self, run: Any, *, titles: int, pace: Any) -> None:
+        self.run, self.to_do = run, titles
+
+    def title(self, told: Any) -> None:
+        self.titles.append(told)
+
+    def batch(self, receipt: Any) -> None:
+        self.receipts.append(receipt)
+
+
+@pytest.fixture
+def watcher() -> Silent:
+    return Silent()
