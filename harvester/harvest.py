@@ -29,7 +29,7 @@ from harvester.titles import KINDS, read_ids
 from harvester.tmdb import open_tmdb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from harvester.answers import Match, Outcome
@@ -81,12 +81,16 @@ class Stop:
         if self._drain:
             self._drain.reschedule(asyncio.get_running_loop().time() + drain_seconds)
 
-    def count(self, ids: int) -> None:
-        """Count ids taken; at the limit no more are, and those taken have all the time they need."""
+    def lets_take(self, ids: int) -> bool:
+        """Whether so many more ids may be taken; those taken up to the limit have all the time they need."""
+        if self.reason:
+            self.cut_short = True
+            return False
         if self._left is not None:
             self._left -= ids
             if self._left <= 0:
-                self.reason = self.reason or "limit"
+                self.reason = "limit"
+        return True
 
     @asynccontextmanager
     async def draining(self) -> AsyncIterator[None]:
@@ -163,10 +167,11 @@ async def harvest(settings: Settings, *, watcher: Watcher, stop: Stop, again: bo
             await run.begin()
             watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
             async with stop.draining():
-                one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher)
-                for batches in (moved, run.todo, None):  # last, those that have moved on the way
-                    wanted = run.moved() if batches is None and not stop.cut_short else batches or []
-                    await fan_out(one, take(wanted, tmdb=tmdb, stop=stop), at_once=BATCHES_AT_ONCE)
+                one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
+                await fan_out(one, moved, at_once=BATCHES_AT_ONCE)
+                await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
+                if not stop.cut_short:
+                    await fan_out(one, run.moved(), at_once=BATCHES_AT_ONCE)  # those that moved on the way
             if not stop.cut_short:
                 await run.close()
             return Report(
@@ -182,29 +187,19 @@ async def harvest(settings: Settings, *, watcher: Watcher, stop: Stop, again: bo
             )
 
 
-async def take(batches: Iterable[Batch], *, tmdb: Tmdb, stop: Stop) -> AsyncIterator[Batch]:
-    """The batches in their order, each when the titles before it are on their way.
-
-    So a slow title keeps its own batch from landing and nobody from being asked, while only a few batches are open.
-    """
-    for batch in batches:
-        await tmdb.free()
-        if stop.reason:
-            stop.cut_short = True
-            return
-        stop.count(len(batch.ids))
-        yield batch
-
-
-async def harvest_batch(batch: Batch, *, run: Run, tmdb: Tmdb, settings: Settings, watcher: Watcher) -> None:
+async def harvest_batch(
+    batch: Batch, *, run: Run, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop
+) -> None:
     """Look up every title of `batch`, land what was found, and write the receipt, last.
+
+    Batches are begun in their order, each when the titles before it are on their way. So a slow title keeps its own
+    batch from landing and nobody from being asked, while only two or three batches are open.
 
     Raises:
         StoreError: S3 refused, or could not be reached.
         TmdbRefusedError: The key is no good any more.
         TmdbUnavailableError: TMDB answers nobody.
     """
-    await run.abort_orphans(batch)
     kind = KINDS[batch.collection]
     lines: dict[str, bytes] = {}
 
@@ -221,7 +216,16 @@ async def harvest_batch(batch: Batch, *, run: Run, tmdb: Tmdb, settings: Setting
         watcher.title(told)
         return told
 
-    told = await fan_out(look_up, batch.ids, at_once=len(batch.ids))
+    async def in_line() -> AsyncIterator[str]:
+        async with tmdb.next_in_line():
+            if stop.lets_take(len(batch.ids)):
+                await run.abort_orphans(batch)
+                for id_ in batch.ids:
+                    yield id_
+
+    told = await fan_out(look_up, in_line(), at_once=len(batch.ids))
+    if not told:
+        return
     found = [lines[id_] for id_ in batch.ids if id_ in lines]
     files = []
     for number, file in enumerate(encode(found, settings.output_format), 1):

@@ -131,6 +131,7 @@ class Tmdb:
         self._session, self._base_url, self._sleep = session, base_url.rstrip("/"), sleep
         self._append = tuple(append)
         self._slots = asyncio.Semaphore(concurrency)
+        self._line = asyncio.Lock()
         key_query: dict[str, str | None] = {} if is_token(key) else {"api_key": key}
         self._plain = _query(key_query)
         self._find = _query({"external_source": "imdb_id"} | key_query)
@@ -180,10 +181,17 @@ class Tmdb:
         told = await self._record(kind, tmdb_id)
         return Missing("unknown") if isinstance(told, Absent) else told
 
-    async def free(self) -> None:
-        """Return when all who wait for a slot now have had one: the time to bring more titles."""
-        async with self._slots:
-            return
+    @asynccontextmanager
+    async def next_in_line(self) -> AsyncIterator[None]:
+        """Wait until all titles begun before have been given a slot; begin the next ones inside.
+
+        Slots are given first come, first served, so a slow title keeps its slot, or none while it waits to be asked
+        again, and nobody else. Who waits here is let in one after another.
+        """
+        async with self._line:
+            async with self._slots:
+                pass
+            yield
 
     async def _record(self, kind: Kind, id_: str | int) -> Found | Failed | Absent:
         told = await self._ask(f"{kind}/{id_}", self._detail, partial(self._read_record, kind))

@@ -174,6 +174,10 @@ def _seed(*what: object) -> int:
     return int.from_bytes(blake2b("\0".join(map(str, what)).encode(), digest_size=6).digest(), "big")
 
 
+def _dice(*what: object) -> Random:
+    return Random(_seed(*what))  # noqa: S311  Dice that always fall alike are wanted.
+
+
 @dataclass(frozen=True, slots=True)
 class _Subject:
     """What is told about, and the dice that tell it."""
@@ -187,7 +191,7 @@ class _Subject:
 
 
 def _subject(catalog: Catalog, kind: str, tt: str, language: str | None) -> _Subject:
-    of = _Subject(kind, tt, language, Random(_seed(kind, tt)))
+    of = _Subject(kind, tt, language, _dice(kind, tt))
     year = "" if share("dateless", tt) < _NULL else str(1920 + int(of.dice.random() * 106))
     title, year = catalog.titles.get(tt) or (_name(of), year)
     return replace(of, title=title, year=year)
@@ -196,11 +200,10 @@ def _subject(catalog: Catalog, kind: str, tt: str, language: str | None) -> _Sub
 def _finished(
     catalog: Catalog, of: _Subject, record: Record, parts: Mapping[str, Any], append: Iterable[str]
 ) -> Record:
-    whole = dict(sorted(record.items()))
     for part in append:
         if part in parts:
-            whole[part] = _fill(parts[part], replace(of, dice=Random(_seed(part, of.kind, of.tt))))
-    return padded(whole, catalog.record_bytes) if catalog.record_bytes else whole
+            record[part] = _fill(parts[part], replace(of, dice=_dice(part, of.kind, of.tt)))
+    return padded(record, catalog.record_bytes) if catalog.record_bytes else record
 
 
 def _fill(shape: Any, of: _Subject) -> Any:
@@ -234,6 +237,10 @@ def _up_to(limit: float) -> Callable[[_Subject], float]:
 
 def _one(*shapes: Any) -> Callable[[_Subject], Any]:
     return lambda of: _fill(of.dice.choice(shapes), of)
+
+
+def _single(*shapes: Any) -> Callable[[_Subject], list[Any]]:
+    return lambda of: [_fill(of.dice.choice(shapes), of)]
 
 
 def _if_running(yes: Any, no: Any) -> Callable[[_Subject], Any]:
@@ -311,6 +318,11 @@ def _keys(keys: str, **own: Any) -> Record:
     return {key: _VALUES[key] for key in keys.split()} | own
 
 
+def _ordered(shape: Record) -> Record:
+    """The shape in TMDB's order: alphabetical, but for the networks."""
+    return dict(sorted(shape.items(), key=lambda entry: entry[0].replace("networks", "next_networks")))
+
+
 def _page(row: Record) -> Record:
     return {"page": 1, "results": _many(row, 1, 21), "total_pages": 1, "total_results": 20}
 
@@ -333,17 +345,22 @@ _PERSON: Final = _keys(
 _LISTED: Final = "adult backdrop_path original_language popularity poster_path softcore vote_average vote_count"
 _LISTED_MOVIE: Final = _keys(f"{_LISTED} original_title release_date title video", id=_tmdb_id, overview=_story)
 _LISTED_TV: Final = _keys(
-    f"{_LISTED} first_air_date", id=_tmdb_id, name=_title, original_name=_title, origin_country=["JP"], overview=_story
+    f"{_LISTED} first_air_date",
+    id=_tmdb_id,
+    name=_title,
+    original_name=_title,
+    origin_country=_single("JP", "BR", "US"),
+    overview=_story,
 )
 _WHOLE: Final = _keys(
     "homepage tagline",
     genres=[_NAMED],
-    origin_country=["JP"],
-    production_companies=[_COMPANY],
-    production_countries=[{"iso_3166_1": "JP", "name": "Japan"}],
-    spoken_languages=[{"english_name": "Portuguese", "iso_639_1": "pt", "name": "Português"}],
+    origin_country=_single("JP", "BR", "US"),
+    production_companies=_many(_COMPANY, 1, 10),
+    production_countries=_single({"iso_3166_1": "JP", "name": "Japan"}, {"iso_3166_1": "BR", "name": "Brazil"}),
+    spoken_languages=_single({"english_name": "Portuguese", "iso_639_1": "pt", "name": "Português"}),
 )
-_MOVIE: Final = (
+_MOVIE: Final = _ordered(
     _LISTED_MOVIE
     | _WHOLE
     | _keys(
@@ -353,18 +370,20 @@ _MOVIE: Final = (
         status="Released",
     )
 )
-_TV: Final = (
+_TV: Final = _ordered(
     _LISTED_TV
     | _WHOLE
     | {
         "created_by": [_keys("credit_id gender id original_name profile_path", name=_person)],
         "episode_run_time": _one([], [_below(90)]),
         "in_production": _if_running(yes=True, no=False),
-        "languages": ["ja"],
+        "languages": _single("ja", "pt", "en"),
         "last_air_date": _one(None, _date),
         "last_episode_to_air": _EPISODE,
         "networks": [_COMPANY],
         "next_episode_to_air": _if_running(_EPISODE | {"runtime": None, "still_path": None}, None),
+        "number_of_episodes": 0,
+        "number_of_seasons": 0,
         "seasons": _many(_SEASON, 3, 70),
         "status": _if_running("Returning Series", "Ended"),
         "type": "Scripted",

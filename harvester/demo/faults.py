@@ -202,16 +202,13 @@ def parse_shares(text: str) -> Mapping[str, float]:
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, amount = (part.strip() for part in piece.partition("="))
         if not equals or not amount:
-            message = f"a fault is written name=share, such as 429=5%, not {piece!r}"
-            raise ValueError(message)
+            raise ValueError(f"a fault is written name=share, such as 429=5%, not {piece!r}")
         if name in shares:
-            message = f"the fault {name!r} is given twice"
-            raise ValueError(message)
+            raise ValueError(f"the fault {name!r} is given twice")
         try:
             shares[name] = float(amount.removesuffix("%")) / (100 if amount.endswith("%") else 1)
         except ValueError as error:
-            message = f"the share of {name!r} must be a number such as 5% or 0.05, not {amount!r}"
-            raise ValueError(message) from error
+            raise ValueError(f"the share of {name!r} must be a number such as 5% or 0.05, not {amount!r}") from error
     _check(shares)
     return shares
 
@@ -219,11 +216,8 @@ def parse_shares(text: str) -> Mapping[str, float]:
 def _check(shares: Mapping[str, float]) -> None:
     for name, part in shares.items():
         if name not in NAMED:
-            message = f"no fault is called {name!r}; there are {', '.join(NAMED)}"
-            raise ValueError(message)
+            raise ValueError(f"no fault is called {name!r}; there are {', '.join(NAMED)}")
         if not 0 <= part <= 1:
-            message = f"the share of {name!r} must lie between 0% and 100%, not {part!r}"
-            raise ValueError(message)
+            raise ValueError(f"the share of {name!r} must lie between 0% and 100%, not {part!r}")
     if math.fsum(shares.values()) > 1 + 1e-9:  # A hair for sums such as 0.1 + 0.2 + 0.7.
-        message = f"the shares make {math.fsum(shares.values()):.0%} together, and no more than 100% can fail"
-        raise ValueError(message)
+        raise ValueError(f"the shares make {math.fsum(shares.values()):.0%} together, and no more than 100% can fail")

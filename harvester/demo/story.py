@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +36,9 @@ from harvester.settings import Settings
 from harvester.show import size
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    from harvester.demo.faults import Route
     from harvester.demo.s3_server import S3Server
     from harvester.demo.tmdb_stand_in import StandIn
     from harvester.s3 import Bucket
@@ -196,7 +198,7 @@ class _Killed:
 
     asked: int
     receipts: int
-    answered: Mapping[tuple[str, str], int]
+    answered: Counter[tuple[Route, str]]
 
     def repeated(self, tmdb: StandIn) -> int:
         """Requests made again after the kill that had been made before it."""
@@ -224,7 +226,7 @@ async def _harvest_and_kill(stage: Stage, requests: int, console: Console) -> _K
         raise DemoError(f"The harvest ended before it could be killed: {_log_tail(stage.folder)}")
     process.send_signal(signal.SIGKILL)
     await process.wait()
-    return _Killed(stage.tmdb.asked.total(), await _receipts(stage.bucket), dict(stage.tmdb.asked))
+    return _Killed(stage.tmdb.asked.total(), await _receipts(stage.bucket), Counter(stage.tmdb.asked))
 
 
 async def _harvest_to_the_end(stage: Stage, requests: int, console: Console) -> dict[str, Any]:
@@ -238,8 +240,15 @@ async def _harvest_to_the_end(stage: Stage, requests: int, console: Console) -> 
                 progress.update(task, completed=min(before // 2 + stage.tmdb.asked.total() - before, requests))
                 await asyncio.sleep(0.1)
 
-        (out, _), _ = await fan_out(lambda act: act(), [process.communicate, look], at_once=2)
+        async def end() -> bytes:
+            return (await process.communicate())[0]
+
+        out, _ = await fan_out(_call, [end, look], at_once=2)
     return _read_result(out, stage.folder)
+
+
+async def _call(act: Callable[[], Awaitable[Any]]) -> Any:
+    return await act()
 
 
 def _progress(console: Console) -> Progress:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 KEY: Final = "57a4d105" * 4
-TOKEN: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdGFuZC1pbiI6dHJ1ZX0.bm90LWEtc2VjcmV0"
+TOKEN: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdGFuZC1pbiI6dHJ1ZX0.bm90LWEtc2VjcmV0"  # noqa: S105  "not-a-secret".
 _MOST_PARTS: Final = 20  # developer.themoviedb.org/docs/append-to-response
 _PATH: Final = re.compile(r"/3/(?:(movie|tv|find)/([0-9]{1,12}|tt[0-9]{7,12})|(authentication))")
 _WELCOME: Final = {"success": True, "status_code": 1, "status_message": "Success."}
