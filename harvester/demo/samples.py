@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harvester.titles import parse_id
 
+if TYPE_CHECKING:
+    from harvester.demo.catalog import Kind
+
 FOLDER = Path(str(files("harvester.demo"))) / "csv"
 MOVIES, SERIES = FOLDER / "movies.csv", FOLDER / "series.csv"
+
+REALLY: dict[str, Kind] = {
+    "tt0092337": "tv",  # Dekalog and the next two: mini-series that people file as films
+    "tt0112130": "tv",  # Pride and Prejudice
+    "tt0318997": "tv",  # Angels in America
+    "tt0120902": "movie",  # The X Files
+    "tt1291580": "movie",  # Behind the Candelabra
+    "tt0959621": "episode",  # the pilot of Breaking Bad
+    "tt1544667": "episode",  # one of Community
+}
+"""What these ids are, whichever of the two CSVs has them."""
 
 
 def sample_titles(path: Path) -> dict[str, tuple[str, str]]:

@@ -1,0 +1,585 @@
+"""Titles: what an IMDb id is, and how the ids come out of every shape of CSV that is about."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import subprocess
+import sys
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harvester.errors import Exit, HarvestError, InputError
+from harvester.titles import BLOCK_BYTES, ID_COLUMNS, LONGEST_HEADER, LONGEST_LINE, Ids, Reject, parse_id, read_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Read = Callable[..., Ids]
+
+REAL_HEADER = (
+    "id|tituloPincipal|tituloOriginal|anoLancamento|tempoMinutos|genero|notaMedia|numeroVotos|generoArtista|personagem"
+    "|nomeArtista|anoNascimento|anoFalecimento|profissao|titulosMaisConhecidos"
+)
+REAL_ROWS = [
+    r"tt0000009|Miss Jerry|Miss Jerry|1894|45|Romance|5.3|200|actress|Miss Geraldine Holbrook (Miss Jerry)"
+    r"|Blanche Bayliss|1878|1951|actress|tt0000009",
+    r"tt0000009|Miss Jerry|Miss Jerry|1894|45|Romance|5.3|200|actor|Mr. Hamilton|William Courtenay|1875|1933|actor"
+    r"|tt0021535,tt0020403,tt0020356,tt0000009",
+    r'tt0000147|12" vinyl|12" vinyl|1897|100|\N|5.3|456|\N|"Himself|Enoch\|\N|\N|\N|tt7777777,tt8888888',
+    r"tt10850402|Ação — é só isso|Ação|\N|\N|Drama|\N|\N|actor|Self\|Zoë|1970|\N|writer|tt0000009,tt9999999",
+    r"tt0000009|Miss Jerry|Miss Jerry|1894|45|Romance|5.3|200|director|\N|Alexander Black|1859|1940|director|tt0000009",
+]
+TITLE_ID = re.compile(r"^tt[0-9]{7,10}$")
+INDEPENDENT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+"""Any character of a UTF-8 text but NUL, which is taken for UTF-16."""
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
+    """Writes these bytes, or this text in UTF-8, to a file and reads the ids out of it."""
+    path = tmp_path_factory.mktemp("titles") / "titles.csv"
+
+    def write_and_read(content: bytes | str, **how: Any) -> Ids:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return read_ids(str(path), **how)
+
+    return write_and_read
+
+
+def account(ids: Ids) -> tuple[int, int, int, int]:
+    """Rows, ids, duplicates, rejected."""
+    return ids.rows, len(ids.ids), ids.duplicates, ids.rejected
+
+
+# --- what an id is
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tt0304141", "tt0304141"),
+        ("tt10850402", "tt10850402"),
+        ("tt1234567890", "tt1234567890"),
+        ("tt304141", "tt0304141"),
+        ("304141", "tt0304141"),
+        ("0304141", "tt0304141"),
+        ("1", "tt0000001"),
+        ("304141.0", "tt0304141"),
+        ("10850402.0", "tt10850402"),
+        ("TT0304141", "tt0304141"),
+        (" tt0304141\r", "tt0304141"),
+        ("tt0304141\n", "tt0304141"),
+        ("\u00a0tt0304141\u00a0", "tt0304141"),
+        ('"tt0304141"', "tt0304141"),
+        ("' 304141 '", "tt0304141"),
+    ],
+)
+def test_whatever_spreadsheets_make_of_an_id_is_that_title(text: str, expected: str) -> None:
+    """Lost zeros, a lost `tt`, floats of pandas, quotes, capitals and white space all mean the title they came from."""
+    assert expected == parse_id(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        r"\N",
+        "nan",
+        "None",
+        "0",
+        "0.0",
+        "tt",
+        "tt0000000",
+        "tt0000000000",
+        "nm0000001",
+        "tt12345678901",
+        "12345678901",
+        "-304141",
+        "304141.5",
+        "3.04141e5",
+        "3 041 41",
+        "ttt0304141",
+        "tt0304141,tt0000009",
+        "tt0304141/../tv/1",
+        "tt0304141%2F..",
+        "tt0304141?api_key=",
+        "tt٠٣٠٤١٤١",
+        "tt０３０４１４１",
+        "https://www.imdb.com/title/tt0304141/",
+        "Miss Jerry",
+    ],
+)
+def test_what_is_no_title_id_is_none(text: str) -> None:
+    """Nulls, zero, names' ids, numbers too long, paths, other alphabets' digits and prose are not ids."""
+    assert parse_id(text) is None
+
+
+LIKE_AN_ID = st.from_regex(r"\A\s*[\"']?\s*[tT]{0,3}\d{0,12}(\.0?)?\s*[\"']?\s*\Z")
+
+
+@given(st.one_of(st.text(), LIKE_AN_ID, st.integers().map(str), st.floats().map(str)))
+def test_nothing_but_a_title_id_comes_out(text: str) -> None:
+    """Whatever goes in, what comes out is None or `^tt[0-9]{7,10}$`, fit for a URL path, and means itself."""
+    id_ = parse_id(text)
+    if id_ is not None:
+        assert TITLE_ID.fullmatch(id_)
+        assert id_.isascii()
+        assert id_ == parse_id(id_)
+
+
+@given(st.integers(min_value=1, max_value=10**10 - 1))
+def test_every_number_is_found_again_in_each_of_its_spellings(number: int) -> None:
+    """The padded id, the bare number, the `tt` without padding and pandas' float are one title."""
+    expected = f"tt{number:07d}"
+    assert {expected} == {parse_id(text) for text in (expected, str(number), f"tt{number}", f"{number}.0")}
+
+
+# --- the real shape: pipes, no quoting
+
+
+def test_the_real_files_are_read_without_quoting(read: Read) -> None:
+    r"""Pipes cut, whatever quotes or backslashes stand beside them, and `\N` and the last column's ids are no ids."""
+    ids = read("\n".join([REAL_HEADER, *REAL_ROWS, ""]))
+    assert ids.ids == ["tt0000009", "tt0000147", "tt10850402"]
+    assert account(ids) == (5, 3, 2, 0)
+
+
+def test_an_open_quote_before_a_pipe_hides_no_row(read: Read) -> None:
+    """In a pipe file a field that begins with a quote and never closes it ends at the pipe."""
+    ids = read('id|t\ntt0000001|"open\ntt0000002|b"\n"tt0000003"|"a|b"\ntt0000004|c\\\ntt0000005|d\n')
+    assert ids.ids == ["tt0000001", "tt0000002", "tt0000003", "tt0000004", "tt0000005"]
+
+
+def test_the_id_column_may_stand_anywhere_between_pipes(read: Read) -> None:
+    """The header's place counts: first, middle, and last, where a carriage return may cling to the id."""
+    for at in range(3):
+        rows = [["a", "tt0000009", "b"], ["tt0000009", "c", "d"], ["e", "tt0000009", "f"]]
+        for row, id_ in zip(rows, ["tt0000001", "tt0000002", "tt0000001"], strict=True):
+            row.remove("tt0000009")
+            row.insert(at, id_)
+        names = ["titulo", "titulosMaisConhecidos"]
+        names.insert(at, "id")
+        for end in ("\n", "\r\n"):
+            ids = read("".join("|".join(row) + end for row in [names, *rows]))
+            assert (ids.ids, account(ids)) == (["tt0000001", "tt0000002"], (3, 2, 1, 0))
+
+
+def test_duplicates_are_folded_in_order_of_first_sight(read: Read) -> None:
+    """An id counts once, where it was seen first, whether its other rows are adjacent or far away."""
+    order = ["tt0000005", "tt0000005", "tt0000002", "tt0000005", "tt0000009", "tt0000002", "tt0000002", "tt0000001"]
+    ids = read("id|t\n" + "".join(f"{id_}|x\n" for id_ in order))
+    assert ids.ids == ["tt0000005", "tt0000002", "tt0000009", "tt0000001"]
+    assert account(ids) == (8, 4, 4, 0)
+
+
+def test_one_title_in_two_spellings_is_one_id(read: Read) -> None:
+    """A bare number is a duplicate of the same title's padded id."""
+    ids = read("id|t\ntt0304141|a\n304141|a\n304141.0|a\ntt304141|a\n")
+    assert (ids.ids, account(ids)) == (["tt0304141"], (4, 1, 3, 0))
+
+
+def test_an_id_that_begins_like_the_last_one_is_its_own(read: Read) -> None:
+    """`tt00000010` is not another row of `tt0000001`, nor is a row that ends after the id."""
+    ids = read("id|t\ntt0000001|a\ntt00000012|b\ntt0000001\ntt0000001x|c\ntt0000001|d\n")
+    assert ids.ids == ["tt0000001", "tt00000012"]
+    assert ids.rejects == [Reject(5, "tt0000001x|c")]
+    assert account(ids) == (5, 2, 2, 1)
+
+
+def test_a_row_that_is_rejected_twice_is_counted_twice(read: Read) -> None:
+    """Rejected rows are not folded as duplicates are, even when adjacent and alike."""
+    ids = read("id|t\nbad|a\nbad|a\nbad|b\ntt0000001|a\n")
+    assert account(ids) == (4, 1, 0, 3)
+    assert ids.rejects == [Reject(2, "bad|a"), Reject(3, "bad|a"), Reject(4, "bad|b")]
+
+
+# --- copies: commas, semicolons, tabs, with quotes
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_copies_are_read_with_quotes(read: Read, delimiter: str, end: str) -> None:
+    """Quotes hide delimiters, doubled quotes and line ends, and the id column is where the header has it."""
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=end)
+    writer.writerow(["titulo", "tconst", "elenco"])
+    writer.writerow(["Plain", "tt0000001", "a"])
+    writer.writerow([f"Comma{delimiter} and more", "tt0000002", f"b{delimiter}c"])
+    writer.writerow(["Two\nlines", "tt0000003", 'say "hi"'])
+    writer.writerow(["Three\r\nmore\r\nlines", "tt0000001", "tt0000099|x"])
+    ids = read(out.getvalue())
+    assert ids.ids == ["tt0000001", "tt0000002", "tt0000003"]
+    assert account(ids) == (4, 3, 1, 0)
+
+
+def test_a_pipe_in_a_comma_file_is_text(read: Read) -> None:
+    """The delimiter is the header's; the others are characters like any other."""
+    assert read("imdb_id,title\ntt0000001,a|b;c\td\n").ids == ["tt0000001"]
+    assert read("id|a,b,c,d\ntt0000001|a,b,c,d\n").ids == ["tt0000001"]
+
+
+def test_a_file_of_ids_alone_needs_no_delimiter(read: Read) -> None:
+    """One column is a CSV too, quoted or not."""
+    assert read('imdb_id\ntt0000001\n"tt0000002"\n3\n').ids == ["tt0000001", "tt0000002", "tt0000003"]
+
+
+def test_a_quoted_header_name_may_hold_the_delimiter(read: Read) -> None:
+    """The header is split as its rows are: a quoted `"title, original"` is one column, not two."""
+    ids = read('"title, original",imdb_id,year\n"A, b",tt0000005,1994\n"C",tt0000006,1995\n')
+    assert ids.ids == ["tt0000005", "tt0000006"]
+
+
+# --- what editors, exports and downloads do to a file
+
+
+@pytest.mark.parametrize("shape", ["id|t\ntt0000001|é\nx|y\ntt0000002|z\n", "id,t\ntt0000001,é\nx,y\ntt0000002,z\n"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_marks_line_ends_and_gzip_change_nothing(  # noqa: PLR0913, PLR0917  # every combination
+    read: Read, shape: str, bom: bytes, end: bytes, whole: bool, zipped: bool  # noqa: FBT001
+) -> None:
+    """A byte order mark, CRLF, a missing last newline and gzip, told by content, give the same ids and lines."""
+    body = bom + shape.encode().replace(b"\n", end)
+    body = body if whole else body.removesuffix(end)
+    ids = read(gzip.compress(body) if zipped else body)
+    assert ids.ids == ["tt0000001", "tt0000002"]
+    assert [(reject.line, reject.text) for reject in ids.rejects] == [(3, "x|y" if "|" in shape else "x,y")]
+
+
+def test_gzip_of_several_members_is_one_file(read: Read) -> None:
+    """Appended gzip files (as `cat` and log shippers make them) read as one."""
+    assert read(gzip.compress(b"id|t\ntt0000001|a\n") + gzip.compress(b"tt0000002|b\n")).ids == [
+        "tt0000001",
+        "tt0000002",
+    ]
+
+
+@pytest.mark.parametrize("mark", ["\u0085", "\u2028", "\u2029", "\v", "\f", "\x1c", "\x1e"])
+@pytest.mark.parametrize("delimiter", ["|", ","])
+def test_what_only_splitlines_takes_for_a_line_end_cuts_no_row(read: Read, mark: str, delimiter: str) -> None:
+    """U+0085, U+2028, VT, FF and their like stand inside titles: a row goes on after them."""
+    ids = read(f"id{delimiter}t\ntt0000001{delimiter}a{mark}tt0000005{delimiter}b\nbad{mark}{delimiter}x\n")
+    assert ids.ids == ["tt0000001"]
+    assert ids.rejects == [Reject(3, f"bad{mark}{delimiter}x")]
+
+
+@pytest.mark.parametrize("delimiter", ["|", ","])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blank_lines_are_no_rows(read: Read, delimiter: str, end: str) -> None:
+    """Blank lines count as lines, so that the numbers fit an editor's, and not as rows."""
+    lines = ["id{}t", "", "tt0000001{}a", "", "", "bad{}b", "tt0000001{}c", "", ""]
+    ids = read(end.join(line.format(delimiter) for line in lines))
+    assert account(ids) == (3, 1, 1, 1)
+    assert ids.rejects == [Reject(6, f"bad{delimiter}b")]
+
+
+# --- the header
+
+
+@pytest.mark.parametrize("delimiter", ["|", ",", ";", "\t"])
+@pytest.mark.parametrize(
+    "name", ["imdb_id", "tconst", "imdbId", "Const", "imdb_title_id", "id", "ID", " Id ", '"imdb_id"', "IMDB_ID"]
+)
+def test_the_id_column_is_found_by_the_names_of_the_wild(read: Read, name: str, delimiter: str) -> None:
+    """IMDb's, Kaggle's, MovieLens', Letterboxd's and our own header names are known, in any capitals."""
+    assert read(f"year{delimiter}{name}{delimiter}x\n1994{delimiter}tt0111161{delimiter}tt0000009\n").ids == [
+        "tt0111161"
+    ]
+
+
+def test_an_imdb_id_wins_over_an_id_beside_it(read: Read) -> None:
+    """Where a file has both, `id` is TMDB's or a row's number, on either side."""
+    assert read("id,imdb_id\n278,tt0111161\n").ids == ["tt0111161"]
+    assert read("imdb_id|id\ntt0111161|278\n").ids == ["tt0111161"]
+    assert ID_COLUMNS[-1] == "id"
+
+
+def test_a_named_column_wins_over_the_known_ones(read: Read) -> None:
+    """`--id-column` names the column, without regard to case and white space."""
+    body = "id,imdb_id,Codigo do Filme\n1,tt0000002,tt0000003\n"
+    assert read(body, column="id").ids == ["tt0000001"]
+    assert read(body, column=" codigo DO filme ").ids == ["tt0000003"]
+    assert read(body.replace(",", "|"), column="Codigo do Filme").ids == ["tt0000003"]
+
+
+# --- rejects and the account
+
+
+@pytest.mark.parametrize("delimiter", ["|", ","])
+def test_rejects_tell_line_and_row(read: Read, delimiter: str) -> None:
+    r"""Each reject has the line an editor shows, and the row as it stands there; `\N` and short rows are rejects."""
+    d = delimiter
+    ids = read(f"t{d}id\na{d}tt0000001\nb{d}\\N\nshort\nc{d}\nd{d}nm0000001{d}\r\ne{d}tt0000001\n")
+    assert ids.rejects == [
+        Reject(3, f"b{d}\\N"),
+        Reject(4, "short"),
+        Reject(5, f"c{d}"),
+        Reject(6, f"d{d}nm0000001{d}"),
+    ]
+    assert account(ids) == (6, 1, 1, 4)
+
+
+def test_the_line_of_a_reject_is_where_its_row_begins(read: Read) -> None:
+    """Line ends inside quotes are lines too: the numbers go on fitting the editor's."""
+    ids = read('id,t\ntt0000001,"two\nlines"\nbad,"one\ntwo\nthree"\nworse,x\n')
+    assert [reject.line for reject in ids.rejects] == [4, 7]
+
+
+def test_all_rejects_are_counted_and_the_first_thousand_kept(read: Read) -> None:
+    """A file of junk does not fill the plan: 1,000 rejects are kept, with 200 characters of their rows."""
+    ids = read("id|t\ntt0000001|a\n" + "".join(f"x{number}|{'é' * 300}\n" for number in range(1_200)))
+    assert (ids.rejected, len(ids.rejects)) == (1_200, 1_000)
+    assert ids.rejects[-1] == Reject(1_002, ("x999|" + "é" * 300)[:200])
+
+
+def test_the_account_is_told_as_the_plan_keeps_it(read: Read) -> None:
+    """Source, rows, ids, duplicates, rejected and the rejects, ready for JSON."""
+    ids = read("id|t\ntt0000001|a\ntt0000001|b\nbad|c\n", name="s3://lake/Filmes+e+series/movies.csv")
+    assert ids.as_json() == {
+        "source": "s3://lake/Filmes+e+series/movies.csv",
+        "rows": 3,
+        "ids": 1,
+        "duplicates": 1,
+        "rejected": 1,
+        "rejects": [{"line": 4, "text": "bad|c"}],
+    }
+
+
+def test_ids_of_an_earlier_csv_are_duplicates_here(read: Read) -> None:
+    """A title in both CSVs is asked for once, as what the first one has it; adjacent rows of it count each."""
+    seen: set[str] = set()
+    read("id|t\ntt0000001|a\ntt0000002|a\n", seen=seen)
+    ids = read("id|t\ntt0000002|a\ntt0000002|b\ntt0000003|a\n", seen=seen)
+    assert (ids.ids, account(ids)) == (["tt0000003"], (3, 1, 2, 0))
+    assert seen == {"tt0000001", "tt0000002", "tt0000003"}
+
+
+def test_a_csv_of_ids_all_known_is_no_error(read: Read) -> None:
+    """Only a file without any usable id is refused, not one that has nothing new."""
+    ids = read("id|t\ntt0000001|a\n", seen={"tt0000001"})
+    assert (ids.ids, account(ids)) == ([], (1, 0, 1, 0))
+
+
+def test_standard_input_is_read_as_a_file_is() -> None:
+    """`-` reads what is piped in, gzip too, though it cannot be sought in."""
+    program = "from harvester.titles import read_ids; print(*read_ids('-').ids)"
+    for body in (b"id|t\ntt0000001|a\n2|b\n", gzip.compress(b"id|t\ntt0000001|a\n2|b\n")):
+        run = subprocess.run([sys.executable, "-c", program], input=body, capture_output=True, check=True, timeout=30)
+        assert run.stdout.split() == [b"tt0000001", b"tt0000002"]
+
+
+# --- whatever the blocks
+
+PIECES = {
+    "|": "tt0000001|Ação é 映画 🎬|x\r\nbad 🎬|\u2028\r\n\r\n2.0|tt0000003\\|\"\r\ntt0000001|é\r\ntt0000004|z",
+    ",": 'tt0000001,"Ação, ""é"" 映画\r\n🎬",x\r\n"bad 🎬",\u2028\r\n\r\n"2.0",tt0000003\\\r\ntt0000001,é\r\n"tt0000004",z',
+}
+FILLERS = 300
+
+
+def in_a_long_file(piece: bytes, delimiter: str, place: int) -> bytes:
+    """A file in which `piece` comes so late that the first block ends `place` bytes into it."""
+    header = f"id{delimiter}t\n".encode()
+    start = f"tt9999999{delimiter}".encode()
+    room = BLOCK_BYTES - place - len(header) - FILLERS * (len(start) + 1)
+    each, more = divmod(room, FILLERS)
+    fillers = [start + b"x" * (each + (more if number == 0 else 0)) + b"\n" for number in range(FILLERS)]
+    body = header + b"".join(fillers)
+    assert len(body) == BLOCK_BYTES - place
+    return body + piece
+
+
+@pytest.mark.parametrize("delimiter", ["|", ","])
+def test_where_a_block_ends_changes_nothing(read: Read, delimiter: str) -> None:
+    """A block may end inside a character of four bytes, a CRLF, an id, a quote or a blank line."""
+    piece = PIECES[delimiter].encode()
+    expected = read(f"id{delimiter}t\n".encode() + piece)
+    assert expected.ids == ["tt0000001", "tt0000002", "tt0000004"]
+    assert account(expected) == (5, 3, 1, 1)
+    for place in range(len(piece) + 2):
+        ids = read(in_a_long_file(piece, delimiter, place))
+        assert ids.ids == ["tt9999999", *expected.ids], place
+        assert account(ids) == (FILLERS + 5, 4, FILLERS, 1), place
+        assert ids.rejects == [Reject(line.line + FILLERS, line.text) for line in expected.rejects], place
+
+
+CELLS = st.one_of(
+    st.sampled_from(["tt0000001", "tt0000002", "tt304141", "304141", "304141.0", r"\N", "", "0", "tt10850402", '"']),
+    st.text(INDEPENDENT, max_size=8),
+)
+ROWS = st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=30)
+
+
+@given(rows=ROWS, end=st.sampled_from(["\n", "\r\n"]))
+@settings(deadline=None)
+def test_any_rows_between_pipes_are_all_accounted_for(read: Read, rows: list[list[str]], end: str) -> None:
+    """Rows = ids + duplicates + rejected, the ids distinct and just those of the first column in order of sight."""
+    body = "id|t\ntt7777777|x" + end + end.join("|".join(row) for row in rows)
+    ids = read(body)
+    lines = [line for line in body.encode().split(b"\n")[1:] if line.strip()]
+    means = [parse_id(line.split(b"|")[0].decode()) for line in lines]
+    assert ids.ids == list(dict.fromkeys(id_ for id_ in means if id_))
+    assert account(ids) == (len(lines), len(ids.ids), ids.duplicates, means.count(None))
+    assert ids.rows == len(ids.ids) + ids.duplicates + ids.rejected
+    assert len(ids.rejects) == ids.rejected
+
+
+@given(rows=ROWS, end=st.sampled_from(["\n", "\r\n"]), delimiter=st.sampled_from([",", ";", "\t"]))
+@settings(deadline=None)
+def test_any_rows_with_quotes_are_all_accounted_for(
+    read: Read, rows: list[list[str]], end: str, delimiter: str
+) -> None:
+    """Whatever `csv` writes comes back, row for row, and every row is an id, a duplicate or a reject."""
+    rows = [["tt7777777", "x"], *(row for row in rows if any(row))]
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=end)
+    writer.writerows([["id", "t"], *rows])
+    ids = read(out.getvalue())
+    means = [parse_id(row[0]) for row in rows]
+    assert ids.ids == list(dict.fromkeys(id_ for id_ in means if id_))
+    assert account(ids) == (len(rows), len(ids.ids), ids.duplicates, means.count(None))
+    assert ids.rows == len(ids.ids) + ids.duplicates + ids.rejected
+
+
+# --- what is refused
+
+
+def refused(read: Read, content: bytes | str, **how: Any) -> InputError:
+    with pytest.raises(InputError) as caught:
+        read(content, name="the.csv", **how)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        (b"", None, ["is empty"]),
+        (b"\n\n", None, ["is empty"]),
+        (b"\xef\xbb\xbf", None, ["is empty"]),
+        (gzip.compress(b""), None, ["is empty"]),
+        (b"id|titulo", None, ["a header but no rows", "'id'"]),
+        (b"id|titulo\r\n\r\n\n", None, ["a header but no rows"]),
+        (b"imdb_id,title\n", None, ["a header but no rows", "'imdb_id'"]),
+        (b"titulo|ano\nMiss Jerry|1894\n", 1, ["no id column", "'titulo|ano'", "--id-column", "tconst"]),
+        (b"tt0000001|Miss Jerry\ntt0000002|x\n", 1, ["no id column", "'tt0000001|Miss Jerry'"]),
+        (b"x" * (LONGEST_HEADER + 1), 1, [f"over {LONGEST_HEADER} bytes"]),
+        ("id|t\ntt0000001|a\n".encode("utf-16"), None, ["not UTF-8"]),
+        ("id|t\ntt0000001|a\n".encode("utf-16-le"), None, ["not UTF-8"]),
+        ("id|t\ntt0000001|a\n".encode("utf-16-be"), None, ["not UTF-8"]),
+        ("id|título\ntt0000001|a\n".encode("latin-1"), 1, ["not UTF-8", r"b'\xed'", "iconv"]),
+        ("id|t\ntt0000001|a\ntt0000002|Ação\n".encode("latin-1"), 3, ["not UTF-8", r"b'\xe7'", "iconv"]),
+        ("id,t\n\n\ntt0000002,Ação\n".encode("latin-1"), 4, ["not UTF-8", r"b'\xe7'"]),
+        ("id|t\ntt0000001|a\ntt0000002|café".encode("latin-1"), 3, ["not UTF-8", r"b'\xe9'"]),
+        (gzip.compress("id|t\ntt0000001|a\ntt0000002|Ação\n".encode("latin-1")), 3, ["not UTF-8", r"b'\xe7'"]),
+        (gzip.compress(b"id|t\ntt0000001|a\n" * 2_000)[:-20], None, ["not a whole gzip file", "fetch it again"]),
+        (gzip.compress(b"id|t\ntt0000001|a\n")[:-6], None, ["not a whole gzip file"]),
+        (gzip.compress(b"id|t\ntt0000001|a\n")[:5], None, ["not a whole gzip file"]),
+        (gzip.compress(b"id|t\ntt0000001|a\n")[:-8] + b"\0" * 8, None, ["not a whole gzip file"]),
+        (gzip.compress(b"id|t\ntt0000001|a\n") + b"junk", None, ["not a whole gzip file"]),
+        (b"id|t\nMiss Jerry|1894\nx|y\n", None, ["none of its 2 rows", "line 2", "'Miss Jerry|1894'", "column 'id'"]),
+        (b"id,t\n\nMiss Jerry,1894\n", None, ["none of its 1 rows", "line 3", "'Miss Jerry,1894'", "--id-column"]),
+        (b"id|t\ntt0000001|a\n" + b"x" * (2 * LONGEST_LINE), None, [f"over {LONGEST_LINE} bytes"]),
+        (b"id,t\ntt0000001,a\n" + b"x" * (2 * LONGEST_LINE), None, [f"over {LONGEST_LINE} bytes"]),
+        (b'id,t\ntt0000001,a\ntt0000002,"open\n' + b"tt0000003,b\n" * 20_000, 3, ["quote left open", "','"]),
+    ],
+)
+def test_what_is_no_list_of_ids_is_refused_in_a_sentence(
+    read: Read, content: bytes, line: int | None, words: list[str]
+) -> None:
+    """Each kind of bad file is an InputError with its source, its line and what to do, and ends in exit code 2."""
+    error = refused(read, content)
+    assert (error.source, error.exit_code, int(error.exit_code)) == ("the.csv", Exit.USAGE, 2)
+    assert isinstance(error, HarvestError)
+    assert isinstance(error, ValueError)
+    if line is not None:
+        assert error.line == line
+    assert [] == [word for word in words if word not in error.problem]
+    place = "the.csv" if error.line is None else f"the.csv, line {error.line}"
+    assert str(error) == f"{place}: {error.problem}"
+
+
+def test_a_column_that_is_not_there_is_named(read: Read) -> None:
+    """A wrong `--id-column` is told with the header, even where a known name stands in it."""
+    error = refused(read, "id|titulo\ntt0000001|a\n", column="imdb")
+    assert error.line == 1
+    assert "'imdb'" in error.problem
+    assert "'id|titulo'" in error.problem
+
+
+@pytest.mark.parametrize(("name", "words"), [("nothing.csv", "No such file"), ("", "directory")])
+def test_what_cannot_be_opened_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    """A missing file and a folder are the user's to mend: an InputError that says what to give."""
+    source = str(tmp_path / name)
+    with pytest.raises(InputError, match=words) as caught:
+        read_ids(source)
+    assert (caught.value.source, caught.value.line, caught.value.exit_code) == (source, None, Exit.USAGE)
+    assert "s3://" in caught.value.problem
+
+
+def test_latin_1_far_into_a_file_has_its_line(read: Read) -> None:
+    """The line number is right beyond the first block, also where the block ends within the line."""
+    for place in (0, 1, 9, 10, 11, 12, 13, 14):
+        body = in_a_long_file(b"tt0000002|A\xe7\xe3o\n", "|", place)
+        assert refused(read, body).line == FILLERS + 2
+
+
+def test_latin_1_in_the_last_character_of_a_header_alone_is_refused(read: Read) -> None:
+    """A header cut off within a character is an InputError of line 1, not a traceback."""
+    error = refused(read, b"id|caf\xe9")
+    assert error.line == 1
+    assert "not UTF-8" in error.problem
+
+
+@pytest.mark.parametrize("delimiter", ["|", ","])
+def test_a_line_too_long_is_told_by_its_number(read: Read, delimiter: str) -> None:
+    """A line of over a megabyte has a line to blame: `line` says which."""
+    body = f"id{delimiter}t\ntt0000001{delimiter}a\n".encode() + b"x" * (2 * LONGEST_LINE)
+    assert refused(read, body).line == 3
+
+
+@pytest.mark.parametrize("place", [0, BLOCK_BYTES // 2, BLOCK_BYTES - 20])
+def test_a_line_too_long_is_refused_wherever_it_begins(read: Read, place: int) -> None:
+    """One byte over the limit is over the limit, however the blocks fall."""
+    body = b"id|t\n" + b"tt0000001|a\n" * (place // 12) + b"x" * (LONGEST_LINE + 1) + b"\ntt0000002|b\n"
+    assert "over" in refused(read, body).problem
+
+
+def test_a_quote_left_open_near_the_end_hides_no_rows(read: Read) -> None:
+    """Rows behind an open quote are not swallowed in silence: the file is refused, with the line of the quote."""
+    error = refused(read, 'imdb_id,title\ntt0000001,a\ntt0000002,"open\ntt0000003,b\ntt0000004,c\n')
+    assert error.line == 3
+    assert "quote" in error.problem
+
+
+# --- its cost
+
+
+@pytest.mark.parametrize("delimiter", ["|", ","])
+def test_memory_is_that_of_the_ids_whatever_the_size_of_the_file(read: Read, tmp_path: Path, delimiter: str) -> None:
+    """A file of 20 MB takes less than 8 MB above the ids it has."""
+    path = tmp_path / "large.csv"
+    rest = (delimiter + "x" * 55) * 12 + "\n"
+    with path.open("w", encoding="utf-8") as file:
+        file.write("id" + f"{delimiter}t" * 12 + "\n")
+        file.writelines(f"tt{number // 4 + 1:07d}" + rest for number in range(30_000))
+    assert path.stat().st_size > 20_000_000
+    seen: set[str] = set()
+    tracemalloc.start()
+    try:
+        ids = read_ids(str(path), seen=seen)
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (ids.rows, len(ids.ids)) == (30_000, 7_501 - 1)
+    assert peak - now < 8 * 2**20
