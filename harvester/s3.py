@@ -36,6 +36,9 @@ PARTS_AT_ONCE = 4
 
 READ_TRIES = 4
 
+CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.HTTPClientError)
+"""What comes out of reading a body that ends early or stalls."""
+
 ADVICE = {
     "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",
     "AccessDenied": "Grant this action to the credentials in use (README, section on permissions).",
@@ -67,7 +70,7 @@ class Bucket:
         self._log = structlog.get_logger("s3")
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
-        """All objects whose key begins with `prefix`, by key, in S3's order; 1,000 a request.
+        """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request.
 
         Raises:
             StoreError: S3 refused, or could not be reached.
@@ -75,11 +78,11 @@ class Bucket:
         listed: dict[str, Listed] = {}
         query = {"Prefix": prefix}
         while True:
-            page = await self._call("list", prefix, "list_objects_v2", **query)
+            page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", **query)
             for found in page.get("Contents", ()):
                 listed[found["Key"]] = Listed(found["Size"], found["ETag"].strip('"'))
             if not page.get("IsTruncated"):
-                return listed
+                return dict(sorted(listed.items()))  # S3 sorts by bytes, SeaweedFS folder by folder
             query["ContinuationToken"] = page["NextContinuationToken"]
 
     async def folders(self, prefix: str) -> list[str]:
@@ -91,7 +94,7 @@ class Bucket:
         names: list[str] = []
         query = {"Prefix": prefix, "Delimiter": "/"}
         while True:
-            page = await self._call("list", prefix, "list_objects_v2", **query)
+            page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", **query)
             names += [found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
             if not page.get("IsTruncated"):
                 return names
@@ -120,7 +123,7 @@ class Bucket:
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        await self._call("write", key, "put_object", Key=key, Body=body, ContentType="application/json")
+        await self._call("write", key, "put_object", "ETag", Key=key, Body=body, ContentType="application/json")
 
     async def delete(self, key: str) -> None:
         """Remove the object at `key`, if there is one.
@@ -128,7 +131,7 @@ class Bucket:
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        await self._call("remove", key, "delete_object", Key=key)
+        await self._call("remove", key, "delete_object", None, Key=key)
 
     async def land(self, key: str, body: bytes) -> str:
         """Land `body` at `key`, whole or not at all; the ETag that S3 gave it.
@@ -149,7 +152,13 @@ class Bucket:
             )
             parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
             done = await self._call(
-                "complete", key, "complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+                "complete",
+                key,
+                "complete_multipart_upload",
+                "ETag",
+                Key=key,
+                UploadId=upload,
+                MultipartUpload={"Parts": parts},
             )
         except BaseException:
             await self._abort_after_trouble(key, upload)
@@ -165,7 +174,7 @@ class Bucket:
         found: list[tuple[str, str]] = []
         query = {"Prefix": prefix}
         while True:
-            page = await self._call("list the uploads of", prefix, "list_multipart_uploads", **query)
+            page = await self._call("list the uploads of", prefix, "list_multipart_uploads", "IsTruncated", **query)
             found += [(upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", ())]
             if not page.get("IsTruncated"):
                 return found
@@ -178,20 +187,22 @@ class Bucket:
             StoreError: S3 refused, or could not be reached.
         """
         try:
-            await self._call("abort", key, "abort_multipart_upload", Key=key, UploadId=upload)
+            await self._call("abort", key, "abort_multipart_upload", None, Key=key, UploadId=upload)
         except StoreError as error:
             if error.code != "NoSuchUpload":
                 raise
 
     async def _begin(self, key: str) -> str:
         begun = await self._call(
-            "begin", key, "create_multipart_upload", Key=key, ContentType="application/json; charset=utf-8"
+            "begin", key, "create_multipart_upload", "UploadId", Key=key, ContentType="application/json; charset=utf-8"
         )
         return str(begun["UploadId"])
 
     async def _land_part(self, key: str, upload: str, number: int, body: bytes) -> str:
         part = body[(number - 1) * PART_BYTES : number * PART_BYTES]
-        landed = await self._call("upload", key, "upload_part", Key=key, UploadId=upload, PartNumber=number, Body=part)
+        landed = await self._call(
+            "upload", key, "upload_part", "ETag", Key=key, UploadId=upload, PartNumber=number, Body=part
+        )
         return str(landed["ETag"])
 
     async def _abort_after_trouble(self, key: str, upload: str) -> None:
@@ -206,7 +217,7 @@ class Bucket:
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(READ_TRIES),
             wait=tenacity.wait_random_exponential(0.1, 5),
-            retry=tenacity.retry_if_exception_type((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)),
+            retry=tenacity.retry_if_exception_type(CUT_OFF),
             reraise=True,
         )
         try:
@@ -215,7 +226,7 @@ class Bucket:
             if error.code in ("NoSuchKey", "404"):
                 return False
             raise
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except CUT_OFF as error:
             raise _store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
 
     async def _stream_once(self, key: str, into: list[bytes] | IO[bytes]) -> bool:
@@ -226,7 +237,7 @@ class Bucket:
             into.seek(0)
             into.truncate()
             write = into.write
-        got = await self._call("read", key, "get_object", Key=key)
+        got = await self._call("read", key, "get_object", "Body", Key=key)
         async with got["Body"] as stream:
             while True:
                 async with asyncio.timeout(CALL_SECONDS):
@@ -235,20 +246,26 @@ class Bucket:
                     return True
                 write(block)
 
-    async def _call(self, verb: str, key: str, operation: str, **arguments: Any) -> dict[str, Any]:
-        """One call of S3's API under the deadline, its errors told in our words."""
+    async def _call(self, verb: str, key: str, operation: str, told: str | None, /, **arguments: Any) -> dict[str, Any]:
+        """One call of S3's API under the deadline, its errors in our words.
+
+        `told` is what a good answer must have: a 200 with an empty body passes botocore as an empty answer (tried),
+        and an empty listing would have everything harvested again.
+        """
         action = f"{verb} s3://{self.name}/{key}"
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **arguments)
-                return answer
         except TimeoutError as error:
             raise _store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
         except botocore.exceptions.ClientError as error:
-            told = error.response.get("Error", {})
-            raise _store_error(action, str(told.get("Code")), str(told.get("Message", ""))) from error
+            why = error.response.get("Error", {})
+            raise _store_error(action, str(why.get("Code")), str(why.get("Message", ""))) from error
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise _store_error(action, type(error).__name__, str(error)) from error
+        if told and told not in answer:
+            raise _store_error(action, "an empty answer")
+        return answer
 
 
 def _store_error(action: str, code: str, said: str = "") -> StoreError:

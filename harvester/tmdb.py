@@ -302,6 +302,20 @@ class Tmdb:
             return Again("bad_http")
 
 
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send the request once: a client middleware.
+
+    aiohttp repeats a GET by itself when the connection breaks before an answer; that request would take no turn of the
+    pace, and nobody would count it.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError from error  # their parent, which is not repeated
+
+
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
     """The whole body, unzipped; None if it is over the limit (the rest is not read)."""
     blocks = []
@@ -340,7 +354,9 @@ async def open_tmdb(
     if is_token(key):
         headers["Authorization"] = f"Bearer {key}"
     connector = aiohttp.TCPConnector(limit=concurrency, ttl_dns_cache=300)
-    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=TIMEOUT) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, headers=headers, timeout=TIMEOUT, middlewares=(_once,)
+    ) as session:
         clock = asyncio.get_running_loop().time
         yield Tmdb(
             session,

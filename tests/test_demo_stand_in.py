@@ -316,7 +316,11 @@ class Asking:
         query = {} if key is None else {"api_key": key}
         sent = (headers or {}) | ({} if bearer is None else {"Authorization": f"Bearer {bearer}"})
         async with self.session.get(self.tmdb.url + path, params=query, headers=sent) as response:
-            return response.status, {name.lower(): value for name, value in response.headers.items()}, await response.read()
+            return (
+                response.status,
+                {name.lower(): value for name, value in response.headers.items()},
+                await response.read(),
+            )
 
     async def status(self, path: str, **how: Any) -> int:
         return (await self.get(path, **how))[0]

@@ -302,9 +302,7 @@ async def test_more_than_ten_megabytes_land_as_several_files(
     assert (report.books.found, report.books.files, proof.problems) == (100, 3, [])
 
 
-async def test_the_array_format_is_one_line_of_json_a_file(
-    bucket: Bucket, settings_for: Make, watcher: Silent
-) -> None:
+async def test_the_array_format_is_one_line_of_json_a_file(bucket: Bucket, settings_for: Make, watcher: Silent) -> None:
     """`--format array` lands what `multiline=true` readers want: one compact JSON array."""
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 10), output_format="array")
@@ -327,7 +325,9 @@ async def test_the_recorded_answers_come_back_out_of_the_bucket_as_they_were(
     bucket: Bucket, settings_for: Make, watcher: Silent, payloads: Path
 ) -> None:
     """Every record equals what TMDB sent, but for the two keys in front."""
-    bodies = [orjson.loads(path.read_bytes()) for kind in ("movie", "tv") for path in sorted((payloads / kind).iterdir())]
+    bodies = [
+        orjson.loads(path.read_bytes()) for kind in ("movie", "tv") for path in sorted((payloads / kind).iterdir())
+    ]
     movies, series = [body for body in bodies if "title" in body], [body for body in bodies if "name" in body]
     answers: dict[str, Any] = {"/3/authentication": {"success": True}}
     for number, body in enumerate(movies):
