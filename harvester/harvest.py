@@ -29,7 +29,7 @@ from harvester.titles import KINDS, read_ids
 from harvester.tmdb import open_tmdb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from harvester.answers import Match, Outcome
@@ -141,7 +141,14 @@ class Report:
         }
 
 
-async def harvest(settings: Settings, *, watcher: Watcher, stop: Stop, again: bool = False) -> Report:
+async def harvest(
+    settings: Settings,
+    *,
+    watcher: Watcher,
+    stop: Stop,
+    again: bool = False,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Report:
     """Harvest the CSVs of `settings` into its bucket, or what is left of that.
 
     Args:
@@ -149,6 +156,7 @@ async def harvest(settings: Settings, *, watcher: Watcher, stop: Stop, again: bo
         watcher: Told of each title and batch.
         stop: Looked at before each batch.
         again: Harvest also if these ids were finished today.
+        sleep: How to wait before a title is asked for again; tests need not.
 
     Raises:
         HarvestError: See `errors`. Whatever was raised, what had landed is safe.
@@ -162,11 +170,11 @@ async def harvest(settings: Settings, *, watcher: Watcher, stop: Stop, again: bo
         moved = run.moved()
         if run.finished and not run.todo and not moved:
             return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
-        async with open_tmdb_of(settings) as tmdb:
-            await tmdb.check_key()
-            await run.begin()
-            watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
+        async with open_tmdb_of(settings, sleep) as tmdb:
             async with stop.draining():
+                await tmdb.check_key()
+                await run.begin()
+                watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
                 one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
                 await fan_out(one, moved, at_once=BATCHES_AT_ONCE)
                 await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
@@ -276,7 +284,9 @@ def open_bucket_of(settings: Settings, name: str | None = None) -> AbstractAsync
     )
 
 
-def open_tmdb_of(settings: Settings) -> AbstractAsyncContextManager[Tmdb]:
+def open_tmdb_of(
+    settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> AbstractAsyncContextManager[Tmdb]:
     """TMDB with the key, the pace and the concurrency of the settings."""
     settings.need("tmdb_api_key")
     key = settings.tmdb_api_key
@@ -287,4 +297,5 @@ def open_tmdb_of(settings: Settings) -> AbstractAsyncContextManager[Tmdb]:
         append=settings.tmdb_append,
         pace=Pace(settings.tmdb_rate, clock=asyncio.get_running_loop().time),
         concurrency=settings.tmdb_concurrency,
+        sleep=sleep,
     )

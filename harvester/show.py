@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harvester.harvest import Report
-    from harvester.receipts import Books
     from harvester.settings import Settings
     from harvester.verify import Proof
 
@@ -28,7 +29,7 @@ def show_report(report: Report, settings: Settings) -> None:
         "stopped": f"[yellow]Stopped[/] by {report.stopped_by} before the end.",
     }[report.status]
     console.print(f"{heading} Run {report.run}", soft_wrap=True)
-    console.print(_books(report.books))
+    console.print(books_table(report.books.as_json()))
     rate = report.requests / report.seconds if report.seconds else 0.0
     console.print(
         f"{report.requests:,} requests in {duration(report.seconds)} ({rate:.1f}/s), {report.holds} holds; "
@@ -45,23 +46,20 @@ def show_report(report: Report, settings: Settings) -> None:
         console.print(f"{report.batches_left:,} batches are left; run again to go on.")
 
 
-def _books(books: Books) -> Table:
+def books_table(books: Mapping[str, Any]) -> Table:
+    """The books, as JSON has them, as equations."""
     table = Table(show_header=False, box=None, padding=(0, 1))
-    for _ in range(3):
-        table.add_column(justify="right")
-    table.add_column()
-    table.add_row(
-        "rows",
-        f"{books.rows:,}",
-        "=",
-        f"{books.ids:,} ids + {books.duplicates:,} duplicates + {books.rejected:,} rejected",
-    )
-    accounted = f"{books.found:,} found + {books.missing.total():,} missing + {books.failed.total():,} failed"
-    open_ids = books.ids - books.accounted
-    table.add_row("ids", f"{books.ids:,}", "=", accounted + (f" + {open_ids:,} to do" if open_ids else ""))
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(books.missing.items()))
-    if reasons:
-        table.add_row("missing", f"{books.missing.total():,}", "=", reasons)
+    for justify in ("left", "right", "left", "left"):
+        table.add_column(justify=justify)
+    parts = f"{books['ids']:,} ids + {books['duplicates']:,} duplicates + {books['rejected']:,} rejected"
+    table.add_row("rows", f"{books['rows']:,}", "=", parts)
+    to_do = books["ids"] - books["found"] - books["missing"] - books["failed"]
+    parts = f"{books['found']:,} found + {books['missing']:,} missing + {books['failed']:,} failed"
+    table.add_row("ids", f"{books['ids']:,}", "=", parts + (f" + {to_do:,} to do" if to_do else ""))
+    for outcome in ("missing", "failed"):
+        reasons = " + ".join(f"{count:,} {reason}" for reason, count in books[f"{outcome}_by_reason"].items())
+        if reasons:
+            table.add_row(outcome, f"{books[outcome]:,}", "=", reasons)
     return table
 
 
@@ -91,7 +89,7 @@ def show_proof(proof: Proof) -> None:
     console = Console(highlight=False)
     heading = "[red]Something is wrong.[/]" if proof.problems else "[green]Proved.[/]"
     console.print(f"{heading} Run {proof.run}", soft_wrap=True)
-    console.print(_books(proof.books))
+    console.print(books_table(proof.books.as_json()))
     books = proof.books
     console.print(
         f"read {books.files:,} files, {proof.records:,} records, {size(books.bytes)}; {books.batches:,} receipts"

@@ -347,7 +347,14 @@ def is_token(key: str) -> bool:
 
 @asynccontextmanager
 async def open_tmdb(
-    *, base_url: str, key: str, language: str | None, append: Sequence[str], pace: Pace, concurrency: int
+    *,
+    base_url: str,
+    key: str,
+    language: str | None,
+    append: Sequence[str],
+    pace: Pace,
+    concurrency: int,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Tmdb]:
     """A `Tmdb` with a session of its own, closed at the end: a session per request costs 2.3 times, 8.9 over TLS."""
     headers = {"Accept": "application/json", "User-Agent": f"tmdb-harvester/{__version__}"}
@@ -367,4 +374,5 @@ async def open_tmdb(
             pace=pace,
             concurrency=concurrency,
             clock=clock,
+            sleep=sleep,
         )

@@ -18,7 +18,7 @@ from harvester.s3 import Bucket, open_bucket
 from harvester.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
 PAYLOADS = Path(__file__).parents[2] / "shared" / "tmdb_payloads"
 
@@ -94,7 +94,7 @@ async def bucket(s3: S3Server) -> AsyncIterator[Bucket]:
 
 
 @pytest.fixture
-def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Iterator[Callable[..., Settings]]:
+def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Callable[..., Settings]:
     """Makes settings for a stand-in's URL, the test's bucket and CSVs of just these ids; anything else by name."""
 
     def make(url: str, *, movies: Any = (), series: Any = (), **more: Any) -> Settings:
@@ -115,7 +115,7 @@ def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Iterator[Calla
         }
         return load_settings(**(told | more))
 
-    yield make
+    return make
 
 
 class Silent:

@@ -15,6 +15,8 @@ from harvester.batches import BATCH_SIZE, Batch, Layout, cut
 from harvester.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harvester.titles import Collection
 
 DEFAULT = "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json"
@@ -49,12 +51,12 @@ def test_ids_are_cut_one_batch_at_a_time() -> None:
     """The first batch takes a hundred ids and no more: an endless input is fine."""
     taken = []
 
-    def endless() -> object:
+    def endless() -> Iterator[str]:
         for number in range(1, 10**9):
             taken.append(number)
             yield f"tt{number:07d}"
 
-    first = next(cut("Movies", endless()))  # type: ignore[arg-type]
+    first = next(cut("Movies", endless()))
     assert (first.ids[-1], len(taken)) == ("tt0000100", 100)
 
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import ClientError
 
-from harvester.demo.s3_server import S3Server, ServerFailed, s3_server
+from harvester.demo.s3_server import S3Server, ServerFailedError, s3_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -167,7 +167,7 @@ async def test_it_ends_with_its_context(tmp_path: Path) -> None:
     assert server.process.returncode is not None
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.ports[0])
-    assert [] == list(Path("/tmp").glob(f"seaweedfs-*-{server.ports[0]}.sock"))
+    assert list(Path("/tmp").glob(f"seaweedfs-*-{server.ports[0]}.sock")) == []
 
 
 async def test_it_ends_when_its_user_is_cancelled(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     """A port that somebody listens on is named at once, and nothing is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ServerFailed, match=f"Port {port} is taken"):
+        with pytest.raises(ServerFailedError, match=f"Port {port} is taken"):
             async with s3_server(tmp_path, port=port):
                 pass
 
@@ -228,6 +228,6 @@ async def test_a_server_that_cannot_start_is_quoted(tmp_path: Path) -> None:
     """A server that ends by itself is an error with the last it said, not a wait of 30 s."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "filerldb2").write_text("no folder")
-    with pytest.raises(ServerFailed, match="(?s)ended 5 times.*filerldb2"):
+    with pytest.raises(ServerFailedError, match=r"(?s)ended 5 times.*filerldb2"):
         async with s3_server(tmp_path):
             pass

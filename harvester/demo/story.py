@@ -26,14 +26,14 @@ from rich.tree import Tree
 
 from harvester.demo.catalog import catalog_of
 from harvester.demo.faults import healthy, parse_shares, sprinkled
-from harvester.demo.s3_server import ServerFailed, ServerMissing, s3_server
+from harvester.demo.s3_server import ServerFailedError, ServerMissingError, s3_server
 from harvester.demo.samples import MOVIES, REALLY, SERIES, sample_titles
 from harvester.demo.tmdb_stand_in import KEY, stand_in
 from harvester.errors import Exit, HarvestError
 from harvester.fan_out import fan_out
 from harvester.s3 import open_bucket
 from harvester.settings import Settings
-from harvester.show import size
+from harvester.show import books_table, size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 BUCKET = "demo-lake"
 
 RATE = 50.0
-"""Requests per second of the story, allowed and used: what TMDB's staff named (go-tmdb#44). It keeps the story short."""
+"""Requests per second of the story, allowed and used: the number TMDB's staff named (go-tmdb#44)."""
 
 FAULTS = "500=3%,html-502=2%,reset=2%,cut=2%,empty=1%,gzip=2%,429=0.3%"
 
@@ -110,7 +110,7 @@ async def _stage(folder: Path, *, faults: str, rate: float) -> AsyncIterator[Sta
             ) as bucket,
         ):
             yield Stage(tmdb, s3, bucket, _environment(tmdb, s3, rate), folder)
-    except (ServerMissing, ServerFailed) as error:
+    except (ServerMissingError, ServerFailedError) as error:
         raise DemoError(f"The local S3 server does not start: {error}") from error
 
 
@@ -149,7 +149,7 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
             ids = sum(told["ids"] for told in plan["input"].values())
             rejected = sum(told["rejected"] for told in plan["input"].values())
             say(
-                f"[bold]1. plan[/]     {read}: {ids} ids, {rejected} rows rejected, {plan['requests']} requests at least"
+                f"[bold]1. plan[/]     {read}: {ids} ids, {rejected} rows rejected, at least {plan['requests']} requests"
             )
 
             killed = await _harvest_and_kill(stage, plan["requests"], console)
@@ -296,23 +296,18 @@ def _tree(files: Mapping[str, bytes]) -> Tree:
 def _show_record(console: Console, files: Mapping[str, bytes]) -> None:
     key = min(key for key in files if "/Movies/" in key and "_harvest" not in key)
     line = files[key].split(b"\n")[0].decode()
-    console.print(f"\n[bold]One record[/], as it stands in {key.rpartition('/')[2]}:", soft_wrap=True)
-    console.print(f"{line[:420]}…", markup=False, soft_wrap=True)
+    head, title = line.index(',"backdrop_path"'), line.index('"title"')
+    console.print(f"\n[bold]One record[/] of {key.rpartition('/')[2]}, a line of JSON each:", soft_wrap=True)
+    console.print(f"{line[:head]}, … ,{line[title:]}", markup=False, soft_wrap=True)
 
 
 def _show_books(console: Console, books: Mapping[str, Any], tmdb: StandIn) -> None:
     console.print("\n[bold]The books[/]")
+    console.print(books_table(books))
     console.print(
-        f"  rows {books['rows']:>5} = {books['ids']} ids + {books['duplicates']} duplicates + {books['rejected']} rejected"
-    )
-    console.print(
-        f"  ids  {books['ids']:>5} = {books['found']} found + {books['missing']} missing + {books['failed']} failed"
-    )
-    reasons = ", ".join(f"{count} {reason}" for reason, count in books["missing_by_reason"].items())
-    console.print(f"  missing at TMDB: {reasons}")
-    console.print(
-        f"  the server counted {tmdb.asked.total()} requests, at most {tmdb.peak_all} in any second, "
-        f"{tmdb.refused} refused by its limit"
+        f"The server counted {tmdb.asked.total()} requests, at most {tmdb.peak_all} in any second; "
+        f"its limit refused {tmdb.refused}.",
+        soft_wrap=True,
     )
 
 

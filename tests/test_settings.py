@@ -1,0 +1,502 @@
+"""Settings: the order of their sources, their limits, and secrets that nothing shows."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import ValidationError
+
+from harvester.errors import Exit, SettingsError
+from harvester.settings import PARTS_LIMIT, Settings, flag_of, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+V3_KEY = "0123456789abcdef0123456789ABCDEF"
+V4_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiI0NSIsInN1YiI6IjEifQ.c2lnbmF0dXJlLV8"
+AWS_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+AWS_TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN"
+AWS_ID = "AKIAIOSFODNN7EXAMPLE"
+SECRETS = [V3_KEY, AWS_SECRET, AWS_TOKEN, AWS_ID]
+
+
+def dotenv(text: str) -> None:
+    """Write `.env` where the harvester is started."""
+    Path(".env").write_text(text, encoding="utf-8")
+
+
+def toml(text: str) -> None:
+    """Write `config/harvester.toml` where the harvester is started."""
+    Path("config").mkdir(exist_ok=True)
+    Path("config/harvester.toml").write_text(text, encoding="utf-8")
+
+
+def wrong(**flags: Any) -> str:
+    """What is said of settings that are wrong."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**flags)
+    assert caught.value.exit_code == Exit.USAGE
+    return str(caught.value)
+
+
+def test_without_anything_the_defaults_are_those_of_the_design() -> None:
+    """Nothing set is fine, and DESIGN 3.2 says what is then in force."""
+    settings = load_settings()
+    assert settings.model_dump() == {
+        "tmdb_api_key": None,
+        "tmdb_base_url": "https://api.themoviedb.org/3",
+        "tmdb_language": None,
+        "tmdb_append": (),
+        "tmdb_rate": 40.0,
+        "tmdb_concurrency": 20,
+        "movies_csv": None,
+        "series_csv": None,
+        "csv_id_column": None,
+        "s3_bucket": None,
+        "s3_prefix": "Raw/API",
+        "s3_key_template": "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "output_format": "jsonl",
+        "aws_region": None,
+        "aws_profile": None,
+        "aws_access_key_id": None,
+        "aws_secret_access_key": None,
+        "aws_session_token": None,
+        "aws_endpoint_url_s3": None,
+    }
+
+
+def test_flags_are_those_of_the_design() -> None:
+    """Each setting's flag, and none for secrets, the template and AWS's own."""
+    flags = {name: flag_of(name) for name in Settings.model_fields}
+    assert {name: flag for name, flag in flags.items() if flag} == {
+        "tmdb_base_url": "--base-url",
+        "tmdb_language": "--language",
+        "tmdb_append": "--append",
+        "tmdb_rate": "--rate",
+        "tmdb_concurrency": "--concurrency",
+        "movies_csv": "--movies",
+        "series_csv": "--series",
+        "csv_id_column": "--id-column",
+        "s3_bucket": "--bucket",
+        "s3_prefix": "--prefix",
+        "output_format": "--format",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("tmdb_language", ["pt-BR", "en-US", "fr", "de"]),
+        ("tmdb_rate", [1.0, 2.0, 3.0, 4.0]),
+        ("s3_bucket", ["from-flag", "from-environment", "from-dotenv", "from-toml"]),
+        ("movies_csv", ["flag.csv", "environment.csv", "dotenv.csv", "toml.csv"]),
+        ("aws_region", ["sa-east-1", "us-east-1", "us-west-2", "eu-west-1"]),
+    ],
+)
+def test_flag_before_environment_before_dotenv_before_toml_before_default(
+    monkeypatch: pytest.MonkeyPatch, name: str, values: list[Any]
+) -> None:
+    """Each source is in force as soon as those before it say nothing."""
+    flag, environment, in_dotenv, in_toml = values
+    monkeypatch.setenv(name.upper(), str(environment))
+    dotenv(f"{name.upper()}={in_dotenv}\n")
+    toml(f"{name} = {in_toml!r}\n")
+    seen = [getattr(load_settings(**{name: flag}), name), getattr(load_settings(**{name: None}), name)]
+    monkeypatch.delenv(name.upper())
+    seen.append(getattr(load_settings(), name))
+    Path(".env").unlink()
+    seen.append(getattr(load_settings(), name))
+    Path("config/harvester.toml").unlink()
+    seen.append(getattr(load_settings(), name))
+    assert seen == [*values, Settings.model_fields[name].default]
+
+
+OLDER = {
+    "NOME_DO_BUCKET_S3": "s3_bucket",
+    "REGIAO_DO_BUCKET": "aws_region",
+    "NOME_DO_PERFIL_SSO": "aws_profile",
+    "CAMINHO_DO_ARQUIVO_LOCAL_MOVIES": "movies_csv",
+    "CAMINHO_DO_ARQUIVO_LOCAL_SERIES": "series_csv",
+    "AWS_DEFAULT_REGION": "aws_region",
+    "AWS_ENDPOINT_URL": "aws_endpoint_url_s3",
+}
+
+
+@pytest.mark.parametrize(("older", "name"), OLDER.items())
+def test_older_names_stay_valid(monkeypatch: pytest.MonkeyPatch, older: str, name: str) -> None:
+    """The Portuguese names (and the SDK's second ones) count in the environment, in `.env`, in either case."""
+    dotenv(f"{older}=from-dotenv\n")
+    assert getattr(load_settings(), name) == "from-dotenv"
+    dotenv(f"{older.lower()}=from-lower-case\n")
+    assert getattr(load_settings(), name) == "from-lower-case"
+    monkeypatch.setenv(older, "from-environment")
+    assert getattr(load_settings(), name) == "from-environment"
+    assert getattr(load_settings(**{name: "from-flag"}), name) == "from-flag"
+
+
+@pytest.mark.parametrize(("older", "name"), OLDER.items())
+def test_an_older_name_ranks_with_its_source(monkeypatch: pytest.MonkeyPatch, older: str, name: str) -> None:
+    """The environment comes before `.env` and TOML, whichever of its names a setting has there."""
+    monkeypatch.setenv(older, "from-environment")
+    toml(f'{name} = "from-toml"\n')
+    assert getattr(load_settings(), name) == "from-environment"
+    dotenv(f"{name.upper()}=from-dotenv\n")
+    assert getattr(load_settings(), name) == "from-environment"
+
+
+@pytest.mark.parametrize(("older", "name"), OLDER.items())
+def test_the_newer_of_two_names_wins_within_a_source(older: str, name: str) -> None:
+    """Where one source has both names, the one of the README counts."""
+    dotenv(f"{older}=older\n{name.upper()}=newer\n")
+    assert getattr(load_settings(), name) == "newer"
+
+
+def test_lower_case_credentials_of_a_dotenv_are_read() -> None:
+    """What AWS's console offers to copy, `aws_access_key_id = …`, can be pasted into `.env`."""
+    dotenv(f"aws_access_key_id = {AWS_ID}\naws_secret_access_key={AWS_SECRET}\naws_session_token={AWS_TOKEN}\n")
+    assert load_settings().credentials == (AWS_ID, AWS_SECRET, AWS_TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"aws_access_key_id": AWS_ID}, None),
+        ({"aws_secret_access_key": AWS_SECRET}, None),
+        ({"aws_session_token": AWS_TOKEN}, None),
+        ({"aws_access_key_id": AWS_ID, "aws_secret_access_key": AWS_SECRET}, (AWS_ID, AWS_SECRET, None)),
+    ],
+)
+def test_credentials_are_a_pair_or_none(given: dict[str, str], expected: object) -> None:
+    """Half a pair is no credentials: the SDK then finds its own."""
+    assert load_settings(**given).credentials == expected
+
+
+def test_empty_values_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`NAME=` in the environment or `.env` (as compose files and templates have it) is no value."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+    dotenv("".join(f"{older}=\n" for older in OLDER) + "TMDB_RATE=\n")
+    assert load_settings() == Settings.model_construct()
+
+
+def test_an_empty_variable_does_not_hide_a_value_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty in the environment, the value of `.env` counts; empty there too, that of the TOML file."""
+    toml('s3_bucket = "from-toml"\n')
+    monkeypatch.setenv("S3_BUCKET", "")
+    dotenv("S3_BUCKET=\n")
+    assert load_settings().s3_bucket == "from-toml"
+    dotenv("S3_BUCKET=from-dotenv\n")
+    assert load_settings().s3_bucket == "from-dotenv"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TMDB_BASE_URL", "api.themoviedb.org/3"),
+        ("TMDB_BASE_URL", "ftp://api.themoviedb.org/3"),
+        ("TMDB_BASE_URL", "https://"),
+        ("TMDB_BASE_URL", "https://api.themoviedb.org/3#x"),
+        ("TMDB_LANGUAGE", "portuguese"),
+        ("TMDB_LANGUAGE", "pt_BR"),
+        ("TMDB_LANGUAGE", "PT"),
+        ("TMDB_APPEND", "credits,Key Words"),
+        ("TMDB_APPEND", "credits&api_key=1"),
+        ("TMDB_APPEND", "../movie"),
+        ("TMDB_RATE", "fast"),
+        ("TMDB_RATE", "0"),
+        ("TMDB_RATE", "-1"),
+        ("TMDB_RATE", "nan"),
+        ("TMDB_RATE", "inf"),
+        ("TMDB_RATE", "10001"),
+        ("TMDB_CONCURRENCY", "0"),
+        ("TMDB_CONCURRENCY", "1001"),
+        ("TMDB_CONCURRENCY", "2.5"),
+        ("TMDB_CONCURRENCY", "many"),
+        ("S3_BUCKET", "My_Bucket"),
+        ("S3_BUCKET", "ab"),
+        ("S3_BUCKET", "s3://lake"),
+        ("S3_BUCKET", "lake/Raw"),
+        ("S3_PREFIX", "/"),
+        ("OUTPUT_FORMAT", "parquet"),
+        ("OUTPUT_FORMAT", "JSONL"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_environment_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Whatever source it came from, a wrong setting is told by the name of the README and its value."""
+    monkeypatch.setenv(name, value)
+    said = wrong()
+    assert said.startswith(f"{name} ")
+    assert repr(value) in said
+    monkeypatch.delenv(name)
+    assert wrong(**{name.lower(): value}) == said
+    toml(f"{name.lower()} = '{value}'\n")
+    assert wrong() == said
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One start tells every setting to mend, not the first alone."""
+    monkeypatch.setenv("TMDB_RATE", "0")
+    dotenv("OUTPUT_FORMAT=xml\n")
+    toml('s3_bucket = "X"\n')
+    said = wrong(tmdb_language="Klingon")
+    assert [name for name in ("TMDB_RATE", "OUTPUT_FORMAT", "S3_BUCKET", "TMDB_LANGUAGE") if name not in said] == []
+
+
+def test_a_wrong_value_of_an_older_name_is_told_by_the_name_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who set NOME_DO_BUCKET_S3 is not sent to look for S3_BUCKET, which they have never heard of."""
+    monkeypatch.setenv("NOME_DO_BUCKET_S3", "Meu_Bucket")
+    said = wrong()
+    assert "NOME_DO_BUCKET_S3" in said
+    assert "'Meu_Bucket'" in said
+
+
+def test_a_key_that_is_no_setting_is_told() -> None:
+    """A misspelt key of the TOML file is not passed over: it would leave a default in force, unseen."""
+    toml('tmdb_rte = 10\ntmdb_rate = 20\n[more]\ns3_bucket = "x"\n')
+    said = wrong()
+    assert "config/harvester.toml has more, tmdb_rte" in said
+    assert "tmdb_rate" not in said
+
+
+@pytest.mark.parametrize("text", ["tmdb_rate = \n", "= 5\n", "tmdb_rate = 1\ntmdb_rate = 2\n", 's3_bucket = "open\n'])
+def test_a_broken_toml_file_is_told(text: str) -> None:
+    """A TOML file that cannot be read is a settings error with its name, not a traceback."""
+    toml(text)
+    assert "config/harvester.toml" in wrong()
+
+
+def test_files_that_are_not_utf_8_are_told() -> None:
+    """Latin-1 in the TOML file or in `.env` is a settings error that names the file."""
+    Path(".env").write_bytes("MOVIES_CSV=Séries.csv\n".encode("latin-1"))
+    assert ".env" in wrong()
+    Path(".env").unlink()
+    toml("")
+    Path("config/harvester.toml").write_bytes('movies_csv = "Séries.csv"\n'.encode("latin-1"))
+    assert "config/harvester.toml" in wrong()
+
+
+def test_other_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.env` and an environment may hold the settings of other programs."""
+    monkeypatch.setenv("TMDB_COLOUR", "red")
+    dotenv("DATABASE_URL=postgres://x\nTMDB_RTE=5\n")
+    assert load_settings() == Settings.model_construct()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("credits,keywords", ("credits", "keywords")),
+        (" credits , watch/providers,", ("credits", "watch/providers")),
+        ("credits,keywords,credits", ("credits", "keywords")),
+        ("season/1,external_ids", ("season/1", "external_ids")),
+        (",", ()),
+    ],
+)
+def test_appended_parts_are_a_list_with_commas(
+    monkeypatch: pytest.MonkeyPatch, given: str, expected: tuple[str, ...]
+) -> None:
+    """From the environment or a flag they are words with commas, each once and in order."""
+    monkeypatch.setenv("TMDB_APPEND", given)
+    assert load_settings().tmdb_append == expected
+    assert load_settings(tmdb_append=given).tmdb_append == expected
+
+
+def test_appended_parts_may_be_a_list_in_toml() -> None:
+    """TOML has lists of its own, and takes the words with commas too."""
+    toml('tmdb_append = ["credits", "watch/providers"]\n')
+    assert load_settings().tmdb_append == ("credits", "watch/providers")
+    toml('tmdb_append = "credits,keywords"\n')
+    assert load_settings().tmdb_append == ("credits", "keywords")
+
+
+def test_more_than_20_parts_are_refused() -> None:
+    """TMDB answers 400 to a 21st part, for every title: it is told before the first request."""
+    assert PARTS_LIMIT == 20
+    parts = [f"season/{number}" for number in range(1, 22)]
+    assert load_settings(tmdb_append=",".join(parts[:20])).tmdb_append == tuple(parts[:20])
+    said = wrong(tmdb_append=",".join(parts))
+    assert "TMDB_APPEND has 21 parts" in said
+    assert "20" in said
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{collection}/{batch}.jsonl",
+        "{prefix}/{collection}/year={yyyy}/month={mm}/{batch}.json",
+        "{{x}}/{collection}-{batch}.json",
+    ],
+)
+def test_a_template_needs_collection_and_batch(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
+    """Movies and series never share a file, and no two batches do; the rest is the user's choice."""
+    monkeypatch.setenv("S3_KEY_TEMPLATE", template)
+    assert load_settings().s3_key_template == template
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{prefix}/{batch}.json",
+        "{prefix}/{collection}/{yyyy}.json",
+        "{prefix}/{collection}/{hour}/{batch}.json",
+        "{collection}/{batch}",
+        "{collection}/{batch}.",
+        "{batch}/{collection}.json",
+        "{collection}/{batch}-x.json",
+        "{collection}/{batch}.tar.gz",
+        "{collection}/{batch.json",
+        "{collection}/}{batch}.json",
+        "{}/{collection}/{batch}.json",
+        "{0}/{collection}/{batch}.json",
+        "{prefix.x}/{collection}/{batch}.json",
+        "{prefix[0]}/{collection}/{batch}.json",
+        "{collection}/{{batch}}.json",
+        "{collection}/{batch!r}.json",
+        "{collection}/{batch}.json\n",
+        "{collection}/{yyyy}/{mm:02d}/{batch}.json",
+        "{collection:%Y}/{batch}.json",
+        "{collection!x}/{batch}.json",
+    ],
+)
+def test_a_template_that_cannot_work_is_refused(template: str) -> None:
+    """It is told before anything lands, with its value, not when the first batch has been harvested."""
+    said = wrong(s3_key_template=template)
+    assert said.startswith("S3_KEY_TEMPLATE ")
+    assert repr(template) in said
+
+
+def test_slashes_around_prefix_and_base_url_do_not_matter() -> None:
+    """`Raw/API/` is `Raw/API`: no key ever has an empty folder."""
+    settings = load_settings(s3_prefix="/lake/Raw/", tmdb_base_url="http://127.0.0.1:8080/3/")
+    assert (settings.s3_prefix, settings.tmdb_base_url) == ("lake/Raw", "http://127.0.0.1:8080/3")
+
+
+@pytest.mark.parametrize("key", [V3_KEY, V4_TOKEN, f"  {V3_KEY}\n", f"{V4_TOKEN} "])
+def test_both_shapes_of_tmdbs_key_are_taken(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """32 hexadecimal digits (v3) and `eyJ….….…` (v4), with the white space a copy brings along."""
+    monkeypatch.setenv("TMDB_API_KEY", key)
+    held = load_settings().tmdb_api_key
+    assert held is not None
+    assert held.get_secret_value() == key.strip()
+
+
+@pytest.mark.parametrize(
+    "key", [V3_KEY[:-1], V3_KEY + "0", "g" * 32, "eyJhbGciOiJIUzI1NiJ9", V4_TOKEN[3:], f"Bearer {V4_TOKEN}", "changeme"]
+)
+def test_what_has_neither_shape_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """The error tells the shapes and how long the value is, and not one that may be a key with a slip."""
+    monkeypatch.setenv("TMDB_API_KEY", key)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    said = str(caught.value)
+    assert said.startswith("TMDB_API_KEY is neither a v3 key")
+    assert f"{len(key)} characters" in said
+    assert key not in "".join(traceback.format_exception(caught.value))
+
+
+def with_secrets(**more: Any) -> Settings:
+    return load_settings(
+        tmdb_api_key=V3_KEY,
+        aws_access_key_id=AWS_ID,
+        aws_secret_access_key=AWS_SECRET,
+        aws_session_token=AWS_TOKEN,
+        **more,
+    )
+
+
+SHOWN: dict[str, Callable[[Settings], object]] = {
+    "repr": repr,
+    "str": str,
+    "format": lambda settings: f"{settings}",
+    "dump": lambda settings: settings.model_dump(),
+    "json": lambda settings: settings.model_dump_json(),
+    "of_records": lambda settings: settings.of_records(),
+}
+
+
+@pytest.mark.parametrize("way", SHOWN)
+def test_no_way_to_show_settings_shows_a_secret(way: str) -> None:
+    """TMDB's key and AWS's credentials are stars wherever settings are printed or kept."""
+    shown = str(SHOWN[way](with_secrets()))
+    assert [secret for secret in SECRETS if secret in shown] == []
+
+
+def test_an_error_beside_secrets_does_not_show_them() -> None:
+    """With good secrets and a wrong setting, neither message nor traceback has a secret."""
+    with pytest.raises(SettingsError) as caught:
+        with_secrets(tmdb_rate="fast", s3_key_template="{batch}")
+    told = "".join(traceback.format_exception(caught.value))
+    assert [secret for secret in SECRETS if secret in told] == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://api.themoviedb.org/3?api_key={V3_KEY}",
+        f"https://me:{V3_KEY}@api.themoviedb.org/3",
+        f"https://api.themoviedb.org/3/movie/550?language=pt&api_key={V3_KEY}",
+    ],
+)
+def test_a_url_with_a_key_in_it_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """TMDB's site shows URLs with the key in their query: pasted as base URL, they are told without it."""
+    monkeypatch.setenv("TMDB_BASE_URL", url)
+    said = wrong()
+    assert said.startswith("TMDB_BASE_URL ")
+    assert V3_KEY not in said
+
+
+def test_secrets_are_listed_to_be_struck_out() -> None:
+    """Whoever writes logs gets every secret that is set, and no other value."""
+    assert sorted(with_secrets(s3_bucket="lake").secrets) == sorted(SECRETS)
+    assert load_settings(s3_bucket="lake").secrets == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tmdb_api_key", "TMDB_API_KEY is not set: set TMDB_API_KEY in"),
+        ("s3_bucket", "S3_BUCKET is not set: give --bucket, or set S3_BUCKET in"),
+    ],
+)
+def test_what_a_command_needs_is_asked_for_by_name(name: str, said: str) -> None:
+    """A missing setting is told with its flag, if it has one, and every place it can be set in."""
+    settings = load_settings()
+    with pytest.raises(SettingsError) as caught:
+        settings.need("tmdb_rate", name)
+    assert str(caught.value).startswith(said)
+    assert [place for place in (".env", "config/harvester.toml") if place not in str(caught.value)] == []
+    with_secrets(s3_bucket="lake").need("tmdb_api_key", "s3_bucket")
+
+
+def test_a_harvest_needs_a_csv_and_not_the_same_twice() -> None:
+    """At least one of the two, and two different ones."""
+    for one in ({"movies_csv": "m.csv"}, {"series_csv": "s.csv"}, {"movies_csv": "m.csv", "series_csv": "s.csv"}):
+        load_settings(**one).need_titles()
+    with pytest.raises(SettingsError, match="--movies or --series"):
+        load_settings().need_titles()
+    with pytest.raises(SettingsError, match=r"'m\.csv'"):
+        load_settings(movies_csv="m.csv", series_csv="m.csv").need_titles()
+
+
+def test_settings_do_not_change_once_made() -> None:
+    """What was in force when a run began stays so."""
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.tmdb_rate = 50.0  # type: ignore[misc]
+
+
+def test_the_plan_keeps_what_shapes_records_and_keys() -> None:
+    """Six settings, ready for JSON."""
+    assert load_settings(tmdb_append="credits", tmdb_language="pt-BR").of_records() == {
+        "tmdb_base_url": "https://api.themoviedb.org/3",
+        "tmdb_language": "pt-BR",
+        "tmdb_append": ("credits",),
+        "s3_prefix": "Raw/API",
+        "s3_key_template": "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "output_format": "jsonl",
+    }

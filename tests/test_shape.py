@@ -1,0 +1,198 @@
+"""The shape of the code, read from the code: layers, third parties, and what only one module may do."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import harvester
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(harvester.__file__).parent
+LINES = 400
+
+LAYERS = {
+    "core": ["__init__", "errors", "titles", "batches", "answers", "records", "receipts", "settings"],
+    "time": ["pace", "fan_out"],
+    "edges": ["tmdb", "s3"],
+    "flow": ["run", "harvest", "plan", "verify"],
+    "doors": ["cli", "__main__", "aws_lambda", "progress", "show", "logs", "demo"],
+}
+"""DESIGN 4: a module imports from its own layer or one above it in this table."""
+
+ORDER = list(LAYERS)
+LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
+
+IMPURE = {"asyncio", "time", "os", "socket", "ssl", "http", "subprocess", "threading", "signal", "random", "secrets"}
+"""Standard modules of clocks, chance, processes and networks: nothing of the core needs them."""
+
+THIRD_PARTIES = {
+    "pydantic": {"settings"},
+    "pydantic_settings": {"settings"},
+    "aiohttp": {"tmdb", "s3", "demo"},
+    "yarl": {"tmdb"},
+    "aiobotocore": {"s3", "demo"},
+    "botocore": {"s3", "demo"},
+    "tenacity": {"tmdb", "s3"},
+    "typer": {"cli"},
+    "rich": {"progress", "show", "demo"},
+    "uvloop": {"cli"},
+    "structlog": {"tmdb", "s3", "run", "progress", "logs"},
+    "orjson": set(LAYER_OF),
+}
+"""Third-party package to the modules that may import it; one that is not named here has to be argued for."""
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """The module's name in the table; all of `demo/` is one door."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of whatever a module imports, for types alone too, wherever in it."""
+    for node in ast.walk(tree_of(path)):
+        match node:
+            case ast.Import(names):
+                yield from ((node.lineno, alias.name) for alias in names)
+            case ast.ImportFrom(level=0, module=str(module), names=names):
+                yield from ((node.lineno, f"{module}.{alias.name}") for alias in names)
+            case ast.ImportFrom():
+                yield node.lineno, "a relative import"
+
+
+def found(path: Path, line: int, what: str) -> str:
+    return f"{path.relative_to(PACKAGE.parent)}:{line} {what}"
+
+
+def own(name: str) -> str | None:
+    """The module of ours that an import names; None for another package's."""
+    first, _, rest = name.partition(".")
+    if first != "harvester":
+        return None
+    second = rest.partition(".")[0]
+    return second if (PACKAGE / second).is_dir() or (PACKAGE / f"{second}.py").is_file() else "__init__"
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+each_module = pytest.mark.parametrize("path", modules(), ids=named)
+each_of_the_core = pytest.mark.parametrize(
+    "path", [path for path in modules() if LAYER_OF.get(name_of(path)) == "core"], ids=named
+)
+each_behind_the_doors = pytest.mark.parametrize(
+    "path", [path for path in modules() if LAYER_OF.get(name_of(path)) != "doors"], ids=named
+)
+
+
+def test_the_reader_of_imports_sees_them_all() -> None:
+    """The tests below are as good as this: imports at the top, for types and inside functions are read."""
+    seen = {name for path in modules() for _, name in imports_of(path)}
+    assert {"typer", "orjson", "harvester.titles.Collection", "asyncio", "pydantic.SecretStr", "uvloop"} <= seen
+    assert [own(name) for name in ("harvester.__version__", "harvester.titles.KINDS", "harvester.demo.story.tell")] == [
+        "__init__",
+        "titles",
+        "demo",
+    ]
+
+
+@each_module
+def test_every_module_has_a_layer_and_imports_from_no_later_one(path: Path) -> None:
+    """Core, time, edges, flow, doors: nobody reaches down the table, not even for a type."""
+    assert name_of(path) in LAYER_OF, "a new module belongs in DESIGN's table and in LAYERS"
+    place = ORDER.index(LAYER_OF[name_of(path)])
+    assert [
+        found(path, line, f"imports {name}")
+        for line, name in imports_of(path)
+        if (module := own(name)) is not None and ORDER.index(LAYER_OF.get(module, "doors")) > place
+    ] == []
+
+
+@each_module
+def test_imports_are_absolute(path: Path) -> None:
+    """Every import names its whole path, so that layers can be read off it."""
+    assert [found(path, line, name) for line, name in imports_of(path) if name == "a relative import"] == []
+
+
+@each_module
+def test_third_parties_stay_where_the_design_has_them(path: Path) -> None:
+    """Each library enters through its own module; a new one is argued for in the table above."""
+    strange = []
+    for line, name in imports_of(path):
+        package = name.partition(".")[0]
+        if package in sys.stdlib_module_names or package == "harvester":
+            continue
+        if name_of(path) not in THIRD_PARTIES.get(package, set()):
+            strange.append(found(path, line, f"imports {name}"))
+    assert strange == []
+
+
+@each_of_the_core
+def test_the_core_knows_no_loop_clock_environment_or_network(path: Path) -> None:
+    """What the core answers follows from what it is given, so that all of it is tested without waiting."""
+    strange = [
+        found(path, line, f"imports {name}")
+        for line, name in imports_of(path)
+        if name.partition(".")[0] in IMPURE or name.startswith("urllib.request")
+    ]
+    clocks = {"now", "utcnow", "today", "getenv", "environ", "sleep"}
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            strange.append(found(path, node.lineno, "is asynchronous"))
+        if isinstance(node, ast.Attribute) and node.attr in clocks:
+            strange.append(found(path, node.lineno, f"asks .{node.attr}"))
+    assert strange == []
+
+
+@each_behind_the_doors
+def test_the_environment_is_read_at_the_doors_only(path: Path) -> None:
+    """`os.environ` and `os.getenv` below a door would be a setting that no table names."""
+    assert [
+        found(path, node.lineno, f"reads .{node.attr}")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}
+    ] == []
+    assert [found(path, line, name) for line, name in imports_of(path) if name in {"os.environ", "os.getenv"}] == []
+
+
+@each_module
+def test_only_fan_out_starts_tasks(path: Path) -> None:
+    """A task that nobody waits for hangs or dies unseen: every one is started by `fan_out`."""
+    starters = {"create_task", "ensure_future", "gather", "TaskGroup", "run_coroutine_threadsafe", "as_completed"}
+    seen = []
+    for node in ast.walk(tree_of(path)):
+        match node:
+            case ast.Attribute(attr=word) | ast.Name(id=word) | ast.alias(name=word) if word in starters:
+                seen.append(found(path, node.lineno, word))
+    if name_of(path) == "fan_out":
+        assert seen
+    else:
+        assert seen == []
+
+
+@each_module
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    """A module begins with a docstring, and that with a sentence."""
+    first = (ast.get_docstring(tree_of(path)) or "").partition("\n\n")[0]
+    assert first.endswith((".", "?"))
+
+
+@each_module
+def test_every_module_can_be_read_in_one_sitting(path: Path) -> None:
+    """No module has over 400 lines; one that would is two."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES
