@@ -487,7 +487,7 @@ def test_settings_do_not_change_once_made() -> None:
     """What was in force when a run began stays so."""
     settings = load_settings()
     with pytest.raises(ValidationError):
-        settings.tmdb_rate = 50.0  # type: ignore[misc]
+        settings.tmdb_rate = 50.0
 
 
 def test_the_plan_keeps_what_shapes_records_and_keys() -> None:

@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 BUCKET = "demo-lake"
 
-RATE = 50.0
-"""Requests per second of the story, allowed and used: the number TMDB's staff named (go-tmdb#44)."""
+RATE = 60.0
+"""Requests per second of the story, allowed and used: above TMDB's 40 to 50, to keep the story short."""
 
-FAULTS = "500=3%,html-502=2%,reset=2%,cut=2%,empty=1%,gzip=2%,429=0.3%"
+FAULTS = "500=2%,html-502=1%,reset=1%,cut=1%,empty=1%,gzip=1%,429=0.2%"
 
 HALF_WAY = 0.5
 """Share of the requests after which the harvester is killed."""
@@ -149,7 +149,7 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
             ids = sum(told["ids"] for told in plan["input"].values())
             rejected = sum(told["rejected"] for told in plan["input"].values())
             say(
-                f"[bold]1. plan[/]     {read}: {ids} ids, {rejected} rows rejected, at least {plan['requests']} requests"
+                f"[bold]1. plan[/]     {read}: {ids} ids, {rejected} rows rejected, at least {plan['requests']} requests"  # noqa: E501
             )
 
             killed = await _harvest_and_kill(stage, plan["requests"], console)
