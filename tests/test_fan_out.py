@@ -234,9 +234,9 @@ async def test_inputs_that_fail_end_it_all() -> None:
 async def test_an_error_while_cleaning_up_does_not_hide_that_of_the_inputs() -> None:
     """The first error comes out also where the inputs raised it and somebody fails on being cancelled."""
 
-    def inputs() -> Iterator[int]:
+    async def inputs() -> AsyncIterator[int]:
         yield 1
-        yield 2
+        await rest(3)
         raise LookupError("no more")
 
     async def one(number: int) -> None:
@@ -245,13 +245,21 @@ async def test_an_error_while_cleaning_up_does_not_hide_that_of_the_inputs() -> 
         finally:
             raise OSError("cleaning up")
 
-    async def slowly() -> AsyncIterator[int]:
-        for number in inputs():
-            yield number
-            await rest(3)
-
     with pytest.raises(LookupError, match="no more"):
-        await fan_out(one, slowly(), at_once=5)
+        await fan_out(one, inputs(), at_once=5)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+async def test_a_result_that_is_not_there_is_not_passed_over(place: int) -> None:
+    """A call that was cancelled on its own account comes out as such, not as a shorter list or a KeyError."""
+
+    async def one(number: int) -> int:
+        if number == place:
+            raise asyncio.CancelledError
+        return number
+
+    with pytest.raises(asyncio.CancelledError):
+        await fan_out(one, range(3), at_once=3)
 
 
 async def test_inputs_that_wait_do_not_keep_an_error_back() -> None:

@@ -1,0 +1,237 @@
+"""The command line, in a process of its own, as users run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harvester.demo.catalog import Catalog
+from harvester.demo.faults import always, refusal, scripted, silence
+from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harvester.demo.s3_server import S3Server
+    from harvester.s3 import Bucket
+
+MOVIES = [f"tt{number:07d}" for number in range(1, 351)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The one JSON object of `--json`."""
+        told: dict[str, Any] = json.loads(self.out)
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """Runs the harvester with the environment of one stand-in, one bucket and one CSV."""
+
+    environment: dict[str, str]
+    folder: Path
+
+    async def start(self, *words: str, **environment: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "harvester",
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self.environment | environment,
+            cwd=self.folder,
+        )
+
+    async def run(self, *words: str, **environment: str) -> Ended:
+        return await end(await self.start(*words, **environment))
+
+
+async def end(process: asyncio.subprocess.Process) -> Ended:
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    assert "Traceback" not in out.decode() + err.decode()
+    assert KEY not in out.decode() + err.decode()
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def shell_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Any:
+    """Makes a shell for a stand-in."""
+
+    def make(tmdb: StandIn) -> Shell:
+        csv = tmp_path / "movies.csv"
+        csv.write_text("id|tituloPrincipal\n" + "".join(f"{id_}|Ação\n" for id_ in MOVIES), encoding="utf-8")
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
+        settings = {"TMDB_API_KEY": KEY, "TMDB_BASE_URL": tmdb.url, "S3_BUCKET": bucket.name, "MOVIES_CSV": str(csv)}
+        return Shell(kept | s3.environment() | settings | {"TMDB_RATE": "1000"}, tmp_path)
+
+    return make
+
+
+async def test_without_a_command_it_harvests_and_then_plan_and_verify_agree(shell_for: Any, bucket: Bucket) -> None:
+    """`python -m harvester` closes the books with exit 0, `verify` proves them, and `plan` finds nothing to do."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        shell = shell_for(tmdb)
+        harvested = await shell.run()
+        assert harvested.code == 0
+        assert "Books closed." in harvested.out
+        assert "350 = 350 found + 0 missing + 0 failed" in " ".join(harvested.out.split())
+        assert all(json.loads(line)["event"] for line in harvested.err.splitlines())
+        verified = await shell.run("verify", "--json")
+        assert (verified.code, verified.told["status"], verified.told["records"]) == (0, "proved", 350)
+        planned = await shell.run("plan", "--json")
+        assert (planned.code, planned.told["status"], planned.told["requests"]) == (0, "nothing_to_do", 0)
+        assert "Nothing to do" in (await shell.run("harvest")).out
+    assert len(await bucket.objects("Raw/API/Movies/")) == 4
+
+
+async def test_flags_come_before_the_environment(shell_for: Any, bucket: Bucket) -> None:
+    """A flag wins over an environment variable, and reaches what it names."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        ended = await shell_for(tmdb).run("--prefix", "Elsewhere", "--limit", "1", "--language", "pt-BR", "--json")
+    assert (ended.code, ended.told["status"], ended.told["stopped_by"]) == (75, "stopped", "limit")
+    key = next(iter(await bucket.objects("Elsewhere/Movies/")))
+    assert b'"language":"pt-BR"' in (await bucket.read(key) or b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "code", "sentence"),
+    [
+        (["--nonsense"], {}, 2, "No such option"),
+        (["reap"], {}, 2, "No such command"),
+        ([], {"MOVIES_CSV": ""}, 2, "There is no CSV to read: give --movies or --series"),
+        ([], {"MOVIES_CSV": "nowhere.csv"}, 2, "nowhere.csv: cannot be read (No such file or directory)"),
+        ([], {"TMDB_API_KEY": ""}, 2, "TMDB_API_KEY is not set"),
+        ([], {"TMDB_API_KEY": "oops"}, 2, "TMDB_API_KEY is neither a v3 key"),
+        (["--rate", "0"], {}, 2, "TMDB_RATE"),
+        (["--format", "xml"], {}, 2, "OUTPUT_FORMAT"),
+        ([], {"S3_BUCKET": ""}, 2, "S3_BUCKET is not set: give --bucket"),
+        ([], {"TMDB_API_KEY": "f" * 32}, 3, "TMDB refuses the key (HTTP 401, code 7"),
+        ([], {"S3_BUCKET": "no-such-bucket"}, 4, "NoSuchBucket. Create the bucket, or correct S3_BUCKET."),
+        ([], {"AWS_SECRET_ACCESS_KEY": "wrong"}, 4, "SignatureDoesNotMatch"),
+        (["--movies", "s3://no-such-bucket/a.csv"], {}, 4, "NoSuchBucket"),
+        (["verify"], {}, 1, "There is no run to verify"),
+    ],
+)
+async def test_each_trouble_has_its_exit_code_and_one_sentence(
+    shell_for: Any, words: list[str], environment: dict[str, str], code: int, sentence: str
+) -> None:
+    """Usage is 2, a refused key 3, a refusing bucket 4; TMDB is asked nothing before usage is right."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        shell = shell_for(tmdb)
+        ended = await shell.run(*words, **environment)
+        assert ended.code == code
+        assert sentence in " ".join(ended.err.replace("│", " ").split())
+        assert not ended.out
+        assert tmdb.asked.total() == (1 if code == 3 else 0)
+
+
+async def test_errors_are_json_too(shell_for: Any) -> None:
+    """With `--json` a failure is one JSON object with the name of the error, the message and the exit code."""
+    async with stand_in() as tmdb:
+        ended = await shell_for(tmdb).run("--json", "--movies", "nowhere.csv")
+    assert ended.told["status"] == "error"
+    assert (ended.told["error"], ended.told["exit_code"], ended.code) == ("InputError", 2, 2)
+
+
+async def test_a_csv_in_the_bucket_and_one_on_standard_input_are_read_alike(shell_for: Any, bucket: Bucket) -> None:
+    """`s3://bucket/key` and `-` stand for a CSV as a path does; a plus sign in a key is a plus sign."""
+    await bucket.put("Filmes+e+series/movies.csv", b"id|t\ntt0000001|x\ntt0000002|x\n")
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        shell = shell_for(tmdb)
+        ended = await shell.run("--movies", f"s3://{bucket.name}/Filmes+e+series/movies.csv", "--json")
+        assert (ended.code, ended.told["books"]["ids"]) == (0, 2)
+        missing = await shell.run("--movies", f"s3://{bucket.name}/Filmes e series/movies.csv")
+        assert (missing.code, "is not there" in missing.err) == (2, True)
+
+
+async def test_a_poison_title_ends_in_exit_5_by_name(shell_for: Any) -> None:
+    """Finished, but some ids failed: they are named, and how to go on."""
+    faults = scripted({("movie", MOVIES[7]): [always(refusal(404, code=11))]})
+    async with stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
+        ended = await shell_for(tmdb).run()
+    assert ended.code == 5
+    assert f"{MOVIES[7]} failed: http_404" in ended.out
+    assert "Run again to retry just their batches." in ended.out
+
+
+async def test_nobody_answering_ends_in_exit_6(shell_for: Any) -> None:
+    """TMDB away: a sentence with what was seen, and nothing is failed by it."""
+    async with stand_in() as tmdb:
+        shell = shell_for(tmdb)
+        ended = await shell.run(TMDB_BASE_URL="http://127.0.0.1:9/3")
+    assert ended.code == 6
+    assert "TMDB is unavailable: http://127.0.0.1:9/3/authentication has no usable answer" in ended.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, number: signal.Signals) -> None:
+    """A container's stop and Ctrl-C lose nothing: the next run asks for the rest only."""
+    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+        shell = shell_for(tmdb)
+        process = await shell.start("--json")
+        while tmdb.asked.total() < 20:
+            await asyncio.sleep(0.01)
+        process.send_signal(number)
+        ended = await end(process)
+        assert (ended.code, ended.told["stopped_by"]) == (75, number.name)
+        assert "taking no more batches" in ended.err
+        assert tmdb.asked.total() - 1 == ended.told["books"]["found"] > 0
+        again = await shell.run("--json")
+        assert (again.code, again.told["books"]["found"]) == (0, 350)
+        assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 1
+
+
+async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
+    """Who insists is not kept waiting by a title that does not answer."""
+    faults = scripted({("movie", MOVIES[0]): [silence(60)]})
+    async with stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
+        process = await shell_for(tmdb).start()
+        while tmdb.asked.total() < 20:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        while b"taking no more batches" not in await process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        assert (await end(process)).code == 75
+
+
+async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any, bucket: Bucket) -> None:
+    """After a SIGKILL nothing is lost, nothing doubled, no upload orphaned, and what has a receipt is not asked again."""
+    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+        shell = shell_for(tmdb)
+        process = await shell.start()
+        while not await receipts(bucket):
+            await asyncio.sleep(0.01)
+        process.kill()
+        await process.communicate()
+        done = {id_ for key in await receipts(bucket) for id_ in json.loads(await bucket.read(key) or b"")["outcomes"]}
+        asked = Counter(tmdb.asked)
+        ended = await shell.run("--json")
+        again = Counter(tmdb.asked) - asked
+        proof = await shell.run("verify", "--json")
+    assert (ended.code, ended.told["books"]["found"], proof.told["status"]) == (0, 350, "proved")
+    assert {id_ for route, id_ in again if route == "movie"} == set(MOVIES) - done
+    assert await bucket.uploads("") == []
+
+
+async def receipts(bucket: Bucket) -> list[str]:
+    return [key for key in await bucket.objects("Raw/API/_harvest/") if "/receipts/" in key]

@@ -1,0 +1,916 @@
+"""TMDB: what goes over the wire, counted by the server; what comes of every kind of trouble; and no secret in sight."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+import selectors
+import socket
+import traceback
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import orjson
+import pytest
+import structlog
+
+from harvester.answers import BODY_LIMIT, Failed, Found, Match, Missing
+from harvester.demo.catalog import Catalog, movie_record, tmdb_id, tv_record
+from harvester.demo.faults import (
+    CUT,
+    CUT_CHUNKED,
+    EMPTY,
+    HIDDEN_GZIP,
+    MISLABELLED,
+    NAMED,
+    PART_MISSING,
+    RESET,
+    RESET_WITHIN,
+    UNSUCCESSFUL,
+    Fault,
+    Faults,
+    always,
+    drip,
+    html,
+    refusal,
+    scripted,
+    silence,
+)
+from harvester.demo.tmdb_stand_in import KEY, TOKEN, StandIn, stand_in
+from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, TmdbUnavailableError
+from harvester.fan_out import fan_out
+from harvester.pace import Pace
+from harvester.tmdb import LEARNING, PART_TRIES, REFUSALS, TRIES, Health, Tmdb, open_tmdb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+
+    from conftest import Clock
+
+    from harvester.titles import Kind
+
+FILM, SHOW, NOBODY, EPISODE, BOTH = "tt0000603", "tt0903747", "tt0000404", "tt0959621", "tt0137523"
+KINDS: Any = {FILM: "movie", SHOW: "tv", NOBODY: "unknown", EPISODE: "episode", BOTH: "both"}
+CATALOG = Catalog(KINDS, otherwise="movie")
+
+
+def ids(count: int, first: int = 1) -> list[str]:
+    return [f"tt{number:07}" for number in range(first, first + count)]
+
+
+def film(tt: str, **options: Any) -> Found:
+    """The movie as the catalog has it."""
+    record = orjson.loads(orjson.dumps(movie_record(CATALOG, tt, **options)))
+    return Found("movie", tmdb_id("movie", tt), record)
+
+
+def show(tt: str, **options: Any) -> Found:
+    """The series as the catalog has it."""
+    record = orjson.loads(orjson.dumps(tv_record(CATALOG, tt, **options)))
+    return Found("tv", tmdb_id("tv", tt), record)
+
+
+@asynccontextmanager
+async def tmdb_at(
+    url: str,
+    clock: Clock,
+    *,
+    key: str = KEY,
+    append: Sequence[str] = (),
+    language: str | None = None,
+    concurrency: int = 20,
+    pace: Any = None,
+    seconds: float = 5.0,
+) -> AsyncIterator[Tmdb]:
+    """A `Tmdb` whose waits are virtual and whose requests have so many true `seconds`."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=seconds)) as session:
+        yield Tmdb(
+            session,
+            base_url=url,
+            key=key,
+            language=language,
+            append=append,
+            pace=pace or Pace(10_000, clock=clock.time, sleep=clock.sleep),
+            concurrency=concurrency,
+            clock=clock.time,
+            sleep=clock.sleep,
+        )
+
+
+def opened(url: str, *, key: str = KEY, **more: Any) -> Any:
+    """A `Tmdb` as the doors open it."""
+    told: dict[str, Any] = {"language": None, "append": (), "concurrency": 20} | more
+    return open_tmdb(base_url=url, key=key, pace=Pace(10_000, clock=asyncio.get_running_loop().time), **told)
+
+
+def http(status: int = 200, body: bytes = b'{"id":603}', **headers: str) -> bytes:
+    """An HTTP response, to the letter."""
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    head = "\r\n".join([f"HTTP/1.1 {status} So", f"Content-Length: {len(body)}", "Connection: close", *lines])
+    return head.encode() + b"\r\n\r\n" + body
+
+
+@asynccontextmanager
+async def wire(*answers: bytes) -> AsyncIterator[tuple[str, list[str]]]:
+    """A server that sends these bytes, the last ones again and again; its URL, and the requests' heads as they came."""
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            writer.write(answers[min(len(heads), len(answers)) - 1])
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/3", heads
+
+
+def absent_server() -> str:
+    """A URL where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return f"http://127.0.0.1:{listening.getsockname()[1]}/3"
+
+
+# What a title costs
+
+
+@pytest.mark.parametrize(
+    ("id_", "kind", "expected", "requests"),
+    [
+        pytest.param(FILM, "movie", film(FILM), {"movie": 1}, id="a movie"),
+        pytest.param(SHOW, "tv", show(SHOW), {"find": 1, "tv": 1}, id="a series"),
+        pytest.param(NOBODY, "movie", Missing("unknown"), {"movie": 1, "find": 1}, id="no movie"),
+        pytest.param(NOBODY, "tv", Missing("unknown"), {"find": 1}, id="no series"),
+        pytest.param(
+            EPISODE, "tv", Missing("episode", tmdb_id("tv", "tt0959620")), {"find": 1}, id="an episode among the series"
+        ),
+        pytest.param(
+            EPISODE,
+            "movie",
+            Missing("episode", tmdb_id("tv", "tt0959620")),
+            {"movie": 1, "find": 1},
+            id="an episode among the movies",
+        ),
+        pytest.param(SHOW, "movie", Match("tv", tmdb_id("tv", SHOW)), {"movie": 1, "find": 1}, id="a film: a series"),
+        pytest.param(FILM, "tv", Match("movie", tmdb_id("movie", FILM)), {"find": 1}, id="a series: a film"),
+        pytest.param(BOTH, "movie", film(BOTH), {"movie": 1}, id="both, as a movie"),
+        pytest.param(BOTH, "tv", show(BOTH), {"find": 1, "tv": 1}, id="both, as a series"),
+    ],
+)
+async def test_a_title_costs_no_more_requests_than_it_must(
+    clock: Clock, id_: str, kind: Kind, expected: Any, requests: dict[str, int]
+) -> None:
+    """A movie is one request and a series two; what TMDB has not, or has as something else, is two and one."""
+    async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock) as tmdb:
+        assert expected == await tmdb.title(id_, kind)
+        assert {(route, id_): count for route, count in requests.items()} == server.asked
+
+
+async def test_a_title_that_moved_costs_one_more_request(clock: Clock) -> None:
+    """With the TMDB id of a match the record is one request, in either direction."""
+    async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock) as tmdb:
+        assert show(SHOW) == await tmdb.title(SHOW, "tv", tmdb_id=tmdb_id("tv", SHOW))
+        assert film(FILM) == await tmdb.title(FILM, "movie", tmdb_id=tmdb_id("movie", FILM))
+        assert {("tv", SHOW): 1, ("movie", FILM): 1} == server.asked
+
+
+async def test_a_match_that_tmdb_has_no_record_of_is_missing(clock: Clock) -> None:
+    """`/find` says a series, `/tv` says 404: TMDB has no such title."""
+    faults = scripted({("tv", SHOW): [always(refusal(404))]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        assert Missing("unknown") == await tmdb.title(SHOW, "tv")
+
+
+async def test_a_movie_that_only_find_knows_is_fetched_by_its_number(clock: Clock) -> None:
+    """Where `/movie/{tt}` has no answer and `/find` has a movie, its TMDB id is asked for: three requests."""
+    faults = scripted({("movie", FILM): [refusal(404)]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        assert film(FILM) == await tmdb.title(FILM, "movie")
+        assert {("movie", FILM): 2, ("find", FILM): 1} == server.asked
+
+
+# What is sent
+
+
+async def test_a_v3_key_goes_into_the_query_only() -> None:
+    """TMDB takes the 32 digits as `api_key` and nowhere else."""
+    async with wire(http()) as (url, heads), opened(url) as tmdb:
+        await tmdb.title(FILM, "movie")
+        await tmdb.check_key()
+    for head in heads:
+        assert parse_qs(urlsplit(head.split()[1]).query)["api_key"] == [KEY]
+        assert head.count(KEY) == 1
+        assert "authorization" not in head.lower()
+
+
+async def test_a_v4_token_goes_into_the_header_only() -> None:
+    """TMDB takes the JWT as a bearer and nowhere else."""
+    async with wire(http()) as (url, heads), opened(url, key=TOKEN) as tmdb:
+        await tmdb.title(FILM, "movie")
+        await tmdb.check_key()
+    for head in heads:
+        assert f"\r\nAuthorization: Bearer {TOKEN}\r\n" in head
+        assert head.count(TOKEN) == 1
+        assert "api_key" not in head
+
+
+async def test_the_requests_are_what_tmdb_documents() -> None:
+    """Paths and queries are TMDB's, commas and slashes of appended parts as they are; /find has no use for them."""
+    find = http(body=orjson.dumps({"movie_results": [], "tv_results": [{"id": 1396}]}))
+    async with (
+        wire(http(), find, http(body=b'{"id":1396}')) as (url, heads),
+        opened(url, key=TOKEN, language="pt-BR", append=("credits", "watch/providers")) as tmdb,
+    ):
+        await tmdb.title(FILM, "movie", tmdb_id=603)
+        await tmdb.title(SHOW, "tv")
+    assert [head.partition(" HTTP/1.1")[0] for head in heads[-2:]] == [
+        f"GET /3/find/{SHOW}?external_source=imdb_id",
+        "GET /3/tv/1396?language=pt-BR&append_to_response=credits,watch/providers",
+    ]
+    assert heads[0].startswith("GET /3/movie/603?language=pt-BR&append_to_response=credits,watch/providers HTTP/1.1")
+    assert re.search(r"\r\nUser-Agent: tmdb-harvester/\d", heads[0])
+
+
+async def test_language_and_parts_are_asked_for(clock: Clock) -> None:
+    """The record comes in the language asked for, with the parts asked for."""
+    options: Any = {"language": "pt-BR", "append": ("credits", "watch/providers")}
+    async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock, **options) as tmdb:
+        assert film(FILM, **options) == await tmdb.title(FILM, "movie")
+        assert show(SHOW, **options) == await tmdb.title(SHOW, "tv")
+
+
+async def test_redirects_are_not_followed(clock: Clock) -> None:
+    """A key is not carried to wherever somebody points: a redirect is no usable answer."""
+    async with (
+        stand_in() as elsewhere,
+        wire(http(302, b"", Location=f"{elsewhere.url}/authentication?api_key={KEY}")) as (url, _),
+        tmdb_at(url, clock) as tmdb,
+    ):
+        with pytest.raises(TmdbUnavailableError) as caught:
+            await tmdb.check_key()
+        assert caught.value.reason == "http_302"
+        assert elsewhere.asked.total() == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 20])
+async def test_no_more_requests_at_once_than_allowed(clock: Clock, concurrency: int) -> None:
+    """All the slots are used, and never more, counted by the server."""
+    async with (
+        stand_in(catalog=CATALOG, latency=(0.01, 0.02)) as server,
+        tmdb_at(server.url, clock, concurrency=concurrency) as tmdb,
+    ):
+        await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(50), at_once=50)
+        assert server.busiest == concurrency
+
+
+async def test_free_waits_for_those_who_wait_for_a_slot(clock: Clock) -> None:
+    """More titles are brought when those before them have had their slot, and not before."""
+    async with stand_in(latency=(0.005, 0.01)) as server, tmdb_at(server.url, clock, concurrency=2) as tmdb:
+        waiting = asyncio.ensure_future(fan_out(lambda id_: tmdb.title(id_, "movie"), ids(10), at_once=10))
+        while not server.asked:
+            await asyncio.sleep(0)
+        await tmdb.free()
+        assert server.asked.total() >= 9
+        await waiting
+        await tmdb.free()
+
+
+class Turns:
+    """A pace that only counts."""
+
+    rate = 1.0
+
+    def __init__(self) -> None:
+        self.turns = self.holds = 0
+
+    async def turn(self) -> float:
+        self.turns += 1
+        return 0.0
+
+    def hold(self, seconds: float, *, turn: float) -> bool:
+        self.holds += 1
+        return True
+
+
+@pytest.mark.parametrize("fault", [RESET, RESET_WITHIN, CUT, refusal(500)], ids=["reset", "within", "cut", "500"])
+async def test_every_request_has_had_its_turn(clock: Clock, fault: Fault) -> None:
+    """The server counts no request that the pace did not: nobody beneath us asks again on its own."""
+    script = {("movie", id_): [fault, fault, fault] for id_ in ids(10)}
+    pace = Turns()
+    async with (
+        stand_in(catalog=CATALOG, faults=scripted(script)) as server,
+        tmdb_at(server.url, clock, pace=pace) as tmdb,
+    ):
+        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(20), at_once=20)
+        assert [film(id_) for id_ in ids(20)] == told
+        assert server.asked.total() == pace.turns == tmdb.health.good + tmdb.health.bad == 20 + 30
+
+
+# The pre-flight
+
+
+@pytest.mark.parametrize("key", [KEY, TOKEN], ids=["v3", "v4"])
+async def test_a_good_key_passes_with_one_request(key: str) -> None:
+    """The pre-flight asks `/authentication` once and says nothing."""
+    async with stand_in() as server, opened(server.url, key=key) as tmdb:
+        await tmdb.check_key()
+        assert {("authentication", ""): 1} == server.asked
+
+
+@pytest.mark.parametrize("key", ["0" * 32, "eyJ.eyJ.x"], ids=["v3", "v4"])
+async def test_a_bad_key_is_refused_with_one_request(key: str) -> None:
+    """A key that TMDB does not know raises at once, with TMDB's status and code."""
+    async with stand_in() as server, opened(server.url, key=key) as tmdb:
+        with pytest.raises(TmdbRefusedError) as caught:
+            await tmdb.check_key()
+        assert (caught.value.status, caught.value.code, server.asked.total()) == (401, 7, 1)
+
+
+async def test_a_hiccup_at_the_start_is_waited_out(clock: Clock) -> None:
+    """The pre-flight asks again, like anything else."""
+    faults = scripted({("authentication", ""): [html(503), RESET, refusal(429), EMPTY]})
+    async with stand_in(faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        await tmdb.check_key()
+
+
+async def test_nobody_at_home_is_unavailable(clock: Clock) -> None:
+    """Where nobody listens the pre-flight ends with the reason, after all tries."""
+    async with tmdb_at(absent_server(), clock) as tmdb:
+        with pytest.raises(TmdbUnavailableError) as caught:
+            await tmdb.check_key()
+        assert (caught.value.reason, tmdb.health.bad) == ("connection_refused", TRIES)
+
+
+@pytest.mark.parametrize("fault", [refusal(404), html(404)], ids=["json", "html"])
+async def test_a_404_to_the_pre_flight_is_a_wrong_setting(clock: Clock, fault: Fault) -> None:
+    """Where `/authentication` is not found, whoever answers is not TMDB's API: the setting is named."""
+    async with (
+        stand_in(faults=scripted({("authentication", ""): [always(fault)]})) as server,
+        tmdb_at(server.url, clock) as tmdb,
+    ):
+        with pytest.raises(SettingsError, match="TMDB_BASE_URL"):
+            await tmdb.check_key()
+
+
+async def test_a_base_url_that_lacks_something_is_a_wrong_setting(clock: Clock) -> None:
+    """TMDB's own 404 for a path that it does not have says so too."""
+    async with stand_in() as server, tmdb_at(server.url.removesuffix("/3") + "/4", clock) as tmdb:
+        with pytest.raises(SettingsError, match="/4"):
+            await tmdb.check_key()
+
+
+# Trouble on the first try
+
+TROUBLE: dict[str, tuple[Fault, set[str]]] = {
+    "500": (refusal(500), {"http_500"}),
+    "502": (refusal(502), {"http_502"}),
+    "502-html": (html(502), {"http_502"}),
+    "503": (refusal(503), {"http_503"}),
+    "503-maintenance": (refusal(503, code=46), {"http_503"}),
+    "503-html": (html(503), {"http_503"}),
+    "504": (refusal(504), {"http_504"}),
+    "403-html": (html(403), {"http_403"}),
+    "404-html": (html(404), {"http_404"}),
+    "reset": (RESET, {"connection_lost"}),
+    "reset-within": (RESET_WITHIN, {"connection_lost", "cut_body"}),
+    "cut": (CUT, {"cut_body"}),
+    "cut-chunked": (CUT_CHUNKED, {"cut_body"}),
+    "empty": (EMPTY, {"empty_body"}),
+    "html-200": (html(200), {"bad_body"}),
+    "unsuccessful": (UNSUCCESSFUL, {"success_false"}),
+    "array": (Fault("answer", 200, b"[]"), {"bad_body"}),
+    "no-id": (Fault("answer", 200, b"{}"), {"bad_body"}),
+    "too-large": (Fault("answer", 200, b" " * (BODY_LIMIT + 1)), {"too_large"}),
+}
+REFUSED = {name: fault for name, fault in NAMED.items() if name.startswith("429")}
+HARMLESS = {
+    "mislabelled": MISLABELLED,
+    "hidden-gzip": HIDDEN_GZIP,
+    "slow-drip": drip(seconds=0.001, size=256),
+    "late": silence(0.05),
+}
+
+
+def on_route(route: Any, fault: Fault) -> Faults:
+    """The fault on the first try of that route, for the film or the show."""
+    return scripted({(route, FILM if route == "movie" else SHOW): [fault]})
+
+
+@pytest.mark.parametrize("route", ["movie", "find", "tv"])
+@pytest.mark.parametrize("name", [*TROUBLE, *REFUSED])
+async def test_trouble_on_the_first_try_costs_one_more_request(clock: Clock, name: str, route: str) -> None:
+    """Whatever goes wrong once, on whichever of the three routes, the title is found with exactly one more request."""
+    fault = REFUSED[name] if name in REFUSED else TROUBLE[name][0]
+    async with stand_in(catalog=CATALOG, faults=on_route(route, fault)) as server, tmdb_at(server.url, clock) as tmdb:
+        if route == "movie":
+            assert film(FILM) == await tmdb.title(FILM, "movie")
+            assert {("movie", FILM): 2} == server.asked
+        else:
+            assert show(SHOW) == await tmdb.title(SHOW, "tv")
+            assert {("find", SHOW): 1, ("tv", SHOW): 1} | {(route, SHOW): 2} == server.asked
+        assert tmdb.health.bad == 1
+
+
+async def test_silence_on_the_first_try_costs_one_more_request(clock: Clock) -> None:
+    """A server that says nothing is left after a while, and asked again."""
+    faults = scripted({("movie", FILM): [silence(60)]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, seconds=0.2) as tmdb:
+        assert film(FILM) == await tmdb.title(FILM, "movie")
+        assert {("movie", FILM): 2} == server.asked
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+async def test_what_is_merely_odd_is_fine_at_once(clock: Clock, name: str) -> None:
+    """A wrong content type, gzip that no header told of, and slowness cost no second request."""
+    faults = scripted({("movie", FILM): [always(HARMLESS[name])]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        assert film(FILM) == await tmdb.title(FILM, "movie")
+        assert {("movie", FILM): 1} == server.asked
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["garbage", "", "Mon, 99 Nov 2026 10:00:00 GMT", f"22 Nov {'9' * 30} 10:00:00 GMT", "Sun, 22 Nov 2026 10:00"],
+)
+async def test_a_strange_date_header_harms_nobody(clock: Clock, date: str) -> None:
+    """A proxy may write what it likes into `Date`: the title is found."""
+    async with wire(http(Date=date)) as (url, _), tmdb_at(url, clock) as tmdb:
+        assert Found("movie", 603, {"id": 603}) == await tmdb.title(FILM, "movie")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(b"", "connection_lost", id="nothing"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "bad_http", id="another protocol"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "bad_http", id="no length"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", "bad_http", id="an endless header"),
+        pytest.param(http(200, b"not gzip", Content_Encoding="gzip"), "cut_body", id="gzip in name only"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "cut_body", id="no chunk"),
+        pytest.param(http(200)[:-3], "cut_body", id="cut short"),
+    ],
+)
+async def test_what_is_no_http_is_asked_again(clock: Clock, answer: bytes, reason: str) -> None:
+    """Whatever bytes come, they are a reason to ask again, and never a crash."""
+    async with wire(answer) as (url, _), tmdb_at(url, clock) as tmdb:
+        with pytest.raises(TmdbUnavailableError) as caught:
+            await tmdb.check_key()
+        assert caught.value.reason == reason
+
+
+# Trouble on every try
+
+
+async def neighbours_and(tmdb: Tmdb, id_: str) -> Any:
+    """What becomes of `id_` while thirty others are asked for, who must all be found."""
+    others = ids(30)
+    *told, last = await fan_out(lambda each: tmdb.title(each, "movie"), [*others, id_], at_once=31)
+    assert [film(each) for each in others] == told
+    return last
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+async def test_trouble_on_every_try_fails_the_title_alone(clock: Clock, name: str) -> None:
+    """A title that always goes wrong is `Failed` after six tries, for the right reason; its neighbours are found."""
+    fault, reasons = TROUBLE[name]
+    faults = scripted({("movie", FILM): [always(fault)]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        failed = await neighbours_and(tmdb, FILM)
+        assert isinstance(failed, Failed)
+        assert failed.reason in reasons
+        assert server.asked["movie", FILM] == TRIES
+        assert server.asked["find", FILM] == 0
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_title_refused_on_every_try_fails_in_the_end(clock: Clock, name: str) -> None:
+    """429s are the pace's trouble, but twenty of them for one title, with others answered, are enough."""
+    faults = scripted({("movie", FILM): [always(REFUSED[name])]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        assert Failed("http_429") == await neighbours_and(tmdb, FILM)
+        assert server.asked["movie", FILM] == REFUSALS
+
+
+async def test_silence_on_every_try_fails_the_title_alone(clock: Clock) -> None:
+    """A title that TMDB has no word for fails as `timeout`."""
+    faults = scripted({("movie", FILM): [always(silence(60))]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, seconds=0.15) as tmdb:
+        assert Failed("timeout") == await neighbours_and(tmdb, FILM)
+        assert server.asked["movie", FILM] == TRIES
+
+
+async def test_a_title_alone_fails_only_after_tmdb_was_seen_to_answer(clock: Clock) -> None:
+    """Without neighbours to compare with, the cheapest request tells a title's own trouble from an outage."""
+    faults = scripted({("movie", FILM): [always(refusal(500))]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        assert Failed("http_500") == await tmdb.title(FILM, "movie")
+        assert {("movie", FILM): TRIES, ("authentication", ""): 1} == server.asked
+
+
+@pytest.mark.parametrize("route", ["find", "tv"])
+async def test_a_series_fails_on_either_of_its_requests(clock: Clock, route: Any) -> None:
+    """Trouble at `/find` is never taken for an id that TMDB does not know."""
+    faults = scripted({(route, SHOW): [always(html(502))]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        assert Failed("http_502") == await tmdb.title(SHOW, "tv")
+
+
+async def test_waits_grow_and_have_an_end(clock: Clock) -> None:
+    """The six tries of a title are spread over seconds, never over minutes."""
+    waits: list[float] = []
+    faults = scripted({("movie", FILM): [always(refusal(500))]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        for _ in range(20):
+            start = clock.now
+            await tmdb.title(FILM, "movie")
+            waits.append(clock.now - start)
+    assert 3.0 < sum(waits) / len(waits) < 13.0  # 0.25 + 0.5 + 1 + 2 + 4 = 7.75
+    assert max(waits) < 16.0
+
+
+# 429
+
+
+async def test_a_429_holds_everybody_and_is_no_try_of_the_title(clock: Clock) -> None:
+    """Nobody at all is asked for while held, and a title refused more often than it has tries is still found."""
+    held = TRIES + 2
+    faults = scripted({("movie", FILM): [refusal(429, retry_after="7")] * held})
+    async with (
+        stand_in(catalog=CATALOG, faults=faults, clock=clock.time) as server,
+        tmdb_at(server.url, clock, pace=Pace(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
+    ):
+        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), [FILM, *ids(60)], at_once=61)
+        assert [film(id_) for id_ in [FILM, *ids(60)]] == told
+        assert server.asked["movie", FILM] == held + 1
+        arrivals = sorted(server.arrivals)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
+        assert sum(gap >= 6.99 for gap in gaps) == held
+
+
+async def test_a_limit_below_our_rate_costs_time_and_no_title(clock: Clock) -> None:
+    """Against a strict limit of half our rate all are found, and the limit is never passed."""
+    async with (
+        stand_in(catalog=CATALOG, per_second=20, clock=clock.time) as server,
+        tmdb_at(server.url, clock, pace=Pace(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
+    ):
+        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(300), at_once=100)
+        assert [film(id_) for id_ in ids(300)] == told
+        assert server.peak <= 20
+        assert 0 < server.refused < 40
+        assert tmdb.pace.rate < 25
+
+
+# Appended parts
+
+
+async def titles(tmdb: Tmdb, wanted: Sequence[str]) -> list[Any]:
+    return [await tmdb.title(id_, "movie") for id_ in wanted]
+
+
+async def test_a_part_left_out_once_is_there_the_second_time(clock: Clock) -> None:
+    """A record without a part that was asked for is asked for again."""
+    faults = scripted({("movie", FILM): [PART_MISSING]})
+    options: Any = {"append": ("credits", "keywords")}
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, **options) as tmdb:
+        assert film(FILM, **options) == await tmdb.title(FILM, "movie")
+        assert {("movie", FILM): 2} == server.asked
+
+
+async def test_a_part_left_out_every_time_is_recorded_as_missing(clock: Clock) -> None:
+    """After three requests in all the title is taken as it is, and says which part it lacks."""
+    faults = scripted({("movie", FILM): [always(PART_MISSING)]})
+    async with (
+        stand_in(catalog=CATALOG, faults=faults) as server,
+        tmdb_at(server.url, clock, append=("credits", "keywords")) as tmdb,
+    ):
+        expected = film(FILM, append=("keywords",))
+        assert Found("movie", expected.tmdb_id, expected.record, ("credits",)) == await tmdb.title(FILM, "movie")
+        assert {("movie", FILM): PART_TRIES} == server.asked
+
+
+@pytest.mark.parametrize("then", [refusal(500), RESET, refusal(429, retry_after="1")], ids=["500", "reset", "429"])
+async def test_a_title_once_had_is_not_lost_for_the_sake_of_a_part(clock: Clock, then: Fault) -> None:
+    """A record with a part missing is better than none: trouble on asking again does not fail the title."""
+    faults = scripted({("movie", FILM): [PART_MISSING, always(then)]})
+    async with (
+        stand_in(catalog=CATALOG, faults=faults) as server,
+        tmdb_at(server.url, clock, append=("credits", "keywords")) as tmdb,
+    ):
+        expected = film(FILM, append=("keywords",))
+        assert Found("movie", expected.tmdb_id, expected.record, ("credits",)) == await neighbours_and_parts(tmdb)
+
+
+async def neighbours_and_parts(tmdb: Tmdb) -> Any:
+    return (await fan_out(lambda id_: tmdb.title(id_, "movie"), [*ids(30), FILM], at_once=31))[-1]
+
+
+async def test_a_part_that_tmdb_does_not_have_soon_costs_nothing(clock: Clock) -> None:
+    """After twenty titles without it, a part nobody had is not asked for again; one that others had still is."""
+    before, after = ids(LEARNING), ids(10, first=100)
+    faults = scripted({("movie", after[3]): [PART_MISSING]})
+    async with (
+        stand_in(catalog=CATALOG, faults=faults) as server,
+        tmdb_at(server.url, clock, append=("credits", "nonsense")) as tmdb,
+    ):
+        told = await titles(tmdb, before)
+        assert server.asked.total() == LEARNING * PART_TRIES
+        told += await titles(tmdb, after)
+        assert server.asked.total() == LEARNING * PART_TRIES + len(after) + 1
+        assert {found.missing_parts for found in told} == {("nonsense",)}
+
+
+async def test_what_was_learned_of_movies_is_not_held_against_series(clock: Clock) -> None:
+    """Movies have no `content_ratings` and series do: each kind is learned by itself."""
+    faults = scripted({("tv", SHOW): [PART_MISSING]})
+    async with (
+        stand_in(catalog=CATALOG, faults=faults) as server,
+        tmdb_at(server.url, clock, append=("content_ratings",)) as tmdb,
+    ):
+        await titles(tmdb, ids(LEARNING + 1))
+        assert show(SHOW, append=("content_ratings",)) == await tmdb.title(SHOW, "tv")
+
+
+# The run's trouble
+
+
+async def test_a_key_revoked_on_the_way_ends_the_run(clock: Clock) -> None:
+    """The first 401 comes out itself, and nobody asks again."""
+    async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock, concurrency=5) as tmdb:
+        await titles(tmdb, ids(3))
+        server.revoked = True
+        with pytest.raises(TmdbRefusedError) as caught:
+            await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(100, first=10), at_once=100)
+        assert caught.value.code == 7
+        assert server.asked.total() <= 3 + 2 * 5
+
+
+@pytest.mark.parametrize("outage", [html(503), RESET, refusal(500), html(200)], ids=["503", "reset", "500", "html"])
+async def test_an_outage_fails_no_title(clock: Clock, outage: Fault) -> None:
+    """When nobody is answered the run stops within two minutes, and no title is failed by it."""
+    told: list[Any] = []
+    async with stand_in(catalog=CATALOG, outage=outage) as server, tmdb_at(server.url, clock) as tmdb:
+
+        async def one(id_: str) -> None:
+            told.append(await tmdb.title(id_, "movie"))
+            server.down = len(told) >= 50
+
+        start = clock.now
+        with pytest.raises(TmdbUnavailableError):
+            await fan_out(one, ids(1000), at_once=20)
+        assert {type(each) for each in told} == {Found}
+        assert clock.now - start < 120
+
+
+# Outages in virtual time, where requests take as long as they take
+
+
+class Skipping(selectors.SelectSelector):
+    """Waits for nothing: the time that the loop would have slept has passed at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose hours pass in milliseconds. Real sockets would be too slow for it: fakes only."""
+
+    def __init__(self) -> None:
+        self._skipping = Skipping()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return self._skipping.now
+
+
+def in_virtual_time(story: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(story)
+
+
+class Line:
+    """A session without a net: a request takes `seconds`, then `meets` gives its answer, or its error."""
+
+    def __init__(self, meets: Callable[[float], aiohttp.ClientError | TimeoutError | tuple[int, bytes]]) -> None:
+        self.meets = meets
+        self.seconds = 0.2
+        self.slow = 0.2  # seconds before an error or an answer other than 200
+        self.asked = 0
+
+    @asynccontextmanager
+    async def get(self, url: Any, **_: Any) -> AsyncIterator[Any]:
+        self.asked += 1
+        loop = asyncio.get_running_loop()
+        told = self.meets(loop.time())
+        good = isinstance(told, tuple) and told[0] == 200
+        await asyncio.sleep(self.seconds if good else self.slow)
+        if isinstance(told, Exception):
+            raise told
+        yield Response(*told)
+
+
+class Response:
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status, self.blocks = status, [body, b""]
+        self.headers: dict[str, str] = {}
+        self.content = self
+
+    async def readany(self) -> bytes:
+        return self.blocks.pop(0)
+
+
+GOOD = 200, b'{"id":603}'
+DOWN: dict[str, tuple[Any, float]] = {
+    "503 at once": ((503, b"<html>"), 0.05),
+    "lost at once": (aiohttp.ServerDisconnectedError(), 0.01),
+    "429 at once": ((429, b""), 0.05),
+    "silence": (TimeoutError(), 15.0),
+    "no connection": (TimeoutError(), 10.0),
+}
+
+
+def tmdb_on(line: Line, *, ceiling: float = 40.0) -> Tmdb:
+    loop = asyncio.get_running_loop()
+    return Tmdb(
+        line,  # type: ignore[arg-type]
+        base_url="http://tmdb.test/3",
+        key=KEY,
+        language=None,
+        append=(),
+        pace=Pace(ceiling, clock=loop.time),
+        concurrency=20,
+        clock=loop.time,
+    )
+
+
+@pytest.mark.parametrize("down", DOWN)
+@pytest.mark.parametrize(("at_once", "seconds"), [(1, 900), (2, 600), (20, 120), (300, 120)])
+def test_an_outage_is_noticed_however_few_are_asked_for(down: str, at_once: int, seconds: float) -> None:
+    """TMDB down in whatever way, the run stops: within two minutes at full speed, and surely with one title left."""
+
+    async def story() -> None:
+        trouble, slow = DOWN[down]
+        line = Line(lambda now: trouble)
+        line.slow = slow
+        tmdb = tmdb_on(line)
+        failed: list[Any] = []
+
+        async def one(id_: str) -> None:
+            failed.append(await tmdb.title(id_, "movie"))
+
+        with pytest.raises(TmdbUnavailableError):
+            async with asyncio.timeout(seconds):
+                await fan_out(one, ids(at_once), at_once=at_once)
+        assert failed == []
+
+    in_virtual_time(story())
+
+
+@pytest.mark.parametrize("down", DOWN)
+@pytest.mark.parametrize("lasts", [5, 20, 40, 3600])
+def test_titles_do_not_fail_by_an_outage_however_long(down: str, lasts: float) -> None:
+    """In the middle of a run TMDB goes away, for seconds or an hour: titles wait, or the run stops; none is failed."""
+
+    async def story() -> None:
+        trouble, slow = DOWN[down]
+        line = Line(lambda now: trouble if 30 <= now < 30 + lasts else GOOD)
+        line.slow = slow
+        tmdb = tmdb_on(line)
+        told: list[Any] = []
+
+        async def one(id_: str) -> None:
+            told.append(await tmdb.title(id_, "movie"))
+
+        with suppress(TmdbUnavailableError):
+            async with asyncio.timeout(30 + lasts + 600):
+                await fan_out(one, ids(6_000), at_once=300)
+            assert lasts < 120
+        assert [each for each in told if isinstance(each, Failed)] == []
+
+    in_virtual_time(story())
+
+
+def test_trouble_of_a_few_is_no_outage() -> None:
+    """With half of all requests failing for an hour the run goes on, and most titles are found."""
+
+    async def story() -> None:
+        requests = itertools.count()
+        tmdb = tmdb_on(Line(lambda now: GOOD if next(requests) % 2 else (503, b"")))
+        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(3_000), at_once=100)
+        assert sum(isinstance(each, Found) for each in told) > 2_900
+
+    in_virtual_time(story())
+
+
+# The breaker
+
+
+def counted(health: Health, clock: Clock, *, good: int, bad: int, last: str | None = "http_503") -> None:
+    """A period of 30 s with so many requests, evenly spread, the last of them at its very end."""
+    start = clock.now
+    reasons: list[str | None] = [None] * (good - (last is None)) + ["http_503"] * (bad - (last is not None)) + [last]
+    for number, reason in enumerate(reasons, 1):
+        clock.now = start + 30.0 * number / len(reasons)
+        health.count(reason)
+
+
+def test_the_breaker_opens_after_two_bad_periods(clock: Clock) -> None:
+    """Nine of ten without a usable answer in two periods in a row are an outage; the reason is the last one's."""
+    health = Health(clock.time)
+    counted(health, clock, good=1, bad=9)
+    with pytest.raises(TmdbUnavailableError) as caught:
+        counted(health, clock, good=1, bad=9)
+    assert caught.value.reason == "http_503"
+
+
+@pytest.mark.parametrize(
+    "periods",
+    [
+        pytest.param([(2, 9), (2, 9), (2, 9)], id="a little better than nine of ten"),
+        pytest.param([(0, 9), (9, 9), (0, 9), (9, 9)], id="a good one between"),
+        pytest.param([(0, 2), (0, 2), (0, 2)], id="too few to tell"),
+    ],
+)
+def test_the_breaker_stays_closed_otherwise(clock: Clock, periods: list[tuple[int, int]]) -> None:
+    """Less than nine of ten, or not twice in a row, or hardly any requests, are no outage."""
+    health = Health(clock.time)
+    for good, bad in periods:
+        counted(health, clock, good=good, bad=bad)
+    assert health.bad == sum(bad for _, bad in periods)
+
+
+def test_a_good_answer_at_the_wrong_moment_does_not_keep_the_breaker_closed(clock: Clock) -> None:
+    """If a period happens to end with one of the few good answers, the next bad one is still an outage."""
+    health = Health(clock.time)
+    counted(health, clock, good=0, bad=20)
+    counted(health, clock, good=1, bad=20, last=None)
+    with pytest.raises(TmdbUnavailableError):
+        counted(health, clock, good=0, bad=20)
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("key", [KEY, TOKEN], ids=["v3", "v4"])
+async def test_no_secret_in_any_error_or_log_line(clock: Clock, caplog: pytest.LogCaptureFixture, key: str) -> None:
+    """Neither key nor token stands in any error's text, representation or traceback, nor in any log line."""
+    caplog.set_level(logging.DEBUG)
+    errors: list[BaseException] = []
+    faults = scripted(
+        {("movie", id_): [always(fault)] for id_, (fault, _) in zip(ids(99), TROUBLE.values(), strict=False)}
+    )
+    headers = {"Authorization": f"Bearer {key}"} if key == TOKEN else None
+
+    async def try_(url: str, ask: Callable[[Tmdb], Any]) -> None:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), headers=headers) as session:
+            pace = Pace(10_000, clock=clock.time, sleep=clock.sleep)
+            tmdb = Tmdb(
+                session,
+                base_url=url,
+                key=key,
+                language=None,
+                append=(),
+                pace=pace,
+                concurrency=20,
+                clock=clock.time,
+                sleep=clock.sleep,
+            )
+            try:
+                await ask(tmdb)
+            except HarvestError as error:
+                errors.append(error)
+
+    async def all_(tmdb: Tmdb) -> None:
+        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(150), at_once=150)
+        assert sum(isinstance(each, Failed) for each in told) == len(TROUBLE)
+
+    with structlog.testing.capture_logs() as logs:
+        async with stand_in(catalog=CATALOG, faults=faults) as server:
+            await try_(server.url, all_)
+            await try_(server.url + "/nowhere", Tmdb.check_key)
+            server.revoked = True
+            await try_(server.url, Tmdb.check_key)
+            server.revoked, server.down = False, True
+            for outage in (html(503), RESET, refusal(429), Fault("answer", 301), EMPTY):
+                server.outage = outage
+                await try_(server.url, Tmdb.check_key)
+                await try_(server.url, lambda tmdb: tmdb.title(FILM, "movie"))
+        await try_(absent_server(), Tmdb.check_key)
+        await try_("http://[broken", Tmdb.check_key)
+        async with wire(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as (url, _):
+            await try_(url, Tmdb.check_key)
+    assert len(errors) == 15
+    assert {"title_failed", "hold"} <= {line["event"] for line in logs}
+    seen = [f"{error} {error!r} {''.join(traceback.format_exception(error))}" for error in errors]
+    seen += [repr(logs), caplog.text, *(repr(record.__dict__) for record in caplog.records)]
+    assert [text for text in seen if key in text] == []
