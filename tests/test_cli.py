@@ -215,7 +215,7 @@ async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
 
 
 async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any, bucket: Bucket) -> None:
-    """After a SIGKILL nothing is lost, nothing doubled, no upload orphaned, and what has a receipt is not asked again."""
+    """After a SIGKILL nothing is lost, doubled or orphaned, and what has a receipt is not asked again."""
     async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
         process = await shell.start()

@@ -165,6 +165,12 @@ def test_the_id_column_may_stand_anywhere_between_pipes(read: Read) -> None:
             assert (ids.ids, account(ids)) == (["tt0000001", "tt0000002"], (3, 2, 1, 0))
 
 
+def test_adjacent_rows_that_begin_alike_may_be_other_titles(read: Read) -> None:
+    """Where the id does not come first, equal beginnings (a remake) say nothing of the id."""
+    ids = read("titulo|id|ano\nNosferatu|tt0013442|1922\nNosferatu|tt0079641|1979\nNosferatu|tt0079641|1979\n")
+    assert (ids.ids, account(ids)) == (["tt0013442", "tt0079641"], (3, 2, 1, 0))
+
+
 def test_duplicates_are_folded_in_order_of_first_sight(read: Read) -> None:
     """An id counts once, where it was seen first, whether its other rows are adjacent or far away."""
     order = ["tt0000005", "tt0000005", "tt0000002", "tt0000005", "tt0000009", "tt0000002", "tt0000002", "tt0000001"]

@@ -10,7 +10,6 @@ import selectors
 import socket
 import traceback
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -41,7 +40,7 @@ from harvester.demo.faults import (
     scripted,
     silence,
 )
-from harvester.demo.tmdb_stand_in import KEY, TOKEN, StandIn, stand_in
+from harvester.demo.tmdb_stand_in import KEY, TOKEN, stand_in
 from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
@@ -177,7 +176,7 @@ async def test_a_title_that_moved_costs_one_more_request(clock: Clock) -> None:
     async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock) as tmdb:
         assert show(SHOW) == await tmdb.title(SHOW, "tv", tmdb_id=tmdb_id("tv", SHOW))
         assert film(FILM) == await tmdb.title(FILM, "movie", tmdb_id=tmdb_id("movie", FILM))
-        assert {("tv", SHOW): 1, ("movie", FILM): 1} == server.asked
+        assert server.asked == {("tv", SHOW): 1, ("movie", FILM): 1}
 
 
 async def test_a_match_that_tmdb_has_no_record_of_is_missing(clock: Clock) -> None:
@@ -192,7 +191,7 @@ async def test_a_movie_that_only_find_knows_is_fetched_by_its_number(clock: Cloc
     faults = scripted({("movie", FILM): [refusal(404)]})
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert film(FILM) == await tmdb.title(FILM, "movie")
-        assert {("movie", FILM): 2, ("find", FILM): 1} == server.asked
+        assert server.asked == {("movie", FILM): 2, ("find", FILM): 1}
 
 
 # What is sent
@@ -320,7 +319,7 @@ async def test_a_good_key_passes_with_one_request(key: str) -> None:
     """The pre-flight asks `/authentication` once and says nothing."""
     async with stand_in() as server, opened(server.url, key=key) as tmdb:
         await tmdb.check_key()
-        assert {("authentication", ""): 1} == server.asked
+        assert server.asked == {("authentication", ""): 1}
 
 
 @pytest.mark.parametrize("key", ["0" * 32, "eyJ.eyJ.x"], ids=["v3", "v4"])
@@ -410,7 +409,7 @@ async def test_trouble_on_the_first_try_costs_one_more_request(clock: Clock, nam
     async with stand_in(catalog=CATALOG, faults=on_route(route, fault)) as server, tmdb_at(server.url, clock) as tmdb:
         if route == "movie":
             assert film(FILM) == await tmdb.title(FILM, "movie")
-            assert {("movie", FILM): 2} == server.asked
+            assert server.asked == {("movie", FILM): 2}
         else:
             assert show(SHOW) == await tmdb.title(SHOW, "tv")
             assert {("find", SHOW): 1, ("tv", SHOW): 1} | {(route, SHOW): 2} == server.asked
@@ -422,7 +421,7 @@ async def test_silence_on_the_first_try_costs_one_more_request(clock: Clock) -> 
     faults = scripted({("movie", FILM): [silence(60)]})
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, seconds=0.2) as tmdb:
         assert film(FILM) == await tmdb.title(FILM, "movie")
-        assert {("movie", FILM): 2} == server.asked
+        assert server.asked == {("movie", FILM): 2}
 
 
 @pytest.mark.parametrize("name", HARMLESS)
@@ -431,7 +430,7 @@ async def test_what_is_merely_odd_is_fine_at_once(clock: Clock, name: str) -> No
     faults = scripted({("movie", FILM): [always(HARMLESS[name])]})
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert film(FILM) == await tmdb.title(FILM, "movie")
-        assert {("movie", FILM): 1} == server.asked
+        assert server.asked == {("movie", FILM): 1}
 
 
 @pytest.mark.parametrize(
@@ -510,7 +509,7 @@ async def test_a_title_alone_fails_only_after_tmdb_was_seen_to_answer(clock: Clo
     faults = scripted({("movie", FILM): [always(refusal(500))]})
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Failed("http_500") == await tmdb.title(FILM, "movie")
-        assert {("movie", FILM): TRIES, ("authentication", ""): 1} == server.asked
+        assert server.asked == {("movie", FILM): TRIES, ("authentication", ""): 1}
 
 
 @pytest.mark.parametrize("route", ["find", "tv"])
@@ -579,7 +578,7 @@ async def test_a_part_left_out_once_is_there_the_second_time(clock: Clock) -> No
     options: Any = {"append": ("credits", "keywords")}
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, **options) as tmdb:
         assert film(FILM, **options) == await tmdb.title(FILM, "movie")
-        assert {("movie", FILM): 2} == server.asked
+        assert server.asked == {("movie", FILM): 2}
 
 
 async def test_a_part_left_out_every_time_is_recorded_as_missing(clock: Clock) -> None:
@@ -591,7 +590,7 @@ async def test_a_part_left_out_every_time_is_recorded_as_missing(clock: Clock) -
     ):
         expected = film(FILM, append=("keywords",))
         assert Found("movie", expected.tmdb_id, expected.record, ("credits",)) == await tmdb.title(FILM, "movie")
-        assert {("movie", FILM): PART_TRIES} == server.asked
+        assert server.asked == {("movie", FILM): PART_TRIES}
 
 
 @pytest.mark.parametrize("then", [refusal(500), RESET, refusal(429, retry_after="1")], ids=["500", "reset", "429"])

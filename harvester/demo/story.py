@@ -161,8 +161,8 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
             _check(report["status"] == "closed", f"the second harvest ended as {report['status']!r}")
             repeated = killed.repeated(stage.tmdb)
             say(
-                f"[bold]3. harvest[/]  started again, it asked for what was left: {report['requests']} requests, "
-                f"{repeated} of them for ids of batches in flight at the kill"
+                f"[bold]3. harvest[/]  started again, it asked for the rest: {report['requests']} requests, "
+                f"{repeated} of them repeated, for batches in flight"
             )
             proof = await stage.ask("verify")
             _check(proof["status"] == "proved", f"verify found {proof.get('problems')}")
