@@ -131,11 +131,15 @@ def decode_receipt(key: str, body: bytes) -> Receipt:
         receipt = Receipt(files=files, **whole)
         name = Batch(receipt.collection, receipt.ids).name
         strange = {told["outcome"] for told in receipt.outcomes.values()} - OUTCOMES
+        Books().take(receipt)
+        receipt.moved_to()
         records, found = sum(file.records for file in files), receipt.found
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise BooksError(f"{key} is not a receipt: {error!r}") from error
     if name != receipt.batch or not key.endswith(f"/{receipt.collection}/{name}.json"):
         raise BooksError(f"{key} is a receipt of other ids: they make {receipt.collection}/{name}")
+    if receipt.failed and "/receipts/" in key:
+        raise BooksError(f"{key} is a receipt of a batch that has failed titles")
     if strange or records != found:
         raise BooksError(
             f"{key} contradicts itself: {found} titles found, {records} records, outcomes {strange or 'known'}"

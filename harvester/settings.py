@@ -53,6 +53,12 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _prefix(prefix: str) -> str:
+    if not prefix.strip("/"):
+        raise ValueError("must name a folder, like Raw/API")
+    return prefix.strip("/")
+
+
 def _matching(pattern: re.Pattern[str], wanted: str) -> AfterValidator:
     def check(text: str) -> str:
         if not pattern.fullmatch(text):
@@ -77,12 +83,15 @@ def _parts(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _template(template: str) -> str:
     try:
-        places = {name for _, name, spec, conversion in string.Formatter().parse(template) if name is not None}
+        parsed = [place for place in string.Formatter().parse(template) if place[1] is not None]
     except ValueError as error:
         raise ValueError(f"is not a template ({error})") from error
+    places = {name for _, name, _, _ in parsed}
+    if any(spec or conversion for _, _, spec, conversion in parsed):
+        raise ValueError("must not format its places: {mm}, not {mm:02d}")
     if not {"collection", "batch"} <= places <= _PLACES:
         raise ValueError(f"must have {{collection}} and {{batch}}, and nothing but {', '.join(sorted(_PLACES))}")
-    if not re.search(r"\{batch\}\.\w+$", template):
+    if not re.search(r"\{batch\}\.\w+\Z", template):
         raise ValueError("must end in {batch} and an extension, such as {batch}.json")
     return template
 
@@ -151,9 +160,8 @@ class Settings(BaseSettings):
         description="the bucket everything lands in",
         json_schema_extra={"flag": "--bucket"},
     )
-    s3_prefix: Annotated[str, AfterValidator(lambda prefix: prefix.strip("/"))] = Field(
+    s3_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         "Raw/API",
-        min_length=1,
         description="folder of the harvest in the bucket",
         json_schema_extra={"flag": "--prefix"},
     )
@@ -245,6 +253,18 @@ def flag_of(name: str) -> str | None:
     return str(extra["flag"]) if isinstance(extra, dict) else None
 
 
+def names_of(name: str) -> tuple[str, ...]:
+    """The environment variables a field is read from, in upper case, the first that is set winning."""
+    field = Settings.model_fields.get(name)
+    if field is not None and isinstance(field.validation_alias, AliasChoices):
+        return tuple(str(choice).upper() for choice in field.validation_alias.choices)
+    return (name.upper(),)
+
+
+ALL_NAMES = frozenset(variable for name in Settings.model_fields for variable in names_of(name))
+"""Every environment variable that is a setting."""
+
+
 def load_settings(**flags: Any) -> Settings:
     """The settings in force; `flags` by field name, None where a flag is not given.
 
@@ -276,4 +296,11 @@ def _tell(problem: Any) -> str:
     what = what[0].lower() + what[1:]
     field = Settings.model_fields.get(name.lower())
     secret = field is None or "SecretStr" in str(field.annotation)
-    return f"{name} {what}" if secret else f"{name} {what} (it is {problem['input']!r})"
+    if others := names_of(name.lower())[1:]:
+        name = f"{name} (or {', '.join(others)})"
+    if secret:
+        return f"{name} {what}"
+    seen = problem["input"]
+    if name == "TMDB_BASE_URL":  # whoever puts a key into the URL does not want to see it here
+        seen = re.sub(r"//[^/]*@|\?.*", "…", str(seen))
+    return f"{name} {what} (it is {seen!r})"

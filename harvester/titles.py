@@ -134,8 +134,8 @@ def _read(ids: Ids, stream: BinaryIO, column: str | None, seen: set[str]) -> Non
     header, _, rest = first.partition(b"\n")
     names, at, delimiter = _header(ids.source, header, column)
     lines = _lines(ids.source, rest, blocks)
-    if delimiter == "|":
-        _take_plain(ids, lines, at, seen)
+    if delimiter == "|" or (delimiter == "\t" and names[0] == "tconst"):  # IMDb's own dumps quote nothing
+        _take_plain(ids, lines, at, delimiter.encode(), seen)
     else:
         _take_quoted(ids, lines, at, delimiter, seen)
     if ids.rows == ids.rejected:
@@ -172,10 +172,10 @@ def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], 
     """The header's names, the place of the id column among them, and the delimiter."""
     if len(header) > LONGEST_HEADER:
         raise InputError(source, f"has a first line of over {LONGEST_HEADER} bytes: is it a CSV file?", line=1)
-    line = header.decode().rstrip("\r")
+    line = header.decode(errors="replace").rstrip("\r")  # a character cut off at the end is told by _utf8_blocks
     wanted = [column.strip().casefold()] if column else ID_COLUMNS
     for delimiter in sorted("|\t;,", key=line.count, reverse=True):
-        names = [name.strip().strip('"') for name in line.split(delimiter)]
+        names = [name.strip().strip('"') for name in _split_header(line, delimiter)]
         known = [name.casefold() for name in names]
         for name in wanted:
             if name in known:
@@ -186,23 +186,33 @@ def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], 
     )
 
 
+def _split_header(line: str, delimiter: str) -> list[str]:
+    """The header's names as its rows will be split: quotes count but between pipes."""
+    if delimiter == "|":
+        return line.split(delimiter)
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # a bare CR, or a name without end: not this delimiter
+        return []
+
+
 def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
     """The lines after the header, whole, a block's worth at a time.
 
     Cut at LF alone: `splitlines` also cuts at U+0085, U+2028, VT and FF, which stand inside real titles.
     """
-    tail = b""
+    tail, number = b"", 2
     for block in itertools.chain([first], blocks):
-        lines = (tail + block).split(b"\n")
-        tail = lines.pop()
-        if len(tail) > LONGEST_LINE:
-            raise InputError(source, f"has a line of over {LONGEST_LINE} bytes: is it a CSV file?")
+        *lines, tail = (tail + block).split(b"\n")
+        if len(lines[0] if lines else tail) > LONGEST_LINE:  # only what began in an earlier block can be
+            raise InputError(source, f"has a line of over {LONGEST_LINE} bytes: is it a CSV file?", line=number)
+        number += len(lines)
         yield lines
     yield [tail]
 
 
-def _take_plain(ids: Ids, blocks: Iterable[list[bytes]], at: int, seen: set[str]) -> None:
-    """Take rows without quoting: a pipe is a pipe, wherever it stands."""
+def _take_plain(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: bytes, seen: set[str]) -> None:
+    """Take rows without quoting: a delimiter is a delimiter, wherever it stands."""
     number = 1
     latest = _NO_LINE
     for lines in blocks:
@@ -210,19 +220,19 @@ def _take_plain(ids: Ids, blocks: Iterable[list[bytes]], at: int, seen: set[str]
             if line.startswith(latest):  # the next artist of the same title: three rows of four
                 ids.rows += 1
                 continue
-            cells = line.split(b"|", at + 1)
+            cells = line.split(delimiter, at + 1)
             if line.strip():
                 taken = _take(ids, cells[at].decode() if len(cells) > at else "", line.decode, number, seen)
-                latest = cells[0] + b"|" if taken and at == 0 and len(cells) > 1 else _NO_LINE
+                latest = cells[0] + delimiter if taken and at == 0 and len(cells) > 1 else _NO_LINE
 
 
 def _take_quoted(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: str, seen: set[str]) -> None:
     """Take rows as RFC 4180 has them: quotes around a field may hide delimiters and line ends."""
-    rows = csv.reader((line.decode() + "\n" for lines in blocks for line in lines), delimiter=delimiter)
+    rows = csv.reader((line.decode() + "\n" for lines in blocks for line in lines), delimiter=delimiter, strict=True)
     number = 2
     try:
         for cells in rows:
-            if any(cells):
+            if len(cells) > 1 or "".join(cells).strip():
                 _take(ids, cells[at] if len(cells) > at else "", partial(delimiter.join, cells), number, seen)
             number = rows.line_num + 2
     except csv.Error as error:

@@ -21,7 +21,6 @@ from urllib.parse import urlencode
 import aiohttp
 import structlog
 import tenacity
-from yarl import URL
 
 from harvester import __version__
 from harvester.answers import (
@@ -278,9 +277,8 @@ class Tmdb:
 
     async def _get(self, path: str, query: str) -> Answer | Again:  # noqa: PLR0911  # a table
         """The response to one GET, or the trouble on the way. aiohttp's own errors end here: they carry the URL."""
-        url = URL(f"{self._base_url}/{path}{query}", encoded=True)
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            async with self._session.get(f"{self._base_url}/{path}{query}", allow_redirects=False) as response:
                 body = await _read(response)
                 if body is None:
                     return Again("too_large")

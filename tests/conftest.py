@@ -15,7 +15,7 @@ from aiobotocore.session import AioSession
 from harvester.demo.s3_server import S3Server, s3_server
 from harvester.demo.tmdb_stand_in import KEY
 from harvester.s3 import Bucket, open_bucket
-from harvester.settings import Settings, load_settings
+from harvester.settings import ALL_NAMES, Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,7 +48,7 @@ def clock() -> Clock:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads the settings of whoever runs it, nor a .env or TOML file of theirs."""
-    names = set(Settings.model_fields) | {"nome_do_bucket_s3", "nome_do_perfil_sso", "regiao_do_bucket"}
+    names = {name.lower() for name in ALL_NAMES}
     for name in list(os.environ):
         if name.lower() in names or name.startswith("AWS_"):
             monkeypatch.delenv(name)

@@ -14,19 +14,7 @@ import aiohttp
 import orjson
 import pytest
 
-from harvester.demo.catalog import (
-    MOVIE_PARTS,
-    TV_PARTS,
-    Catalog,
-    catalog_of,
-    find_record,
-    imdb_id,
-    kind_of,
-    movie_record,
-    share,
-    tmdb_id,
-    tv_record,
-)
+from harvester.demo.catalog import Catalog, catalog_of, find_record, kind_of, movie_record, tv_record
 from harvester.demo.faults import (
     CUT,
     CUT_CHUNKED,
@@ -50,6 +38,7 @@ from harvester.demo.faults import (
     silence,
     sprinkled,
 )
+from harvester.demo.shapes import MOVIE_PARTS, TV_PARTS, imdb_id, share, tmdb_id
 from harvester.demo.tmdb_stand_in import KEY, TOKEN, StandIn, stand_in
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from harvester.demo.tmdb_stand_in import KEY, stand_in
 from harvester.errors import Exit, HarvestError
 from harvester.fan_out import fan_out
 from harvester.s3 import open_bucket
-from harvester.settings import Settings
+from harvester.settings import ALL_NAMES
 from harvester.show import books_table, size
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ async def _stage(folder: Path, *, faults: str, rate: float) -> AsyncIterator[Sta
 
 def _environment(tmdb: StandIn, s3: S3Server, rate: float) -> dict[str, str]:
     """Our own environment without any setting of the user's, and with the demo's."""
-    ours = set(Settings.model_fields) | {"nome_do_bucket_s3", "nome_do_perfil_sso", "regiao_do_bucket"}
     kept = {
-        name: value for name, value in os.environ.items() if name.lower() not in ours and not name.startswith("AWS_")
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() not in ALL_NAMES and not name.startswith("AWS_")
     }
     return kept | _settings(tmdb, s3) | {"TMDB_RATE": f"{rate:g}", "PYTHONUTF8": "1"}
 

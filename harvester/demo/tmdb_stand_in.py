@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack, cast
 import orjson
 from aiohttp import web
 
-from harvester.demo.catalog import Catalog, Record, find_record, imdb_id, movie_record, padded, share, tv_record
+from harvester.demo.catalog import Catalog, find_record, movie_record, padded, tv_record
 from harvester.demo.faults import JSON, Asked, Fault, Faults, Route, healthy, html, refusal
+from harvester.demo.shapes import Record, imdb_id, share
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

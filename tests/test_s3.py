@@ -1,0 +1,781 @@
+"""S3, against a real server, and against one in between that misbehaves as a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import selectors
+import socket
+import traceback
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from conftest import client_of
+from structlog.testing import capture_logs
+from yarl import URL
+
+from harvester.errors import StoreError
+from harvester.fan_out import fan_out
+from harvester.s3 import CALL_SECONDS, PART_BYTES, READ_TRIES, Bucket, Listed, open_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from pathlib import Path
+
+    from harvester.demo.s3_server import S3Server
+
+    Forward = Callable[[], Awaitable[web.Response]]
+    Rule = Callable[[web.BaseRequest, Forward], Awaitable[web.StreamResponse]]
+
+ATTEMPTS = 4
+"""Requests that botocore makes of one call, as `open_bucket` has it."""
+
+SECRET = "a/secret+that/nobody+may/read"
+
+# --- seconds that pass faster
+
+
+class _Hasty(asyncio.SelectorEventLoop):
+    """A loop on which `times` seconds pass in one: timeouts and the waits between tries are as long as they are."""
+
+    def __init__(self, times: int) -> None:
+        class Selector(selectors.DefaultSelector):
+            def select(self, timeout: float | None = None) -> Any:
+                return super().select(timeout and timeout / times)
+
+        self._times = times
+        super().__init__(Selector())
+
+    def time(self) -> float:
+        return super().time() * self._times
+
+
+def hurried(story: Coroutine[Any, Any, None], *, times: int = 60) -> None:
+    """Run the story to its end on a hasty loop; a server of another process has that much less time."""
+    with asyncio.Runner(loop_factory=lambda: _Hasty(times)) as runner:
+        runner.run(story)
+
+
+# --- a server in between
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that came: what it asks for, its part number if any, its headers, its size."""
+
+    operation: str
+    part: int
+    headers: dict[str, str]
+    bytes: int
+
+
+@dataclass(slots=True)
+class Between:
+    """A server that passes every request on to `beyond`, but where a rule for the operation (or `*`) has its way."""
+
+    beyond: str
+    url: str = ""
+    rules: dict[str, Rule] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+
+    def times(self, operation: str) -> int:
+        return sum(one.operation == operation for one in self.seen)
+
+
+def operation_of(request: web.BaseRequest) -> str:
+    """What a request asks S3 for."""
+    query = request.query
+    match request.method:
+        case "POST":
+            return "create" if "uploads" in query else "complete"
+        case "PUT":
+            return "part" if "partNumber" in query else "put"
+        case "DELETE":
+            return "abort" if "uploadId" in query else "delete"
+        case "GET" if "uploads" in query:
+            return "uploads"
+        case "GET":
+            return "list" if "list-type" in query else "get"
+    return request.method
+
+
+@asynccontextmanager
+async def between(server: S3Server | None = None) -> AsyncIterator[Between]:
+    """A `Between`; what it holds is let go at the end. The signature covers the Host, which is passed on as it came."""
+    link = Between(server.endpoint if server else "")
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        operation = operation_of(request)
+        size = int(request.headers.get("Content-Length", 0))
+        link.seen.append(Seen(operation, int(request.query.get("partNumber", 0)), dict(request.headers), size))
+
+        async def forward() -> web.Response:
+            body = await request.content.read()
+            headers = {name: value for name, value in request.headers.items() if name != "Connection"}
+            url = URL(link.beyond + request.raw_path, encoded=True)
+            async with session.request(request.method, url, data=body or None, headers=headers) as answer:
+                kept = {name: value for name, value in answer.headers.items() if name != "Transfer-Encoding"}
+                return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+
+        rule = link.rules.get(operation) or link.rules.get("*")
+        return await (rule(request, forward) if rule else forward())
+
+    runner = web.ServerRunner(web.Server(serve, access_log=None, handler_cancellation=True), shutdown_timeout=0.05)
+    await runner.setup()
+    try:
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            link.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield link
+            await runner.cleanup()
+    finally:
+        await runner.cleanup()
+
+
+def through(link: Between, server: S3Server | None = None, name: str = "lake") -> Any:
+    """The bucket, opened as the harvester opens it, with the server in between."""
+    credentials = (server.access_key, server.secret_key, None) if server else ("key", SECRET, None)
+    return open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=link.url)
+
+
+def answering(status: int, body: str = "", **headers: str) -> Rule:
+    """A rule that answers so, without having read what was sent."""
+
+    async def rule(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+        return web.Response(status=status, text=body, content_type="application/xml", headers=headers)
+
+    return rule
+
+
+def refusing(status: int, code: str) -> Rule:
+    return answering(status, f"<Error><Code>{code}</Code><Message>So it is.</Message></Error>")
+
+
+def at_first(*rules: Rule) -> Rule:
+    """A rule that follows one of these after the other, and then passes everything on."""
+    left = list(rules)
+
+    async def rule(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+        return await (left.pop(0)(request, forward) if left else forward())
+
+    return rule
+
+
+async def cut_off(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+    """Half of the body, and then the end of the connection."""
+    response = await half_of(request, await forward())
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+async def stalled(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+    """Half of the body, and then nothing, for as long as anybody listens."""
+    await half_of(request, await forward())
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def half_of(request: web.BaseRequest, whole: web.Response) -> web.StreamResponse:
+    assert isinstance(whole.body, bytes)
+    response = web.StreamResponse(status=whole.status, headers=whole.headers)
+    response.content_length = len(whole.body)
+    await response.prepare(request)
+    await response.write(whole.body[: len(whole.body) // 2])
+    return response
+
+
+@dataclass(slots=True)
+class Gate:
+    """A rule that holds a request until opened: before it is passed on, or its answer, after that was done."""
+
+    when: str
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+        answer = await forward() if self.when == "after" else None
+        self.reached.set()
+        await self.opened.wait()
+        return answer or await forward()
+
+
+async def visible(server: S3Server, bucket: Bucket, key: str) -> bool:
+    """Whether somebody else sees an object there."""
+    async with client_of(server) as client:
+        page = await client.list_objects_v2(Bucket=bucket.name, Prefix=key)
+    return key in [found["Key"] for found in page.get("Contents", ())]
+
+
+async def unfinished(server: S3Server, bucket: Bucket) -> list[str]:
+    """The keys of all unfinished uploads, as somebody else sees them."""
+    async with client_of(server) as client:
+        page = await client.list_multipart_uploads(Bucket=bucket.name)
+    return [upload["Key"] for upload in page.get("Uploads", ())]
+
+
+# --- landing
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"), [(1, 1), (PART_BYTES, 1), (PART_BYTES + 1, 2), (12_000_000, 3)], ids=lambda value: f"{value:,}"
+)
+async def test_what_landed_comes_back_byte_for_byte(bucket: Bucket, size: int, parts: int) -> None:
+    """A body of any size is there whole, in parts of 5 MiB, under the ETag that `land` returned."""
+    body = os.urandom(size)
+    etag = await bucket.land("a/b.json", body)
+    assert await bucket.read("a/b.json") == body
+    assert await bucket.objects("a/") == {"a/b.json": Listed(size, etag)}
+    assert etag.rpartition("-")[2] == str(parts)
+
+
+async def test_every_part_but_the_last_is_5_mib_long(s3: S3Server, bucket: Bucket) -> None:
+    """S3 refuses shorter ones at completion, when everything has been sent."""
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        await lake.land("a", bytes(2 * 5 * 2**20 + 7))
+    parts = {one.part: one.bytes for one in link.seen if one.operation == "part"}
+    assert parts == {1: 5 * 2**20, 2: 5 * 2**20, 3: 7}
+
+
+async def test_no_more_than_four_parts_are_under_way(s3: S3Server, bucket: Bucket) -> None:
+    """A large body does not take all connections of the bucket."""
+    under_way: list[int] = []
+    most: list[int] = []
+
+    async def count(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+        under_way.append(1)
+        most.append(len(under_way))
+        try:
+            return await forward()
+        finally:
+            under_way.pop()
+
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["part"] = count
+        await lake.land("a", bytes(6 * PART_BYTES))
+    assert (len(most), max(most)) == (6, 4)
+
+
+async def test_nothing_is_visible_before_the_last_request(s3: S3Server, bucket: Bucket) -> None:
+    """Readers see the old object or the new one, and never a part of one."""
+    await bucket.land("a", b"old")
+    gate = Gate("before")
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["complete"] = gate
+        landing = asyncio.ensure_future(lake.land("a", bytes(PART_BYTES + 1)))
+        other = asyncio.ensure_future(lake.land("b", b"new"))
+        await gate.reached.wait()
+        before = [await bucket.read("a"), await visible(s3, bucket, "b")]
+        gate.opened.set()
+        await landing
+        await other
+    assert before == [b"old", False]
+    assert [await bucket.read("a"), await bucket.read("b")] == [bytes(PART_BYTES + 1), b"new"]
+
+
+async def test_a_part_that_is_refused_aborts_the_upload(s3: S3Server, bucket: Bucket) -> None:
+    """What is refused is told as it is, nothing is visible, and nothing is left that would be billed."""
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["part"] = at_first(refusing(403, "AccessDenied"))
+        with pytest.raises(StoreError) as caught:
+            await lake.land("a", bytes(3 * PART_BYTES))
+    assert (caught.value.code, link.times("abort"), link.times("complete")) == ("AccessDenied", 1, 0)
+    assert (await visible(s3, bucket, "a"), await unfinished(s3, bucket)) == (False, [])
+
+
+def test_a_part_is_sent_again_until_the_tries_are_used_up(s3: S3Server, bucket: Bucket) -> None:
+    """A server in trouble gets four tries, botocore's own and no more, and then the upload is aborted."""
+
+    async def story() -> None:
+        async with between(s3) as link, through(link, s3, bucket.name) as lake:
+            link.rules["part"] = refusing(500, "InternalError")
+            with pytest.raises(StoreError) as caught:
+                await lake.land("a", b"body")
+        assert (caught.value.code, caught.value.exit_code) == ("InternalError", 4)
+        assert (link.times("part"), link.times("abort"), await unfinished(s3, bucket)) == (ATTEMPTS, 1, [])
+
+    hurried(story(), times=20)
+
+
+def test_a_part_that_fails_at_first_lands(s3: S3Server, bucket: Bucket) -> None:
+    """Passing trouble is nobody's business: the object is whole all the same."""
+    body = os.urandom(PART_BYTES + 1)
+
+    async def story() -> None:
+        async with between(s3) as link, through(link, s3, bucket.name) as lake:
+            link.rules["part"] = at_first(refusing(503, "SlowDown"), refusing(500, "InternalError"))
+            await lake.land("a", body)
+            assert link.times("part") == 4
+            assert await lake.read("a") == body
+
+    hurried(story(), times=20)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("operation", ["create", "part", "complete"])
+async def test_an_upload_that_is_cancelled_leaves_nothing_behind(
+    s3: S3Server, bucket: Bucket, operation: str, when: str
+) -> None:
+    """Cancelled in the midst of any request, before S3 has done it or after, the upload is gone and we are cancelled."""
+    gate = Gate(when)
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules[operation] = gate
+        landing = asyncio.ensure_future(lake.land("a", b"body"))
+        await gate.reached.wait()
+        landing.cancel()
+        if operation == "create":  # the one small call that is let finish: its upload would have no name otherwise
+            await asyncio.wait([landing], timeout=0.05)
+            gate.opened.set()
+        with pytest.raises(asyncio.CancelledError):
+            await landing
+    assert await unfinished(s3, bucket) == []
+    assert await visible(s3, bucket, "a") is (operation == "complete" and when == "after")
+
+
+async def test_an_error_at_completion_that_comes_with_a_200_is_an_error(s3: S3Server, bucket: Bucket) -> None:
+    """`CompleteMultipartUpload` can answer 200 and say in its body that it failed; that has not landed."""
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["complete"] = refusing(200, "EntityTooSmall")
+        landing = asyncio.ensure_future(lake.land("a", b"body"))
+        with pytest.raises(StoreError) as caught:
+            await landing
+    assert caught.value.code == "EntityTooSmall"
+    assert (await visible(s3, bucket, "a"), await unfinished(s3, bucket)) == (False, [])
+
+
+async def test_an_abort_that_is_refused_does_not_hide_the_trouble(s3: S3Server, bucket: Bucket) -> None:
+    """The error that comes out is the first one; that an upload is left is logged, with its key."""
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["part"] = refusing(400, "BadDigest")
+        link.rules["abort"] = refusing(403, "AccessDenied")
+        with capture_logs() as logs, pytest.raises(StoreError) as caught:
+            await lake.land("a", b"body")
+    assert caught.value.code == "BadDigest"
+    assert [(line["event"], line["key"]) for line in logs] == [("upload_left_unfinished", "a")]
+
+
+async def test_an_abort_that_is_refused_does_not_hide_that_we_were_cancelled(s3: S3Server, bucket: Bucket) -> None:
+    """Cancelled while the upload begins, we are cancelled, also where it cannot be aborted."""
+    gate = Gate("after")
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules |= {"create": gate, "abort": refusing(403, "AccessDenied")}
+        landing = asyncio.ensure_future(lake.land("a", b"body"))
+        await gate.reached.wait()
+        landing.cancel()
+        await asyncio.wait([landing], timeout=0.05)
+        gate.opened.set()
+        with pytest.raises(asyncio.CancelledError):
+            await landing
+
+
+# --- uploads
+
+
+async def test_unfinished_uploads_are_listed_by_prefix_and_aborted(s3: S3Server, bucket: Bucket) -> None:
+    """What a kill has left can be found by its key, and removed."""
+    async with client_of(s3) as client:
+        for key in ("a/1", "a/2", "b/1"):
+            await client.create_multipart_upload(Bucket=bucket.name, Key=key)
+    left = await bucket.uploads("a/")
+    assert sorted(key for key, _ in left) == ["a/1", "a/2"]
+    for key, upload in left:
+        await bucket.abort(key, upload)
+    assert await unfinished(s3, bucket) == ["b/1"]
+
+
+async def test_uploads_are_listed_page_by_page() -> None:
+    """More than 1,000 of them come in pages, each asked for by where the one before has ended."""
+    asked: list[tuple[str | None, str | None]] = []
+
+    async def page(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+        asked.append((request.query.get("key-marker"), request.query.get("upload-id-marker")))
+        number = len(asked)
+        more = "true" if number < 3 else "false"
+        return web.Response(
+            text="<ListMultipartUploadsResult>"
+            f"<IsTruncated>{more}</IsTruncated><NextKeyMarker>k{number}</NextKeyMarker>"
+            f"<NextUploadIdMarker>u{number}</NextUploadIdMarker>"
+            f"<Upload><Key>k{number}</Key><UploadId>u{number}</UploadId></Upload></ListMultipartUploadsResult>",
+            content_type="application/xml",
+        )
+
+    async with between() as link, through(link) as lake:
+        link.rules["uploads"] = page
+        assert await lake.uploads("") == [("k1", "u1"), ("k2", "u2"), ("k3", "u3")]
+    assert asked == [(None, None), ("k1", "u1"), ("k2", "u2")]
+
+
+async def test_an_upload_that_is_gone_is_aborted_already(s3: S3Server, bucket: Bucket) -> None:
+    """Whoever aborts what nobody knows (any more) has what he wanted."""
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["abort"] = refusing(404, "NoSuchUpload")
+        await lake.abort("a", "an-upload")
+    assert link.times("abort") == 1
+
+
+async def test_an_abort_that_is_refused_is_an_error() -> None:
+    """An upload that stays is not passed over in silence."""
+    async with between() as link, through(link) as lake:
+        link.rules["abort"] = refusing(403, "AccessDenied")
+        with pytest.raises(StoreError, match=r"^Cannot abort s3://lake/a: AccessDenied\. Grant this action"):
+            await lake.abort("a", "an-upload")
+
+
+# --- listing
+
+
+async def test_more_than_a_thousand_objects_are_all_listed_in_order(bucket: Bucket) -> None:
+    """A listing has every key below the prefix, sorted by the whole key, however many pages it takes."""
+    asyncio.get_running_loop().set_debug(False)  # a thousand puts take twice as long with it
+    keys = [f"many/{number:04}/x" for number in range(1_001)]
+    await fan_out(lambda key: bucket.put(key, b"1"), [*keys, "many/0007-a", "neighbour"], at_once=16)
+    assert list(await bucket.objects("many/")) == sorted([*keys, "many/0007-a"])
+    assert await bucket.folders("many/") == [f"{number:04}" for number in range(1_001)]
+
+
+async def test_an_empty_prefix_lists_everything(bucket: Bucket) -> None:
+    """`objects("")` is the whole bucket, and nothing where there is nothing."""
+    assert await bucket.objects("") == {}
+    for key in ("b", "a/b", "a-b"):
+        await bucket.put(key, key.encode())
+    listed = await bucket.objects("")
+    assert list(listed) == ["a-b", "a/b", "b"]
+    assert [file.bytes for file in listed.values()] == [3, 3, 1]
+
+
+async def test_keys_may_have_any_characters(bucket: Bucket) -> None:
+    """What a data lake's folders are called comes back as it was put: blanks, pluses, accents, percent signs."""
+    keys = sorted(["Filmes+e+series/ação.csv", "a b/100%/é&x=1.json", "a%20b"])
+    for key in keys:
+        await bucket.put(key, key.encode())
+    assert list(await bucket.objects("")) == keys
+    assert [await bucket.read(key) for key in keys] == [key.encode() for key in keys]
+
+
+async def test_folders_are_the_names_one_level_below(bucket: Bucket) -> None:
+    """Names without slashes, each once, without what lies deeper and without files."""
+    for key in ("r/2026-11-21-a/plan.json", "r/2026-11-21-a/x/y/z", "r/2026-11-22-b/plan.json", "r/file", "s/t/u"):
+        await bucket.put(key, b"1")
+    assert await bucket.folders("r/") == ["2026-11-21-a", "2026-11-22-b"]
+    assert await bucket.folders("nothing/") == []
+
+
+# --- reading
+
+
+async def test_what_is_not_there_is_none(bucket: Bucket) -> None:
+    """A missing object is an answer, unlike an empty one."""
+    await bucket.put("empty", b"")
+    assert [await bucket.read("missing"), await bucket.read("empty")] == [None, b""]
+    file = io.BytesIO(b"of before")
+    assert (await bucket.fetch("missing", file), await bucket.fetch("empty", file), file.getvalue()) == (
+        False,
+        True,
+        b"",
+    )
+
+
+async def test_an_object_is_fetched_into_a_file(bucket: Bucket, tmp_path: Path) -> None:
+    """A file of many blocks has just the object's bytes, whatever was in it."""
+    body = os.urandom(3_000_000)
+    await bucket.land("a", body)
+    with (tmp_path / "a").open("w+b") as file:
+        file.write(bytes(4_000_000))
+        assert await bucket.fetch("a", file)
+    assert (tmp_path / "a").read_bytes() == body
+
+
+async def test_a_body_that_is_cut_off_is_read_again(s3: S3Server, bucket: Bucket) -> None:
+    """Botocore does not ask again for a body that ends early; what is read at last has nothing twice."""
+    body = os.urandom(1_000_000)
+    await bucket.put("a", body)
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["get"] = at_first(cut_off, cut_off)
+        assert await lake.read("a") == body
+        link.rules["get"] = at_first(cut_off, cut_off)
+        file = io.BytesIO()
+        assert await lake.fetch("a", file)
+    assert file.getvalue() == body
+    assert link.times("get") == 6
+
+
+async def test_a_body_that_is_cut_off_every_time_is_an_error(s3: S3Server, bucket: Bucket) -> None:
+    """Half an object is never taken for the whole; after four tries it is the store's trouble."""
+    await bucket.put("a", bytes(1_000_000))
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["get"] = cut_off
+        with pytest.raises(StoreError, match=f"^Cannot read s3://{bucket.name}/a: ClientPayloadError") as caught:
+            await lake.read("a")
+    assert (link.times("get"), caught.value.exit_code) == (READ_TRIES, 4)
+
+
+async def test_a_body_that_is_not_what_s3_says_is_read_again(s3: S3Server, bucket: Bucket) -> None:
+    """A body that does not fit its checksum is no better than half of one."""
+    await bucket.put("a", b"what was put")
+
+    async def spoilt(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+        return web.Response(body=b"what was pot", headers={"x-amz-checksum-crc32": "iBoW4A=="})
+
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        link.rules["get"] = at_first(spoilt)
+        assert await lake.read("a") == b"what was put"
+        link.rules["get"] = spoilt
+        with pytest.raises(StoreError):
+            await lake.read("a")
+
+
+def test_a_body_that_stalls_is_read_again(s3: S3Server, bucket: Bucket) -> None:
+    """A server that falls silent in the midst of a body does not hold us for ever."""
+    body = os.urandom(1_000_000)
+
+    async def story() -> None:
+        async with between(s3) as link, through(link, s3, bucket.name) as lake:
+            await lake.put("a", body)
+            link.rules["get"] = at_first(stalled)
+            assert await lake.read("a") == body
+            assert link.times("get") == 2
+
+    hurried(story(), times=20)
+
+
+# --- small objects
+
+
+async def test_what_is_put_replaces_and_what_is_deleted_is_gone(s3: S3Server, bucket: Bucket) -> None:
+    """One request each; deleting what is not there is fine."""
+    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        await lake.put("a", b"one")
+        await lake.put("a", b"two")
+        assert await bucket.read("a") == b"two"
+        await lake.delete("a")
+        await lake.delete("a")
+    assert await bucket.read("a") is None
+    assert [one.operation for one in link.seen] == ["put", "put", "delete", "delete"]
+
+
+async def test_whatever_is_written_says_that_it_is_json(s3: S3Server, bucket: Bucket) -> None:
+    """A browser or a crawler that comes upon an object knows what it has."""
+    await bucket.put("a", b"{}")
+    await bucket.land("b", b"{}")
+    async with client_of(s3) as client:
+        types = [(await client.head_object(Bucket=bucket.name, Key=key))["ContentType"] for key in ("a", "b")]
+    assert types == ["application/json", "application/json; charset=utf-8"]
+
+
+async def test_no_request_waits_for_leave_to_send_its_body() -> None:
+    """`Expect: 100-continue` is on no request: with it, a silent server holds an upload for ever."""
+    async with between() as link, through(link) as lake:
+        link.rules["*"] = answering(200, "<x><UploadId>u</UploadId><ETag>e</ETag></x>", ETag='"e"')
+        await lake.put("a", b"body")
+        await lake.land("a", b"body")
+    assert [one.operation for one in link.seen] == ["put", "create", "part", "complete"]
+    assert [one.headers.get("Expect") for one in link.seen] == [None] * 4
+
+
+# --- trouble
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("what", ["list", "put", "put much", "land"])
+def test_a_server_that_is_silent_is_given_up_at_the_deadline(what: str) -> None:
+    """No call takes longer than 60 s, botocore's retries and a body that nobody reads included."""
+
+    async def story() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and nobody ever accepts them
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            link = Between("", f"http://127.0.0.1:{silent.getsockname()[1]}")
+            async with through(link) as lake:
+                calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+                    "list": lambda: lake.objects("a"),
+                    "put": lambda: lake.put("a", b"body"),
+                    "put much": lambda: lake.put("a", bytes(20_000_000)),
+                    "land": lambda: lake.land("a", b"body"),
+                }
+                began = asyncio.get_running_loop().time()
+                with pytest.raises(StoreError, match="no answer within 60 s") as caught:
+                    await calls[what]()
+                took = asyncio.get_running_loop().time() - began
+        assert caught.value.exit_code == 4
+        assert CALL_SECONDS <= took < CALL_SECONDS + 30
+
+    hurried(story())
+
+
+@pytest.mark.parametrize(
+    ("operation", "call"),
+    [
+        ("list", lambda lake: lake.objects("a")),
+        ("list", lambda lake: lake.folders("a/")),
+        ("uploads", lambda lake: lake.uploads("a")),
+        ("put", lambda lake: lake.put("a", b"body")),
+        ("create", lambda lake: lake.land("a", b"body")),
+        ("part", lambda lake: lake.land("a", b"body")),
+        ("complete", lambda lake: lake.land("a", b"body")),
+    ],
+)
+def test_an_empty_answer_is_no_answer(operation: str, call: Callable[[Bucket], Coroutine[Any, Any, object]]) -> None:
+    """A 200 with nothing in it is an error: an empty listing would have everything harvested again."""
+
+    async def story() -> None:
+        async with between() as link, through(link) as lake:
+            link.rules["*"] = answering(200, "<x><UploadId>u</UploadId><ETag>e</ETag></x>", ETag='"e"')
+            link.rules[operation] = answering(200)
+            with pytest.raises(StoreError, match="^Cannot .* s3://lake/a"):
+                await call(lake)
+
+    hurried(story())
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """How a bucket is opened so that there is trouble, and what the error must say of it."""
+
+    code: str
+    advice: str
+    name: str = ""
+    access_key: str = ""
+    secret_key: str = SECRET
+    endpoint: str = ""
+    rule: Rule | None = None
+    requests: int = 1
+
+    def told(self, error: StoreError, name: str) -> None:
+        """Be sure that the error says what was tried, on what, with which word of S3's, and what to do."""
+        assert (error.code, error.exit_code) == (self.code, 4)
+        assert str(error) == f"Cannot list s3://{name}/a/b: {self.code}. {self.advice}"
+        assert error.__cause__ is not None
+        assert SECRET not in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Trouble("NoSuchBucket", "Create the bucket, or correct S3_BUCKET.", name="nobody-has-it", secret_key=""),
+        Trouble("SignatureDoesNotMatch", "Correct the AWS credentials (AWS_SECRET_ACCESS_KEY)."),
+        Trouble(
+            "InvalidAccessKeyId",
+            "Correct the AWS credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE).",
+            access_key="AKIANOBODY",
+        ),
+    ],
+    ids=lambda trouble: trouble.code,
+)
+async def test_what_the_server_refuses_is_told_with_what_to_do(s3: S3Server, bucket: Bucket, trouble: Trouble) -> None:
+    """The message names the action, the bucket, the key and the setting to mend, and never the secret."""
+    name = trouble.name or bucket.name
+    credentials = (trouble.access_key or s3.access_key, trouble.secret_key or s3.secret_key, None)
+    async with open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=s3.endpoint) as lake:
+        with pytest.raises(StoreError) as caught:
+            await lake.objects("a/b")
+    trouble.told(caught.value, name)
+    assert s3.secret_key not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Trouble(
+            "AccessDenied",
+            "Grant this action to the credentials in use (README, section on permissions).",
+            rule=refusing(403, "AccessDenied"),
+        ),
+        Trouble(
+            "ExpiredToken",
+            "The AWS session is over: log in again (`aws sso login`), then run again.",
+            rule=refusing(400, "ExpiredToken"),
+        ),
+        Trouble(
+            "SlowDown",
+            "So it is. What has landed is safe; run again to go on.",
+            rule=refusing(503, "SlowDown"),
+            requests=ATTEMPTS,
+        ),
+        Trouble(
+            "InternalError",
+            "So it is. What has landed is safe; run again to go on.",
+            rule=refusing(500, "InternalError"),
+            requests=ATTEMPTS,
+        ),
+    ],
+    ids=lambda trouble: trouble.code,
+)
+def test_what_s3_answers_is_told_with_what_to_do(trouble: Trouble) -> None:
+    """What may pass is tried four times, what will not once; the message is as above."""
+
+    async def story() -> None:
+        async with between() as link, through(link) as lake:
+            assert trouble.rule
+            link.rules["*"] = trouble.rule
+            with pytest.raises(StoreError) as caught:
+                await lake.objects("a/b")
+        trouble.told(caught.value, "lake")
+        assert link.times("list") == trouble.requests
+
+    hurried(story())
+
+
+def test_a_bucket_in_another_region_is_told_with_what_to_do() -> None:
+    """S3 sends us elsewhere without saying where: the region is the setting to mend."""
+
+    async def story() -> None:
+        async with between() as link, through(link) as lake:
+            link.rules["*"] = refusing(301, "PermanentRedirect")
+            with pytest.raises(StoreError) as caught:
+                await lake.objects("a/b")
+        Trouble("PermanentRedirect", "The bucket is in another region: correct AWS_REGION.").told(caught.value, "lake")
+
+    hurried(story())
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", ".".join(["a" * 63] * 3 + ["a" * 62])], ids=["nobody listens", "no name"]
+)
+def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str) -> None:
+    """A refused connection and a name that does not resolve are the network's trouble, or the endpoint's."""
+
+    async def story() -> None:
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))  # taken, and not listened at
+            async with through(Between("", f"http://{host}:{nobody.getsockname()[1]}")) as lake:
+                with pytest.raises(StoreError) as caught:
+                    await lake.objects("a/b")
+        Trouble("EndpointConnectionError", "Check the network and AWS_ENDPOINT_URL_S3.").told(caught.value, "lake")
+
+    hurried(story())
+
+
+async def test_no_credentials_anywhere_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Somebody who has set nothing yet is told what to set."""
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    async with open_bucket("lake", region="us-east-1", endpoint_url="http://127.0.0.1:9") as lake:
+        with pytest.raises(StoreError) as caught:
+            await lake.objects("a/b")
+    advice = "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+    Trouble("NoCredentialsError", advice).told(caught.value, "lake")
+
+
+async def test_an_unknown_profile_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A profile is looked up before anything is asked."""
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(StoreError) as caught:
+        async with open_bucket("lake", profile="nobody"):
+            pytest.fail("it is open")
+    error = caught.value
+    assert (error.code, error.exit_code) == ("ProfileNotFound", 4)
+    assert str(error) == (
+        "Cannot open s3://lake: ProfileNotFound. Correct AWS_PROFILE, or make the profile with `aws configure`."
+    )
+
+
+async def test_an_endpoint_that_is_none_is_told() -> None:
+    """A setting that is no URL is an error of ours, not botocore's."""
+    with pytest.raises(StoreError, match=r"^Cannot open s3://lake: ValueError\. Invalid endpoint: nonsense"):
+        async with open_bucket("lake", credentials=("key", SECRET, None), endpoint_url="nonsense"):
+            pytest.fail("it is open")
