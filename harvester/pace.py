@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-SLACK = 1.0125
-"""How much wider than 1/rate the spacing is. 40 requests then take 1.0125 s: 12.5 ms for those that arrive late after
-one that arrived early. Measured at 1/0.9875: no 429 from fixed windows, sliding logs or token buckets."""
+SLACK = 1.014
+"""How much wider than 1/rate the spacing is. 40 requests then take 1.014 s: 14 ms for one that arrives early after one
+that arrived late, of which `CATCH_UP` may take 2.5. That uses 98.6 % of the rate. Measured: at 98.75 % no 429 from
+fixed windows, sliding logs or token buckets on a quiet machine; at 99 % one in a thousand on a busy one."""
 
-CATCH_UP = 0.005
+CATCH_UP = 0.0025
 """Seconds by which a late waker's delay is made up for by its successor. More would let a stall end in a burst."""
 
 SINK = 0.92
