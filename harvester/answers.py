@@ -106,7 +106,7 @@ def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
     """
     body = _parse(answer.body)
     told = body if isinstance(body, dict) else {}
-    code = told.get("status_code")
+    code = told.get("status_code") if isinstance(told.get("status_code"), int) else None
     match answer.status:
         case 200 if told.get("success") is False:
             return Again("success_false")

@@ -29,42 +29,62 @@ async def fan_out(
         Exception: The first that `function` or `inputs` raised; the rest has been cancelled.
     """
     results: dict[int, R] = {}
+    errors: list[BaseException] = []
     room = asyncio.Semaphore(at_once)
+    place = 0
 
     async def one(place: int, value: T) -> None:
         try:
             results[place] = await function(value)
+        except Exception as error:
+            errors.append(error)
+            raise
         finally:
             room.release()
 
     try:
         async with asyncio.TaskGroup() as group, aclosing(_each(inputs)) as values:
-            place = 0
-            await room.acquire()
-            async for value in values:
-                group.create_task(one(place, value))
-                place += 1
+            try:
                 await room.acquire()
-    except BaseExceptionGroup as errors:
-        error = _first(errors)
-    else:
-        return [results[place] for place in range(len(results))]
-    raise error
+                async for value in values:
+                    group.create_task(one(place, value))
+                    place += 1
+                    await room.acquire()
+            except Exception as error:
+                errors.append(error)
+                raise
+    except BaseExceptionGroup:
+        pass
+    if errors:
+        raise errors[0]
+    if len(results) < place:
+        raise asyncio.CancelledError  # one of them was, on its own account
+    return [results[place] for place in range(place)]
 
 
-async def finish(call: Coroutine[Any, Any, R], *, undo: Callable[[R], Awaitable[object]]) -> R:
+async def finish(call: Coroutine[Any, Any, R], *, undo: Callable[[R], Coroutine[Any, Any, object]]) -> R:
     """The result of a small `call`; cancelled meanwhile, we let it finish and call `undo` with its result.
 
-    For calls whose effect must be known, such as the start of an upload, which would be orphaned otherwise.
+    For calls whose effect must be known, such as the start of an upload, which would be orphaned otherwise. Neither
+    is cut short however often we are cancelled, so both need a deadline of their own.
     """
     task = asyncio.ensure_future(call)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None:
-            await undo(task.result())
-        raise
+    if not await _cancelled_before_the_end_of(task):
+        return task.result()
+    if not task.cancelled() and task.exception() is None:
+        await _cancelled_before_the_end_of(asyncio.ensure_future(undo(task.result())))
+    raise asyncio.CancelledError
+
+
+async def _cancelled_before_the_end_of(task: asyncio.Future[Any]) -> bool:
+    """Wait for the end of `task`, whoever cancels us; whether somebody did."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled
 
 
 async def _each(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
@@ -74,9 +94,3 @@ async def _each(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, Non
     else:
         for value in inputs:
             yield value
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error inside `errors`, however deep."""
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

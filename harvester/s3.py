@@ -36,8 +36,8 @@ PARTS_AT_ONCE = 4
 
 READ_TRIES = 4
 
-CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.HTTPClientError)
-"""What comes out of reading a body that ends early or stalls."""
+CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
+"""What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
 
 ADVICE = {
     "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",
@@ -143,7 +143,7 @@ class Bucket:
         Raises:
             StoreError: S3 refused, after botocore's own retries.
         """
-        upload = await finish(self._begin(key), undo=lambda upload: self.abort(key, upload))
+        upload = await finish(self._begin(key), undo=lambda upload: self._abort_after_trouble(key, upload))
         try:
             etags = await fan_out(
                 lambda number: self._land_part(key, upload, number, body),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -56,7 +56,7 @@ TRIES_SECONDS = 600.0
 """Time for one answer at most; it has room for several holds of 60 s."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0
-"""Seconds: the n-th wait is random between 0 and the smaller of 0.5 · 2ⁿ and 20 ("full jitter")."""
+"""Seconds: the n-th wait is random between 0 and the smaller of 0.5 · 2ⁿ⁻¹ and 20 ("full jitter")."""
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
@@ -68,7 +68,7 @@ LEARNING = 20
 class Health:
     """Whether TMDB answers at all: a breaker on the share of requests without a usable answer.
 
-    It opens when nine of ten had none in each of two periods of 30 s in a row, at least three requests each.
+    It opens when nine of ten had none in each of two periods in a row, of 30 s and three requests at least.
     """
 
     clock: Clock
@@ -79,6 +79,7 @@ class Health:
     _bad_periods: int = 0
 
     PERIOD = 30.0
+    LEAST = 3
 
     def __post_init__(self) -> None:
         self._period_start = self.clock()
@@ -93,12 +94,12 @@ class Health:
             self.good += 1
         else:
             self.bad += 1
-        if (now := self.clock()) - self._period_start < self.PERIOD:
-            return
+        now = self.clock()
         good, bad = self.good - self._before[0], self.bad - self._before[1]
-        out = bad >= 3 and bad >= 9 * good
-        self._bad_periods = self._bad_periods + 1 if out else 0
-        if self._bad_periods == 2 and reason is not None:
+        if now - self._period_start < self.PERIOD or good + bad < self.LEAST:
+            return
+        self._bad_periods = self._bad_periods + 1 if bad >= 9 * good else 0
+        if self._bad_periods >= 2 and reason is not None:
             seen = f"in the last {now - self._period_start:.0f} s {bad} of {good + bad} requests had no usable answer"
             raise TmdbUnavailableError(reason, seen)
         self._period_start, self._before = now, (self.good, self.bad)
@@ -149,14 +150,12 @@ class Tmdb:
         """
         ask = partial(self._request, "authentication", self._plain, lambda body: body)
         told = await ask()
-        if isinstance(told, Again):
+        if isinstance(told, Again) and told.reason != "http_404":
             told = await self._persist(told, ask)
+        if isinstance(told, Absent) or (isinstance(told, Again) and told.reason == "http_404"):
+            raise SettingsError(f"TMDB_BASE_URL {self._base_url!r} is not TMDB's API: it has no /authentication")
         if isinstance(told, Again):
             raise TmdbUnavailableError(told.reason, f"{self._base_url}/authentication has no usable answer")
-        if isinstance(told, Absent):
-            raise SettingsError(
-                f"TMDB_BASE_URL {self._base_url!r} is not TMDB's API: /authentication is not found there"
-            )
 
     async def title(self, id_: str, kind: Kind, *, tmdb_id: int | None = None) -> Found | Missing | Failed | Match:
         """What TMDB has under the IMDb id `id_`, which its CSV files under `kind`.
@@ -207,22 +206,26 @@ class Tmdb:
     async def _ask(
         self, path: str, query: str, read: Callable[[dict[str, Any]], T | Again]
     ) -> T | Found | Failed | Absent:
-        """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the fault is its own."""
-        good, bad = self.health.good, self.health.bad
+        """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the fault is its own.
+
+        It is its own if most requests of others were answered meanwhile. With too few others to tell, TMDB is asked
+        the simplest thing it can answer, and then for this once more, because an outage may have ended just now.
+        """
         ask = partial(self._request, path, query, read)
         told = await ask()
         while isinstance(told, Again):
+            good, bad = self.health.good, self.health.bad
             told = await self._persist(told, ask)
             if isinstance(told, Again) and told.for_want_of_better:
                 return told.for_want_of_better
-            if isinstance(told, Again) and (self._others_answered(good, bad) or await self._answers()):
+            if isinstance(told, Again) and self.health.good - good < self.health.bad - bad:
+                if not await self._answers():
+                    continue
+                told = await ask()
+            if isinstance(told, Again):
                 self._log.warning("title_failed", path=path, reason=told.reason)
                 return Failed(told.reason)
         return told
-
-    def _others_answered(self, good: int, bad: int) -> bool:
-        """Whether most requests had a usable answer since these counts."""
-        return self.health.good - good >= self.health.bad - bad
 
     async def _answers(self) -> bool:
         """Whether TMDB answers the simplest request."""
@@ -234,18 +237,20 @@ class Tmdb:
         tenacity is entered only here: around every request it would cost half of what the request itself does.
         """
         refusals = 0
+        best: Found | None = None
         earlier: list[T | Again] = [first]
 
         async def one_try() -> T | Again:
-            nonlocal refusals
+            nonlocal refusals, best
             told = earlier.pop() if earlier else await ask()
-            refusals += isinstance(told, Again) and told.hold is not None
+            if isinstance(told, Again):
+                refusals += told.hold is not None
+                best = told.for_want_of_better or best
+                return replace(told, for_want_of_better=best)
             return told
 
         def enough(state: tenacity.RetryCallState) -> bool:
-            told = state.outcome.result() if state.outcome else None
-            tries = PART_TRIES if isinstance(told, Again) and told.for_want_of_better else TRIES
-            return refusals >= REFUSALS or state.attempt_number - refusals >= tries
+            return refusals >= REFUSALS or state.attempt_number - refusals >= (PART_TRIES if best else TRIES)
 
         def wait(state: tenacity.RetryCallState) -> float:
             told = state.outcome.result() if state.outcome else None
@@ -329,7 +334,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
 def _date(text: str | None) -> datetime:
     try:
         return parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return datetime.now(timezone.utc)
 
 

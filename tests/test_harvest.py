@@ -186,7 +186,7 @@ async def test_a_moved_title_that_failed_is_tried_again_in_its_own_batch(
     """Moved titles keep their batch from run to run, so that what had landed of it is not doubled."""
     movies = ids_from(1, 120)
     strays = [movies[5], movies[60], movies[110]]
-    script = {("tv", strays[1]): [refusal(500)] * 6}
+    script = {("tv", strays[1]): [refusal(500)] * 7}
     catalog = Catalog(kinds=dict.fromkeys(strays, "tv"), otherwise="movie")
     async with stand_in(catalog=catalog, faults=scripted(script)) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)

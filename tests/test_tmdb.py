@@ -20,7 +20,7 @@ import pytest
 import structlog
 
 from harvester.answers import BODY_LIMIT, Failed, Found, Match, Missing
-from harvester.demo.catalog import Catalog, movie_record, tmdb_id, tv_record
+from harvester.demo.catalog import Catalog, movie_record, tv_record
 from harvester.demo.faults import (
     CUT,
     CUT_CHUNKED,
@@ -40,7 +40,8 @@ from harvester.demo.faults import (
     scripted,
     silence,
 )
-from harvester.demo.tmdb_stand_in import KEY, TOKEN, stand_in
+from harvester.demo.shapes import tmdb_id
+from harvester.demo.tmdb_stand_in import KEY, TOKEN, StandIn, stand_in
 from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
@@ -264,15 +265,39 @@ async def test_redirects_are_not_followed(clock: Clock) -> None:
         assert elsewhere.asked.total() == 0
 
 
-@pytest.mark.parametrize("concurrency", [1, 4, 20])
-async def test_no_more_requests_at_once_than_allowed(clock: Clock, concurrency: int) -> None:
+@pytest.mark.parametrize(("concurrency", "latency"), [(1, 0.01), (4, 0.1), (20, 0.5)])
+async def test_no_more_requests_at_once_than_allowed(clock: Clock, concurrency: int, latency: float) -> None:
     """All the slots are used, and never more, counted by the server."""
     async with (
-        stand_in(catalog=CATALOG, latency=(0.1, 0.1)) as server,
+        stand_in(catalog=CATALOG, latency=(latency, latency)) as server,
         tmdb_at(server.url, clock, concurrency=concurrency) as tmdb,
     ):
-        await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(2 * concurrency + 1), at_once=100)
+        await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(concurrency + 10), at_once=100)
         assert server.busiest == concurrency
+
+
+async def test_the_next_in_line_begins_when_those_before_have_had_a_slot(clock: Clock) -> None:
+    """New titles are begun when all begun before are on their way, and by one after another."""
+    inside = 0
+
+    async def begin(tmdb: Tmdb, server: StandIn) -> None:
+        nonlocal inside
+        async with tmdb.next_in_line():
+            inside += 1
+            assert inside == 1
+            assert server.asked.total() >= 9
+            await asyncio.sleep(0)
+            inside -= 1
+
+    async with (
+        stand_in(catalog=CATALOG, latency=(0.02, 0.02)) as server,
+        tmdb_at(server.url, clock, concurrency=2) as tmdb,
+    ):
+        before = asyncio.ensure_future(fan_out(lambda id_: tmdb.title(id_, "movie"), ids(10), at_once=10))
+        while not server.asked:
+            await asyncio.sleep(0)
+        await fan_out(lambda _: begin(tmdb, server), range(3), at_once=3)
+        await before
 
 
 class Turns:
@@ -730,10 +755,8 @@ class Response:
 GOOD = 200, b'{"id":603}'
 DOWN: dict[str, tuple[Any, float]] = {
     "503 at once": ((503, b"<html>"), 0.05),
-    "lost at once": (aiohttp.ServerDisconnectedError(), 0.01),
     "429 at once": ((429, b""), 0.05),
     "silence": (TimeoutError(), 15.0),
-    "no connection": (TimeoutError(), 10.0),
 }
 
 

@@ -1,0 +1,152 @@
+"""Plan: what a harvest would do, asking nobody but the bucket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import Silent
+
+from harvester.demo.catalog import Catalog
+from harvester.demo.tmdb_stand_in import stand_in
+from harvester.errors import SettingsError, StoreError
+from harvester.harvest import Stop, harvest
+from harvester.pace import SLACK
+from harvester.plan import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from harvester.s3 import Bucket
+    from harvester.settings import Settings
+
+    Make = Callable[..., Settings]
+
+NOBODY = "http://127.0.0.1:9/3"
+"""Where no TMDB is: whoever asks it fails."""
+
+
+def ids_from(first: int, count: int) -> list[str]:
+    return [f"tt{number:07d}" for number in range(first, first + count)]
+
+
+def batches_of(told: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
+    """By collection: batches in all, done, and to do."""
+    return {
+        collection: (account["batches"], account["batches_done"], account["batches_to_do"])
+        for collection, account in told["input"].items()
+    }
+
+
+async def test_a_new_run_is_counted_row_for_row(bucket: Bucket, settings_for: Make, tmp_path: Path) -> None:
+    """Every row is an id, a duplicate or a reject, which is shown with its line; no key is needed for that."""
+    (tmp_path / "some.csv").write_text("id|x\ntt0000001|a\ntt0000001|b\nnm0000002|c\ntt0000003|d\n", encoding="utf-8")
+    settings = settings_for(NOBODY, movies_csv=str(tmp_path / "some.csv"), tmdb_api_key=None)
+    told = await plan(settings)
+    assert told["input"] == {
+        "Movies": {
+            "source": str(tmp_path / "some.csv"),
+            "rows": 4,
+            "ids": 2,
+            "duplicates": 1,
+            "rejected": 1,
+            "rejects": [{"line": 4, "text": "nm0000002|c"}],
+            "batches": 1,
+            "batches_done": 0,
+            "batches_to_do": 1,
+        }
+    }
+    assert (told["status"], told["batches_of_moved_titles"]) == ("to_do", 0)
+
+
+async def test_a_movie_costs_one_request_and_a_series_two(bucket: Bucket, settings_for: Make) -> None:
+    """Requests are the least that is needed, and seconds what they take at the pace, its slack included."""
+    settings = settings_for(NOBODY, movies=ids_from(1, 250), series=ids_from(900_001, 130), tmdb_rate=25)
+    told = await plan(settings)
+    assert batches_of(told) == {"Movies": (3, 0, 3), "Series": (2, 0, 2)}
+    assert told["requests"] == 250 + 2 * 130
+    assert (told["rate_per_second"], told["seconds"]) == (25, round(510 / 25 * SLACK, 1))
+
+
+async def test_as_many_requests_are_made_as_were_planned(bucket: Bucket, settings_for: Make) -> None:
+    """Where TMDB knows every title as what its CSV says, the harvest asks what the plan said, and the key."""
+    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(ids_from(900_001, 3), "tv"))) as tmdb:
+        settings = settings_for(tmdb.url, movies=ids_from(1, 5), series=ids_from(900_001, 3))
+        told = await plan(settings)
+        assert (told["requests"], tmdb.asked.total()) == (11, 0)
+        report = await harvest(settings, watcher=Silent(), stop=Stop())
+        assert tmdb.asked.total() - tmdb.asked["authentication", ""] == 11
+    assert report.run == told["run"]
+
+
+async def test_what_is_done_is_not_planned_again(bucket: Bucket, settings_for: Make) -> None:
+    """After a part of a harvest only the rest is to do, of the same run; nobody is asked and nothing is written."""
+    async with stand_in() as tmdb:
+        settings = settings_for(tmdb.url, movies=ids_from(1, 350))
+        report = await harvest(settings, watcher=Silent(), stop=Stop(limit=150))
+        asked, before = tmdb.asked.total(), await bucket.objects("")
+        told = await plan(settings)
+        assert tmdb.asked.total() == asked
+    assert (told["status"], told["run"], told["requests"]) == ("to_do", report.run, 150)
+    assert batches_of(told) == {"Movies": (4, 2, 2)}
+    assert await bucket.objects("") == before
+
+
+async def test_nothing_is_written_to_an_empty_bucket(bucket: Bucket, settings_for: Make) -> None:
+    """Not even the plan itself: only a harvest begins a run."""
+    await plan(settings_for(NOBODY, movies=ids_from(1, 3)))
+    assert await bucket.objects("") == {}
+
+
+async def test_a_finished_run_leaves_nothing_to_do(bucket: Bucket, settings_for: Make) -> None:
+    """Today's harvest is done; `again` plans all of it anew."""
+    async with stand_in() as tmdb:
+        settings = settings_for(tmdb.url, movies=ids_from(1, 3))
+        await harvest(settings, watcher=Silent(), stop=Stop())
+        told = await plan(settings)
+        anew = await plan(settings, again=True)
+    assert (told["status"], told["requests"], told["seconds"], batches_of(told)) == (
+        "nothing_to_do",
+        0,
+        0.0,
+        {"Movies": (1, 1, 0)},
+    )
+    assert (anew["status"], anew["requests"], batches_of(anew)) == ("to_do", 3, {"Movies": (1, 0, 1)})
+
+
+async def test_moved_titles_that_are_to_do_are_planned(bucket: Bucket, settings_for: Make) -> None:
+    """A title that TMDB has as the other kind costs one request more, in a batch that is in no CSV."""
+    movies = ids_from(1, 4)
+    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(movies[:2], "tv"), otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=movies)
+        watcher = Silent()
+        await harvest(settings, watcher=watcher, stop=Stop())
+        [moved] = await bucket.objects(f"{watcher.run.layout.folder}receipts/Series/")
+        await bucket.delete(moved)
+        told = await plan(settings)
+    assert (told["status"], told["batches_of_moved_titles"], told["requests"]) == ("to_do", 1, 2)
+    assert batches_of(told) == {"Movies": (1, 1, 0)}
+
+
+async def test_planning_it_again_leaves_what_has_landed(bucket: Bucket, settings_for: Make) -> None:
+    """`plan --again` is a question: whatever a harvest would do anew, the bucket stays as it is."""
+    movies = ids_from(1, 4)
+    async with stand_in(catalog=Catalog(kinds={movies[0]: "tv"}, otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=movies)
+        await harvest(settings, watcher=Silent(), stop=Stop())
+        before = await bucket.objects("")
+        await plan(settings, again=True)
+    assert await bucket.objects("") == before
+
+
+async def test_without_a_csv_there_is_nothing_to_plan(bucket: Bucket, settings_for: Make) -> None:
+    """What is missing is a setting, and is told before anybody is asked."""
+    with pytest.raises(SettingsError, match="There is no CSV to read"):
+        await plan(settings_for(NOBODY))
+
+
+async def test_without_a_bucket_there_is_no_plan(bucket: Bucket, settings_for: Make) -> None:
+    """A plan needs to see what is done: no such bucket is the store's error."""
+    with pytest.raises(StoreError, match="NoSuchBucket"):
+        await plan(settings_for(NOBODY, movies=ids_from(1, 3), s3_bucket="nobody-has-it"))

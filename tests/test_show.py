@@ -1,0 +1,214 @@
+"""What the commands print for people: the words that matter, whatever the numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from harvester.harvest import Report
+from harvester.receipts import Books
+from harvester.settings import Settings, load_settings
+from harvester.show import SHOWN, duration, show_plan, show_proof, show_report, size
+from harvester.verify import Proof
+
+RUN = "2026-11-22-3f9a1c2e"
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings(s3_bucket="lake", s3_prefix="Raw/API")
+
+
+def books(**more: Any) -> Books:
+    """The books of the whole real input; they balance."""
+    told: dict[str, Any] = {
+        "rows": 1_045_161,
+        "ids": 244_500,
+        "duplicates": 800_654,
+        "rejected": 7,
+        "found": 240_000,
+        "missing": Counter(unknown=4_400, episode=100),
+        "batches": 2_445,
+        "files": 2_450,
+        "bytes": 361_234_567,
+    }
+    return Books(**(told | more))
+
+
+def report(status: Any, **more: Any) -> Report:
+    told: dict[str, Any] = {"run": RUN, "books": books(), "seconds": 6_190.0, "requests": 247_600, "holds": 3}
+    return Report(status, **(told | more))
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines printed, with single blanks; nothing goes to standard error, where progress and logs are."""
+    out, err = capsys.readouterr()
+    assert err == ""
+    return [" ".join(line.split()) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (14.24, "14.2 s"),
+        (59.9, "59.9 s"),
+        (60, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3_599.4, "59 min 59 s"),
+        (3_599.6, "1 h 0 min"),
+        (24_840, "6 h 54 min"),
+        (3_600 * 1_500, "1,500 h 0 min"),
+    ],
+)
+def test_seconds_are_written_for_people(seconds: float, text: str) -> None:
+    """Two units at most, the larger one first."""
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1_000, "1.0 KB"),
+        (9_999_999, "10.0 MB"),
+        (361_234_567, "361.2 MB"),
+        (1_234_567_890, "1.2 GB"),
+        (5_000_000_000_000, "5,000.0 GB"),
+    ],
+)
+def test_bytes_are_written_for_people(number: int, text: str) -> None:
+    """In powers of 1,000, as they are billed."""
+    assert size(number) == text
+
+
+def test_a_closed_harvest_shows_its_books(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    """Rows and ids are accounted for in sums one can follow; then what it cost, and where it lies."""
+    show_report(report("closed"), settings)
+    assert shown(capsys) == [
+        f"Books closed. Run {RUN}",
+        "rows 1,045,161 = 244,500 ids + 800,654 duplicates + 7 rejected",
+        "ids 244,500 = 240,000 found + 4,500 missing + 0 failed",
+        "missing 4,500 = 100 episode + 4,400 unknown",
+        "247,600 requests in 1 h 43 min (40.0/s), 3 holds; 2,450 files, 361.2 MB in s3://lake/Raw/API/",
+    ]
+
+
+def test_nothing_to_do_says_how_to_do_it_all_the_same(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    """A run that was finished today is left alone, and `--again` is named; no time is no division by nothing."""
+    show_report(report("nothing_to_do", seconds=0.0, requests=0, holds=0), settings)
+    heading, *_, last = shown(capsys)
+    assert heading == f"Nothing to do: finished today (--again harvests anew). Run {RUN}"
+    assert last.startswith("0 requests in 0.0 s (0.0/s), 0 holds; ")
+
+
+def test_failed_titles_are_named_with_their_reasons(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    """The first twenty; where the others stand is said, and that running again is all there is to do."""
+    failed = {f"tt{number:07}": "http_500" for number in range(1, SHOWN + 1_101)}
+    show_report(report("failed", books=books(found=238_880, failed=Counter(http_500=1_120)), failed=failed), settings)
+    lines = shown(capsys)
+    assert lines[0] == f"Finished, but some titles failed. Run {RUN}"
+    assert "ids 244,500 = 238,880 found + 4,500 missing + 1,120 failed" in lines
+    assert [line for line in lines if " failed: " in line] == [
+        f"tt{number:07} failed: http_500" for number in range(1, SHOWN + 1)
+    ]
+    assert "… and 1,100 more, in s3://lake/Raw/API/_harvest/2026-11-22-3f9a1c2e/failed/" in " ".join(lines)
+    assert lines[-1] == "Run again to retry just their batches."
+
+
+def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(
+    capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    """What has no outcome yet is a term of the sum, so that it is one."""
+    stopped = report("stopped", books=books(found=100_000), stopped_by="SIGTERM", batches_left=1_400)
+    show_report(stopped, settings)
+    lines = shown(capsys)
+    assert lines[0] == f"Stopped by SIGTERM before the end. Run {RUN}"
+    assert "ids 244,500 = 100,000 found + 4,500 missing + 0 failed + 140,000 to do" in lines
+    assert lines[-1] == "1,400 batches are left; run again to go on."
+
+
+def plan_told(**more: Any) -> dict[str, Any]:
+    movies = {
+        "source": "movies.csv",
+        "rows": 1_045_161,
+        "ids": 244_500,
+        "duplicates": 800_654,
+        "rejected": 2,
+        "rejects": [{"line": 17, "text": "nm0000001|somebody"}, {"line": 18, "text": ""}],
+        "batches": 2_445,
+        "batches_done": 1_045,
+        "batches_to_do": 1_400,
+    }
+    told: dict[str, Any] = {
+        "status": "to_do",
+        "run": RUN,
+        "input": {"Movies": movies, "Series": movies | {"rejected": 0, "rejects": []}},
+        "batches_of_moved_titles": 0,
+        "requests": 420_000,
+        "rate_per_second": 40.0,
+        "seconds": 10_631.2,
+    }
+    return told | more
+
+
+def test_a_plan_shows_every_number_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where standard output is 80 columns wide, as a file or a pipe is taken to be."""
+    show_plan(plan_told())
+    lines = shown(capsys)
+    rows = [line.replace("│", " ").split() for line in lines if "Movies" in line or "Series" in line]
+    assert rows[:2] == [
+        ["Movies", "1,045,161", "244,500", "800,654", "2", "2,445", "1,045", "1,400"],
+        ["Series", "1,045,161", "244,500", "800,654", "0", "2,445", "1,045", "1,400"],
+    ]
+    assert lines[0] == f"Run {RUN}"
+
+
+def test_a_plan_shows_rejects_and_the_time_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    """A reject can be found in the file by its line; requests and time are the least."""
+    show_plan(plan_told())
+    assert shown(capsys)[-3:] == [
+        "Movies, line 17: rejected 'nm0000001|somebody'",
+        "Movies, line 18: rejected ''",
+        "At least 420,000 requests: 2 h 57 min at 40/s",
+    ]
+
+
+def test_a_plan_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """No time is promised for what is done."""
+    show_plan(plan_told(status="nothing_to_do", requests=0, seconds=0.0))
+    assert shown(capsys)[-1] == "Nothing to do: finished today (--again harvests anew)."
+
+
+@pytest.mark.parametrize("text", ["[red]Alert", "a [/] b", "[/b]", "[link=x]y", ":smile:"])
+def test_a_reject_is_shown_as_it_stands_in_the_file(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Whatever is in somebody's CSV is text: no style, no emoji, and no error of ours."""
+    told = plan_told()
+    told["input"]["Movies"]["rejects"] = [{"line": 2, "text": text}]
+    show_plan(told)
+    assert f"Movies, line 2: rejected {text!r}" in shown(capsys)
+
+
+def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """Proved is a word one may rely on: files, records, bytes and receipts are counted."""
+    show_proof(Proof(RUN, books(), records=240_000))
+    assert shown(capsys) == [
+        f"Proved. Run {RUN}",
+        "rows 1,045,161 = 244,500 ids + 800,654 duplicates + 7 rejected",
+        "ids 244,500 = 240,000 found + 4,500 missing + 0 failed",
+        "missing 4,500 = 100 episode + 4,400 unknown",
+        "read 2,450 files, 240,000 records, 361.2 MB; 2,445 receipts",
+    ]
+
+
+def test_a_proof_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first twenty as they are, brackets too; how many more there are, and what mends them."""
+    problems = [f"Raw/API/[{number}].json is gone" for number in range(SHOWN + 5)]
+    show_proof(Proof(RUN, books(), records=1, problems=problems))
+    lines = shown(capsys)
+    assert lines[0] == f"Something is wrong. Run {RUN}"
+    assert lines[-SHOWN - 1 : -1] == problems[:SHOWN]
+    assert lines[-1] == "25 problems (5 more with --json). Harvest again to mend them."
