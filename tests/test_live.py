@@ -1,0 +1,73 @@
+"""The real TMDB, asked a handful of questions: skipped unless HARVESTER_LIVE=1 and TMDB_API_KEY is set.
+
+HARVESTER_LIVE=1 TMDB_API_KEY=… python -m pytest -m live
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from harvester.answers import Found, Match, Missing
+from harvester.errors import TmdbRefusedError
+from harvester.pace import Pace
+from harvester.tmdb import Tmdb, open_tmdb
+
+KEY = os.environ.get("TMDB_API_KEY", "")
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(
+        os.environ.get("HARVESTER_LIVE") != "1" or not KEY, reason="asks the real TMDB; set HARVESTER_LIVE=1"
+    ),
+]
+
+
+async def ask(id_: str, kind: str, *, append: tuple[str, ...] = ()) -> object:
+    """What the real TMDB says of an id."""
+    pace = Pace(10, clock=asyncio.get_running_loop().time)
+    async with open_tmdb(
+        base_url="https://api.themoviedb.org/3", key=KEY, language=None, append=append, pace=pace, concurrency=2
+    ) as tmdb:
+        assert isinstance(tmdb, Tmdb)
+        await tmdb.check_key()
+        return await tmdb.title(id_, kind)  # type: ignore[arg-type]
+
+
+async def test_a_film_is_found_by_its_imdb_id_in_one_request() -> None:
+    """`/movie/{tt}` still takes an IMDb id, with appended parts, although nobody has documented it."""
+    told = await ask("tt0133093", "movie", append=("credits", "watch/providers"))
+    assert isinstance(told, Found)
+    assert (told.tmdb_id, told.missing_parts, told.record["imdb_id"]) == (603, (), "tt0133093")
+
+
+@pytest.mark.parametrize(
+    ("id_", "kind", "expected"),
+    [
+        ("tt0903747", "movie", Match("tv", 1396)),
+        ("tt0959621", "tv", Missing("episode", 1396)),
+        ("tt9999999999", "movie", Missing("unknown")),
+    ],
+)
+async def test_what_is_no_film_is_told_apart(id_: str, kind: str, expected: object) -> None:
+    """`/find` still fills the array of what the id really is."""
+    assert await ask(id_, kind) == expected
+
+
+async def test_a_double_hit_is_what_its_csv_says() -> None:
+    """tt0137523 is Fight Club, and was an unrelated series besides."""
+    told = await ask("tt0137523", "movie")
+    assert isinstance(told, Found)
+    assert told.record["title"] == "Fight Club"
+
+
+async def test_a_wrong_key_is_refused() -> None:
+    """The cheapest request tells a wrong key."""
+    pace = Pace(10, clock=asyncio.get_running_loop().time)
+    async with open_tmdb(
+        base_url="https://api.themoviedb.org/3", key="f" * 32, language=None, append=(), pace=pace, concurrency=2
+    ) as tmdb:
+        with pytest.raises(TmdbRefusedError, match="code 7"):
+            await tmdb.check_key()
