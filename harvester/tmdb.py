@@ -109,8 +109,8 @@ class Tmdb:
     """An open connection to TMDB; made by `open_tmdb`.
 
     Attributes:
+        pace: The pace that every request takes its turn of.
         health: Counts of requests with and without a usable answer.
-        in_flight: Requests under way now.
     """
 
     def __init__(
@@ -365,7 +365,11 @@ async def open_tmdb(
         headers["Authorization"] = f"Bearer {key}"
     connector = aiohttp.TCPConnector(limit=concurrency, ttl_dns_cache=300)
     async with aiohttp.ClientSession(
-        connector=connector, headers=headers, timeout=TIMEOUT, middlewares=(_once,)
+        connector=connector,
+        headers=headers,
+        timeout=TIMEOUT,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=(_once,),
     ) as session:
         clock = asyncio.get_running_loop().time
         yield Tmdb(
