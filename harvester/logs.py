@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 STRUCK = "[secret]"
 
+SHORTEST = 8
+"""Characters of a secret. TMDB's keys have 32 and more, AWS's access keys 20; local S3 servers take anything."""
+
 
 def redact(text: str, secrets: Sequence[str]) -> str:
-    """`text` with every secret struck out."""
+    """`text` with every secret struck out, but for those too short to be one: they would take words with them."""
     for secret in secrets:
-        text = text.replace(secret, STRUCK)
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, STRUCK)
     return text
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from harvester.settings import Settings
     from harvester.verify import Proof
 
-SHOWN = 20
-"""Rejects, failed titles or problems shown; the papers in the bucket and `--json` have them all."""
+SHOWN, ROW_SHOWN = 20, 60
+"""Rejects, failed titles or problems shown, and characters of a reject's row; `--json` has more."""
 
 
 def show_report(report: Report, settings: Settings) -> None:
@@ -75,7 +75,9 @@ def show_plan(told: dict[str, Any]) -> None:
     console.print(table)
     for collection, account in told["input"].items():
         for reject in account["rejects"][:SHOWN]:
-            console.print(f"  {collection}, line {reject['line']}: rejected {reject['text']!r}", soft_wrap=True)
+            row = "".join(character if character.isprintable() else " " for character in reject["text"])
+            shown = row if len(row) <= ROW_SHOWN else f"{row[:ROW_SHOWN]}…"
+            console.print(f"  rejected: {collection}, line {reject['line']}: {shown}", markup=False, soft_wrap=True)
     if told["status"] == "nothing_to_do":
         console.print("Nothing to do: finished today (--again harvests anew).")
     else:
