@@ -167,9 +167,9 @@ async def harvest(
     inputs = await read_inputs(settings)
     async with open_bucket_of(settings) as bucket:
         run = await open_run(bucket, inputs, settings, again=again)
-        moved = run.moved()
-        if run.finished and not run.todo and not moved:
+        if run.nothing_to_do:
             return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
+        moved = run.moved()
         async with open_tmdb_of(settings, sleep) as tmdb:
             async with stop.draining():
                 await tmdb.check_key()

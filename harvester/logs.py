@@ -22,7 +22,7 @@ SHORTEST = 8
 
 def redact(text: str, secrets: Sequence[str]) -> str:
     """`text` with every secret struck out, but for those too short to be one: they would take words with them."""
-    for secret in secrets:
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be part of another
         if len(secret) >= SHORTEST:
             text = text.replace(secret, STRUCK)
     return text

@@ -30,6 +30,7 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
     inputs = await read_inputs(settings)
     async with open_bucket_of(settings) as bucket:
         run = await open_run(bucket, inputs, settings, again=again)
+    nothing = run.nothing_to_do
     moved = run.moved()
     told: dict[str, Any] = {}
     requests = sum(len(batch.ids) for batch in moved)
@@ -42,7 +43,6 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
             "batches_done": batches - len(todo),
             "batches_to_do": len(todo),
         }
-    nothing = run.finished and not run.todo and not moved
     return {
         "status": "nothing_to_do" if nothing else "to_do",
         "run": run.plan.run,

@@ -112,11 +112,18 @@ def write_receipt(
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
-    """The JSON of a receipt; `moved` stands there only where a title has."""
+    """The JSON of a receipt; `moved` stands there only where a title has.
+
+    `seal`, SHA-256 in hexadecimal over all the rest, tells whether somebody has edited the paper.
+    """
     whole = asdict(receipt)
     if not receipt.moved:
         del whole["moved"]
-    return orjson.dumps(whole)
+    return orjson.dumps(whole | {"seal": _seal(whole)})
+
+
+def _seal(whole: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(whole)).hexdigest()
 
 
 def decode_receipt(key: str, body: bytes) -> Receipt:
@@ -127,6 +134,7 @@ def decode_receipt(key: str, body: bytes) -> Receipt:
     """
     try:
         whole = orjson.loads(body)
+        broken = whole.pop("seal", None) != _seal(whole)
         files = tuple(LandedFile(**file) for file in whole.pop("files"))
         receipt = Receipt(files=files, **whole)
         name = Batch(receipt.collection, receipt.ids).name
@@ -144,6 +152,8 @@ def decode_receipt(key: str, body: bytes) -> Receipt:
         raise BooksError(
             f"{key} contradicts itself: {found} titles found, {records} records, outcomes {strange or 'known'}"
         )
+    if broken:
+        raise BooksError(f"{key} has been edited: its seal is not that of what it says")
     return receipt
 
 

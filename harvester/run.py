@@ -11,9 +11,10 @@ before them is settled, so that these are cut alike whenever the run is killed.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("run")
 
+_RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{8}")
+
 READS_AT_ONCE = 32
 
 PROBLEMS_SHOWN = 5
@@ -51,7 +54,7 @@ class Run:
     """One run: its plan, and what the bucket says of it; made by `open_run`.
 
     Attributes:
-        finished: Whether its books had been closed when it was opened.
+        finished: Whether its books had been closed when it was opened, and were those of the receipts.
         todo: Batches of the input that have no valid receipt, in order.
         books: The input, and what the valid receipts say of it.
         failed: Titles without a usable answer, with the reason.
@@ -73,6 +76,8 @@ class Run:
     _moved: dict[str, list[str]] = field(default_factory=dict)
     _moved_failed: list[Batch] = field(default_factory=list)
     _here: dict[str, Listed] = field(default_factory=dict)
+    _astray: list[str] = field(default_factory=list)
+    _planned: frozenset[tuple[str, str]] = frozenset()
     _orphans: list[tuple[str, str]] = field(default_factory=list)
 
     def moved(self) -> list[Batch]:
@@ -98,9 +103,17 @@ class Run:
             layout_key(batch.collection, batch.name) for layout_key in (self.layout.receipt_key, self.layout.failed_key)
         }
 
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether the books were closed, and everything still stands as it did then."""
+        return self.finished and not (self.todo or self._astray or self._moved_failed or self.moved())
+
     async def begin(self) -> None:
-        """Write the plan, first of all; one that stands there is the same."""
+        """Write the plan, first of all, and clear away what no receipt in force speaks of."""
         await self.bucket.put(self.layout.plan_key, encode_plan(self.plan))
+        for key in self._astray:
+            _log.warning("removed", key=key, why="no receipt in force speaks of it")
+            await self.bucket.delete(key)
 
     async def abort_orphans(self, batch: Batch) -> None:
         """Abort the uploads that an earlier try of `batch`, killed, has left."""
@@ -159,11 +172,12 @@ class Run:
         if papers:
             for collection in KINDS:
                 self._orphans += await self.bucket.uploads(self.layout.data_folder(collection))
-        receipts = [
-            key for key in papers if key.startswith((f"{self.layout.folder}receipts/", f"{self.layout.folder}failed/"))
-        ]
-        await fan_out(self._take_old, receipts, at_once=READS_AT_ONCE)
+        for folder in ("receipts/", "failed/"):
+            kept = [key for key in papers if key.startswith(self.layout.folder + folder)]
+            await fan_out(self._take_old, kept, at_once=READS_AT_ONCE)
         self.todo = [b for b in batches if self.layout.receipt_key(b.collection, b.name) not in self._receipts]
+        done = {stem(key) for key in self._receipts}
+        self._astray += [key for key in data.keys() - self._landed.keys() if stem(key) in done]
 
     async def _take_old(self, key: str) -> None:
         """Take a paper of an earlier process for what it is worth."""
@@ -172,23 +186,25 @@ class Run:
             receipt = decode_receipt(key, body or b"")
         except BooksError as error:
             _log.warning("receipt_refused", problem=str(error))
+            if not any(key.endswith(f"/{collection}/{name}.json") for collection, name in self._planned):
+                self._astray += [other for other in self._here if stem(other) == stem(key)]
             return
-        ours = receipt.batch in self.plan.batches.get(receipt.collection, ())
+        planned = (receipt.collection, receipt.batch) in self._planned
         if receipt.landed_at < self.plan.created_at:
-            if not ours:  # batches of moved titles are cut anew by `--again`
-                for old in (key, *(file.key for file in receipt.files)):
-                    await self.bucket.delete(old)
+            if not planned:  # batches of moved titles are cut anew by `--again`
+                self._astray += [key, *(file.key for file in receipt.files)]
             return
-        if receipt.failed:
-            self._note_moved(receipt)
-            if not ours:
-                self._moved_failed.append(Batch(receipt.collection, receipt.ids))
+        if self.layout.receipt_key(receipt.collection, receipt.batch) in self._receipts:
+            self._astray.append(key)  # of a failed try, before the one that did not fail
             return
         listed = {file.key: await self._as_landed(file) for file in receipt.files}
-        if None in listed.values():
-            _log.warning("batch_damaged", batch=receipt.batch, collection=receipt.collection)
+        if None not in listed.values() and not receipt.failed:
+            self._take(key, receipt, {name: file for name, file in listed.items() if file})
             return
-        self._take(key, receipt, {name: file for name, file in listed.items() if file})
+        _log.warning("batch_again", batch=receipt.batch, collection=receipt.collection)
+        self._note_moved(receipt)
+        if not planned:
+            self._moved_failed.append(Batch(receipt.collection, receipt.ids))
 
     async def _as_landed(self, file: LandedFile) -> Listed | None:
         """What is listed of a data file, if it is still what landed; a copy has the same bytes and another mark."""
@@ -209,7 +225,7 @@ class Run:
         self._note_moved(receipt)
 
     def _note_moved(self, receipt: Receipt) -> None:
-        if receipt.batch not in self.plan.batches.get(receipt.collection, ()):
+        if (receipt.collection, receipt.batch) not in self._planned:
             self.settled.update(receipt.ids)
         self._moved[receipt.batch] = list(receipt.moved)
         for id_, told in receipt.moved.items():
@@ -249,36 +265,55 @@ async def open_run(bucket: Bucket, inputs: Mapping[Collection, Ids], settings: S
         settings=settings.of_records(),
         batches={collection: [b.name for b in batches if b.collection == collection] for collection in ids},
     )
-    runs = f"{settings.s3_prefix}/{RUNS}/"
-    latest = max((name for name in await bucket.folders(runs) if name.endswith(f"-{mark}")), default=None)
-    plan, finished = new, False
+    names = await run_names(bucket, settings.s3_prefix)
+    latest = max((name for name in names if name.endswith(f"-{mark}")), default=None)
+    plan, closed = new, None
     if latest and not again:
-        midnight = f"{latest[:10]}T00:00:00.000Z"  # an unreadable plan is written anew, and its receipts stay in force
-        rewritten = replace(new, run=latest, created_at=midnight)
-        plan, finished = await _read_plan(
-            bucket, Layout(settings.s3_prefix, settings.s3_key_template, latest), rewritten
-        )
-        if finished and latest != new.run:
-            plan, finished = new, False
+        plan, closed = await _read_plan(bucket, Layout(settings.s3_prefix, settings.s3_key_template, latest), new)
+        if closed and latest != new.run:
+            plan, closed = new, None
     layout = Layout(settings.s3_prefix, str(plan.settings["s3_key_template"]), plan.run)
-    run = Run(bucket, plan, layout, finished=finished)
+    planned = frozenset((batch.collection, batch.name) for batch in batches)
+    run = Run(bucket, plan, layout, _planned=planned)
     for account in inputs.values():
         run.books.take_input(account)
     await run.survey(batches)
+    run.finished = closed == run.books.as_json()
     return run
 
 
-async def _read_plan(bucket: Bucket, layout: Layout, otherwise: Plan) -> tuple[Plan, bool]:
-    """The plan of a run, and whether its books were closed after it was written; `otherwise` if it cannot be read."""
+async def run_names(bucket: Bucket, prefix: str) -> list[str]:
+    """The runs below `prefix`, oldest first; other folders beside them are not ours.
+
+    Raises:
+        StoreError: S3 refused, or could not be reached.
+    """
+    return sorted(name for name in await bucket.folders(f"{prefix}/{RUNS}/") if _RUN_NAME.fullmatch(name))
+
+
+async def _read_plan(bucket: Bucket, layout: Layout, new: Plan) -> tuple[Plan, dict[str, Any] | None]:
+    """The plan of the run in `layout`, and the books of its summary, if they were closed after the plan was written.
+
+    It is `new`, under the name and date of the old: a plan that cannot be read or has been altered is written anew,
+    and the receipts stay in force.
+    """
     body = await bucket.read(layout.plan_key)
     try:
-        plan = decode_plan(layout.plan_key, body or b"")
+        old = decode_plan(layout.plan_key, body or b"")
     except BooksError as error:
         _log.warning("plan_refused", problem=str(error))
-        return otherwise, False
+        return replace(new, run=layout.run, created_at=f"{layout.run[:10]}T00:00:00.000Z"), None
+    plan = replace(new, run=layout.run, created_at=old.created_at, settings=old.settings)
     summary = await bucket.read(layout.summary_key)
     try:
-        return plan, bool(summary and orjson.loads(summary)["closed_at"] >= plan.created_at)
-    except (ValueError, KeyError, TypeError) as error:
-        _log.warning("summary_refused", key=layout.summary_key, problem=repr(error))
-        return plan, False
+        told = orjson.loads(summary or b"{}")
+        closed = told["books"] if told["closed_at"] >= plan.created_at and _rows(old) == _rows(plan) else None
+    except (ValueError, KeyError, TypeError):
+        closed = None
+    return plan, closed
+
+
+def _rows(plan: Plan) -> object:
+    """What two plans of the same run have in common, wherever their CSVs were read from."""
+    counts = {name: {key: told[key] for key in ("rows", "ids", "rejected")} for name, told in plan.input.items()}
+    return counts, plan.batches

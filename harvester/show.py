@@ -20,7 +20,7 @@ SHOWN, ROW_SHOWN = 20, 60
 
 def show_report(report: Report, settings: Settings) -> None:
     """How a harvest ended, what its books say, and what to do next."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     where = f"s3://{settings.s3_bucket}/{settings.s3_prefix}"
     heading = {
         "closed": "[green]Books closed.[/]",
@@ -29,7 +29,7 @@ def show_report(report: Report, settings: Settings) -> None:
         "stopped": f"[yellow]Stopped[/] by {report.stopped_by} before the end.",
     }[report.status]
     console.print(f"{heading} Run {report.run}", soft_wrap=True)
-    console.print(books_table(report.books.as_json()))
+    console.print(books_text(report.books.as_json()), soft_wrap=True)
     rate = report.requests / report.seconds if report.seconds else 0.0
     console.print(
         f"{report.requests:,} requests in {duration(report.seconds)} ({rate:.1f}/s), {report.holds} holds; "
@@ -46,26 +46,27 @@ def show_report(report: Report, settings: Settings) -> None:
         console.print(f"{report.batches_left:,} batches are left; run again to go on.")
 
 
-def books_table(books: Mapping[str, Any]) -> Table:
-    """The books, as JSON has them, as equations."""
-    table = Table(show_header=False, box=None, padding=(0, 1))
-    for justify in ("left", "right", "left", "left"):
-        table.add_column(justify=justify)
-    parts = f"{books['ids']:,} ids + {books['duplicates']:,} duplicates + {books['rejected']:,} rejected"
-    table.add_row("rows", f"{books['rows']:,}", "=", parts)
+def books_text(books: Mapping[str, Any]) -> str:
+    """The books, as JSON has them, as equations, a line each."""
     to_do = books["ids"] - books["found"] - books["missing"] - books["failed"]
-    parts = f"{books['found']:,} found + {books['missing']:,} missing + {books['failed']:,} failed"
-    table.add_row("ids", f"{books['ids']:,}", "=", parts + (f" + {to_do:,} to do" if to_do else ""))
-    for outcome in ("missing", "failed"):
-        reasons = " + ".join(f"{count:,} {reason}" for reason, count in books[f"{outcome}_by_reason"].items())
-        if reasons:
-            table.add_row(outcome, f"{books[outcome]:,}", "=", reasons)
-    return table
+    terms = {
+        "rows": {"ids": books["ids"], "duplicates": books["duplicates"], "rejected": books["rejected"]},
+        "ids": {outcome: books[outcome] for outcome in ("found", "missing", "failed")}
+        | ({"to do": to_do} if to_do else {}),
+        "missing": books["missing_by_reason"],
+        "failed": books["failed_by_reason"],
+    }
+    lines = (
+        f" {name:<8} {books[name]:>9,} = {' + '.join(f'{number:,} {what}' for what, number in parts.items())}"
+        for name, parts in terms.items()
+        if parts
+    )
+    return "\n".join(lines)
 
 
 def show_plan(told: dict[str, Any]) -> None:
     """What a harvest would do."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     table = Table(title=f"Run {told['run']}", title_justify="left")
     for heading in ("", "rows", "ids", "duplicates", "rejected", "batches", "done", "to do"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -88,10 +89,10 @@ def show_plan(told: dict[str, Any]) -> None:
 
 def show_proof(proof: Proof) -> None:
     """What `verify` has read, and every harm it found."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     heading = "[red]Something is wrong.[/]" if proof.problems else "[green]Proved.[/]"
     console.print(f"{heading} Run {proof.run}", soft_wrap=True)
-    console.print(books_table(proof.books.as_json()))
+    console.print(books_text(proof.books.as_json()), soft_wrap=True)
     books = proof.books
     console.print(
         f"read {books.files:,} files, {proof.records:,} records, {size(books.bytes)}; {books.batches:,} receipts"

@@ -17,14 +17,12 @@ from harvester.batches import BATCH_SIZE, RUNS, Layout
 from harvester.errors import BooksError
 from harvester.fan_out import fan_out
 from harvester.harvest import open_bucket_of
-from harvester.receipts import Books, Plan, Receipt, decode_plan, decode_receipt, fingerprint
+from harvester.receipts import Books, Plan, decode_plan, decode_receipt, fingerprint
 from harvester.records import FILE_BYTES, decode
-from harvester.run import list_data, stem
+from harvester.run import list_data, run_names, stem
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from harvester.receipts import LandedFile
     from harvester.s3 import Bucket, Listed
     from harvester.settings import Settings
@@ -70,47 +68,58 @@ async def verify(settings: Settings, *, run: str | None = None) -> Proof:
 
 async def _find_plan(bucket: Bucket, settings: Settings, run: str | None) -> Plan:
     """The plan of `run`; else of the run planned last."""
-    runs = f"{settings.s3_prefix}/{RUNS}/"
-    names = [run] if run else await bucket.folders(runs)
-    latest = [name for name in names if name[:10] == max(names)[:10]]
+    names = await run_names(bucket, settings.s3_prefix)
+    latest = [name for name in names if name[:10] == names[-1][:10]] if run is None else [run]
+    if not latest or latest[0] not in names:
+        where = f"s3://{bucket.name}/{settings.s3_prefix}/{RUNS}/{run or ''}"
+        raise BooksError(f"There is no run to verify below {where}: harvest first")
     plans = []
     for name in latest:
         key = Layout(settings.s3_prefix, settings.s3_key_template, name).plan_key
-        body = await bucket.read(key)
-        if body is not None:
-            plans.append(decode_plan(key, body))
-    if not plans:
-        raise BooksError(f"There is no run to verify below s3://{bucket.name}/{runs}{run or ''}: harvest first")
+        plans.append(decode_plan(key, await bucket.read(key) or b""))
     return max(plans, key=lambda plan: plan.created_at)
 
 
 @dataclass(slots=True)
 class _Reading:
-    """One reading of a run; `seen` has each id that some receipt gives an outcome, with that receipt's batch."""
+    """One reading of a run: what of it has been seen so far.
+
+    Attributes:
+        batches: Ids by collection and batch, of every paper in force.
+        seen: Ids that have an outcome, with the batch in whose paper it stands.
+        moved: Ids that have moved, with the batch they moved from.
+        files: Keys of the data files that the papers speak of.
+        others: Batches of the day's other runs, with the run.
+    """
 
     bucket: Bucket
     plan: Plan
     layout: Layout
     proof: Proof
     listed: dict[str, Listed] = field(default_factory=dict)
-    receipts: dict[str, Receipt] = field(default_factory=dict)
+    batches: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     seen: dict[str, str] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
+    others: dict[str, str] = field(default_factory=dict)
 
     async def prove(self) -> Proof:
         papers = await self.bucket.objects(self.layout.folder)
         self.listed = await list_data(self.bucket, self.layout)
+        for name in await run_names(self.bucket, self.layout.prefix):
+            if name[:10] == self.plan.run[:10] and name != self.plan.run:
+                folder = Layout(self.layout.prefix, self.layout.template, name).folder
+                self.others |= {stem(key): name for key in await self.bucket.objects(folder)}
         for told in self.plan.input.values():
             self.proof.books.rows += told["rows"]
             self.proof.books.ids += told["ids"]
             self.proof.books.duplicates += told["duplicates"]
             self.proof.books.rejected += told["rejected"]
-        kept = [
-            key for key in papers if key.startswith((f"{self.layout.folder}receipts/", f"{self.layout.folder}failed/"))
-        ]
-        await fan_out(self._read_receipt, kept, at_once=READS_AT_ONCE)
+        for folder in ("receipts/", "failed/"):
+            kept = [key for key in papers if key.startswith(self.layout.folder + folder)]
+            await fan_out(self._read_receipt, kept, at_once=READS_AT_ONCE)
         self._check_batches()
-        await self._check_strangers()
+        self._check_strangers()
         await self._check_summary()
         self.proof.problems.sort()
         return self.proof
@@ -124,9 +133,10 @@ class _Reading:
             return
         if receipt.landed_at < self.plan.created_at:
             return  # of an earlier harvest of the same day, which `--again` does anew
-        if "/failed/" in key and self.layout.receipt_key(receipt.collection, receipt.batch) in self.receipts:
-            return
-        self.receipts[key] = receipt
+        if (receipt.collection, receipt.batch) in self.batches:
+            return  # of a failed try, before the one that did not fail
+        self.batches[receipt.collection, receipt.batch] = receipt.ids
+        self.moved |= dict.fromkeys(receipt.moved, f"{receipt.collection}/{receipt.batch}")
         self.proof.books.take(receipt)
         for id_ in receipt.outcomes:
             if id_ in self.seen:
@@ -146,7 +156,9 @@ class _Reading:
             self._wrong(f"{file.key} is gone")
             return []
         if len(body) != file.bytes or hashlib.sha256(body).hexdigest() != file.sha256:
-            self._wrong(f"{file.key} is not what landed: {len(body)} bytes of {file.bytes}, or others")
+            anew = self.others.get(stem(file.key))
+            why = f"run {anew} has landed it anew" if anew else f"{len(body)} bytes of {file.bytes}, or others"
+            self._wrong(f"{file.key} is not what landed: {why}")
         try:
             records = decode(body)
             ids = [str(record["imdb_id"]) for record in records]
@@ -163,19 +175,18 @@ class _Reading:
 
     def _check_batches(self) -> None:
         """Every planned batch has a paper, and their ids are those the run's name speaks of."""
-        by_name = {(receipt.collection, receipt.batch): receipt for receipt in self.receipts.values()}
         ids: dict[Collection, list[str]] = {}
         complete = True
         for collection, names in cast("dict[Collection, list[str]]", self.plan.batches).items():
             ids[collection] = []
             for name in names:
-                receipt = by_name.get((collection, name))
-                if receipt is None:
+                if (collection, name) not in self.batches:
                     self._wrong(f"{collection}/{name} has no receipt: harvest goes on with it")
                     complete = False
-                else:
-                    ids[collection] += receipt.ids
-        self._check_moved(by_name.values())
+                ids[collection] += self.batches.get((collection, name), ())
+        for id_, batch in self.moved.items():
+            if id_ not in self.seen:
+                self._wrong(f"{id_} has moved from {batch} and has no outcome")
         told = self.plan.settings
         mark = fingerprint(ids, language=told["tmdb_language"], append=told["tmdb_append"], form=told["output_format"])
         if complete and mark != self.plan.fingerprint:
@@ -183,24 +194,12 @@ class _Reading:
         if complete and not self.proof.books.balance:
             self._wrong(f"of {self.proof.books.ids} ids {self.proof.books.accounted} have an outcome")
 
-    def _check_moved(self, receipts: Iterable[Receipt]) -> None:
-        for receipt in receipts:
-            for id_ in receipt.moved:
-                if id_ not in self.seen:
-                    self._wrong(f"{id_} has moved from {receipt.collection}/{receipt.batch} and has no outcome")
-
-    async def _check_strangers(self) -> None:
-        """No data file stands where this run's do, but those of its receipts and of other runs of the day."""
-        strangers = self.listed.keys() - self.files
-        names = {receipt.batch for receipt in self.receipts.values()}
-        others = {key for key in strangers if stem(key) not in names}
-        for name in await self.bucket.folders(f"{self.layout.prefix}/{RUNS}/") if others else ():
-            if name != self.plan.run and name[:10] == self.plan.run[:10]:
-                folder = Layout(self.layout.prefix, self.layout.template, name).folder
-                stems = {stem(key) for key in await self.bucket.objects(f"{folder}receipts/")}
-                strangers -= {key for key in others if stem(key) in stems}
-        for key in strangers:
-            self._wrong(f"{key} is in no receipt")
+    def _check_strangers(self) -> None:
+        """No data file stands where this run's do, but those of its papers and of other runs of the day."""
+        ours = {name for _, name in self.batches}
+        for key in self.listed.keys() - self.files:
+            if stem(key) in ours or stem(key) not in self.others:
+                self._wrong(f"{key} is in no receipt")
 
     async def _check_summary(self) -> None:
         body = await self.bucket.read(self.layout.summary_key)

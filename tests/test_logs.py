@@ -140,12 +140,13 @@ def test_logs_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "secrets", "redacted"),
     [
-        ("api_key=abc&x=abc", ("abc",), f"api_key={STRUCK}&x={STRUCK}"),
-        ("one abc, two xyz", ("abc", "xyz"), f"one {STRUCK}, two {STRUCK}"),
-        ("nothing", ("abc",), "nothing"),
+        ("api_key=abcdefgh&x=abcdefgh", ("abcdefgh",), f"api_key={STRUCK}&x={STRUCK}"),
+        ("one abcdefgh, two stuvwxyz", ("abcdefgh", "stuvwxyz"), f"one {STRUCK}, two {STRUCK}"),
+        ("nothing", ("abcdefgh",), "nothing"),
         ("nothing", (), "nothing"),
         ("nothing", ("",), "nothing"),
-        ("a key abcdef", ("abc", "abcdef"), f"a key {STRUCK}"),
+        ("s3://demo-lake", ("demo",), "s3://demo-lake"),
+        ("a key abcdefghij", ("abcdefgh", "abcdefghij"), f"a key {STRUCK}"),
     ],
 )
 def test_every_secret_is_struck_out(text: str, secrets: tuple[str, ...], redacted: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +70,28 @@ def key_of(receipt: Receipt) -> str:
     return LAYOUT.receipt_key(receipt.collection, receipt.batch)
 
 
+def seal_of(whole: dict[str, Any]) -> str:
+    """SHA-256 over all the rest of a paper, as it stands."""
+    rest = {name: value for name, value in whole.items() if name != "seal"}
+    return hashlib.sha256(orjson.dumps(rest)).hexdigest()
+
+
+def sealed(whole: dict[str, Any]) -> bytes:
+    """A paper that was altered by somebody who knows how to seal it."""
+    return orjson.dumps(whole | {"seal": seal_of(whole)})
+
+
+def test_a_receipt_that_was_edited_is_not_believed() -> None:
+    """Also an edit that contradicts nothing breaks the seal, and so does its absence."""
+    receipt = a_receipt()
+    whole = json.loads(encode_receipt(receipt))
+    assert decode_receipt(key_of(receipt), sealed(whole)) == receipt
+    edited = {**whole, "landed_at": "2027-01-01T00:00:00.000Z"}
+    for body in (edited, {name: value for name, value in whole.items() if name != "seal"}):
+        with pytest.raises(BooksError, match="has been edited"):
+            decode_receipt(key_of(receipt), orjson.dumps(body))
+
+
 def test_a_receipt_is_written_as_the_design_has_it() -> None:
     """Batch, collection, run, files, the outcome of each id in the batch's order, the time; `moved` only if any has."""
     receipt = a_receipt(TOLD[:2] + TOLD[3:5] + (Failed("http_500"),))
@@ -93,6 +117,7 @@ def test_a_receipt_is_written_as_the_design_has_it() -> None:
             "tt0000005": {"outcome": "failed", "reason": "http_500"},
         },
         "landed_at": NOW,
+        "seal": seal_of(whole),
     }
     assert list(whole["outcomes"]) == list(IDS[:5])
     moved = json.loads(encode_receipt(a_receipt()))["moved"]
@@ -209,7 +234,7 @@ def test_a_receipt_that_contradicts_itself_is_not_believed(contradiction: str) -
     whole = json.loads(encode_receipt(receipt))
     CONTRADICTIONS[contradiction](whole)
     with pytest.raises(BooksError) as caught:
-        decode_receipt(key_of(receipt), json.dumps(whole).encode())
+        decode_receipt(key_of(receipt), sealed(whole))
     assert str(caught.value).startswith(key_of(receipt))
     assert caught.value.exit_code == Exit.WRONG
 
@@ -228,7 +253,7 @@ def test_a_receipt_without_a_reason_is_not_believed(id_: str, told: dict[str, An
     whole = json.loads(encode_receipt(receipt))
     whole["outcomes"][id_] = told
     with pytest.raises(BooksError, match=receipt.batch):
-        Books().take(decode_receipt(key_of(receipt), json.dumps(whole).encode()))
+        Books().take(decode_receipt(key_of(receipt), sealed(whole)))
 
 
 @pytest.mark.parametrize("part", ["kind", "tmdb_id"])
@@ -238,7 +263,7 @@ def test_a_receipt_with_ids_moved_nowhere_is_not_believed(part: str) -> None:
     whole = json.loads(encode_receipt(receipt))
     del whole["moved"]["tt0000003"][part]
     with pytest.raises(BooksError, match=receipt.batch):
-        decode_receipt(key_of(receipt), json.dumps(whole).encode()).moved_to()
+        decode_receipt(key_of(receipt), sealed(whole)).moved_to()
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"5", b"null", b'"text"', b"{}", b'{"files":5}', b"\xff"])

@@ -171,8 +171,8 @@ def test_a_plan_shows_rejects_and_the_time_it_takes(capsys: pytest.CaptureFixtur
     """A reject can be found in the file by its line; requests and time are the least."""
     show_plan(plan_told())
     assert shown(capsys)[-3:] == [
-        "Movies, line 17: rejected 'nm0000001|somebody'",
-        "Movies, line 18: rejected ''",
+        "rejected: Movies, line 17: nm0000001|somebody",
+        "rejected: Movies, line 18:",
         "At least 420,000 requests: 2 h 57 min at 40/s",
     ]
 
@@ -189,7 +189,7 @@ def test_a_reject_is_shown_as_it_stands_in_the_file(capsys: pytest.CaptureFixtur
     told = plan_told()
     told["input"]["Movies"]["rejects"] = [{"line": 2, "text": text}]
     show_plan(told)
-    assert f"Movies, line 2: rejected {text!r}" in shown(capsys)
+    assert f"rejected: Movies, line 2: {text}" in shown(capsys)
 
 
 def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ from harvester.errors import Exit, HarvestError
 from harvester.fan_out import fan_out
 from harvester.s3 import open_bucket
 from harvester.settings import ALL_NAMES
-from harvester.show import books_table, size
+from harvester.show import books_text, size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -304,7 +304,7 @@ def _show_record(console: Console, files: Mapping[str, bytes]) -> None:
 
 def _show_books(console: Console, books: Mapping[str, Any], tmdb: StandIn) -> None:
     console.print("\n[bold]The books[/]")
-    console.print(books_table(books))
+    console.print(books_text(books), soft_wrap=True)
     console.print(
         f"The server counted {tmdb.asked.total()} requests, at most {tmdb.peak_all} in any second; "
         f"its limit refused {tmdb.refused}.",
