@@ -7,12 +7,12 @@ cancelled and awaited. What comes out is the first real error itself, not a grou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,7 +88,11 @@ async def _cancelled_before_the_end_of(task: asyncio.Future[Any]) -> bool:
 
 
 async def _each(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    if isinstance(inputs, AsyncIterable):
+    if isinstance(inputs, AsyncGenerator):
+        async with aclosing(inputs):
+            async for value in inputs:
+                yield value
+    elif isinstance(inputs, AsyncIterable):
         async for value in inputs:
             yield value
     else:

@@ -172,6 +172,16 @@ class Plan:
     settings: dict[str, Any]
     batches: dict[str, list[str]]
 
+    @property
+    def says(self) -> tuple[dict[str, list[Any]], list[Any], dict[str, list[str]]]:
+        """What two plans of one run agree in, wherever their CSVs were read from and TMDB was reached."""
+        counts = {
+            name: [told[count] for count in ("rows", "ids", "duplicates", "rejected")]
+            for name, told in self.input.items()
+        }
+        shape = [self.settings["tmdb_language"], list(self.settings["tmdb_append"]), self.settings["output_format"]]
+        return counts, shape, self.batches
+
 
 def encode_plan(plan: Plan) -> bytes:
     """The JSON of a plan."""
@@ -185,9 +195,17 @@ def decode_plan(key: str, body: bytes) -> Plan:
         BooksError: It is not a plan.
     """
     try:
-        return Plan(**orjson.loads(body))
-    except (ValueError, TypeError) as error:
+        plan = Plan(**orjson.loads(body))
+        counts, shape, batches = plan.says
+        texts = [plan.run, plan.created_at, plan.settings["s3_key_template"], *shape[1]]
+        texts += [name for names in batches.values() for name in names]
+        numbers = [number for some in counts.values() for number in some]
+        sound = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BooksError(f"{key} is not a plan: {error!r}") from error
+    if not sound:
+        raise BooksError(f"{key} is not a plan: something in it is of another type")
+    return plan
 
 
 def fingerprint(

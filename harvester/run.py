@@ -4,8 +4,9 @@ The bucket is the checkpoint. What counts as done is what stands there: a receip
 with itself, and whose files are listed with the size and mark it says. Everything else is done again, under the same
 names, so whatever was killed, deleted or damaged mends by itself.
 
-Titles that turn out to be of the other kind have *moved*: they are harvested in batches of their own once every batch
-before them is settled, so that these are cut alike whenever the run is killed.
+Titles that turn out to be of the other kind have *moved*: they are harvested in batches of their own, when everything
+else is done, or first of all when a run goes on. Nothing else is under way then, so that these batches are cut alike
+however often the run is killed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -40,6 +41,9 @@ _log = structlog.get_logger("run")
 _RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{8}")
 
 READS_AT_ONCE = 32
+
+RETRY_HOURS = 12
+"""How long a run of an earlier day is gone on with for the sake of failed titles alone."""
 
 PROBLEMS_SHOWN = 5
 
@@ -74,7 +78,8 @@ class Run:
     _receipts: set[str] = field(default_factory=set)
     _landed: dict[str, Listed] = field(default_factory=dict)
     _moved: dict[str, list[str]] = field(default_factory=dict)
-    _moved_failed: list[Batch] = field(default_factory=list)
+    _moved_failed: dict[str, Batch] = field(default_factory=dict)
+    _failed_at: list[str] = field(default_factory=list)
     _here: dict[str, Listed] = field(default_factory=dict)
     _astray: list[str] = field(default_factory=list)
     _planned: frozenset[tuple[str, str]] = frozenset()
@@ -82,7 +87,7 @@ class Run:
 
     def moved(self) -> list[Batch]:
         """Batches of the moved titles that have no outcome yet, after those of them that had failed."""
-        failed, self._moved_failed = self._moved_failed, []
+        failed = list(self._moved_failed.values())
         taken = self.settled.union(*(batch.ids for batch in failed))
         names = [name for names in self.plan.batches.values() for name in names]
         waiting = [id_ for name in names for id_ in self._moved.get(name, ()) if id_ not in taken]
@@ -96,17 +101,30 @@ class Run:
     @property
     def left(self) -> int:
         """How many batches of the input are not done, failed ones not among them."""
-        return sum(not self._papers_of(batch) & self._receipts for batch in self.todo)
-
-    def _papers_of(self, batch: Batch) -> set[str]:
-        return {
-            layout_key(batch.collection, batch.name) for layout_key in (self.layout.receipt_key, self.layout.failed_key)
-        }
+        return sum(
+            self.layout.receipt_key(batch.collection, batch.name) not in self._receipts
+            and self.layout.failed_key(batch.collection, batch.name) not in self._receipts
+            for batch in self.todo
+        )
 
     @property
     def nothing_to_do(self) -> bool:
         """Whether the books were closed, and everything still stands as it did then."""
-        return self.finished and not (self.todo or self._astray or self._moved_failed or self.moved())
+        return self.finished and not (self.todo or self._astray or self.moved())
+
+    def given_up(self, today: str) -> bool:
+        """Whether this is a run of an earlier day in which nothing but titles failed long ago is left.
+
+        Without this, one title that fails for ever would keep every later day from being collected.
+        """
+        left = {(batch.collection, batch.name) for batch in (*self.todo, *self.moved())}
+        old = datetime.now(timezone.utc) - timedelta(hours=RETRY_HOURS)
+        return (
+            self.plan.run[:10] < today
+            and bool(left)
+            and all(self.layout.failed_key(*batch) in self._here for batch in left)
+            and max(self._failed_at, default="") < old.isoformat()
+        )
 
     async def begin(self) -> None:
         """Write the plan, first of all, and clear away what no receipt in force speaks of."""
@@ -167,11 +185,10 @@ class Run:
             StoreError: S3 refused, or could not be reached.
         """
         papers = await self.bucket.objects(self.layout.folder)
-        data = await list_data(self.bucket, self.layout) if papers else {}
+        data = await list_data(self.bucket, self.layout)
         self._here = papers | data
-        if papers:
-            for collection in KINDS:
-                self._orphans += await self.bucket.uploads(self.layout.data_folder(collection))
+        for folder in sorted({self.layout.data_folder(collection) for collection in KINDS}):
+            self._orphans += await self.bucket.uploads(folder)
         for folder in ("receipts/", "failed/"):
             kept = [key for key in papers if key.startswith(self.layout.folder + folder)]
             await fan_out(self._take_old, kept, at_once=READS_AT_ONCE)
@@ -202,9 +219,10 @@ class Run:
             self._take(key, receipt, {name: file for name, file in listed.items() if file})
             return
         _log.warning("batch_again", batch=receipt.batch, collection=receipt.collection)
+        self._failed_at.append(receipt.landed_at)
         self._note_moved(receipt)
         if not planned:
-            self._moved_failed.append(Batch(receipt.collection, receipt.ids))
+            self._moved_failed[receipt.batch] = Batch(receipt.collection, receipt.ids)
 
     async def _as_landed(self, file: LandedFile) -> Listed | None:
         """What is listed of a data file, if it is still what landed; a copy has the same bytes and another mark."""
@@ -219,6 +237,7 @@ class Run:
     def _take(self, key: str, receipt: Receipt, landed: dict[str, Listed]) -> None:
         """Count a paper that is in force."""
         self._receipts.add(key)
+        self._moved_failed.pop(receipt.batch, None)
         self._landed |= landed
         self.books.take(receipt)
         self.failed |= {i: told["reason"] for i, told in receipt.outcomes.items() if told["outcome"] == "failed"}
@@ -248,7 +267,7 @@ async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
 async def open_run(bucket: Bucket, inputs: Mapping[Collection, Ids], settings: Settings, *, again: bool = False) -> Run:
     """The run to go on with: the latest of these ids and settings, if it is unfinished or of today; else a new one.
 
-    Nothing is written. `again` asks for a new one even where today's is finished.
+    Nothing is written. `again` asks for a new one where today's is finished; an unfinished one is gone on with.
 
     Raises:
         StoreError: S3 refused, or could not be reached.
@@ -267,18 +286,25 @@ async def open_run(bucket: Bucket, inputs: Mapping[Collection, Ids], settings: S
     )
     names = await run_names(bucket, settings.s3_prefix)
     latest = max((name for name in names if name.endswith(f"-{mark}")), default=None)
-    plan, closed = new, None
-    if latest and not again:
-        plan, closed = await _read_plan(bucket, Layout(settings.s3_prefix, settings.s3_key_template, latest), new)
-        if closed and latest != new.run:
+    plan, closed, sound = new, None, False
+    if latest:
+        layout = Layout(settings.s3_prefix, settings.s3_key_template, latest)
+        plan, closed, sound = await _read_plan(bucket, layout, new)
+        if closed and (again or latest != new.run):
             plan, closed = new, None
-    layout = Layout(settings.s3_prefix, str(plan.settings["s3_key_template"]), plan.run)
+    run = await _survey(bucket, plan, inputs, batches)
+    run.finished = sound and closed == run.books.as_json()
+    return await _survey(bucket, new, inputs, batches) if run.given_up(started[:10]) else run
+
+
+async def _survey(bucket: Bucket, plan: Plan, inputs: Mapping[Collection, Ids], batches: list[Batch]) -> Run:
+    """The run of `plan`, with what the bucket says of its `batches`."""
+    layout = Layout(str(plan.settings["s3_prefix"]), str(plan.settings["s3_key_template"]), plan.run)
     planned = frozenset((batch.collection, batch.name) for batch in batches)
     run = Run(bucket, plan, layout, _planned=planned)
     for account in inputs.values():
         run.books.take_input(account)
     await run.survey(batches)
-    run.finished = closed == run.books.as_json()
     return run
 
 
@@ -291,29 +317,24 @@ async def run_names(bucket: Bucket, prefix: str) -> list[str]:
     return sorted(name for name in await bucket.folders(f"{prefix}/{RUNS}/") if _RUN_NAME.fullmatch(name))
 
 
-async def _read_plan(bucket: Bucket, layout: Layout, new: Plan) -> tuple[Plan, dict[str, Any] | None]:
-    """The plan of the run in `layout`, and the books of its summary, if they were closed after the plan was written.
+async def _read_plan(bucket: Bucket, layout: Layout, new: Plan) -> tuple[Plan, dict[str, Any] | None, bool]:
+    """The plan of the run in `layout`; its books, if they were closed after it; whether it stands as it should.
 
-    It is `new`, under the name and date of the old: a plan that cannot be read or has been altered is written anew,
-    and the receipts stay in force.
+    The plan is `new`, under the name, date and keys of the old: one that cannot be read or has been altered is written
+    anew, and the receipts stay in force.
     """
     body = await bucket.read(layout.plan_key)
     try:
         old = decode_plan(layout.plan_key, body or b"")
     except BooksError as error:
         _log.warning("plan_refused", problem=str(error))
-        return replace(new, run=layout.run, created_at=f"{layout.run[:10]}T00:00:00.000Z"), None
-    plan = replace(new, run=layout.run, created_at=old.created_at, settings=old.settings)
+        return replace(new, run=layout.run, created_at=f"{layout.run[:10]}T00:00:00.000Z"), None, False
+    keys = {"s3_key_template": old.settings["s3_key_template"]}
+    plan = replace(new, run=layout.run, created_at=old.created_at, settings=new.settings | keys)
     summary = await bucket.read(layout.summary_key)
     try:
         told = orjson.loads(summary or b"{}")
-        closed = told["books"] if told["closed_at"] >= plan.created_at and _rows(old) == _rows(plan) else None
+        closed = told["books"] if told["closed_at"] >= plan.created_at else None
     except (ValueError, KeyError, TypeError):
         closed = None
-    return plan, closed
-
-
-def _rows(plan: Plan) -> object:
-    """What two plans of the same run have in common, wherever their CSVs were read from."""
-    counts = {name: {key: told[key] for key in ("rows", "ids", "rejected")} for name, told in plan.input.items()}
-    return counts, plan.batches
+    return plan, closed, old.says == plan.says

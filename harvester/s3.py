@@ -8,12 +8,14 @@ upload that fails or is cancelled is aborted; no call takes longer than its dead
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import botocore.exceptions
+import botocore.loaders
 import structlog
 import tenacity
 from aiobotocore.config import AioConfig
@@ -283,6 +285,12 @@ def _no_expect(request: Any, **_: Any) -> None:
         del request.headers["Expect"]
 
 
+@functools.cache
+def _loader() -> Any:
+    """Botocore's models, parsed once a process: 0.1 s and more for every further client."""
+    return botocore.loaders.create_loader()
+
+
 @asynccontextmanager
 async def open_bucket(
     name: str,
@@ -309,6 +317,7 @@ async def open_bucket(
     async with AsyncExitStack() as stack:
         try:
             session = AioSession(profile=profile)
+            session.register_component("data_loader", _loader())
             client = await stack.enter_async_context(
                 session.create_client(
                     "s3",

@@ -53,6 +53,12 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _endpoint(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#@\s]+/?", url):
+        raise ValueError("must look like http://localhost:9000")
+    return url
+
+
 def _prefix(prefix: str) -> str:
     if not prefix.strip("/"):
         raise ValueError("must name a folder, like Raw/API")
@@ -186,7 +192,7 @@ class Settings(BaseSettings):
     aws_access_key_id: SecretStr | None = Field(None, description="key, where there is no profile and no role")
     aws_secret_access_key: SecretStr | None = Field(None, description="its secret")
     aws_session_token: SecretStr | None = Field(None, description="its token, if it is a temporary one")
-    aws_endpoint_url_s3: str | None = Field(
+    aws_endpoint_url_s3: Annotated[str, AfterValidator(_endpoint)] | None = Field(
         None,
         validation_alias=AliasChoices("aws_endpoint_url_s3", "aws_endpoint_url"),
         description="another S3 than AWS's",
@@ -301,6 +307,6 @@ def _tell(problem: Any) -> str:
     if secret:
         return f"{name} {what}"
     seen = problem["input"]
-    if name == "TMDB_BASE_URL":  # whoever puts a key into the URL does not want to see it here
+    if "URL" in name:  # whoever puts a key into the URL does not want to see it here
         seen = re.sub(r"//[^/]*@|\?.*", "…", str(seen))
     return f"{name} {what} (it is {seen!r})"

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import botocore.loaders
 import pytest
 import pytest_asyncio
 from aiobotocore.session import AioSession
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 PAYLOADS = Path(__file__).parents[2] / "shared" / "tmdb_payloads"
+
+LOADER = botocore.loaders.create_loader()  # parsed once
 
 _numbers = itertools.count(1)
 
@@ -73,7 +76,9 @@ async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S3Server
 
 def client_of(server: S3Server) -> Any:
     """A plain client of the server, to look at things from outside; an asynchronous context manager."""
-    return AioSession().create_client(
+    session = AioSession()
+    session.register_component("data_loader", LOADER)
+    return session.create_client(
         "s3",
         region_name="us-east-1",
         endpoint_url=server.endpoint,

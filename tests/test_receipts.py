@@ -296,8 +296,22 @@ def test_a_plan_comes_back_as_it_was_written() -> None:
         run=RUN,
         fingerprint="3f9a1c2e",
         created_at=NOW,
-        input={"Movies": {"source": "Ação.csv", "rows": 4, "rejects": [{"line": 2, "text": "\u2028"}]}},
-        settings={"tmdb_language": None, "tmdb_append": ["credits"]},
+        input={
+            "Movies": {
+                "source": "Ação.csv",
+                "rows": 4,
+                "ids": 2,
+                "duplicates": 1,
+                "rejected": 1,
+                "rejects": [{"line": 2, "text": "\u2028"}],
+            }
+        },
+        settings={
+            "tmdb_language": None,
+            "tmdb_append": ["credits"],
+            "output_format": "jsonl",
+            "s3_key_template": "{prefix}/{collection}/{batch}.json",
+        },
         batches={"Movies": [a_receipt().batch], "Series": []},
     )
     assert decode_plan(LAYOUT.plan_key, encode_plan(plan)) == plan

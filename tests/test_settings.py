@@ -121,7 +121,6 @@ OLDER = {
     "CAMINHO_DO_ARQUIVO_LOCAL_MOVIES": "movies_csv",
     "CAMINHO_DO_ARQUIVO_LOCAL_SERIES": "series_csv",
     "AWS_DEFAULT_REGION": "aws_region",
-    "AWS_ENDPOINT_URL": "aws_endpoint_url_s3",
 }
 
 
@@ -500,3 +499,14 @@ def test_the_plan_keeps_what_shapes_records_and_keys() -> None:
         "s3_key_template": "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
         "output_format": "jsonl",
     }
+
+
+def test_an_endpoint_is_a_url_under_either_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3's own name comes before the SDK's general one, and a host without a scheme is a wrong setting."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:9000")
+    assert load_settings().aws_endpoint_url_s3 == "http://localhost:9000"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://localhost:9001")
+    assert load_settings().aws_endpoint_url_s3 == "http://localhost:9001"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "localhost:9001")
+    with pytest.raises(SettingsError, match=r"AWS_ENDPOINT_URL_S3 .*must look like http://localhost:9000"):
+        load_settings()

@@ -206,7 +206,7 @@ def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_proof_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
     """The first twenty as they are, brackets too; how many more there are, and what mends them."""
-    problems = [f"Raw/API/[{number}].json is gone" for number in range(SHOWN + 5)]
+    problems = [f"Raw/API/[b]{number}.json is gone" for number in range(SHOWN + 5)]
     show_proof(Proof(RUN, books(), records=1, problems=problems))
     lines = shown(capsys)
     assert lines[0] == f"Something is wrong. Run {RUN}"

@@ -231,6 +231,16 @@ async def plan_with_other_rows(lake: Lake) -> str:
     return "of 8 ids 9 have an outcome"
 
 
+async def plan_with_other_duplicates(lake: Lake) -> str:
+    await lake.edit(f"{lake.folder}plan.json", lambda plan: plan["input"]["Movies"].update(duplicates=1))
+    return f"{lake.folder}summary.json has other books than the receipts"
+
+
+async def plan_with_other_settings(lake: Lake) -> str:
+    await lake.edit(f"{lake.folder}plan.json", lambda plan: plan["settings"].update(tmdb_language="pt-BR"))
+    return f"not {lake.run[-8:]}"
+
+
 async def summary_deleted(lake: Lake) -> str:
     await lake.bucket.delete(f"{lake.folder}summary.json")
     return f"{lake.folder}summary.json is missing"
@@ -266,6 +276,8 @@ HARMS = [
     receipt_with_other_bytes,
     receipt_with_another_digest,
     plan_with_other_rows,
+    plan_with_other_duplicates,
+    plan_with_other_settings,
     summary_deleted,
     summary_edited,
     summary_garbled,
@@ -287,12 +299,18 @@ async def test_every_harm_is_named_and_mended_by_the_next_harvest(
     assert await data_of(lake) == [lake.movies, lake.strays, lake.series]
 
 
-@pytest.mark.parametrize("harm", ["deleted", "garbled"])
+@pytest.mark.parametrize("harm", ["deleted", "garbled", "of another shape"])
 async def test_a_lost_plan_is_told_and_written_again(harm: str, lake: Lake) -> None:
     """Without its plan a run cannot be verified, and says which it is; the next harvest writes it anew."""
     key = f"{lake.folder}plan.json"
     before = dict.fromkeys(await data_of(lake))
-    await (lake.bucket.delete(key) if harm == "deleted" else lake.bucket.put(key, b'{"run":'))
+    match harm:
+        case "deleted":
+            await lake.bucket.delete(key)
+        case "garbled":
+            await lake.bucket.put(key, b'{"run":')
+        case _:
+            await lake.edit(key, lambda plan: plan.update(input=[], settings={}))
     with pytest.raises(BooksError, match=lake.run):
         await verify(lake.settings)
     assert await lake.harvest() == "closed"
