@@ -7,11 +7,13 @@ error. Every command ends with one of the exit codes of `errors`. Heavy imports 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -174,6 +176,7 @@ def demo(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command in `arguments` (the command line's own), and exit with its code."""
+    _open_standard_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a command listens itself
     words = sys.argv[1:] if arguments is None else arguments
     named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help"))
@@ -199,6 +202,18 @@ def _open_door(
     _end(_guarded(inside, as_json=as_json, secrets=secrets))
 
 
+def _open_standard_streams() -> None:
+    """Be sure that there are three, and that any text can be written: cron jobs and pipes may see to neither."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: bool, secrets: Sequence[str]) -> Exit:
     """Run `command` to its exit code; whatever it raises is told in a sentence, and nothing is a traceback."""
     import orjson
@@ -217,28 +232,38 @@ def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: boo
         code, name = Exit.WRONG, type(error).__name__
         message = f"This is a bug of the harvester ({name}). What has landed is safe. Please report {where}."
     else:
+        message, name = "", ""
+    with suppress(BrokenPipeError):  # who has stopped reading does not change how it ended
+        if message and not as_json:
+            sys.stderr.write(f"{redact(message, secrets)}\n")
+        elif message:
+            result = {"status": "error", "error": name, "message": message, "exit_code": int(code)}
         if as_json:
             sys.stdout.write(redact(orjson.dumps(result).decode(), secrets) + "\n")
-        else:
+        elif not message:
             show()
-        return code
-    message = redact(message, secrets)
-    if as_json:
-        told = {"status": "error", "error": name, "message": message, "exit_code": int(code)}
-        sys.stdout.write(orjson.dumps(told).decode() + "\n")
-    else:
-        sys.stderr.write(f"{message}\n")
     return code
 
 
 def _save_traceback(text: str) -> str:
-    with tempfile.NamedTemporaryFile("w", prefix="harvester-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write(text)
+    """Where the traceback was saved; on standard error, if there is no other place."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="harvester-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except OSError:
+        sys.stderr.write(text)
+        return "the lines above"
     return file.name
 
 
 def _end(code: Exit) -> None:
-    sys.stdout.flush()
+    """Exit with `code`, also where nobody reads our output any more (`| head`)."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(int(code))
 
 
@@ -290,8 +315,10 @@ async def _plan(settings: Settings, *, again: bool) -> Result:
 
 
 async def _verify(settings: Settings, *, run: str | None) -> Result:
+    from harvester.progress import counting
     from harvester.show import show_proof
     from harvester.verify import verify as prove
 
-    proof = await prove(settings, run=run)
+    with counting("receipts read back") as progress:
+        proof = await prove(settings, run=run, progress=progress)
     return (Exit.WRONG if proof.problems else Exit.CLOSED), proof.as_json(), partial(show_proof, proof)

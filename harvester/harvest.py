@@ -23,7 +23,7 @@ from harvester.fan_out import fan_out
 from harvester.pace import Pace
 from harvester.receipts import LandedFile, write_receipt
 from harvester.records import encode, record_line
-from harvester.run import now, open_run
+from harvester.run import open_run, utc
 from harvester.s3 import open_bucket
 from harvester.titles import KINDS, read_ids
 from harvester.tmdb import open_tmdb
@@ -148,6 +148,7 @@ async def harvest(
     stop: Stop,
     again: bool = False,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    now: Callable[[], str] = utc,
 ) -> Report:
     """Harvest the CSVs of `settings` into its bucket, or what is left of that.
 
@@ -157,6 +158,7 @@ async def harvest(
         stop: Looked at before each batch.
         again: Harvest also if these ids were finished today.
         sleep: How to wait before a title is asked for again; tests need not.
+        now: What time it is, as `run.utc` has it.
 
     Raises:
         HarvestError: See `errors`. Whatever was raised, what had landed is safe.
@@ -166,7 +168,7 @@ async def harvest(
     started = time.monotonic()
     inputs = await read_inputs(settings)
     async with open_bucket_of(settings) as bucket:
-        run = await open_run(bucket, inputs, settings, again=again)
+        run = await open_run(bucket, inputs, settings, again=again, now=now)
         if run.nothing_to_do:
             return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
         moved = run.moved()
@@ -219,7 +221,7 @@ async def harvest_batch(
         else:
             told = await tmdb.title(id_, kind, tmdb_id=match.tmdb_id if match else None)
         if isinstance(told, Found):
-            lines[id_] = record_line(id_, told, language=settings.tmdb_language, fetched_at=now())
+            lines[id_] = record_line(id_, told, language=settings.tmdb_language, fetched_at=run.now())
             told = replace(told, record={})  # its bytes are kept; a fifth of the memory
         watcher.title(told)
         return told
@@ -241,7 +243,7 @@ async def harvest_batch(
         etag = await run.bucket.land(key, file.body)
         sha256 = hashlib.sha256(file.body).hexdigest()
         files.append(LandedFile(key, file.records, len(file.body), sha256, etag))
-    receipt = write_receipt(batch, told, files=files, run=run.plan.run, landed_at=now())
+    receipt = write_receipt(batch, told, files=files, run=run.plan.run, landed_at=run.now())
     await run.commit(receipt)
     watcher.batch(receipt)
 
@@ -264,12 +266,16 @@ async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
             inputs[collection] = await asyncio.to_thread(read, source)
             continue
         name, _, key = source.removeprefix("s3://").partition("/")
-        async with open_bucket_of(settings, name) as bucket:
-            with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-                if not key or not await bucket.fetch(key, file):
-                    raise InputError(source, "is not there: give s3://bucket/key of a CSV file")
-                file.flush()
-                inputs[collection] = await asyncio.to_thread(read, file.name)
+        try:
+            async with open_bucket_of(settings, name) as bucket:
+                with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+                    if not key or not await bucket.fetch(key, file):
+                        raise InputError(source, "is not there: give s3://bucket/key of a CSV file")
+                    file.flush()
+                    inputs[collection] = await asyncio.to_thread(read, file.name)
+        except OSError as error:
+            problem = f"does not fit into {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
+            raise InputError(source, problem) from error
     return inputs
 
 

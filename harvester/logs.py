@@ -40,6 +40,15 @@ def set_up_logs(*, secrets: Sequence[str], verbose: bool = False, stream: TextIO
     def render(logger: Any, name: str, event: structlog.typing.EventDict) -> str:
         return redact(str(renderer(logger, name, event)), secrets)
 
+    handler = logging.StreamHandler(out)  # of libraries' own warnings, which know nothing of structlog
+
+    def strike(record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(handler.format(record), secrets), None
+        record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+    handler.addFilter(strike)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, format="%(message)s", force=True)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from harvester.answers import Failed, Found, Match, Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from harvester.answers import Outcome
     from harvester.pace import Pace
@@ -81,6 +81,26 @@ def watching() -> Iterator[Bar | Lines]:
         yield watcher
     finally:
         watcher.end()
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that is told how much is done, of how much, and shows it on standard error as fits it."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(BarColumn(), MofNCompleteColumn(), TextColumn(what), console=console, transient=True) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, of: progress.update(task, completed=done, total=max(done, of))
+        return
+    then = time.monotonic()
+
+    def line(done: int, of: int) -> None:
+        nonlocal then
+        if time.monotonic() - then >= LINE_SECONDS:
+            then = time.monotonic()
+            structlog.get_logger("progress").info(what, done=done, of=max(done, of))
+
+    yield line
 
 
 class Bar:

@@ -29,7 +29,7 @@ from harvester.s3 import Listed
 from harvester.titles import COLLECTIONS, KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from harvester.receipts import LandedFile, Receipt
     from harvester.s3 import Bucket
@@ -42,14 +42,14 @@ _RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{8}")
 
 READS_AT_ONCE = 32
 
-RETRY_HOURS = 12
+RETRY = timedelta(hours=12)
 """How long a run of an earlier day is gone on with for the sake of failed titles alone."""
 
 PROBLEMS_SHOWN = 5
 
 
-def now() -> str:
-    """UTC in ISO 8601, to the millisecond; such texts sort as times do."""
+def utc() -> str:
+    """The time now in UTC, ISO 8601, to the millisecond; such texts sort as times do."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -60,6 +60,7 @@ class Run:
     Attributes:
         finished: Whether its books had been closed when it was opened, and were those of the receipts.
         todo: Batches of the input that have no valid receipt, in order.
+        now: What time it is, as `utc` has it.
         books: The input, and what the valid receipts say of it.
         failed: Titles without a usable answer, with the reason.
         matches: Moved ids, with what `/find` said of them.
@@ -69,6 +70,7 @@ class Run:
     bucket: Bucket
     plan: Plan
     layout: Layout
+    now: Callable[[], str]
     finished: bool = False
     todo: list[Batch] = field(default_factory=list)
     books: Books = field(default_factory=Books)
@@ -112,19 +114,18 @@ class Run:
         """Whether the books were closed, and everything still stands as it did then."""
         return self.finished and not (self.todo or self._astray or self.moved())
 
-    def given_up(self, today: str) -> bool:
+    @property
+    def given_up(self) -> bool:
         """Whether this is a run of an earlier day in which nothing but titles failed long ago is left.
 
         Without this, one title that fails for ever would keep every later day from being collected.
         """
         left = {(batch.collection, batch.name) for batch in (*self.todo, *self.moved())}
-        old = datetime.now(timezone.utc) - timedelta(hours=RETRY_HOURS)
-        return (
-            self.plan.run[:10] < today
-            and bool(left)
-            and all(self.layout.failed_key(*batch) in self._here for batch in left)
-            and max(self._failed_at, default="") < old.isoformat()
-        )
+        now = self.now()
+        if self.plan.run[:10] == now[:10] or not left or len(self._failed_at) < len(left):
+            return False
+        since = datetime.fromisoformat(now) - datetime.fromisoformat(max(self._failed_at))
+        return all(self.layout.failed_key(*batch) in self._here for batch in left) and since > RETRY
 
     async def begin(self) -> None:
         """Write the plan, first of all, and clear away what no receipt in force speaks of."""
@@ -175,7 +176,7 @@ class Run:
                 f"The books do not balance ({len(problems)} problems): {shown}. Harvest again to mend what is missing."
             )
         if not self.books.failed:
-            summary = {"run": self.plan.run, "closed_at": now(), "books": self.books.as_json()}
+            summary = {"run": self.plan.run, "closed_at": self.now(), "books": self.books.as_json()}
             await self.bucket.put(self.layout.summary_key, orjson.dumps(summary))
 
     async def survey(self, batches: Iterable[Batch]) -> None:
@@ -264,7 +265,14 @@ async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
     return listed
 
 
-async def open_run(bucket: Bucket, inputs: Mapping[Collection, Ids], settings: Settings, *, again: bool = False) -> Run:
+async def open_run(
+    bucket: Bucket,
+    inputs: Mapping[Collection, Ids],
+    settings: Settings,
+    *,
+    again: bool = False,
+    now: Callable[[], str] = utc,
+) -> Run:
     """The run to go on with: the latest of these ids and settings, if it is unfinished or of today; else a new one.
 
     Nothing is written. `again` asks for a new one where today's is finished; an unfinished one is gone on with.
@@ -292,16 +300,18 @@ async def open_run(bucket: Bucket, inputs: Mapping[Collection, Ids], settings: S
         plan, closed, sound = await _read_plan(bucket, layout, new)
         if closed and (again or latest != new.run):
             plan, closed = new, None
-    run = await _survey(bucket, plan, inputs, batches)
+    run = await _survey(plan, bucket, inputs, batches, now)
     run.finished = sound and closed == run.books.as_json()
-    return await _survey(bucket, new, inputs, batches) if run.given_up(started[:10]) else run
+    return await _survey(new, bucket, inputs, batches, now) if run.given_up else run
 
 
-async def _survey(bucket: Bucket, plan: Plan, inputs: Mapping[Collection, Ids], batches: list[Batch]) -> Run:
+async def _survey(
+    plan: Plan, bucket: Bucket, inputs: Mapping[Collection, Ids], batches: list[Batch], now: Callable[[], str]
+) -> Run:
     """The run of `plan`, with what the bucket says of its `batches`."""
     layout = Layout(str(plan.settings["s3_prefix"]), str(plan.settings["s3_key_template"]), plan.run)
     planned = frozenset((batch.collection, batch.name) for batch in batches)
-    run = Run(bucket, plan, layout, _planned=planned)
+    run = Run(bucket, plan, layout, now, _planned=planned)
     for account in inputs.values():
         run.books.take_input(account)
     await run.survey(batches)

@@ -23,6 +23,8 @@ from harvester.run import list_data, run_names, stem
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harvester.receipts import LandedFile
     from harvester.s3 import Bucket, Listed
     from harvester.settings import Settings
@@ -52,8 +54,10 @@ class Proof:
         }
 
 
-async def verify(settings: Settings, *, run: str | None = None) -> Proof:
-    """The proof of `run`, or of the latest one in the bucket.
+async def verify(
+    settings: Settings, *, run: str | None = None, progress: Callable[[int, int], object] = lambda _done, _all: None
+) -> Proof:
+    """The proof of `run`, or of the latest one in the bucket; `progress` is told receipts read, of how many.
 
     Raises:
         BooksError: There is no such run, or its plan cannot be read.
@@ -63,7 +67,7 @@ async def verify(settings: Settings, *, run: str | None = None) -> Proof:
     async with open_bucket_of(settings) as bucket:
         plan = await _find_plan(bucket, settings, run)
         layout = Layout(settings.s3_prefix, str(plan.settings["s3_key_template"]), plan.run)
-        return await _Reading(bucket, plan, layout, Proof(plan.run)).prove()
+        return await _Reading(bucket, plan, layout, Proof(plan.run), progress).prove()
 
 
 async def _find_plan(bucket: Bucket, settings: Settings, run: str | None) -> Plan:
@@ -96,6 +100,7 @@ class _Reading:
     plan: Plan
     layout: Layout
     proof: Proof
+    progress: Callable[[int, int], object]
     listed: dict[str, Listed] = field(default_factory=dict)
     batches: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     seen: dict[str, str] = field(default_factory=dict)
@@ -133,6 +138,7 @@ class _Reading:
             return
         if receipt.landed_at < self.plan.created_at:
             return  # of an earlier harvest of the same day, which `--again` does anew
+        self.progress(len(self.batches) + 1, sum(len(names) for names in self.plan.batches.values()))
         if (receipt.collection, receipt.batch) in self.batches:
             return  # of a failed try, before the one that did not fail
         self.batches[receipt.collection, receipt.batch] = receipt.ids

@@ -13,17 +13,19 @@ from conftest import Silent
 
 from harvester.batches import cut
 from harvester.demo.catalog import Catalog
-from harvester.demo.faults import refusal, scripted, silence
+from harvester.demo.faults import always, refusal, scripted, silence
 from harvester.demo.tmdb_stand_in import stand_in
 from harvester.harvest import Stop, harvest
 from harvester.verify import verify
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from harvester.s3 import Bucket
+    from harvester.settings import Settings
 
-Make = "Callable[..., Settings]"
+    Make = Callable[..., Settings]
 
 
 def ids_from(first: int, count: int) -> list[str]:
@@ -356,3 +358,71 @@ async def test_the_recorded_answers_come_back_out_of_the_bucket_as_they_were(
         expected = dict(sent)
         assert told.get("tmdb_imdb_id", id_) == expected.pop("imdb_id", id_)
         assert record == expected
+
+
+def at(time: str) -> Callable[[], str]:
+    """A clock that stands still."""
+    return lambda: f"{time}.000Z"
+
+
+async def test_started_again_after_midnight_it_goes_on_under_its_own_date(
+    bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """What was begun yesterday lands under yesterday; what was finished yesterday is a new collection today."""
+    evening, morning = at("2026-11-21T23:50:00"), at("2026-11-22T00:10:00")
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=ids_from(1, 150))
+        await harvest(settings, watcher=watcher, stop=Stop(limit=100), now=evening)
+        report = await harvest(settings, watcher=watcher, stop=Stop(), now=morning)
+        assert (report.status, report.run[:10], report.books.found) == ("closed", "2026-11-21", 150)
+        assert len(await bucket.objects("Raw/API/Movies/2026/11/21/")) == 2
+        report = await harvest(settings, watcher=watcher, stop=Stop(), now=morning)
+        assert (report.status, report.run[:10], report.books.found) == ("closed", "2026-11-22", 150)
+        assert len(await bucket.objects("Raw/API/Movies/2026/11/22/")) == 2
+
+
+async def test_more_rows_of_the_same_ids_make_a_new_day_all_the_same(
+    bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """A CSV that grew by artists of known titles does not keep today from being collected."""
+    movies = ids_from(1, 5)
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=movies)
+        await harvest(settings, watcher=watcher, stop=Stop(), now=at("2026-11-21T10:00:00"))
+        more = settings_for(tmdb.url, movies=[*movies, movies[0]])
+        report = await harvest(more, watcher=watcher, stop=Stop(), now=at("2026-11-22T10:00:00"))
+    assert (report.status, report.run[:10], report.books.found, report.books.rows) == ("closed", "2026-11-22", 5, 12)
+
+
+@pytest.mark.parametrize(("later", "day"), [("2026-11-22T01:00:00", "21"), ("2026-11-22T23:00:00", "22")])
+async def test_a_title_that_fails_for_ever_does_not_keep_the_next_day_from_being_collected(
+    later: str, day: str, bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """For half a day the failed titles of yesterday are tried again; after that a new collection begins."""
+    movies = ids_from(1, 120)
+    faults = scripted({("movie", movies[0]): [always(refusal(500))]})
+    async with stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
+        settings = settings_for(tmdb.url, movies=movies)
+        told = [
+            await harvest(settings, watcher=watcher, stop=Stop(), now=at(time), sleep=no_wait)
+            for time in ("2026-11-21T22:00:00", later)
+        ]
+    assert [(report.status, report.run[:10]) for report in told] == [
+        ("failed", "2026-11-21"),
+        ("failed", f"2026-11-{day}"),
+    ]
+
+
+async def test_interrupted_again_is_gone_on_with_by_the_same_command(
+    bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """`--again` begins anew what is finished, not what it has begun itself."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=ids_from(1, 300))
+        await harvest(settings, watcher=watcher, stop=Stop())
+        for left in (2, 1):
+            report = await harvest(settings, watcher=watcher, stop=Stop(limit=100), again=True)
+            assert (report.status, report.batches_left) == ("stopped", left)
+        report = await harvest(settings, watcher=watcher, stop=Stop(), again=True)
+        assert (report.status, report.books.found) == ("closed", 300)
+        assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 2

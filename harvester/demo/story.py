@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -138,6 +139,7 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
     """Tell the story, leave the landed files in `folder`, and say how it ended."""
     console = Console(highlight=False, stderr=as_json)
     started = time.monotonic()
+    _make_room(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-demo-") as scratch:
         async with _stage(Path(scratch), faults=FAULTS, rate=RATE) as stage:
             say = partial(console.print, soft_wrap=True)
@@ -193,6 +195,15 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
     return Exit.CLOSED, told, lambda: None
 
 
+def _make_room(folder: Path) -> None:
+    """Make the folder for what lands, without what an earlier demo has left there."""
+    try:
+        shutil.rmtree(folder / "Raw", ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"{folder} cannot be made ({error.strerror}): give another --folder") from error
+
+
 @dataclass(frozen=True, slots=True)
 class _Killed:
     """What there was when the harvester was killed."""
@@ -213,20 +224,20 @@ class _Killed:
 async def _harvest_and_kill(stage: Stage, requests: int, console: Console) -> _Killed:
     """Harvest, under faults, until half of the requests are made and something has landed; then SIGKILL."""
     process = await stage.run("harvest")
-    with _progress(console) as progress:
-        task = progress.add_task("harvesting", total=requests)
-        receipts = 0
-        while process.returncode is None:
-            await asyncio.sleep(0.1)
-            progress.update(task, completed=stage.tmdb.asked.total())
-            if stage.tmdb.asked.total() >= requests * HALF_WAY:
-                receipts = await _receipts(stage.bucket)
-                if receipts:
+    try:
+        with _progress(console) as progress:
+            task = progress.add_task("harvesting", total=requests)
+            while process.returncode is None:
+                await asyncio.sleep(0.1)
+                progress.update(task, completed=stage.tmdb.asked.total())
+                if stage.tmdb.asked.total() >= requests * HALF_WAY and await _receipts(stage.bucket):
                     break
-    if process.returncode is not None:
-        raise DemoError(f"The harvest ended before it could be killed: {_log_tail(stage.folder)}")
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
+        if process.returncode is not None:
+            raise DemoError(f"The harvest ended before it could be killed: {_log_tail(stage.folder)}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return _Killed(stage.tmdb.asked.total(), await _receipts(stage.bucket), Counter(stage.tmdb.asked))
 
 
