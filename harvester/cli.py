@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harvester import __version__
 from harvester.errors import Exit, HarvestError
 
 if TYPE_CHECKING:
@@ -74,6 +75,15 @@ Form = Annotated[str | None, typer.Option("--format", help="jsonl or array (OUTP
 Again = Annotated[bool, typer.Option("--again", help="Harvest anew what was finished today.", rich_help_panel=_RUN)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"harvester {__version__}\n")
+        raise typer.Exit
 
 
 @app.command()
@@ -179,7 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     _open_standard_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a command listens itself
     words = sys.argv[1:] if arguments is None else arguments
-    named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help"))
+    named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
     app(args=words if named else ["harvest", *words], prog_name="harvester")
 
 

@@ -25,7 +25,7 @@ from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from typing import IO
 
 PART_BYTES = 5 * 2**20
@@ -40,6 +40,10 @@ READ_TRIES = 4
 
 CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
 """What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
+
+_OBJECTS = {"NextContinuationToken": "ContinuationToken"}
+_UPLOADS = {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"}
+"""How the two listings of S3 go on from page to page."""
 
 ADVICE = {
     "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",
@@ -77,15 +81,10 @@ class Bucket:
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        listed: dict[str, Listed] = {}
-        query = {"Prefix": prefix}
-        while True:
-            page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", **query)
-            for found in page.get("Contents", ()):
-                listed[found["Key"]] = Listed(found["Size"], found["ETag"].strip('"'))
-            if not page.get("IsTruncated"):
-                return dict(sorted(listed.items()))  # S3 sorts by bytes, SeaweedFS folder by folder
-            query["ContinuationToken"] = page["NextContinuationToken"]
+        pages = self._pages("list", "list_objects_v2", _OBJECTS, Prefix=prefix)
+        found = [each async for page in pages for each in page.get("Contents", ())]
+        listed = {each["Key"]: Listed(each["Size"], each["ETag"].strip('"')) for each in found}
+        return dict(sorted(listed.items()))  # S3 sorts by bytes, SeaweedFS folder by folder
 
     async def folders(self, prefix: str) -> list[str]:
         """The names one level below `prefix` (which ends in a slash), without slashes, in order.
@@ -93,14 +92,10 @@ class Bucket:
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        names: list[str] = []
-        query = {"Prefix": prefix, "Delimiter": "/"}
-        while True:
-            page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", **query)
-            names += [found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
-            if not page.get("IsTruncated"):
-                return names
-            query["ContinuationToken"] = page["NextContinuationToken"]
+        pages = self._pages("list", "list_objects_v2", _OBJECTS, Prefix=prefix, Delimiter="/")
+        return sorted(
+            [each["Prefix"][len(prefix) : -1] async for page in pages for each in page.get("CommonPrefixes", ())]
+        )
 
     async def read(self, key: str) -> bytes | None:
         """The object at `key`; None if there is none.
@@ -173,14 +168,8 @@ class Bucket:
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        found: list[tuple[str, str]] = []
-        query = {"Prefix": prefix}
-        while True:
-            page = await self._call("list the uploads of", prefix, "list_multipart_uploads", "IsTruncated", **query)
-            found += [(upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", ())]
-            if not page.get("IsTruncated"):
-                return found
-            query |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        pages = self._pages("list the uploads of", "list_multipart_uploads", _UPLOADS, Prefix=prefix)
+        return [(each["Key"], each["UploadId"]) async for page in pages for each in page.get("Uploads", ())]
 
     async def abort(self, key: str, upload: str) -> None:
         """Abort an upload; one that is gone already is fine.
@@ -193,6 +182,17 @@ class Bucket:
         except StoreError as error:
             if error.code != "NoSuchUpload":
                 raise
+
+    async def _pages(
+        self, verb: str, operation: str, goes_on: Mapping[str, str], **query: str
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Every page of a listing; `goes_on` says which word of a page goes into which of the next question."""
+        while True:
+            page = await self._call(verb, query["Prefix"], operation, "IsTruncated", **query)
+            yield page
+            if not page["IsTruncated"]:
+                return
+            query |= {asked: page[said] for said, asked in goes_on.items()}
 
     async def _begin(self, key: str) -> str:
         begun = await self._call(

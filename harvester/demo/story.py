@@ -179,7 +179,7 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
             _show_books(console, report["books"], stage.tmdb)
     seconds = time.monotonic() - started
     say(f"\nThe files are in [bold]{folder}/[/]. All this took {seconds:.0f} s. Next, with the servers kept up:")
-    say("  python -m harvester demo --serve")
+    say(f"  {_python()} -m harvester demo --serve")
     told = {
         "status": "closed",
         "seconds": round(seconds, 1),
@@ -336,9 +336,15 @@ async def serve_by_hand(folder: Path) -> Result:
             console.print(f"export {name}='{value}'", soft_wrap=True, markup=False)
         console.print("# and then, for example:", soft_wrap=True)
         for words in ("plan", "harvest --limit 200", "harvest", "verify"):
-            console.print(f"{sys.executable} -m harvester {words}", soft_wrap=True, markup=False)
+            console.print(f"{_python()} -m harvester {words}", soft_wrap=True, markup=False)
         await stop.wait()
     return Exit.CLOSED, {"status": "ended"}, lambda: None
+
+
+def _python() -> str:
+    """This interpreter, as one would type it here."""
+    path = Path(sys.executable)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _read_result(out: bytes, folder: Path) -> dict[str, Any]:
