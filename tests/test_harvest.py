@@ -9,7 +9,7 @@ import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from conftest import Silent
+from conftest import Silent, client_of
 
 from harvester.batches import cut
 from harvester.demo.catalog import Catalog
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from harvester.demo.s3_server import S3Server
     from harvester.s3 import Bucket
     from harvester.settings import Settings
 
@@ -426,3 +427,21 @@ async def test_interrupted_again_is_gone_on_with_by_the_same_command(
         report = await harvest(settings, watcher=watcher, stop=Stop(), again=True)
         assert (report.status, report.books.found) == ("closed", 300)
         assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 2
+
+
+async def test_an_upload_orphaned_by_a_kill_is_aborted_by_the_next_run_that_takes_its_batch(
+    s3: S3Server, bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """Parts without an end are invisible and billed: ours are gone when the batch is, and nobody else's are touched."""
+    movies = ids_from(1, 150)
+    first, second = (f"Raw/API/Movies/2026/11/22/{batch.name}.json" for batch in cut("Movies", movies))
+    foreign = "Raw/API/Movies/2026/11/22/export.json"
+    noon = at("2026-11-22T12:00:00")
+    async with client_of(s3) as client, stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        for key in (first, second, foreign):
+            await client.create_multipart_upload(Bucket=bucket.name, Key=key)
+        settings = settings_for(tmdb.url, movies=movies)
+        await harvest(settings, watcher=watcher, stop=Stop(limit=100), now=noon)
+        assert sorted(key for key, _ in await bucket.uploads("")) == sorted([second, foreign])
+        await harvest(settings, watcher=watcher, stop=Stop(), now=noon)
+        assert [key for key, _ in await bucket.uploads("")] == [foreign]
