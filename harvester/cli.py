@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harvester import __version__
-from harvester.errors import Exit, HarvestError
+from harvester.errors import Exit, HarvestError, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -236,7 +236,8 @@ def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: boo
     except HarvestError as error:
         code, message, name = error.exit_code, str(error), type(error).__name__
     except KeyboardInterrupt:
-        code, message, name = Exit.STOPPED, "Stopped. What has landed is safe; run again to go on.", "StoppedError"
+        code, name = StoppedError.exit_code, StoppedError.__name__
+        message = "Stopped. What has landed is safe; run again to go on."
     except Exception as error:  # noqa: BLE001  # the last door: a bug of ours must not end in a traceback that shows a key
         where = _save_traceback(redact(traceback.format_exc(), secrets))
         code, name = Exit.WRONG, type(error).__name__
