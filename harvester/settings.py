@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     )
 
     tmdb_api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
-        None, description="32-hex v3 key or `eyJ…` v4 read token, told apart by shape"
+        None, description="required; 32-hex v3 key or `eyJ…` v4 read token, told apart by shape"
     )
     tmdb_base_url: Annotated[str, AfterValidator(_base_url)] = Field(
         "https://api.themoviedb.org/3", description="where TMDB is", json_schema_extra={"flag": "--base-url"}
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     s3_bucket: Annotated[str, _matching(_BUCKET, "a bucket's name: 3 to 63 of a-z 0-9 . -")] | None = Field(
         None,
         validation_alias=AliasChoices("s3_bucket", "nome_do_bucket_s3"),
-        description="the bucket everything lands in",
+        description="required; the bucket everything lands in",
         json_schema_extra={"flag": "--bucket"},
     )
     s3_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
