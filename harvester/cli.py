@@ -244,7 +244,7 @@ def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: boo
         message = f"This is a bug of the harvester ({name}). What has landed is safe. Please report {where}."
     else:
         message, name = "", ""
-    with suppress(BrokenPipeError):  # who has stopped reading does not change how it ended
+    with suppress(BrokenPipeError, SystemExit):  # rich's word for it; who stops reading does not change how it ended
         if message and not as_json:
             sys.stderr.write(f"{redact(message, secrets)}\n")
         elif message:
@@ -271,10 +271,11 @@ def _save_traceback(text: str) -> str:
 
 def _end(code: Exit) -> None:
     """Exit with `code`, also where nobody reads our output any more (`| head`)."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     raise typer.Exit(int(code))
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -26,6 +28,21 @@ def redact(text: str, secrets: Sequence[str]) -> str:
         if len(secret) >= SHORTEST:
             text = text.replace(secret, STRUCK)
     return text
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class _Unread:
+    """A stream that nobody may be reading any more (`2>&1 | head`): that does not end a harvest."""
+
+    stream: TextIO
+
+    def write(self, text: str) -> None:
+        with suppress(BrokenPipeError):
+            self.stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(BrokenPipeError):
+            self.stream.flush()
 
 
 def set_up_logs(*, secrets: Sequence[str], verbose: bool = False, stream: TextIO | None = None) -> None:
@@ -57,6 +74,6 @@ def set_up_logs(*, secrets: Sequence[str], verbose: bool = False, stream: TextIO
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=_Unread(out)),  # type: ignore[arg-type]  # it writes
         cache_logger_on_first_use=False,
     )

@@ -215,6 +215,22 @@ async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
     assert (ended.code, ended.out) == (75, "")  # drained, it would have shown its books
 
 
+async def test_a_log_that_nobody_reads_does_not_end_a_harvest(shell_for: Any, bucket: Bucket) -> None:
+    """`2>&1 | head` closes our standard error after some lines; the rest is harvested all the same."""
+    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+        shell = shell_for(tmdb)
+        read, write = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "harvester", stdout=write, stderr=write, env=shell.environment, cwd=shell.folder
+        )
+        os.close(write)
+        while tmdb.asked.total() < 20:
+            await asyncio.sleep(0.01)
+        os.close(read)
+        assert await process.wait() == 0
+    assert len(await bucket.objects("Raw/API/Movies/")) == 4
+
+
 async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any, bucket: Bucket) -> None:
     """After a SIGKILL nothing is lost, doubled or orphaned, and what has a receipt is not asked again."""
     async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
