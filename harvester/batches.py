@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from harvester.titles import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -69,6 +71,11 @@ class Layout:
     def data_folder(self, collection: Collection) -> str:
         """What the keys of all data files of this run and collection begin with."""
         return self._data_path(collection).partition("{batch}")[0]
+
+    @property
+    def data_folders(self) -> list[str]:
+        """The folders of both collections; a template can make them one."""
+        return sorted({self.data_folder(collection) for collection in KINDS})
 
     def _data_path(self, collection: Collection) -> str:
         yyyy, mm, dd = self.run[:10].split("-")

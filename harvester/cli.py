@@ -290,11 +290,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _listen(stop: Stop) -> None:
     """The first SIGINT or SIGTERM asks to stop; the second ends the process at once."""
+    heard: list[str] = []
 
     def on_signal(name: str) -> None:
-        if stop.reason:
+        if heard:
             os._exit(int(Exit.STOPPED))
         sys.stderr.write(f"\n{name}: taking no more batches, landing the open ones (again to stop at once)\n")
+        heard.append(name)
         stop.ask(name)
 
     loop = asyncio.get_running_loop()

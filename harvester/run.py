@@ -26,7 +26,7 @@ from harvester.errors import BooksError
 from harvester.fan_out import fan_out
 from harvester.receipts import Books, Plan, decode_plan, decode_receipt, encode_plan, encode_receipt, fingerprint
 from harvester.s3 import Listed
-from harvester.titles import COLLECTIONS, KINDS
+from harvester.titles import COLLECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -120,9 +120,11 @@ class Run:
 
         Without this, one title that fails for ever would keep every later day from being collected.
         """
-        left = {(batch.collection, batch.name) for batch in (*self.todo, *self.moved())}
         now = self.now()
-        if self.plan.run[:10] == now[:10] or not left or len(self._failed_at) < len(left):
+        if self.plan.run[:10] == now[:10]:
+            return False
+        left = {(batch.collection, batch.name) for batch in (*self.todo, *self.moved())}
+        if not left or len(self._failed_at) < len(left):
             return False
         since = datetime.fromisoformat(now) - datetime.fromisoformat(max(self._failed_at))
         return all(self.layout.failed_key(*batch) in self._here for batch in left) and since > RETRY
@@ -188,7 +190,7 @@ class Run:
         papers = await self.bucket.objects(self.layout.folder)
         data = await list_data(self.bucket, self.layout)
         self._here = papers | data
-        for folder in sorted({self.layout.data_folder(collection) for collection in KINDS}):
+        for folder in self.layout.data_folders:
             self._orphans += await self.bucket.uploads(folder)
         for folder in ("receipts/", "failed/"):
             kept = [key for key in papers if key.startswith(self.layout.folder + folder)]
@@ -260,7 +262,7 @@ def stem(key: str) -> str:
 async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
     """Every object in the folders of a run's data files, those of other runs of the day among them."""
     listed: dict[str, Listed] = {}
-    for folder in sorted({layout.data_folder(collection) for collection in KINDS}):
+    for folder in layout.data_folders:
         listed |= await bucket.objects(folder)
     return listed
 

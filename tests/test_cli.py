@@ -199,6 +199,17 @@ async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, nu
         assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 1
 
 
+async def test_a_first_signal_after_the_limit_still_lands_the_open_batch(shell_for: Any) -> None:
+    """The limit is no signal: what it has taken lands although one comes."""
+    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+        process = await shell_for(tmdb).start("--limit", "1", "--json")
+        while tmdb.asked.total() < 20:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        ended = await end(process)
+    assert (ended.code, ended.told["stopped_by"], ended.told["books"]["found"]) == (75, "limit", 100)
+
+
 async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
     """Who insists is not kept waiting by a title that does not answer."""
     faults = scripted({("movie", MOVIES[0]): [silence(60)]})
