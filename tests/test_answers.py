@@ -149,7 +149,7 @@ def test_a_refusal_of_the_key_ends_the_run(status: int, body: bytes, code: int |
 
 
 def test_a_body_may_be_as_long_as_the_limit_and_no_longer() -> None:
-    """32 MiB are read, a byte more is not, zipped or plain."""
+    """The limit is read, a byte more is not, zipped or plain."""
     assert isinstance(judge(answer(200, padded(BODY_LIMIT))), dict)
     assert Again("too_large") == judge(answer(200, padded(BODY_LIMIT + 1)))
     assert Again("too_large") == judge(answer(200, gzip.compress(padded(BODY_LIMIT + 1), 1)))

@@ -8,29 +8,25 @@ import os
 import selectors
 import socket
 import traceback
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from conftest import client_of
 from structlog.testing import capture_logs
-from yarl import URL
 
+from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out
 from harvester.s3 import CALL_SECONDS, PART_BYTES, READ_TRIES, Bucket, Listed, open_bucket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
+    from harvester.demo.s3_link import Call, Forward, Rule
     from harvester.demo.s3_server import S3Server
-
-    Forward = Callable[[], Awaitable[web.Response]]
-    Rule = Callable[[web.BaseRequest, Forward], Awaitable[web.StreamResponse]]
 
 ATTEMPTS = 5
 """Requests that botocore makes of one call: the first, and the four retries that `open_bucket` asks it for."""
@@ -64,121 +60,23 @@ def hurried(story: Coroutine[Any, Any, None], *, times: int = 60) -> None:
 # --- a server in between
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A request that came: what it asks for, its part number if any, its headers, its size."""
-
-    operation: str
-    part: int
-    headers: dict[str, str]
-    bytes: int
-
-
-@dataclass(slots=True)
-class Between:
-    """A server that passes every request on to `beyond`, but where a rule for the operation (or `*`) has its way."""
-
-    beyond: str
-    url: str = ""
-    rules: dict[str, Rule] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
-
-    def times(self, operation: str) -> int:
-        return sum(one.operation == operation for one in self.seen)
-
-
-def operation_of(request: web.BaseRequest) -> str:
-    """What a request asks S3 for."""
-    query = request.query
-    match request.method:
-        case "POST":
-            return "create" if "uploads" in query else "complete"
-        case "PUT":
-            return "part" if "partNumber" in query else "put"
-        case "DELETE":
-            return "abort" if "uploadId" in query else "delete"
-        case "GET" if "uploads" in query:
-            return "uploads"
-        case "GET":
-            return "list" if "list-type" in query else "get"
-    return request.method
-
-
-@asynccontextmanager
-async def between(server: S3Server | None = None) -> AsyncIterator[Between]:
-    """A `Between`; what it holds is let go at the end. The signature covers the Host, which is passed on as it came."""
-    link = Between(server.endpoint if server else "")
-
-    async def serve(request: web.BaseRequest) -> web.StreamResponse:
-        operation = operation_of(request)
-        size = int(request.headers.get("Content-Length", 0))
-        link.seen.append(Seen(operation, int(request.query.get("partNumber", 0)), dict(request.headers), size))
-
-        async def forward() -> web.Response:
-            body = await request.content.read()
-            headers = {name: value for name, value in request.headers.items() if name != "Connection"}
-            url = URL(link.beyond + request.raw_path, encoded=True)
-            async with session.request(
-                request.method, url, data=io.BytesIO(body) if body else None, headers=headers
-            ) as answer:
-                kept = {name: value for name, value in answer.headers.items() if name != "Transfer-Encoding"}
-                return web.Response(status=answer.status, body=await answer.read(), headers=kept)
-
-        rule = link.rules.get(operation) or link.rules.get("*")
-        return await (rule(request, forward) if rule else forward())
-
-    runner = web.ServerRunner(web.Server(serve, access_log=None, handler_cancellation=True), shutdown_timeout=0.05)
-    await runner.setup()
-    try:
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            link.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            yield link
-            await runner.cleanup()
-    finally:
-        await runner.cleanup()
-
-
-def through(link: Between, server: S3Server | None = None, name: str = "lake") -> Any:
+def through(link: Link, server: S3Server | None = None, name: str = "lake") -> Any:
     """The bucket, opened as the harvester opens it, with the server in between."""
     credentials = (server.access_key, server.secret_key, None) if server else ("key", SECRET, None)
     return open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=link.url)
 
 
-def answering(status: int, body: str = "", **headers: str) -> Rule:
-    """A rule that answers so, without having read what was sent."""
-
-    async def rule(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
-        return web.Response(status=status, text=body, content_type="application/xml", headers=headers)
-
-    return rule
-
-
-def refusing(status: int, code: str) -> Rule:
-    return answering(status, f"<Error><Code>{code}</Code><Message>So it is.</Message></Error>")
-
-
-def at_first(*rules: Rule) -> Rule:
-    """A rule that follows one of these after the other, and then passes everything on."""
-    left = list(rules)
-
-    async def rule(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
-        return await (left.pop(0)(request, forward) if left else forward())
-
-    return rule
-
-
-async def cut_off(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+async def cut_off(call: Call, forward: Forward) -> web.StreamResponse:
     """Half of the body, and then the end of the connection."""
-    response = await half_of(request, await forward())
-    if request.transport is not None:
-        request.transport.close()
+    response = await half_of(call.request, await forward())
+    if call.request.transport is not None:
+        call.request.transport.close()
     return response
 
 
-async def stalled(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+async def stalled(call: Call, forward: Forward) -> web.StreamResponse:
     """Half of the body, and then nothing, for as long as anybody listens."""
-    await half_of(request, await forward())
+    await half_of(call.request, await forward())
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -200,7 +98,7 @@ class Gate:
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def __call__(self, request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+    async def __call__(self, call: Call, forward: Forward) -> web.StreamResponse:
         answer = await forward() if self.when == "after" else None
         self.reached.set()
         await self.opened.wait()
@@ -229,7 +127,7 @@ async def test_what_landed_comes_back_byte_for_byte(bucket: Bucket, size: int, p
 
 async def test_every_part_but_the_last_is_5_mib_long(s3: S3Server, bucket: Bucket) -> None:
     """S3 refuses shorter ones at completion, when everything has been sent."""
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         await lake.land("a", bytes(2 * 5 * 2**20 + 7))
     parts = {one.part: one.bytes for one in link.seen if one.operation == "part"}
     assert parts == {1: 5 * 2**20, 2: 5 * 2**20, 3: 7}
@@ -240,7 +138,7 @@ async def test_no_more_than_four_parts_are_under_way(s3: S3Server, bucket: Bucke
     under_way: list[int] = []
     most: list[int] = []
 
-    async def count(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+    async def count(call: Call, forward: Forward) -> web.StreamResponse:
         under_way.append(1)
         most.append(len(under_way))
         try:
@@ -248,7 +146,7 @@ async def test_no_more_than_four_parts_are_under_way(s3: S3Server, bucket: Bucke
         finally:
             under_way.pop()
 
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["part"] = count
         await lake.land("a", bytes(6 * PART_BYTES))
     assert (len(most), max(most)) == (6, 4)
@@ -258,7 +156,7 @@ async def test_nothing_is_visible_before_the_last_request(s3: S3Server, bucket: 
     """Readers see the old object or the new one, and never a part of one."""
     await bucket.land("a", b"old")
     gate = Gate("before")
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["complete"] = gate
         landing = asyncio.ensure_future(lake.land("a", bytes(PART_BYTES + 1)))
         other = asyncio.ensure_future(lake.land("b", b"new"))
@@ -273,7 +171,7 @@ async def test_nothing_is_visible_before_the_last_request(s3: S3Server, bucket: 
 
 async def test_a_part_that_is_refused_aborts_the_upload(s3: S3Server, bucket: Bucket) -> None:
     """What is refused is told as it is, nothing is visible, and nothing is left that would be billed."""
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["part"] = at_first(refusing(403, "AccessDenied"))
         with pytest.raises(StoreError) as caught:
             await lake.land("a", bytes(3 * PART_BYTES))
@@ -285,7 +183,7 @@ def test_a_part_is_sent_again_until_the_tries_are_used_up(s3: S3Server, bucket: 
     """A server in trouble gets five requests, by botocore's own retries, and then the upload is aborted."""
 
     async def story() -> None:
-        async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             link.rules["part"] = refusing(500, "InternalError")
             with pytest.raises(StoreError) as caught:
                 await lake.land("a", b"body")
@@ -301,7 +199,7 @@ def test_a_part_that_fails_at_first_lands(s3: S3Server, bucket: Bucket) -> None:
     body = os.urandom(PART_BYTES + 1)
 
     async def story() -> None:
-        async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             link.rules["part"] = at_first(refusing(503, "SlowDown"), refusing(500, "InternalError"))
             await lake.land("a", body)
             assert link.times("part") >= 4
@@ -317,7 +215,7 @@ async def test_an_upload_that_is_cancelled_leaves_nothing_behind(
 ) -> None:
     """Cancelled within any request, before S3 has done it or after, the upload is gone and we are cancelled."""
     gate = Gate(when)
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules[operation] = gate
         landing = asyncio.ensure_future(lake.land("a", b"body"))
         await gate.reached.wait()
@@ -334,7 +232,7 @@ def test_an_error_at_completion_that_comes_with_a_200_is_an_error(s3: S3Server, 
     """`CompleteMultipartUpload` can answer 200 and say in its body that it failed; that has not landed."""
 
     async def story() -> None:
-        async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             link.rules["complete"] = refusing(200, "InternalError")
             with pytest.raises(StoreError) as caught:
                 await lake.land("a", b"body")
@@ -346,7 +244,7 @@ def test_an_error_at_completion_that_comes_with_a_200_is_an_error(s3: S3Server, 
 
 async def test_an_abort_that_is_refused_does_not_hide_the_trouble(s3: S3Server, bucket: Bucket) -> None:
     """The error that comes out is the first one; that an upload is left is logged, with its key."""
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["part"] = refusing(400, "BadDigest")
         link.rules["abort"] = refusing(403, "AccessDenied")
         with capture_logs() as logs, pytest.raises(StoreError) as caught:
@@ -358,7 +256,7 @@ async def test_an_abort_that_is_refused_does_not_hide_the_trouble(s3: S3Server, 
 async def test_an_abort_that_is_refused_does_not_hide_that_we_were_cancelled(s3: S3Server, bucket: Bucket) -> None:
     """Cancelled while the upload begins, we are cancelled, also where it cannot be aborted."""
     gate = Gate("after")
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules |= {"create": gate, "abort": refusing(403, "AccessDenied")}
         landing = asyncio.ensure_future(lake.land("a", b"body"))
         await gate.reached.wait()
@@ -389,8 +287,8 @@ async def test_uploads_are_listed_page_by_page() -> None:
     """More than 1,000 of them come in pages, each asked for by where the one before has ended."""
     asked: list[tuple[str | None, str | None]] = []
 
-    async def page(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
-        asked.append((request.query.get("key-marker"), request.query.get("upload-id-marker")))
+    async def page(call: Call, forward: Forward) -> web.StreamResponse:
+        asked.append((call.request.query.get("key-marker"), call.request.query.get("upload-id-marker")))
         number = len(asked)
         more = "true" if number < 3 else "false"
         return web.Response(
@@ -401,7 +299,7 @@ async def test_uploads_are_listed_page_by_page() -> None:
             content_type="application/xml",
         )
 
-    async with between() as link, through(link) as lake:
+    async with s3_link() as link, through(link) as lake:
         link.rules["uploads"] = page
         assert await lake.uploads("") == [("k1", "u1"), ("k2", "u2"), ("k3", "u3")]
     assert asked == [(None, None), ("k1", "u1"), ("k2", "u2")]
@@ -409,7 +307,7 @@ async def test_uploads_are_listed_page_by_page() -> None:
 
 async def test_an_upload_that_is_gone_is_aborted_already(s3: S3Server, bucket: Bucket) -> None:
     """Whoever aborts what nobody knows (any more) has what he wanted."""
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["abort"] = refusing(404, "NoSuchUpload")
         await lake.abort("a", "an-upload")
     assert link.times("abort") == 1
@@ -417,7 +315,7 @@ async def test_an_upload_that_is_gone_is_aborted_already(s3: S3Server, bucket: B
 
 async def test_an_abort_that_is_refused_is_an_error() -> None:
     """An upload that stays is not passed over in silence."""
-    async with between() as link, through(link) as lake:
+    async with s3_link() as link, through(link) as lake:
         link.rules["abort"] = refusing(403, "AccessDenied")
         with pytest.raises(StoreError, match=r"^Cannot abort s3://lake/a: AccessDenied\. Grant this action"):
             await lake.abort("a", "an-upload")
@@ -491,7 +389,7 @@ async def test_a_body_that_is_cut_off_is_read_again(s3: S3Server, bucket: Bucket
     """A GET whose body ends early is repeated by us, since botocore does not; nothing is read twice."""
     body = os.urandom(1_000_000)
     await bucket.put("a", body)
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["get"] = at_first(cut_off, cut_off)
         assert await lake.read("a") == body
         link.rules["get"] = at_first(cut_off, cut_off)
@@ -504,7 +402,7 @@ async def test_a_body_that_is_cut_off_is_read_again(s3: S3Server, bucket: Bucket
 async def test_a_body_that_is_cut_off_every_time_is_an_error(s3: S3Server, bucket: Bucket) -> None:
     """Half an object is never taken for the whole; after four tries it is the store's trouble."""
     await bucket.put("a", bytes(1_000_000))
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["get"] = cut_off
         with pytest.raises(StoreError, match=f"^Cannot read s3://{bucket.name}/a: ClientPayloadError") as caught:
             await lake.read("a")
@@ -515,10 +413,10 @@ async def test_a_body_that_is_not_what_s3_says_is_read_again(s3: S3Server, bucke
     """A body that does not fit its checksum is no better than half of one."""
     await bucket.put("a", b"what was put")
 
-    async def spoilt(request: web.BaseRequest, forward: Forward) -> web.StreamResponse:
+    async def spoilt(call: Call, forward: Forward) -> web.StreamResponse:
         return web.Response(body=b"what was pot", headers={"x-amz-checksum-crc32": "iBoW4A=="})
 
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["get"] = at_first(spoilt)
         assert await lake.read("a") == b"what was put"
         link.rules["get"] = spoilt
@@ -531,7 +429,7 @@ def test_a_body_that_stalls_is_read_again(s3: S3Server, bucket: Bucket) -> None:
     body = os.urandom(1_000_000)
 
     async def story() -> None:
-        async with between(s3) as link, through(link, s3, bucket.name) as lake:
+        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             await lake.put("a", body)
             link.rules["get"] = at_first(stalled)
             assert await lake.read("a") == body
@@ -545,7 +443,7 @@ def test_a_body_that_stalls_is_read_again(s3: S3Server, bucket: Bucket) -> None:
 
 async def test_what_is_put_replaces_and_what_is_deleted_is_gone(s3: S3Server, bucket: Bucket) -> None:
     """One request each; deleting what is not there is fine."""
-    async with between(s3) as link, through(link, s3, bucket.name) as lake:
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         await lake.put("a", b"one")
         await lake.put("a", b"two")
         assert await bucket.read("a") == b"two"
@@ -566,7 +464,7 @@ async def test_whatever_is_written_says_that_it_is_json(s3: S3Server, bucket: Bu
 
 async def test_no_request_waits_for_leave_to_send_its_body() -> None:
     """`Expect: 100-continue` is on no request: with it, a silent server holds an upload for ever."""
-    async with between() as link, through(link) as lake:
+    async with s3_link() as link, through(link) as lake:
         link.rules["*"] = answering(200, "<x><UploadId>u</UploadId><ETag>e</ETag></x>", ETag='"e"')
         await lake.put("a", b"body")
         await lake.land("a", b"body")
@@ -585,7 +483,7 @@ def test_a_server_that_is_silent_is_given_up_at_the_deadline(what: str) -> None:
     async def story() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and nobody ever accepts them
             silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            link = Between("", f"http://127.0.0.1:{silent.getsockname()[1]}")
+            link = Link("", f"http://127.0.0.1:{silent.getsockname()[1]}")
             async with through(link) as lake:
                 calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
                     "list": lambda: lake.objects("a"),
@@ -619,7 +517,7 @@ def test_an_empty_answer_is_no_answer(operation: str, call: Callable[[Bucket], C
     """A 200 with nothing in it is an error: an empty listing would have everything harvested again."""
 
     async def story() -> None:
-        async with between() as link, through(link) as lake:
+        async with s3_link() as link, through(link) as lake:
             link.rules["*"] = answering(200, "<x><UploadId>u</UploadId><ETag>e</ETag></x>", ETag='"e"')
             link.rules[operation] = answering(200)
             with pytest.raises(StoreError, match=r"^Cannot .* s3://lake/a"):
@@ -705,7 +603,7 @@ def test_what_s3_answers_is_told_with_what_to_do(trouble: Trouble) -> None:
     """What may pass is tried five times, what will not once; the message is as above."""
 
     async def story() -> None:
-        async with between() as link, through(link) as lake:
+        async with s3_link() as link, through(link) as lake:
             assert trouble.rule
             link.rules["*"] = trouble.rule
             with pytest.raises(StoreError) as caught:
@@ -720,7 +618,7 @@ def test_a_bucket_in_another_region_is_told_with_what_to_do() -> None:
     """Sent elsewhere, botocore goes there, once; sent elsewhere again, the region is the setting to mend."""
 
     async def story() -> None:
-        async with between() as link, through(link) as lake:
+        async with s3_link() as link, through(link) as lake:
             body = "<Error><Code>PermanentRedirect</Code></Error>"
             link.rules["*"] = answering(301, body, **{"x-amz-bucket-region": "eu-west-1"})
             with pytest.raises(StoreError) as caught:
@@ -740,7 +638,7 @@ def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str) -> N
     async def story() -> None:
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))  # taken, and not listened at
-            async with through(Between("", f"http://{host}:{nobody.getsockname()[1]}")) as lake:
+            async with through(Link("", f"http://{host}:{nobody.getsockname()[1]}")) as lake:
                 with pytest.raises(StoreError) as caught:
                     await lake.objects("a/b")
         Trouble("EndpointConnectionError", "Check the network and AWS_ENDPOINT_URL_S3.").told(caught.value, "lake")

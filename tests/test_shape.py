@@ -36,7 +36,7 @@ THIRD_PARTIES = {
     "pydantic": {"settings"},
     "pydantic_settings": {"settings"},
     "aiohttp": {"tmdb", "s3", "demo"},
-    "yarl": {"tmdb"},
+    "yarl": {"demo"},
     "aiobotocore": {"s3", "demo"},
     "botocore": {"s3", "demo"},
     "tenacity": {"tmdb", "s3"},
