@@ -97,10 +97,24 @@ class Layout:
         """Written when the books are closed."""
         return f"{self.folder}summary.json"
 
+    @property
+    def receipts(self) -> str:
+        """Folder of the receipts."""
+        return f"{self.folder}receipts/"
+
+    @property
+    def failed(self) -> str:
+        """Folder of the papers of batches with failed titles."""
+        return f"{self.folder}failed/"
+
     def receipt_key(self, collection: Collection, name: str) -> str:
         """Written last of a batch: where this stands, the batch is done."""
-        return f"{self.folder}receipts/{collection}/{name}.json"
+        return f"{self.receipts}{collection}/{name}.json"
 
     def failed_key(self, collection: Collection, name: str) -> str:
         """Stands instead of a receipt while a batch has failed titles."""
-        return f"{self.folder}failed/{collection}/{name}.json"
+        return f"{self.failed}{collection}/{name}.json"
+
+    def aside_key(self, key: str) -> str:
+        """Where an object goes that somebody else has put among the data files."""
+        return f"{self.folder}aside/{key}"

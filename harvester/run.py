@@ -12,7 +12,6 @@ however often the run is killed.
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,10 @@ import orjson
 import structlog
 
 from harvester.answers import Match
-from harvester.batches import RUNS, Batch, Layout, cut
+from harvester.batches import Batch, Layout, cut
 from harvester.errors import BooksError
 from harvester.fan_out import fan_out
+from harvester.lake import list_data, run_names, set_aside, stem, strangers_of
 from harvester.receipts import Books, Plan, decode_plan, decode_receipt, encode_plan, encode_receipt, fingerprint
 from harvester.s3 import Listed
 from harvester.titles import COLLECTIONS
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from harvester.titles import Collection, Ids
 
 _log = structlog.get_logger("run")
-
-_RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{8}")
 
 READS_AT_ONCE = 32
 
@@ -84,6 +82,7 @@ class Run:
     _failed_at: list[str] = field(default_factory=list)
     _here: dict[str, Listed] = field(default_factory=dict)
     _astray: list[str] = field(default_factory=list)
+    _strangers: list[str] = field(default_factory=list)
     _planned: frozenset[tuple[str, str]] = frozenset()
     _orphans: list[tuple[str, str]] = field(default_factory=list)
 
@@ -112,7 +111,7 @@ class Run:
     @property
     def nothing_to_do(self) -> bool:
         """Whether the books were closed, and everything still stands as it did then."""
-        return self.finished and not (self.todo or self._astray or self.moved())
+        return self.finished and not (self.todo or self._astray or self._strangers or self.moved())
 
     @property
     def given_up(self) -> bool:
@@ -135,6 +134,8 @@ class Run:
         for key in self._astray:
             _log.warning("removed", key=key, why="no receipt in force speaks of it")
             await self.bucket.delete(key)
+        for key in self._strangers:
+            await set_aside(self.bucket, self.layout, key)
 
     async def abort_orphans(self, batch: Batch) -> None:
         """Abort the uploads that an earlier try of `batch`, killed, has left."""
@@ -192,12 +193,16 @@ class Run:
         self._here = papers | data
         for folder in self.layout.data_folders:
             self._orphans += await self.bucket.uploads(folder)
-        for folder in ("receipts/", "failed/"):
-            kept = [key for key in papers if key.startswith(self.layout.folder + folder)]
+        for folder in (self.layout.receipts, self.layout.failed):
+            kept = [key for key in papers if key.startswith(folder)]
             await fan_out(self._take_old, kept, at_once=READS_AT_ONCE)
         self.todo = [b for b in batches if self.layout.receipt_key(b.collection, b.name) not in self._receipts]
         done = {stem(key) for key in self._receipts}
-        self._astray += [key for key in data.keys() - self._landed.keys() if stem(key) in done]
+        unspoken = data.keys() - self._landed.keys() - set(self._astray)
+        self._astray += [key for key in unspoken if stem(key) in done]
+        ours = done.union(name for _, name in self._planned).union(batch.name for batch in self.moved())
+        strange = {key for key in unspoken if stem(key) not in ours}
+        self._strangers = await strangers_of(self.bucket, self.layout, strange)
 
     async def _take_old(self, key: str) -> None:
         """Take a paper of an earlier process for what it is worth."""
@@ -254,19 +259,6 @@ class Run:
             self.matches[id_] = Match(told["kind"], told["tmdb_id"])
 
 
-def stem(key: str) -> str:
-    """The batch's name in the key of one of its files."""
-    return key.rpartition("/")[2].partition(".")[0]
-
-
-async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
-    """Every object in the folders of a run's data files, those of other runs of the day among them."""
-    listed: dict[str, Listed] = {}
-    for folder in layout.data_folders:
-        listed |= await bucket.objects(folder)
-    return listed
-
-
 async def open_run(
     bucket: Bucket,
     inputs: Mapping[Collection, Ids],
@@ -318,15 +310,6 @@ async def _survey(
         run.books.take_input(account)
     await run.survey(batches)
     return run
-
-
-async def run_names(bucket: Bucket, prefix: str) -> list[str]:
-    """The runs below `prefix`, oldest first; other folders beside them are not ours.
-
-    Raises:
-        StoreError: S3 refused, or could not be reached.
-    """
-    return sorted(name for name in await bucket.folders(f"{prefix}/{RUNS}/") if _RUN_NAME.fullmatch(name))
 
 
 async def _read_plan(bucket: Bucket, layout: Layout, new: Plan) -> tuple[Plan, dict[str, Any] | None, bool]:

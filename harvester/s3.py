@@ -130,6 +130,15 @@ class Bucket:
         """
         await self._call("remove", key, "delete_object", None, Key=key)
 
+    async def copy(self, key: str, to: str) -> None:
+        """Copy the object at `key`, of at most 5 GB, to the key `to` within S3.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        source = {"Bucket": self.name, "Key": key}
+        await self._call("copy", key, "copy_object", "CopyObjectResult", Key=to, CopySource=source)
+
     async def land(self, key: str, body: bytes) -> str:
         """Land `body` at `key`, whole or not at all; the ETag that S3 gave it.
 

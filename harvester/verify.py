@@ -17,9 +17,9 @@ from harvester.batches import BATCH_SIZE, RUNS, Layout
 from harvester.errors import BooksError
 from harvester.fan_out import fan_out
 from harvester.harvest import open_bucket_of
+from harvester.lake import list_data, others_of, run_names, stem
 from harvester.receipts import Books, Plan, decode_plan, decode_receipt, fingerprint
 from harvester.records import FILE_BYTES, decode
-from harvester.run import list_data, run_names, stem
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class _Reading:
         seen: Ids that have an outcome, with the batch in whose paper it stands.
         moved: Ids that have moved, with the batch they moved from.
         files: Keys of the data files that the papers speak of.
-        others: Batches of the day's other runs, with the run.
+        others: Batches of the other runs that land in the same folders, with the run.
     """
 
     bucket: Bucket
@@ -111,17 +111,14 @@ class _Reading:
     async def prove(self) -> Proof:
         papers = await self.bucket.objects(self.layout.folder)
         self.listed = await list_data(self.bucket, self.layout)
-        for name in await run_names(self.bucket, self.layout.prefix):
-            if name[:10] == self.plan.run[:10] and name != self.plan.run:
-                folder = Layout(self.layout.prefix, self.layout.template, name).folder
-                self.others |= {stem(key): name for key in await self.bucket.objects(folder)}
+        self.others = (await others_of(self.bucket, self.layout)).batches
         for told in self.plan.input.values():
             self.proof.books.rows += told["rows"]
             self.proof.books.ids += told["ids"]
             self.proof.books.duplicates += told["duplicates"]
             self.proof.books.rejected += told["rejected"]
-        for folder in ("receipts/", "failed/"):
-            kept = [key for key in papers if key.startswith(self.layout.folder + folder)]
+        for folder in (self.layout.receipts, self.layout.failed):
+            kept = [key for key in papers if key.startswith(folder)]
             await fan_out(self._read_receipt, kept, at_once=READS_AT_ONCE)
         self._check_batches()
         self._check_strangers()

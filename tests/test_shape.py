@@ -21,7 +21,7 @@ LAYERS = {
     "core": ["__init__", "errors", "titles", "batches", "answers", "records", "receipts", "settings"],
     "time": ["pace", "fan_out"],
     "edges": ["tmdb", "s3"],
-    "flow": ["run", "harvest", "plan", "verify"],
+    "flow": ["lake", "run", "harvest", "plan", "verify", "doctor"],
     "doors": ["cli", "__main__", "aws_lambda", "progress", "show", "logs", "demo"],
 }
 """DESIGN 4: a module imports from its own layer or one above it in this table."""
@@ -43,7 +43,7 @@ THIRD_PARTIES = {
     "typer": {"cli"},
     "rich": {"progress", "show", "demo"},
     "uvloop": {"cli"},
-    "structlog": {"tmdb", "s3", "run", "progress", "logs"},
+    "structlog": {"tmdb", "s3", "lake", "run", "progress", "logs"},
     "orjson": set(LAYER_OF),
 }
 """Third-party package to the modules that may import it; one that is not named here has to be argued for."""

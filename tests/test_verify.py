@@ -319,13 +319,52 @@ async def test_a_lost_plan_is_told_and_written_again(harm: str, lake: Lake) -> N
     assert dict.fromkeys(await data_of(lake)) == before
 
 
-async def test_a_foreign_file_is_named_and_left_alone(lake: Lake) -> None:
+STRANGERS = ["export.json", "part-00000.parquet", "deeper/export.json", "tt0000001-tt0000009-deadbeef.json"]
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+async def test_a_foreign_file_is_named_and_set_aside_by_the_next_harvest(name: str, lake: Lake) -> None:
     """Among the data files everything is read by Athena, so a stranger is a harm; it is not ours to remove."""
-    stranger = f"{lake.movies.rpartition('/')[0]}/export.json"
+    stranger = f"{lake.movies.rpartition('/')[0]}/{name}"
     await lake.bucket.put(stranger, b"{}\n")
     assert await lake.problems() == [f"{stranger} is in no receipt"]
+    assert await lake.harvest() == "closed"
+    assert await lake.read(f"{lake.folder}aside/{stranger}") == b"{}\n"
+    assert await lake.problems() == []
+    assert await data_of(lake) == [lake.movies, lake.strays, lake.series]
     assert await lake.harvest() == "nothing_to_do"
-    assert await lake.read(stranger) == b"{}\n"
+
+
+@pytest.mark.parametrize("name", ["", "_SUCCESS", ".DS_Store", "_temporary/0/part.json", ".ipynb_checkpoints/a.json"])
+async def test_what_readers_do_not_read_is_no_harm(name: str, lake: Lake) -> None:
+    """Hidden files, and the mark of a folder that S3's console makes, are left where they are."""
+    key = f"{lake.movies.rpartition('/')[0]}/{name}"
+    await lake.bucket.put(key, b"")
+    assert await lake.problems() == []
+    assert await lake.harvest() == "nothing_to_do"
+
+
+async def test_a_file_that_another_run_may_be_landing_is_left_alone(lake: Lake) -> None:
+    """What is named as a batch is, while another run of the day is unfinished, may have its receipt in a moment."""
+    await lake.bucket.put(f"Raw/API/_harvest/{lake.run[:10]}-00000000/plan.json", b"{}")
+    landing = f"{lake.movies.rpartition('/')[0]}/tt0000150-tt0000159-deadbeef.json"
+    await lake.bucket.put(landing, b"{}\n")
+    assert await lake.harvest() == "nothing_to_do"
+    assert await lake.read(landing) == b"{}\n"
+
+
+async def test_files_of_another_day_in_the_same_folder_are_no_strangers(bucket: Bucket, settings_for: Make) -> None:
+    """A template without a date puts all runs into one folder, where each has its own files."""
+    template = "{prefix}/{collection}/{batch}.json"
+    async with stand_in(catalog=CATALOG) as tmdb:
+        for day, movies in enumerate(([MOVIES[0]], [MOVIES[2]]), 20):
+            settings = settings_for(tmdb.url, movies=movies, s3_key_template=template)
+            clock = f"2026-11-{day}T12:00:00.000Z"
+            report = await harvest(settings, watcher=Silent(), stop=Stop(), now=lambda clock=clock: clock)
+            assert report.status == "closed"
+        proof = await verify(settings)
+    assert (proof.run[:10], proof.problems) == ("2026-11-21", [])
+    assert len(await bucket.objects("Raw/API/Movies/")) == 2
 
 
 async def test_all_harms_are_told_at_once(lake: Lake) -> None:

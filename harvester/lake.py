@@ -1,0 +1,116 @@
+"""The lake: what stands in the folders where data files land, and whose it is.
+
+Readers read everything in those folders, so what no receipt speaks of is a harm: `verify` names it, `harvest` mends it.
+What we made ourselves goes away; what somebody else has put there is not ours to remove, and is set aside, whole, in
+the run's own folder, which readers do not see.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from harvester.batches import RUNS, Layout
+from harvester.errors import StoreError
+
+if TYPE_CHECKING:
+    from harvester.s3 import Bucket, Listed
+
+_log = structlog.get_logger("lake")
+
+_RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{8}")
+_BATCH_NAME = re.compile(r"tt\d{7,10}-tt\d{7,10}-[0-9a-f]{8}")
+
+
+def stem(key: str) -> str:
+    """The batch's name in the key of one of its files."""
+    return key.rpartition("/")[2].partition(".")[0]
+
+
+async def run_names(bucket: Bucket, prefix: str) -> list[str]:
+    """The runs below `prefix`, oldest first; other folders beside them are not ours.
+
+    Raises:
+        StoreError: S3 refused, or could not be reached.
+    """
+    return sorted(name for name in await bucket.folders(f"{prefix}/{RUNS}/") if _RUN_NAME.fullmatch(name))
+
+
+async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
+    """Every object in the folders of a run's data files that a reader would read, those of other runs among them.
+
+    Athena, Spark and Hive pass over names that begin with `_` or `.`, such as `_SUCCESS`; a key that ends in a slash is
+    the mark of a folder that S3's console has made.
+
+    Raises:
+        StoreError: S3 refused, or could not be reached.
+    """
+    listed: dict[str, Listed] = {}
+    for folder in layout.data_folders:
+        for key, file in (await bucket.objects(folder)).items():
+            names = key.removeprefix(folder).split("/")
+            if names[-1] and not any(name.startswith(("_", ".")) for name in names):
+                listed[key] = file
+    return listed
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The other runs that land their files in the same folders.
+
+    Attributes:
+        batches: Every batch of theirs that has a receipt, or a paper in `failed/`, with its run.
+        unfinished: One of those whose books are not closed: it may be landing just now.
+    """
+
+    batches: dict[str, str] = field(default_factory=dict)
+    unfinished: str | None = None
+
+
+async def others_of(bucket: Bucket, layout: Layout) -> Others:
+    """The runs beside that of `layout`.
+
+    Raises:
+        StoreError: S3 refused, or could not be reached.
+    """
+    batches: dict[str, str] = {}
+    unfinished = None
+    for name in await run_names(bucket, layout.prefix):
+        other = Layout(layout.prefix, layout.template, name)
+        if name != layout.run and not set(other.data_folders).isdisjoint(layout.data_folders):
+            papers = await bucket.objects(other.folder)
+            batches |= {stem(key): name for key in papers if key.startswith((other.receipts, other.failed))}
+            unfinished = unfinished if other.summary_key in papers else name
+    return Others(batches, unfinished)
+
+
+async def strangers_of(bucket: Bucket, layout: Layout, keys: set[str]) -> list[str]:
+    """Those of `keys`, of no batch of ours, that no run has landed or could be landing now.
+
+    A name such as a batch has may be that of a file whose receipt is about to be written, by an unfinished run or,
+    where the keys do not tell prefixes apart, by one that is not in our sight.
+
+    Raises:
+        StoreError: S3 refused, or could not be reached.
+    """
+    if not keys:
+        return []
+    others = await others_of(bucket, layout)
+    all_in_sight = "{prefix}" in layout.template and not others.unfinished
+    return sorted(
+        key for key in keys if stem(key) not in others.batches and (all_in_sight or not _BATCH_NAME.match(stem(key)))
+    )
+
+
+async def set_aside(bucket: Bucket, layout: Layout, key: str) -> None:
+    """Move a stranger out of the readers' way; if S3 does not let us, it stays, which `verify` will say."""
+    try:
+        await bucket.copy(key, layout.aside_key(key))
+        await bucket.delete(key)
+    except StoreError as error:
+        _log.warning("stranger_stays", key=key, problem=str(error))
+    else:
+        _log.warning("set_aside", key=key, now=layout.aside_key(key))
