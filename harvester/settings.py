@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 import string
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -50,7 +52,17 @@ def _api_key(key: SecretStr) -> SecretStr:
 def _base_url(url: str) -> str:
     if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", url):
         raise ValueError("must look like https://api.themoviedb.org/3")
+    if not (url.startswith("https:") or _is_near(urlsplit(url).hostname or "")):
+        raise ValueError("must begin with https://, or the key would cross the internet for all to read")
     return url.rstrip("/")
+
+
+def _is_near(host: str) -> bool:
+    """Whether `host` is this machine or one of a private network; nobody is asked, so a name decides by its shape."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".internal", ".local", ".localhost"))
 
 
 def _endpoint(url: str) -> str:
