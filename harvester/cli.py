@@ -88,17 +88,17 @@ def _version(
 
 @app.command()
 def harvest(
-    movies: Movies = None,
-    series: Series = None,
-    id_column: IdColumn = None,
-    base_url: BaseUrl = None,
-    language: Language = None,
-    append: Append = None,
-    rate: Rate = None,
-    concurrency: Concurrency = None,
-    bucket: BucketName = None,
-    prefix: Prefix = None,
-    form: Form = None,
+    movies_csv: Movies = None,
+    series_csv: Series = None,
+    csv_id_column: IdColumn = None,
+    tmdb_base_url: BaseUrl = None,
+    tmdb_language: Language = None,
+    tmdb_append: Append = None,
+    tmdb_rate: Rate = None,
+    tmdb_concurrency: Concurrency = None,
+    s3_bucket: BucketName = None,
+    s3_prefix: Prefix = None,
+    output_format: Form = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", min=1, help="Stop after the batch that reaches N ids.", rich_help_panel=_RUN),
@@ -108,66 +108,62 @@ def harvest(
     verbose: Verbose = False,
 ) -> None:
     """Harvest the CSVs; go on where an earlier run has stopped."""
-    _open_door(
-        partial(_harvest, limit=limit, again=again),
-        as_json=as_json,
-        verbose=verbose,
-        movies_csv=movies,
-        series_csv=series,
-        csv_id_column=id_column,
-        tmdb_base_url=base_url,
-        tmdb_language=language,
-        tmdb_append=append,
-        tmdb_rate=rate,
-        tmdb_concurrency=concurrency,
-        s3_bucket=bucket,
-        s3_prefix=prefix,
-        output_format=form,
-    )
+    _open_door(partial(_harvest, limit=limit, again=again), locals())
 
 
 @app.command()
 def plan(
-    movies: Movies = None,
-    series: Series = None,
-    id_column: IdColumn = None,
-    language: Language = None,
-    append: Append = None,
-    rate: Rate = None,
-    bucket: BucketName = None,
-    prefix: Prefix = None,
-    form: Form = None,
+    movies_csv: Movies = None,
+    series_csv: Series = None,
+    csv_id_column: IdColumn = None,
+    tmdb_language: Language = None,
+    tmdb_append: Append = None,
+    tmdb_rate: Rate = None,
+    s3_bucket: BucketName = None,
+    s3_prefix: Prefix = None,
+    output_format: Form = None,
     again: Again = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Show what harvest would do; asks nobody but the bucket."""
-    _open_door(
-        partial(_plan, again=again),
-        as_json=as_json,
-        verbose=verbose,
-        movies_csv=movies,
-        series_csv=series,
-        csv_id_column=id_column,
-        tmdb_language=language,
-        tmdb_append=append,
-        tmdb_rate=rate,
-        s3_bucket=bucket,
-        s3_prefix=prefix,
-        output_format=form,
-    )
+    _open_door(partial(_plan, again=again), locals())
 
 
 @app.command()
 def verify(
     run: Annotated[str | None, typer.Option("--run", help="Such as 2026-11-22-3f9a1c2e; else the latest.")] = None,
-    bucket: BucketName = None,
-    prefix: Prefix = None,
+    s3_bucket: BucketName = None,
+    s3_prefix: Prefix = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Read a run back from the bucket and prove its books."""
-    _open_door(partial(_verify, run=run), as_json=as_json, verbose=verbose, s3_bucket=bucket, s3_prefix=prefix)
+    _open_door(partial(_verify, run=run), locals())
+
+
+@app.command()
+def doctor(
+    movies_csv: Movies = None,
+    series_csv: Series = None,
+    csv_id_column: IdColumn = None,
+    tmdb_base_url: BaseUrl = None,
+    tmdb_language: Language = None,
+    tmdb_append: Append = None,
+    tmdb_rate: Rate = None,
+    tmdb_concurrency: Concurrency = None,
+    s3_bucket: BucketName = None,
+    s3_prefix: Prefix = None,
+    output_format: Form = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Try everything a harvest needs, and say what to mend."""
+    from harvester.logs import set_up_logs
+
+    set_up_logs(secrets=(), verbose=verbose)
+    secrets: list[str] = []
+    _end(_guarded(partial(_doctor, _flags(locals()), secrets), as_json=as_json, secrets=secrets))
 
 
 @app.command()
@@ -193,23 +189,28 @@ def main(arguments: list[str] | None = None) -> None:
     app(args=words if named else ["harvest", *words], prog_name="harvester")
 
 
-def _open_door(
-    command: Callable[[Settings], Coroutine[Any, Any, Result]], *, as_json: bool, verbose: bool, **flags: Any
-) -> None:
-    """Run `command` with the settings in force, and exit."""
+def _open_door(command: Callable[[Settings], Coroutine[Any, Any, Result]], given: dict[str, Any]) -> None:
+    """Run `command` with the settings in force, and exit; `given` is what its function was called with."""
     from harvester.logs import set_up_logs
     from harvester.settings import load_settings
 
-    set_up_logs(secrets=(), verbose=verbose)
+    set_up_logs(secrets=(), verbose=given["verbose"])
     secrets: list[str] = []
 
     async def inside() -> Result:
-        settings = load_settings(**flags)
+        settings = load_settings(**_flags(given))
         secrets.extend(settings.secrets)
-        set_up_logs(secrets=secrets, verbose=verbose)
+        set_up_logs(secrets=secrets, verbose=given["verbose"])
         return await command(settings)
 
-    _end(_guarded(inside, as_json=as_json, secrets=secrets))
+    _end(_guarded(inside, as_json=given["as_json"], secrets=secrets))
+
+
+def _flags(given: dict[str, Any]) -> dict[str, Any]:
+    """Of what a command's function was called with, that which is a setting: they have the names of its fields."""
+    from harvester.settings import Settings
+
+    return {name: value for name, value in given.items() if name in Settings.model_fields}
 
 
 def _open_standard_streams() -> None:
@@ -336,3 +337,18 @@ async def _verify(settings: Settings, *, run: str | None) -> Result:
     with counting("receipts read back") as progress:
         proof = await prove(settings, run=run, progress=progress)
     return (Exit.WRONG if proof.problems else Exit.CLOSED), proof.as_json(), partial(show_proof, proof)
+
+
+async def _doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
+    from harvester.doctor import Examination, examine
+    from harvester.progress import looking
+    from harvester.show import show_examination
+
+    with looking() as look:
+        findings = [look(finding) async for finding in examine(flags, secrets=secrets)]
+    examination = Examination(tuple(findings))
+    return (
+        Exit.CLOSED if examination.healthy else Exit.WRONG,
+        examination.as_json(),
+        partial(show_examination, examination),
+    )

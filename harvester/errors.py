@@ -46,9 +46,17 @@ class BooksError(HarvestError):
 
 
 class SettingsError(HarvestError, ValueError):
-    """A setting is missing or wrong; nothing has been requested yet."""
+    """A setting is missing or wrong; nothing has been requested yet.
+
+    Attributes:
+        problems: A sentence for each of them.
+    """
 
     exit_code = Exit.USAGE
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
 
 
 class InputError(HarvestError, ValueError):
@@ -92,12 +100,13 @@ class StoreError(HarvestError):
     Attributes:
         action: What was tried, in words of ours.
         code: S3's word for it (`AccessDenied`, `NoSuchBucket`, …) or the kind of network trouble.
+        advice: What to do next.
     """
 
     exit_code = Exit.STORE
 
     def __init__(self, action: str, code: str, advice: str) -> None:
-        self.action, self.code = action, code
+        self.action, self.code, self.advice = action, code, advice
         super().__init__(f"Cannot {action}: {code}. {advice}")
 
 

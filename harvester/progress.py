@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harvester.answers import Outcome
+    from harvester.doctor import Finding
     from harvester.pace import Pace
     from harvester.receipts import Receipt
     from harvester.run import Run
@@ -101,6 +102,18 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
             structlog.get_logger("progress").info(what, done=done, of=max(done, of))
 
     yield line
+
+
+@contextmanager
+def looking() -> Iterator[Callable[[Finding], Finding]]:
+    """A function that shows what has been looked at last, on a terminal, and hands it back."""
+    with Console(stderr=True).status("looking") as status:
+
+        def look(finding: Finding) -> Finding:
+            status.update(f"looked at {finding.what}")
+            return finding
+
+        yield look
 
 
 class Bar:

@@ -11,6 +11,7 @@ import asyncio
 import functools
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -26,6 +27,7 @@ from harvester.fan_out import fan_out, finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
     from typing import IO
 
 PART_BYTES = 5 * 2**20
@@ -54,6 +56,7 @@ ADVICE = {
     "NoCredentialsError": "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
     "ProfileNotFound": "Correct AWS_PROFILE, or make the profile with `aws configure`.",
     "EndpointConnectionError": "Check the network and AWS_ENDPOINT_URL_S3.",
+    "RequestTimeTooSkewed": "Set this machine's clock: S3 refuses what is signed over 15 minutes off.",
     "PermanentRedirect": "The bucket is in another region: correct AWS_REGION.",
 }
 """What to do next, by S3's or botocore's word for the trouble."""
@@ -149,7 +152,7 @@ class Bucket:
         Raises:
             StoreError: S3 refused, after botocore's own retries.
         """
-        upload = await finish(self._begin(key), undo=lambda upload: self._abort_after_trouble(key, upload))
+        upload = await finish(self.begin(key), undo=lambda upload: self._abort_after_trouble(key, upload))
         try:
             etags = await fan_out(
                 lambda number: self._land_part(key, upload, number, body),
@@ -180,6 +183,17 @@ class Bucket:
         pages = self._pages("list the uploads of", "list_multipart_uploads", _UPLOADS, Prefix=prefix)
         return [(each["Key"], each["UploadId"]) async for page in pages for each in page.get("Uploads", ())]
 
+    async def begin(self, key: str) -> str:
+        """The id of a new upload to `key`, to be completed or aborted.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        begun = await self._call(
+            "begin", key, "create_multipart_upload", "UploadId", Key=key, ContentType="application/json; charset=utf-8"
+        )
+        return str(begun["UploadId"])
+
     async def abort(self, key: str, upload: str) -> None:
         """Abort an upload; one that is gone already is fine.
 
@@ -192,6 +206,16 @@ class Bucket:
             if error.code != "NoSuchUpload":
                 raise
 
+    async def server_time(self) -> datetime | None:
+        """What time it is there, to the second; None if S3 does not say.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        page = await self._call("list", "", "list_objects_v2", "IsTruncated", MaxKeys=1)
+        date = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date) if date else None
+
     async def _pages(
         self, verb: str, operation: str, goes_on: Mapping[str, str], **query: str
     ) -> AsyncIterator[dict[str, Any]]:
@@ -202,12 +226,6 @@ class Bucket:
             if not page["IsTruncated"]:
                 return
             query |= {asked: page[said] for said, asked in goes_on.items()}
-
-    async def _begin(self, key: str) -> str:
-        begun = await self._call(
-            "begin", key, "create_multipart_upload", "UploadId", Key=key, ContentType="application/json; charset=utf-8"
-        )
-        return str(begun["UploadId"])
 
     async def _land_part(self, key: str, upload: str, number: int, body: bytes) -> str:
         part = body[(number - 1) * PART_BYTES : number * PART_BYTES]

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -294,9 +296,23 @@ def load_settings(**flags: Any) -> Settings:
         _check_toml()
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        raise SettingsError("; ".join(_tell(problem) for problem in error.errors())) from None
+        raise SettingsError(*(_tell(problem) for problem in error.errors())) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"{TOML_FILE} or {ENV_FILE} cannot be read: {error}") from error
+
+
+def origins(**flags: Any) -> dict[str, str]:
+    """Where each setting in force comes from, by field name; settings that `load_settings` has found sound."""
+    sources = {
+        str(TOML_FILE): TomlConfigSettingsSource(Settings, TOML_FILE)(),
+        str(ENV_FILE): DotEnvSettingsSource(Settings)(),
+        "environment": EnvSettingsSource(Settings)(),
+        "flag": {name: value for name, value in flags.items() if value is not None},
+    }
+    where = dict.fromkeys(Settings.model_fields, "default")
+    for source, told in sources.items():
+        where |= dict.fromkeys(told.keys() & where.keys(), source)
+    return where
 
 
 def _check_toml() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harvester.doctor import Examination
     from harvester.harvest import Report
     from harvester.settings import Settings
     from harvester.verify import Proof
@@ -102,6 +104,29 @@ def show_proof(proof: Proof) -> None:
     if proof.problems:
         more = f" ({len(proof.problems) - SHOWN:,} more with --json)" if len(proof.problems) > SHOWN else ""
         console.print(f"{len(proof.problems):,} problems{more}. Harvest again to mend them.")
+
+
+def show_examination(examination: Examination) -> None:
+    """Everything that was looked at, and what to mend."""
+    colours = {"good": "green", "note": "yellow", "bad": "red"}
+    console = Console(highlight=False, emoji=False)
+    table = Table("", "", Column("", overflow="fold"), show_header=False, box=None, padding=(0, 2, 0, 0))
+    unset = [finding.what for finding in examination.findings if finding.state == "not set"]
+    for finding in examination.findings:
+        if finding.state == "not set":
+            continue
+        told = Text(finding.seen)
+        if finding.mend:
+            told.append(f"\n→ {finding.mend}", style=colours.get(finding.state, "dim"))
+        table.add_row(Text(finding.state, style=colours.get(finding.state, "dim")), finding.what, told)
+    console.print(table)
+    if unset:
+        console.print(f"[dim]not set: {', '.join(unset)}[/]")
+    bad = sum(finding.state == "bad" for finding in examination.findings)
+    if bad:
+        console.print(f"[red]{bad} to mend[/] before a harvest can end well.")
+    else:
+        console.print("[green]Nothing keeps a harvest from its end.[/] Next: plan")
 
 
 def duration(seconds: float) -> str:

@@ -111,6 +111,7 @@ class Tmdb:
     Attributes:
         pace: The pace that every request takes its turn of.
         health: Counts of requests with and without a usable answer.
+        server_time: What time it was there when it last answered, to the second.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Tmdb:
     ) -> None:
         self.pace = pace
         self.health = Health(clock)
+        self.server_time: datetime | None = None
         self._session, self._base_url, self._sleep = session, base_url.rstrip("/"), sleep
         self._append = tuple(append)
         self._slots = asyncio.Semaphore(concurrency)
@@ -271,6 +273,8 @@ class Tmdb:
         async with self._slots:
             turn = await self.pace.turn()
             answer = await self._get(path, query)
+        if isinstance(answer, Answer):
+            self.server_time = answer.received_at
         told: T | dict[str, Any] | Absent | Again = judge(answer) if isinstance(answer, Answer) else answer
         if isinstance(told, dict):
             told = read(told)

@@ -1,0 +1,216 @@
+"""The doctor: tries everything a harvest needs, and says what to mend.
+
+Nothing is believed: the CSVs are read, TMDB is asked, and each permission is tried in the bucket (`probes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import SecretStr
+
+from harvester.errors import HarvestError, SettingsError, StoreError
+from harvester.harvest import open_bucket_of, open_tmdb_of, read_inputs
+from harvester.probes import SPARABLE, Probes
+from harvester.settings import ENV_FILE, Settings, load_settings, origins
+from harvester.tmdb import is_token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+State = Literal["good", "note", "bad", "not set", "not tried"]
+"""`note`: it works, and could be better. Only `bad` keeps a harvest from its end."""
+
+FAST_SECONDS = 60
+SKEW_SECONDS = 300
+"""Seconds by which this machine's clock may differ: S3 refuses what is signed more than 15 minutes off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, what was seen, and what to do about it, if anything."""
+
+    what: str
+    state: State
+    seen: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All findings, in the order of looking."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing keeps a harvest from its end."""
+        return all(finding.state != "bad" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"status": "healthy" if self.healthy else "wrong", "findings": [asdict(each) for each in self.findings]}
+
+
+async def examine(flags: dict[str, Any], *, secrets: list[str]) -> AsyncIterator[Finding]:
+    """Every finding, as soon as it is made; `flags` by field name.
+
+    `secrets` is told every secret value of the settings, before anything else is done with them.
+    """
+    yield _python()
+    try:
+        settings = load_settings(**flags)
+    except SettingsError as error:
+        for problem in error.problems:
+            name, _, what = problem.partition(" ")
+            yield Finding(name, "bad", what, "Correct it; the rest is looked at then.")
+        return
+    secrets.extend(settings.secrets)
+    for finding in _settings(settings, origins(**flags)):
+        yield finding
+    if exposed := await asyncio.to_thread(_exposed):
+        yield exposed
+    for finding in await _inputs(settings):
+        yield finding
+    async for finding in _tmdb(settings):
+        yield finding
+    async for finding in _bucket(settings):
+        yield finding
+
+
+def _python() -> Finding:
+    parts = {"aiohttp": "aiohttp._http_parser", "uvloop": "uvloop"}
+    slow = [name for name, module in parts.items() if find_spec(module) is None]
+    seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}, aiohttp {version('aiohttp')}"
+    if slow:
+        mend = f"Install the compiled parts of {' and '.join(slow)}: it works without, and slower."
+        return Finding("Python", "note", seen, mend)
+    return Finding("Python", "good", f"{seen} in C, uvloop {version('uvloop')}")
+
+
+def _settings(settings: Settings, where: dict[str, str]) -> list[Finding]:
+    """A finding for each setting: its value, unless it is secret, and where it came from."""
+    needed = {"tmdb_api_key", "s3_bucket"}
+    findings = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if value is not None:
+            findings.append(Finding(name.upper(), "good", f"{_shown(name, value)}  ({where[name]})"))
+        elif name in needed:
+            findings.append(Finding(name.upper(), "bad", "not set", f"Set it in the environment or in {ENV_FILE}."))
+        else:
+            findings.append(Finding(name.upper(), "not set", "not set"))
+    if settings.movies_csv is None and settings.series_csv is None:
+        mend = f"Set at least one, in the environment or in {ENV_FILE}, or give --movies or --series."
+        findings.append(Finding("MOVIES_CSV, SERIES_CSV", "bad", "neither is set", mend))
+    return findings
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, SecretStr):
+        secret = value.get_secret_value()
+        kind = ("a v4 read token" if is_token(secret) else "a v3 key") if name == "tmdb_api_key" else "secret"
+        return f"{kind}, {len(secret)} characters"
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _exposed() -> Finding | None:
+    """A note if git would take the file that holds the keys; None where there is no such file, repository or git."""
+    command = ("git", "check-ignore", "--quiet", str(ENV_FILE))
+    if not ENV_FILE.is_file():
+        return None
+    try:
+        ignored = subprocess.run(command, check=False, capture_output=True, timeout=10).returncode  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if ignored != 1:  # 0: git leaves it alone; 128: there is no repository
+        return None
+    mend = f"Add {ENV_FILE} to .gitignore; if it has been committed, ask TMDB and AWS for new keys."
+    return Finding(str(ENV_FILE), "note", "holds keys, and git would take it", mend)
+
+
+async def _inputs(settings: Settings) -> list[Finding]:
+    """What the CSVs hold, each looked at for itself."""
+    findings = []
+    for name, other in (("movies_csv", "series_csv"), ("series_csv", "movies_csv")):
+        source = getattr(settings, name)
+        if source is None or source == "-":
+            continue
+        try:
+            [account] = (await read_inputs(settings.model_copy(update={other: None}))).values()
+        except HarvestError as error:
+            findings.append(Finding(name.upper(), "bad", str(error)))
+            continue
+        seen = f"{account.rows:,} rows: {len(account.ids):,} ids, {account.duplicates:,} duplicates"
+        if not account.rejected:
+            findings.append(Finding(name.upper(), "good", f"{seen}, none rejected"))
+            continue
+        first = account.rejects[0]
+        mend = f"Line {first.line} is the first without an IMDb id; `plan` shows more. They are left out."
+        findings.append(Finding(name.upper(), "note", f"{seen}, {account.rejected:,} rejected", mend))
+    return findings
+
+
+async def _tmdb(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.tmdb_api_key is None:
+        yield Finding("TMDB", "not tried", "there is no key")
+        return
+    started = time.monotonic()
+    try:
+        async with open_tmdb_of(settings) as tmdb:
+            await tmdb.check_key()
+            said, now = tmdb.server_time, datetime.now(timezone.utc)
+    except HarvestError as error:
+        yield Finding("TMDB", "bad", str(error))
+        return
+    milliseconds = (time.monotonic() - started) * 1_000
+    yield Finding("TMDB", "good", f"{settings.tmdb_base_url} takes the key, after {milliseconds:.0f} ms")
+    yield _clock("TMDB", said, now)
+
+
+async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.s3_bucket is None:
+        yield Finding("S3", "not tried", "there is no bucket")
+        return
+    day = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    try:
+        async with open_bucket_of(settings) as bucket:
+            probes = Probes(bucket, prefix=settings.s3_prefix, template=settings.s3_key_template, day=day)
+            async for what, told in probes:
+                yield _permission(what, told)
+            if probes.cut_short:
+                yield Finding("S3", "not tried", "the rest, before this is mended")
+            else:
+                yield _clock("S3", await bucket.server_time(), datetime.now(timezone.utc))
+    except StoreError as error:
+        yield Finding("S3", "bad", f"cannot {error.action}: {error.code}", error.advice)
+
+
+def _permission(what: str, told: str | StoreError) -> Finding:
+    if isinstance(told, str):
+        return Finding(what, "good", told)
+    seen = f"cannot {told.action}: {told.code}"
+    if what == SPARABLE and told.code == "AccessDenied":
+        return Finding(what, "note", seen, "A plain run does without; clearing away does not (README, Permissions).")
+    return Finding(what, "bad", seen, told.advice)
+
+
+def _clock(whose: str, said: datetime | None, now: datetime) -> Finding:
+    if said is None:
+        return Finding("clock", "not tried", f"{whose} does not say what time it is")
+    seconds = round((now - said).total_seconds())
+    seen = f"{abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'} {whose}'s"
+    if abs(seconds) <= FAST_SECONDS:
+        return Finding("clock", "good", f"within {max(abs(seconds), 1)} s of {whose}'s")
+    mend = "Set this machine's clock: S3 refuses what is signed 15 minutes off, and the date in the keys follows it."
+    return Finding("clock", "bad" if abs(seconds) > SKEW_SECONDS else "note", seen, mend)

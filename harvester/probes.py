@@ -1,0 +1,96 @@
+"""Probes: each permission that a harvest needs in the bucket, tried by doing what needs it.
+
+What is written stands below `_harvest/doctor/` and is removed again. In the data folders an upload is begun and
+aborted, so that no reader ever sees anything. A probe that was killed is cleared away by the next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harvester.batches import RUNS, Layout
+from harvester.errors import StoreError
+from harvester.titles import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from harvester.s3 import Bucket
+
+SPARABLE = "s3:DeleteObject"
+"""What a plain run does without."""
+
+_BODY = b'{"what": "written by `harvester doctor`, which removes it again"}\n'
+
+
+class Probes:
+    """What is tried in one bucket, for a run under `prefix` whose keys follow `template`; a method a permission.
+
+    Attributes:
+        cut_short: Whether a trouble that is not about one permission has ended it.
+    """
+
+    cut_short = False
+
+    def __init__(self, bucket: Bucket, *, prefix: str, template: str, day: str) -> None:
+        self._bucket = bucket
+        self._layout = Layout(prefix, template, f"{day}-00000000")
+        self._folder = f"{prefix}/{RUNS}/doctor/"
+        self._small, self._landed = f"{self._folder}probe.json", f"{self._folder}landed.json"
+        self._was_put = False
+        self._tries: dict[str, Callable[[], Awaitable[str]]] = {
+            "s3:ListBucket": self._list_objects,
+            "s3:ListBucketMultipartUploads": self._list_uploads,
+            "s3:PutObject": self._put,
+            "s3:GetObject": self._get,
+            "s3:PutObject, in parts": self._land,
+            "s3:AbortMultipartUpload": self._abort,
+            SPARABLE: self._delete,
+        }
+
+    async def __aiter__(self) -> AsyncIterator[tuple[str, str | StoreError]]:
+        """Each permission with what was done, or how it was refused; after another trouble, nothing more."""
+        for permission, attempt in self._tries.items():
+            try:
+                yield permission, await attempt()
+            except StoreError as error:
+                yield permission, error
+                if error.code != "AccessDenied":
+                    self.cut_short = True
+                    return
+
+    async def _list_objects(self) -> str:
+        runs = await self._bucket.folders(f"{self._layout.prefix}/{RUNS}/")
+        return f"{len(runs):,} folders below {self._layout.prefix}/{RUNS}/"
+
+    async def _list_uploads(self) -> str:
+        for folder in (self._folder, *self._layout.data_folders):
+            for key, upload in await self._bucket.uploads(folder):
+                if "/doctor/" in key:
+                    await self._bucket.abort(key, upload)
+        return f"below {', '.join(self._layout.data_folders)}"
+
+    async def _put(self) -> str:
+        await self._bucket.put(self._small, _BODY)
+        self._was_put = True
+        return self._small
+
+    async def _get(self) -> str:
+        if await self._bucket.read(self._small) != _BODY and self._was_put:
+            raise StoreError(f"read {self._small}", "not what was put there", "Is it S3 that answers?")
+        return self._small
+
+    async def _land(self) -> str:
+        await self._bucket.land(self._landed, _BODY)
+        return self._landed
+
+    async def _abort(self) -> str:
+        for collection in KINDS:
+            key = f"{self._layout.data_folder(collection)}_harvester/doctor/probe.json"
+            await self._bucket.abort(key, await self._bucket.begin(key))
+        return f"below {', '.join(self._layout.data_folders)}"
+
+    async def _delete(self) -> str:
+        await self._bucket.delete(self._small)
+        await self._bucket.delete(self._landed)
+        return "both probes"

@@ -1,0 +1,219 @@
+"""The doctor: everything is tried, what is wrong is named with what to do, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harvester.demo.s3_link import refusing, s3_link
+from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.doctor import Examination, examine
+from harvester.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from aiohttp import web
+
+    from harvester.demo.s3_link import Call, Forward
+    from harvester.demo.s3_server import S3Server
+    from harvester.s3 import Bucket
+
+    Make = Callable[..., Settings]
+
+
+async def examined(settings: Settings, **more: Any) -> Examination:
+    """What the doctor finds with these settings as flags."""
+    flags = {name: value for name in Settings.model_fields if (value := getattr(settings, name)) is not None}
+    return Examination(tuple([finding async for finding in examine(flags | more, secrets=[])]))
+
+
+def of(examination: Examination, what: str) -> str:
+    """State, what was seen, and what to do about it, of everything that is called so."""
+    return "; ".join(
+        f"{each.state}: {each.seen} {each.mend}".strip() for each in examination.findings if each.what == what
+    )
+
+
+async def left_behind(bucket: Bucket) -> list[str]:
+    return [*await bucket.objects(""), *[key for key, _ in await bucket.uploads("")]]
+
+
+async def test_a_healthy_set_up_is_healthy(bucket: Bucket, settings_for: Make) -> None:
+    """Python, settings, CSVs, TMDB, each permission and both clocks are looked at, and the bucket is as before."""
+    async with stand_in() as tmdb:
+        settings = settings_for(tmdb.url, movies=["tt0000001"], series=["tt0000002"])
+        examination = await examined(settings)
+        assert tmdb.asked.total() == 1
+    assert examination.healthy
+    assert {finding.state for finding in examination.findings} == {"good", "not set"}
+    assert of(examination, "MOVIES_CSV").endswith("good: 2 rows: 1 ids, 1 duplicates, none rejected")
+    assert of(examination, "TMDB").startswith(f"good: {tmdb.url} takes the key")
+    assert [finding.what for finding in examination.findings if ":" in finding.what] == [
+        "s3:ListBucket",
+        "s3:ListBucketMultipartUploads",
+        "s3:PutObject",
+        "s3:GetObject",
+        "s3:PutObject, in parts",
+        "s3:AbortMultipartUpload",
+        "s3:DeleteObject",
+    ]
+    assert of(examination, "clock") == "good: within 1 s of TMDB's; good: within 1 s of S3's"
+    assert await left_behind(bucket) == []
+
+
+async def test_every_setting_is_named_with_where_it_came_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Flag, environment, `.env`, TOML and default can be told apart, and no secret is shown."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/harvester.toml").write_text('s3_prefix = "Raw/Toml"\ntmdb_rate = 7\n', encoding="utf-8")
+    (tmp_path / ".env").write_text(f"TMDB_API_KEY={KEY}\nTMDB_RATE=8\nREGIAO_DO_BUCKET=sa-east-1\n", encoding="utf-8")
+    monkeypatch.setenv("TMDB_RATE", "9")
+    findings = [finding async for finding in examine({"tmdb_language": "pt-BR"}, secrets=[])]
+    seen = {finding.what: finding.seen for finding in findings}
+    assert seen["TMDB_LANGUAGE"] == "pt-BR  (flag)"
+    assert seen["TMDB_RATE"] == "9  (environment)"
+    assert seen["AWS_REGION"] == "sa-east-1  (.env)"
+    assert seen["S3_PREFIX"] == "Raw/Toml  (config/harvester.toml)"
+    assert seen["OUTPUT_FORMAT"] == "jsonl  (default)"
+    assert seen["TMDB_API_KEY"] == "a v3 key, 32 characters  (.env)"
+    assert KEY not in str(findings)
+
+
+async def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key, a bucket and a CSV nothing can be tried, and each is asked for."""
+    examination = Examination(tuple([finding async for finding in examine({}, secrets=[])]))
+    bad = [finding.what for finding in examination.findings if finding.state == "bad"]
+    assert bad == ["TMDB_API_KEY", "S3_BUCKET", "MOVIES_CSV, SERIES_CSV"]
+    assert [finding.what for finding in examination.findings if finding.state == "not tried"] == ["TMDB", "S3"]
+    assert examination.as_json()["status"] == "wrong"
+
+
+async def test_wrong_settings_are_named_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wrong setting is a finding of its own, and the value of a secret one is not shown."""
+    monkeypatch.setenv("TMDB_API_KEY", "not-a-key-but-secret")
+    findings = [finding async for finding in examine({"tmdb_rate": -1, "output_format": "xml"}, secrets=[])]
+    assert [finding.what for finding in findings if finding.state == "bad"] == [
+        "TMDB_API_KEY",
+        "TMDB_RATE",
+        "OUTPUT_FORMAT",
+    ]
+    assert "not-a-key-but-secret" not in str(findings)
+
+
+async def test_each_csv_is_looked_at_for_itself(bucket: Bucket, settings_for: Make, tmp_path: Path) -> None:
+    """One that cannot be read does not hide what is to be said of the other."""
+    (tmp_path / "odd.csv").write_text("id|t\ntt0000001|x\noops|x\n", encoding="utf-8")
+    async with stand_in() as tmdb:
+        settings = settings_for(tmdb.url, movies_csv="nowhere.csv", series_csv=str(tmp_path / "odd.csv"))
+        examination = await examined(settings)
+    assert not examination.healthy
+    assert "bad: nowhere.csv: cannot be read (No such file or directory)" in of(examination, "MOVIES_CSV")
+    assert "note: 2 rows: 1 ids, 0 duplicates, 1 rejected Line 3 is the first" in of(examination, "SERIES_CSV")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ({"tmdb_api_key": "f" * 32}, "bad: TMDB refuses the key (HTTP 401, code 7"),
+        ({"tmdb_base_url": "http://127.0.0.1:9/3"}, "bad: TMDB is unavailable: http://127.0.0.1:9/3/authentication"),
+    ],
+)
+async def test_trouble_with_tmdb_is_told(
+    bucket: Bucket, settings_for: Make, trouble: dict[str, Any], said: str
+) -> None:
+    """A refused key and a TMDB that does not answer are findings, and the bucket is looked at all the same."""
+    async with stand_in() as tmdb:
+        examination = await examined(settings_for(tmdb.url, movies=["tt0000001"], **trouble))
+    assert said in of(examination, "TMDB")
+    assert of(examination, "s3:DeleteObject").startswith("good")
+    assert not examination.healthy
+
+
+@pytest.mark.parametrize(
+    ("operation", "permission"),
+    [
+        ("list", "s3:ListBucket"),
+        ("uploads", "s3:ListBucketMultipartUploads"),
+        ("put", "s3:PutObject"),
+        ("get", "s3:GetObject"),
+        ("create", "s3:PutObject, in parts"),
+        ("complete", "s3:PutObject, in parts"),
+        ("abort", "s3:AbortMultipartUpload"),
+        ("delete", "s3:DeleteObject"),
+    ],
+)
+async def test_each_permission_that_is_lacking_is_named(
+    s3: S3Server, bucket: Bucket, settings_for: Make, operation: str, permission: str
+) -> None:
+    """What S3 refuses is told by its name with what to do, and the other permissions are tried all the same."""
+    state = "note" if operation == "delete" else "bad"  # a plain run does without
+    async with stand_in() as tmdb, s3_link(s3.endpoint) as link:
+        link.rules[operation] = refusing(403, "AccessDenied")
+        examination = await examined(settings_for(tmdb.url, movies=["tt0000001"], aws_endpoint_url_s3=link.url))
+    assert of(examination, permission).startswith(f"{state}: cannot ")
+    assert "AccessDenied" in of(examination, permission)
+    assert examination.healthy == (state == "note")
+    assert of(examination, "s3:ListBucketMultipartUploads") != ""
+    assert of(examination, "s3:DeleteObject") != ""
+
+
+async def test_a_bucket_that_is_not_there_is_told_once(bucket: Bucket, settings_for: Make) -> None:
+    """What is no matter of one permission ends the trying, instead of saying the same seven times."""
+    async with stand_in() as tmdb:
+        examination = await examined(settings_for(tmdb.url, movies=["tt0000001"]), s3_bucket="no-such-bucket")
+    assert "NoSuchBucket Create the bucket, or correct S3_BUCKET." in of(examination, "s3:ListBucket")
+    assert of(examination, "S3") == "not tried: the rest, before this is mended"
+    assert of(examination, "s3:PutObject") == ""
+
+
+async def test_a_killed_doctor_is_cleared_away_by_the_next(bucket: Bucket, settings_for: Make) -> None:
+    """Probes that were left behind go, and nobody else's upload is touched."""
+    await bucket.put("Raw/API/_harvest/doctor/probe.json", b"{}")
+    await bucket.begin("Raw/API/_harvest/doctor/landed.json")
+    await bucket.begin("Raw/API/Movies/of-somebody-else.json")
+    async with stand_in() as tmdb:
+        assert (await examined(settings_for(tmdb.url, movies=["tt0000001"]))).healthy
+    assert await left_behind(bucket) == ["Raw/API/Movies/of-somebody-else.json"]
+
+
+@pytest.mark.parametrize(("minutes", "state"), [(0, "good"), (3, "note"), (10, "bad")])
+async def test_a_clock_that_is_wrong_is_told(
+    s3: S3Server, bucket: Bucket, settings_for: Make, minutes: int, state: str
+) -> None:
+    """S3 refuses what is signed 15 minutes off, so the doctor says it before."""
+
+    async def late(call: Call, forward: Forward) -> web.StreamResponse:
+        answer = await forward()
+        answer.headers["Date"] = formatdate(time.time() - 60 * minutes, usegmt=True)
+        return answer
+
+    async with stand_in() as tmdb, s3_link(s3.endpoint) as link:
+        link.rules["list"] = late
+        examination = await examined(settings_for(tmdb.url, movies=["tt0000001"], aws_endpoint_url_s3=link.url))
+    told = of(examination, "clock").partition("; ")[2]
+    assert told.startswith(f"{state}: ")
+    assert ("ahead of S3's Set this machine's clock" in told) == (minutes > 0)
+    assert examination.healthy == (state != "bad")
+
+
+async def test_a_file_of_keys_that_git_would_take_is_noted(tmp_path: Path) -> None:
+    """Of 61 such projects 17 leak their key: `.env` belongs into .gitignore."""
+    assert await (await asyncio.create_subprocess_exec("git", "init", "--quiet", cwd=tmp_path)).wait() == 0
+    (tmp_path / ".env").write_text(f"TMDB_API_KEY={KEY}\n", encoding="utf-8")
+    findings = {finding.what: finding.state async for finding in examine({}, secrets=[])}
+    assert findings[".env"] == "note"
+    (tmp_path / ".gitignore").write_text(".env\n", encoding="utf-8")
+    assert ".env" not in {finding.what async for finding in examine({}, secrets=[])}
+
+
+async def test_secrets_are_told_before_anything_is_done_with_them(bucket: Bucket, settings_for: Make) -> None:
+    """Whoever prints the findings can strike out what nobody meant to show."""
+    secrets: list[str] = []
+    flags = {"tmdb_api_key": KEY}
+    assert [finding async for finding in examine(flags, secrets=secrets)]
+    assert secrets == list(load_settings(**flags).secrets) == [KEY]
