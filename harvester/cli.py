@@ -169,15 +169,24 @@ def doctor(
 @app.command()
 def demo(
     serve: Annotated[bool, typer.Option("--serve", help="Keep both servers up, to try every command by hand.")] = False,
+    chaos: Annotated[
+        str | None,
+        typer.Option("--chaos", help="Faults and kills of your own: 429=5%,reset=2%,slow=3%,s3-503=1%,kill=3."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which requests the chaos falls on.")] = 1,
     folder: Annotated[Path, typer.Option("--folder", help="Where the landed files are left.")] = Path("harvester-demo"),
     as_json: AsJson = False,
 ) -> None:
     """The whole thing on this machine: faults, a kill, a resume; no account and no network."""
+    from harvester.demo.chaos import parse_chaos, play
     from harvester.demo.story import serve_by_hand, tell
 
-    if serve:
-        _end(_guarded(partial(serve_by_hand, folder), as_json=as_json, secrets=()))
-    _end(_guarded(partial(tell, folder, as_json=as_json), as_json=as_json, secrets=()))
+    async def inside() -> Result:
+        if chaos is not None:
+            return await play(parse_chaos(chaos), folder, seed=seed, as_json=as_json)
+        return await (serve_by_hand(folder) if serve else tell(folder, as_json=as_json))
+
+    _end(_guarded(inside, as_json=as_json, secrets=()))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -179,7 +179,7 @@ def sprinkled(shares: Mapping[str, float], *, seed: int = 0) -> Faults:
     Raises:
         ValueError: A name nobody knows, a share that is none, or more than everything in all.
     """
-    _check(shares)
+    _check(shares, NAMED)
 
     def fault(asked: Asked) -> Fault | None:
         chance = share("fault", seed, asked.route, asked.id, asked.attempt)
@@ -192,8 +192,8 @@ def sprinkled(shares: Mapping[str, float], *, seed: int = 0) -> Faults:
     return fault
 
 
-def parse_shares(text: str) -> Mapping[str, float]:
-    """The shares in a text such as `429=5%,reset=2%,cut=0.01`, by name; no text, no shares.
+def parse_shares(text: str, *, known: Mapping[str, object] = NAMED) -> Mapping[str, float]:
+    """The shares in a text such as `429=5%,reset=2%,cut=0.01`, by name, of those `known`; no text, no shares.
 
     Raises:
         ValueError: What is wrong with which piece, in a sentence fit for whoever typed it.
@@ -209,14 +209,14 @@ def parse_shares(text: str) -> Mapping[str, float]:
             shares[name] = float(amount.removesuffix("%")) / (100 if amount.endswith("%") else 1)
         except ValueError as error:
             raise ValueError(f"the share of {name!r} must be a number such as 5% or 0.05, not {amount!r}") from error
-    _check(shares)
+    _check(shares, known)
     return shares
 
 
-def _check(shares: Mapping[str, float]) -> None:
+def _check(shares: Mapping[str, float], known: Mapping[str, object]) -> None:
     for name, part in shares.items():
-        if name not in NAMED:
-            raise ValueError(f"no fault is called {name!r}; there are {', '.join(NAMED)}")
+        if name not in known:
+            raise ValueError(f"no fault is called {name!r}; there are {', '.join(known)}")
         if not 0 <= part <= 1:
             raise ValueError(f"the share of {name!r} must lie between 0% and 100%, not {part!r}")
     if math.fsum(shares.values()) > 1 + 1e-9:  # A hair for sums such as 0.1 + 0.2 + 0.7.

@@ -1,52 +1,35 @@
-"""The demo: the whole harvest on this machine, killed half-way and started again, with no account and no network.
-
-The servers are stand-ins, the harvester is the real one: the very command, in processes of its own, so that the kill
-is a SIGKILL. Nothing of the user's settings, keys or buckets is read.
-"""
+"""The demo: the whole harvest on this machine, killed half-way and started again, with no account and no network."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.tree import Tree
 
-from harvester.demo.catalog import catalog_of
-from harvester.demo.faults import healthy, parse_shares, sprinkled
-from harvester.demo.s3_server import ServerFailedError, ServerMissingError, s3_server
-from harvester.demo.samples import MOVIES, REALLY, SERIES, sample_titles
-from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.errors import Exit, HarvestError
+from harvester.demo.faults import parse_shares
+from harvester.demo.stage import BUCKET, DemoError, check, make_room, open_stage, progress_on
+from harvester.errors import Exit
 from harvester.fan_out import fan_out
-from harvester.s3 import open_bucket
-from harvester.settings import ALL_NAMES
 from harvester.show import books_text, size
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from harvester.demo.faults import Route
-    from harvester.demo.s3_server import S3Server
+    from harvester.demo.stage import Stage
     from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
 
     Result = tuple[Exit, dict[str, Any], Callable[[], object]]
-
-BUCKET = "demo-lake"
 
 RATE = 60.0
 """Requests per second of the story, allowed and used: above TMDB's 40 to 50, to keep the story short."""
@@ -57,91 +40,13 @@ HALF_WAY = 0.5
 """Share of the requests after which the harvester is killed."""
 
 
-class DemoError(HarvestError):
-    """The demo did not go as told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Both servers, and the environment that points a harvester at them and at nothing else."""
-
-    tmdb: StandIn
-    s3: S3Server
-    bucket: Bucket
-    environment: dict[str, str]
-    folder: Path
-
-    async def run(self, *words: str) -> asyncio.subprocess.Process:
-        """Start `python -m harvester` with `words`, in an empty folder, its log going to a file."""
-        with (self.folder / "harvester.log").open("ab") as log:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "harvester",
-                *words,
-                "--json",
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env=self.environment,
-                cwd=self.folder,
-            )
-
-    async def ask(self, *words: str) -> dict[str, Any]:
-        """What a command of the harvester prints, once it has ended."""
-        process = await self.run(*words)
-        out, _ = await process.communicate()
-        return _read_result(out, self.folder)
-
-
-@asynccontextmanager
-async def _stage(folder: Path, *, faults: str, rate: float) -> AsyncIterator[Stage]:
-    """The stage, set up in `folder` and cleared away at the end."""
-    movies, series = sample_titles(MOVIES), sample_titles(SERIES)
-    catalog = catalog_of(movies, series, kinds=REALLY)
-    rule = sprinkled(parse_shares(faults), seed=1) if faults else healthy
-    try:
-        async with (
-            stand_in(catalog=catalog, per_second=rate, faults=rule, latency=(0.05, 0.3)) as tmdb,
-            s3_server(folder / "s3", buckets=[BUCKET]) as s3,
-            open_bucket(
-                BUCKET,
-                region=s3.environment()["AWS_REGION"],
-                credentials=(s3.access_key, s3.secret_key, None),
-                endpoint_url=s3.endpoint,
-            ) as bucket,
-        ):
-            yield Stage(tmdb, s3, bucket, _environment(tmdb, s3, rate), folder)
-    except (ServerMissingError, ServerFailedError) as error:
-        raise DemoError(f"The local S3 server does not start: {error}") from error
-
-
-def _environment(tmdb: StandIn, s3: S3Server, rate: float) -> dict[str, str]:
-    """Our own environment without any setting of the user's, and with the demo's."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name.upper() not in ALL_NAMES and not name.startswith("AWS_")
-    }
-    return kept | _settings(tmdb, s3) | {"TMDB_RATE": f"{rate:g}", "PYTHONUTF8": "1"}
-
-
-def _settings(tmdb: StandIn, s3: S3Server) -> dict[str, str]:
-    return s3.environment() | {
-        "TMDB_API_KEY": KEY,
-        "TMDB_BASE_URL": tmdb.url,
-        "S3_BUCKET": BUCKET,
-        "MOVIES_CSV": str(MOVIES),
-        "SERIES_CSV": str(SERIES),
-    }
-
-
 async def tell(folder: Path, *, as_json: bool) -> Result:
     """Tell the story, leave the landed files in `folder`, and say how it ended."""
     console = Console(highlight=False, stderr=as_json)
     started = time.monotonic()
-    _make_room(folder)
+    make_room(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-demo-") as scratch:
-        async with _stage(Path(scratch), faults=FAULTS, rate=RATE) as stage:
+        async with open_stage(Path(scratch), rate=RATE, limit=RATE, faults=parse_shares(FAULTS)) as stage:
             say = partial(console.print, soft_wrap=True)
             say(f"[bold]A stand-in TMDB[/] at {stage.tmdb.url}: {RATE:g} requests a second, answers in 50 to 300 ms,")
             say(f"  and of all requests {FAULTS.replace(',', ', ')}. None of its texts are TMDB's.")
@@ -161,19 +66,19 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
                 f"{killed.receipts} batches had landed, with receipts"
             )
             report = await _harvest_to_the_end(stage, plan["requests"], console)
-            _check(report["status"] == "closed", f"the second harvest ended as {report['status']!r}")
+            check(report["status"] == "closed", f"the second harvest ended as {report['status']!r}")
             repeated = killed.repeated(stage.tmdb)
             say(
                 f"[bold]3. harvest[/]  started again, it asked for the rest: {report['requests']} requests, "
                 f"{repeated} of them repeated, for batches in flight"
             )
             proof = await stage.ask("verify")
-            _check(proof["status"] == "proved", f"verify found {proof.get('problems')}")
+            check(proof["status"] == "proved", f"verify found {proof.get('problems')}")
             say(
                 f"[bold]4. verify[/]   read back {proof['books']['files']} files, {proof['records']} records: "
                 "every byte, every id once\n"
             )
-            files = await _bring_home(stage.bucket, folder)
+            files = await stage.bring_home(folder)
             console.print(_tree(files))
             _show_record(console, files)
             _show_books(console, report["books"], stage.tmdb)
@@ -193,15 +98,6 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
         "folder": str(folder),
     }
     return Exit.CLOSED, told, lambda: None
-
-
-def _make_room(folder: Path) -> None:
-    """Make the folder for what lands, without what an earlier demo has left there."""
-    try:
-        shutil.rmtree(folder / "Raw", ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DemoError(f"{folder} cannot be made ({error.strerror}): give another --folder") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,25 +121,25 @@ async def _harvest_and_kill(stage: Stage, requests: int, console: Console) -> _K
     """Harvest, under faults, until half of the requests are made and something has landed; then SIGKILL."""
     process = await stage.run("harvest")
     try:
-        with _progress(console) as progress:
+        with progress_on(console) as progress:
             task = progress.add_task("harvesting", total=requests)
             while process.returncode is None:
                 await asyncio.sleep(0.1)
                 progress.update(task, completed=stage.tmdb.asked.total())
-                if stage.tmdb.asked.total() >= requests * HALF_WAY and await _receipts(stage.bucket):
+                if stage.tmdb.asked.total() >= requests * HALF_WAY and await stage.receipts():
                     break
         if process.returncode is not None:
-            raise DemoError(f"The harvest ended before it could be killed: {_log_tail(stage.folder)}")
+            raise DemoError(f"The harvest ended before it could be killed: {stage.log_tail()}")
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return _Killed(stage.tmdb.asked.total(), await _receipts(stage.bucket), Counter(stage.tmdb.asked))
+    return _Killed(stage.tmdb.asked.total(), await stage.receipts(), Counter(stage.tmdb.asked))
 
 
 async def _harvest_to_the_end(stage: Stage, requests: int, console: Console) -> dict[str, Any]:
     process = await stage.run("harvest")
-    with _progress(console) as progress:
+    with progress_on(console) as progress:
         task = progress.add_task("harvesting again", total=requests)
         before = stage.tmdb.asked.total()
 
@@ -256,32 +152,11 @@ async def _harvest_to_the_end(stage: Stage, requests: int, console: Console) -> 
             return (await process.communicate())[0]
 
         out, _ = await fan_out(_call, [end, look], at_once=2)
-    return _read_result(out, stage.folder)
+    return stage.read(out)
 
 
 async def _call(act: Callable[[], Awaitable[Any]]) -> Any:
     return await act()
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("           {task.description}"), BarColumn(), TextColumn("{task.completed:.0f} requests"))
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-async def _receipts(bucket: Bucket) -> int:
-    return sum("/receipts/" in key for key in await bucket.objects("Raw/API/_harvest/"))
-
-
-async def _bring_home(bucket: Bucket, folder: Path) -> dict[str, bytes]:
-    """Every object of the bucket, written below `folder` too."""
-    files: dict[str, bytes] = {}
-    for key in await bucket.objects(""):
-        body = await bucket.read(key)
-        files[key] = body or b""
-        path = folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(files[key])
-    return files
 
 
 def _tree(files: Mapping[str, bytes]) -> Tree:
@@ -330,9 +205,9 @@ async def serve_by_hand(folder: Path) -> Result:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with _stage(folder / "servers", faults="", rate=40) as stage:
+    async with open_stage(folder / "servers", rate=40, limit=40) as stage:
         console.print("# Both servers are up, until Ctrl-C. In another shell, paste:", soft_wrap=True)
-        for name, value in sorted(_settings(stage.tmdb, stage.s3).items()):
+        for name, value in sorted(stage.settings.items()):
             console.print(f"export {name}='{value}'", soft_wrap=True, markup=False)
         console.print("# and then, for example:", soft_wrap=True)
         for words in ("plan", "harvest --limit 200", "harvest", "verify"):
@@ -345,22 +220,3 @@ def _python() -> str:
     """This interpreter, as one would type it here."""
     path = Path(sys.executable)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _read_result(out: bytes, folder: Path) -> dict[str, Any]:
-    try:
-        told: dict[str, Any] = json.loads(out)
-    except ValueError as error:
-        raise DemoError(f"The harvester printed no result; its log ends: {_log_tail(folder)}") from error
-    if told.get("status") == "error":
-        raise DemoError(f"The harvester ended with {told['error']}: {told['message']}")
-    return told
-
-
-def _log_tail(folder: Path) -> str:
-    return (folder / "harvester.log").read_text(encoding="utf-8")[-2_000:]
-
-
-def _check(holds: bool, otherwise: str) -> None:  # noqa: FBT001  # an assertion that stays
-    if not holds:
-        raise DemoError(f"The demo did not go as told: {otherwise}")

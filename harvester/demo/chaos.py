@@ -1,0 +1,252 @@
+"""Chaos: the demo with the faults and the kills that its user asks for, so that nobody has to believe us.
+
+The harvest is started again, as its user would, until its books are closed; then what is in the bucket is compared
+with what the stand-in TMDB knows, record for record, without asking the harvester.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from rich.console import Console
+
+from harvester.demo import faults, s3_link
+from harvester.demo.catalog import kind_of, movie_record, tv_record
+from harvester.demo.samples import MOVIES, SERIES, sample_titles
+from harvester.demo.stage import DemoError, check, make_room, open_stage, progress_on
+from harvester.errors import Exit, SettingsError
+from harvester.lake import stem
+from harvester.records import decode
+from harvester.show import books_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from harvester.demo.stage import Stage
+
+    Result = tuple[Exit, dict[str, Any], Callable[[], object]]
+
+RATE = 150.0
+"""Requests per second of the harvester; TMDB here sets no limit of its own, so every trouble is one asked for."""
+
+STARTS = 12
+"""Starts after the last kill, until the books have to be closed."""
+
+ENDS = {
+    0: "books closed",
+    4: "the bucket refused",
+    5: "some titles failed",
+    6: "TMDB was unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chaos:
+    """What was asked for: shares of requests by the names of faults, and how many kills."""
+
+    tmdb: Mapping[str, float]
+    s3: Mapping[str, float]
+    kills: int = 0
+
+
+def parse_chaos(text: str) -> Chaos:
+    """The chaos in a text such as `429=5%,reset=2%,s3-503=1%,kill=3`.
+
+    Raises:
+        SettingsError: What is wrong with which piece.
+    """
+    pieces: dict[str, list[str]] = {"tmdb": [], "s3": [], "kill": []}
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        name = piece.partition("=")[0].strip()
+        pieces["kill" if name == "kill" else "s3" if name.startswith("s3-") else "tmdb"].append(piece)
+    try:
+        tmdb = faults.parse_shares(",".join(pieces["tmdb"]))
+        s3 = faults.parse_shares(",".join(pieces["s3"]), known=s3_link.NAMED)
+    except ValueError as error:
+        raise SettingsError(f"--chaos {text!r}: {error}") from error
+    kills = [piece.partition("=")[2].strip() for piece in pieces["kill"]] or ["0"]
+    if len(kills) > 1 or not kills[0].isdecimal():
+        raise SettingsError(f"--chaos {text!r}: kill is a number of kills, such as kill=3")
+    return Chaos(tmdb, s3, int(kills[0]))
+
+
+@dataclass(slots=True)
+class Audit:
+    """What is wrong with the bucket, each by name; all empty where nothing is.
+
+    Attributes:
+        expected: Titles that the stand-in has.
+        lost: Those without a record.
+        doubled: Those with more than one.
+        altered: Those whose record is not the stand-in's.
+        invented: Records of titles that it does not have.
+        orphans: Uploads begun and neither completed nor aborted.
+        strangers: Files that no receipt speaks of.
+    """
+
+    expected: int
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
+    invented: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether every title is there once, as it should be, and nothing else."""
+        return not any((self.lost, self.doubled, self.altered, self.invented, self.orphans, self.strangers))
+
+    def counts(self) -> dict[str, int]:
+        """How many of each."""
+        return {name: len(told) for name, told in asdict(self).items() if isinstance(told, list)}
+
+
+async def play(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result:
+    """Harvest under `chaos` until the books are closed, audit the bucket, and leave the files in `folder`.
+
+    Raises:
+        DemoError: The books were not closed, or the audit found something.
+    """
+    console = Console(highlight=False, stderr=as_json)
+    say = partial(console.print, soft_wrap=True)
+    started = time.monotonic()
+    dice = random.Random(seed)  # noqa: S311  # no secret hangs on it
+    make_room(folder)
+    with tempfile.TemporaryDirectory(prefix="harvester-chaos-") as scratch:
+        async with open_stage(
+            Path(scratch), rate=RATE, latency=(0.005, 0.03), faults=chaos.tmdb, s3_faults=chaos.s3, seed=seed
+        ) as stage:
+            asked = [f"{name}={share:.4g}" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
+            say(f"[bold]Chaos[/]    {', '.join(asked) or 'no faults'}, {chaos.kills} kills; seed {seed}")
+            starts = await _until_closed(stage, chaos, dice, console)
+            audit = await examine(stage)
+            proof = await stage.ask("verify")
+            await stage.bring_home(folder)
+    seconds = time.monotonic() - started
+    _show(console, starts, audit, proof, stage)
+    say(f"\nThe files are in [bold]{folder}/[/]. All this took {seconds:.0f} s.")
+    check(audit.clean, f"the audit found {audit.counts()}; the bucket is in {folder}/")
+    check(proof["status"] == "proved", f"verify found {proof['problems'][:3]}")
+    told = {
+        "status": "closed",
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "kills": sum(start["killed"] for start in starts),
+        "starts": starts,
+        "requests": stage.tmdb.asked.total(),
+        "audit": {"expected": audit.expected} | audit.counts(),
+        "books": proof["books"],
+        "verify": proof["status"],
+        "folder": str(folder),
+    }
+    return Exit.CLOSED, told, lambda: None
+
+
+async def _until_closed(stage: Stage, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:
+    """Start the harvest until its books are closed, killing it as often as asked; how each start ended.
+
+    A kill comes after a number of requests drawn so that some are left for the starts after it.
+    """
+    plan = await stage.ask("plan")
+    batches = sum(told["batches"] for told in plan["input"].values())
+    starts: list[dict[str, Any]] = []
+    landed = kills = 0
+    while True:
+        before = stage.tmdb.asked.total()
+        left = plan["requests"] * max(1 - landed / batches, 0.0) / (chaos.kills - kills + 1)
+        told = await _start(stage, dice.uniform(0.1, 1.9) * left if kills < chaos.kills else None, console)
+        kills += told["killed"]
+        landed = await stage.receipts()
+        starts.append(told | {"requests": stage.tmdb.asked.total() - before, "receipts": landed})
+        console.print(_tell(len(starts), starts[-1]), soft_wrap=True)
+        if told["exit"] == 0:
+            return starts
+        if len(starts) >= chaos.kills + STARTS:
+            raise DemoError(f"After {len(starts)} starts the books are not closed: {told.get('message', told)}")
+
+
+async def _start(stage: Stage, kill_after: float | None, console: Console) -> dict[str, Any]:
+    """One start of the harvester: how it ended, or that it was killed."""
+    process = await stage.run("harvest")
+    before = stage.tmdb.asked.total()
+    with progress_on(console) as progress:
+        task = progress.add_task("harvesting", total=None)
+        try:
+            while process.returncode is None:
+                await asyncio.sleep(0.01)
+                progress.update(task, completed=stage.tmdb.asked.total())
+                if kill_after is not None and stage.tmdb.asked.total() - before >= kill_after:
+                    process.kill()
+                    break
+        finally:
+            if process.returncode is None:
+                process.kill()
+        out, _ = await process.communicate()
+    if kill_after is not None and process.returncode == -9:
+        return {"killed": True, "exit": None}
+    told = stage.read(out)
+    return {"killed": False, "exit": process.returncode, "message": told.get("message", "")}
+
+
+def _tell(number: int, start: Mapping[str, Any]) -> str:
+    end = "[red]SIGKILL[/]" if start["killed"] else f"exit {start['exit']}: {ENDS.get(start['exit'], 'stopped')}"
+    return f"start {number:<2}   {start['requests']:,} requests, {start['receipts']} batches have landed; {end}"
+
+
+async def examine(stage: Stage) -> Audit:
+    """The audit of the stage's bucket, against the catalog of its TMDB."""
+    catalog = stage.tmdb.catalog
+    records: dict[str, Any] = {}
+    for tt in sample_titles(MOVIES) | sample_titles(SERIES):
+        kinds = {"movie": movie_record(catalog, tt), "tv": tv_record(catalog, tt)}
+        if kind_of(catalog, tt) in ("movie", "tv", "both"):
+            records[tt] = [orjson.loads(orjson.dumps(record)) for record in kinds.values() if record]
+    audit = Audit(len(records))
+    keys = list(await stage.bucket.objects("Raw/API/"))
+    receipts = {stem(key) for key in keys if "/receipts/" in key}
+    seen: Counter[str] = Counter()
+    for key in keys:
+        if "/_harvest/" in key:
+            continue
+        if stem(key) not in receipts:
+            audit.strangers.append(key)
+        for record in decode(await stage.bucket.read(key) or b""):
+            tt = record["imdb_id"]
+            seen[tt] += 1
+            if tt not in records:
+                audit.invented.append(tt)
+            elif not any(_same(record, true) for true in records[tt]):
+                audit.altered.append(tt)
+    audit.lost = sorted(records.keys() - seen.keys())
+    audit.doubled = sorted(tt for tt, count in seen.items() if count > 1)
+    audit.orphans = [key for key, _ in await stage.bucket.uploads("")]
+    return audit
+
+
+def _same(record: Mapping[str, Any], true: Mapping[str, Any]) -> bool:
+    """Whether a landed record is TMDB's own, but for what the harvester puts in front."""
+    return {**record, "harvest": None, "imdb_id": None} == {**true, "harvest": None, "imdb_id": None}
+
+
+def _show(console: Console, starts: list[dict[str, Any]], audit: Audit, proof: Mapping[str, Any], stage: Stage) -> None:
+    kills = sum(start["killed"] for start in starts)
+    console.print("\n[bold]The books[/]")
+    console.print(books_text(proof["books"]), soft_wrap=True)
+    console.print("\n[bold]The audit[/], of the bucket against the stand-in, without asking the harvester")
+    found = " · ".join(f"{name} {count}" for name, count in audit.counts().items())
+    console.print(f" {audit.expected} titles that TMDB has: {found}", soft_wrap=True)
+    console.print(
+        f" {kills} kills, {len(starts)} starts, {stage.tmdb.asked.total():,} requests; "
+        f"verify read back {proof['records']} records: {proof['status']}",
+        soft_wrap=True,
+    )

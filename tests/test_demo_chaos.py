@@ -1,0 +1,93 @@
+"""Chaos: what the user asks for happens, and an audit that could fail says that nothing came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harvester.demo.chaos import Chaos, examine, parse_chaos
+from harvester.demo.stage import open_stage
+from harvester.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_faults_of_both_servers_and_kills_are_told_apart() -> None:
+    """A name that begins with `s3-` is a fault of the bucket's, `kill` a number, everything else TMDB's."""
+    assert parse_chaos("429=5%, reset=2%,s3-503=0.01,kill=3") == Chaos(
+        {"429": 0.05, "reset": 0.02}, {"s3-503": 0.01}, 3
+    )
+    assert parse_chaos("") == Chaos({}, {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nonsense", "a fault is written name=share, such as 429=5%, not 'nonsense'"),
+        ("50x=3%", "no fault is called '50x'; there are 401, 403,"),
+        ("s3-oops=1%", "no fault is called 's3-oops'; there are s3-503,"),
+        ("429=5%,429=6%", "the fault '429' is given twice"),
+        ("429=lots", "the share of '429' must be a number such as 5% or 0.05, not 'lots'"),
+        ("500=60%,502=60%", "the shares make 120% together"),
+        ("kill=half", "kill is a number of kills, such as kill=3"),
+        ("kill=1,kill=2", "kill is a number of kills, such as kill=3"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told(text: str, said: str) -> None:
+    """A mistyped chaos is a usage error that names the piece and what there is."""
+    with pytest.raises(SettingsError) as caught:
+        parse_chaos(text)
+    assert str(caught.value).startswith(f"--chaos {text!r}: {said}")
+
+
+async def chaos(folder: Path, text: str) -> tuple[int | None, dict[str, Any], str]:
+    """Exit code, result and story of the command."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "harvester", "demo", "--chaos", text, "--json", "--folder", str(folder)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, json.loads(out), err.decode()
+
+
+@pytest.mark.timeout(180)
+async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp_path: Path) -> None:
+    """`demo --chaos` ends with audited books: nothing lost, doubled, altered, invented, orphaned or strange."""
+    code, told, story = await chaos(tmp_path / "out", "500=4%,reset=2%,empty=2%,s3-503=2%,s3-reset-after=1%,kill=2")
+    assert code == 0, told
+    assert told["kills"] == 2
+    assert [start["exit"] for start in told["starts"]][:2] == [None, None]
+    assert told["starts"][-1]["exit"] == 0
+    wrong = {name: count for name, count in told["audit"].items() if name != "expected" and count}
+    assert (wrong, told["verify"], told["audit"]["expected"]) == ({}, "proved", told["books"]["found"])
+    assert "start 1" in story
+    assert "SIGKILL" in story
+    files = [path for path in (tmp_path / "out/Raw/API").rglob("*.json") if "_harvest" not in path.parts]
+    assert len(files) == told["books"]["files"]
+
+
+@pytest.mark.timeout(120)
+async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
+    """A record lost, doubled, altered or invented, an orphaned upload and a stranger are each counted."""
+    async with open_stage(tmp_path, rate=10_000, latency=(0, 0)) as stage:
+        report = await stage.ask("harvest")
+        assert report["status"] == "closed"
+        audit = await examine(stage)
+        assert (audit.clean, audit.expected) == (True, report["books"]["found"])
+        first, second, *_ = await stage.bucket.objects("Raw/API/Movies/")
+        lost, doubled, altered, *rest = (await stage.bucket.read(first) or b"").splitlines(keepends=True)
+        altered = altered.replace(b'"adult":false', b'"adult":true')
+        invented = rest[0].replace(rest[0][12:21], b"tt9999999")
+        await stage.bucket.put(first, b"".join([doubled, doubled, altered, invented, *rest]))
+        await stage.bucket.put(first.replace("tt0", "xx0"), b"")
+        await stage.bucket.begin(second)
+        audit = await examine(stage)
+    assert not audit.clean
+    assert audit.counts() == dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "strangers"), 1)
+    assert (audit.lost, audit.invented) == ([json.loads(lost)["imdb_id"]], ["tt9999999"])
