@@ -103,7 +103,9 @@ def show_proof(proof: Proof) -> None:
         console.print(f"  {problem}", soft_wrap=True, markup=False)
     if proof.problems:
         more = f" ({len(proof.problems) - SHOWN:,} more with --json)" if len(proof.problems) > SHOWN else ""
-        console.print(f"{len(proof.problems):,} problems{more}. Harvest again to mend them.")
+        past = "This run is of an earlier day: harvest leaves it as it is, and collects anew."
+        mend = past if proof.past else "Harvest again to mend them."
+        console.print(f"{len(proof.problems):,} problems{more}. {mend}", soft_wrap=True)
 
 
 def show_examination(examination: Examination) -> None:

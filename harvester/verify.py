@@ -20,6 +20,7 @@ from harvester.harvest import open_bucket_of
 from harvester.lake import list_data, others_of, run_names, stem
 from harvester.receipts import Books, Plan, decode_plan, decode_receipt, fingerprint
 from harvester.records import FILE_BYTES, decode
+from harvester.run import utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
@@ -36,12 +37,16 @@ READS_AT_ONCE = 8
 
 @dataclass(slots=True)
 class Proof:
-    """What was read of a run, and every harm found, each naming what it was found in."""
+    """What was read of a run, and every harm found, each naming what it was found in.
+
+    `past`: the run is of an earlier day and its books were closed, so `harvest` collects anew instead of mending it.
+    """
 
     run: str
     books: Books = field(default_factory=Books)
     records: int = 0
     problems: list[str] = field(default_factory=list)
+    past: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -51,6 +56,7 @@ class Proof:
             "records": self.records,
             "books": self.books.as_json(),
             "problems": self.problems,
+            "mended_by_harvest": bool(self.problems) and not self.past,
         }
 
 
@@ -212,7 +218,10 @@ class _Reading:
             return
         try:
             summary = orjson.loads(body)
-            if summary["closed_at"] >= self.plan.created_at and summary["books"] != self.proof.books.as_json():
+            if summary["closed_at"] < self.plan.created_at:
+                return
+            self.proof.past = self.plan.run[:10] < utc()[:10]
+            if summary["books"] != self.proof.books.as_json():
                 self._wrong(f"{self.layout.summary_key} has other books than the receipts")
         except (ValueError, KeyError, TypeError) as error:
             self._wrong(f"{self.layout.summary_key} is not a summary: {error!r}")

@@ -367,6 +367,23 @@ async def test_files_of_another_day_in_the_same_folder_are_no_strangers(bucket: 
     assert len(await bucket.objects("Raw/API/Movies/")) == 2
 
 
+async def test_a_finished_run_of_an_earlier_day_is_not_said_to_be_mended(bucket: Bucket, settings_for: Make) -> None:
+    """Harvested again it would be a new collection, so nobody is sent to do that."""
+    async with stand_in(catalog=CATALOG) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES)
+        await harvest(settings, watcher=Silent(), stop=Stop(), now=lambda: "2026-01-02T12:00:00.000Z")
+        [movies] = await bucket.objects("Raw/API/Movies/")
+        await bucket.delete(movies)
+        proof = await verify(settings)
+        assert (proof.past, proof.as_json()["mended_by_harvest"], f"{movies} is gone" in proof.problems) == (
+            True,
+            False,
+            True,
+        )
+        assert (await harvest(settings, watcher=Silent(), stop=Stop())).status == "closed"
+        assert (await verify(settings)).problems == []
+
+
 async def test_all_harms_are_told_at_once(lake: Lake) -> None:
     """Verify does not stop at the first: each harm has its line, in order."""
     await lake.bucket.delete(lake.movies)
