@@ -62,29 +62,37 @@ async def fan_out(
     return [results[place] for place in range(place)]
 
 
-async def finish(call: Coroutine[Any, Any, R], *, undo: Callable[[R], Coroutine[Any, Any, object]]) -> R:
+async def finish(
+    call: Coroutine[Any, Any, R], *, undo: Callable[[R], Coroutine[Any, Any, object]], seconds: float
+) -> R:
     """The result of a small `call`; cancelled meanwhile, we let it finish and call `undo` with its result.
 
-    For calls whose effect must be known, such as the start of an upload, which would be orphaned otherwise. Neither
-    is cut short however often we are cancelled, so both need a deadline of their own.
+    For calls whose effect must be known, such as the start of an upload, which would be orphaned otherwise. After the
+    first cancel each of the two has so many `seconds` left, however often we are cancelled.
     """
     task = asyncio.ensure_future(call)
-    if not await _cancelled_before_the_end_of(task):
+    if not await _cancelled_before_the_end_of(task, seconds):
         return task.result()
     if not task.cancelled() and task.exception() is None:
-        await _cancelled_before_the_end_of(asyncio.ensure_future(undo(task.result())))
+        undoing = asyncio.ensure_future(undo(task.result()))
+        asyncio.get_running_loop().call_later(seconds, undoing.cancel)
+        await _cancelled_before_the_end_of(undoing, seconds)
     raise asyncio.CancelledError
 
 
-async def _cancelled_before_the_end_of(task: asyncio.Future[Any]) -> bool:
-    """Wait for the end of `task`, whoever cancels us; whether somebody did."""
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    return cancelled
+async def _cancelled_before_the_end_of(task: asyncio.Future[Any], seconds: float) -> bool:
+    """Wait for the end of `task`, which has so many `seconds` left once somebody cancels us; whether somebody did."""
+    timer: asyncio.TimerHandle | None = None
+    try:
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                timer = timer or asyncio.get_running_loop().call_later(seconds, task.cancel)
+    finally:
+        if timer:
+            timer.cancel()
+    return timer is not None
 
 
 async def _each(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:

@@ -36,6 +36,10 @@ PART_BYTES = 5 * 2**20
 CALL_SECONDS = 60.0
 """Deadline of one call, botocore's retries included. Without it an upload can hang for ever: see `_no_expect`."""
 
+LAST_SECONDS = 4.0
+"""What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
+landing (`harvest.DRAIN_SECONDS`). Two calls in a row, begin and abort, fit in."""
+
 PARTS_AT_ONCE = 4
 
 READ_TRIES = 4
@@ -152,7 +156,9 @@ class Bucket:
         Raises:
             StoreError: S3 refused, after botocore's own retries.
         """
-        upload = await finish(self.begin(key), undo=lambda upload: self._abort_after_trouble(key, upload))
+        upload = await finish(
+            self.begin(key), undo=lambda upload: self._abort_after_trouble(key, upload), seconds=LAST_SECONDS
+        )
         try:
             etags = await fan_out(
                 lambda number: self._land_part(key, upload, number, body),
@@ -169,8 +175,9 @@ class Bucket:
                 UploadId=upload,
                 MultipartUpload={"Parts": parts},
             )
-        except BaseException:
-            await self._abort_after_trouble(key, upload)
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            await self._abort_after_trouble(key, upload, seconds=LAST_SECONDS if cancelled else CALL_SECONDS)
             raise
         return str(done["ETag"]).strip('"')
 
@@ -234,12 +241,13 @@ class Bucket:
         )
         return str(landed["ETag"])
 
-    async def _abort_after_trouble(self, key: str, upload: str) -> None:
+    async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float = CALL_SECONDS) -> None:
         """Abort without hiding the trouble that made it necessary."""
         try:
-            await self.abort(key, upload)
-        except StoreError as error:
-            self._log.warning("upload_left_unfinished", key=key, problem=str(error))
+            async with asyncio.timeout(seconds):
+                await self.abort(key, upload)
+        except (StoreError, TimeoutError) as error:
+            self._log.warning("upload_left_unfinished", key=key, problem=str(error) or "no answer")
 
     async def _stream(self, key: str, into: list[bytes] | IO[bytes]) -> bool:
         """Read the object at `key` into `into`; whether there is one."""

@@ -335,7 +335,7 @@ class Upload:
 
 async def begun(upload: Upload) -> asyncio.Task[str]:
     """`finish` under way, the call sent and not yet answered."""
-    task = asyncio.ensure_future(finish(upload.begin(), undo=upload.undo))
+    task = asyncio.ensure_future(finish(upload.begin(), undo=upload.undo, seconds=60))
     await rest(3)
     assert upload.begun
     return task
@@ -345,7 +345,7 @@ async def test_a_call_that_finishes_gives_its_result() -> None:
     """Undisturbed, the result comes back and nothing is undone."""
     upload = Upload()
     upload.answer.set()
-    assert await finish(upload.begin(), undo=upload.undo) == "upload-1"
+    assert await finish(upload.begin(), undo=upload.undo, seconds=60) == "upload-1"
     assert upload.undone == []
 
 
@@ -354,7 +354,7 @@ async def test_a_call_that_fails_raises_its_error() -> None:
     upload = Upload(OSError("no"))
     upload.answer.set()
     with pytest.raises(OSError, match="no"):
-        await finish(upload.begin(), undo=upload.undo)
+        await finish(upload.begin(), undo=upload.undo, seconds=60)
     assert upload.undone == []
 
 
@@ -425,4 +425,23 @@ async def test_cancelled_while_undoing_it_is_undone_all_the_same() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert upload.undone == ["upload-1"]
+    assert others_running() == set()
+
+
+@pytest.mark.parametrize("silent", ["call", "undo"])
+async def test_a_call_that_does_not_end_is_given_up_after_the_cancel(silent: str) -> None:
+    """Cancelled, neither the call nor its undoing keeps us for longer than it is given: a container is killed soon."""
+
+    async def begin() -> str:
+        return await for_ever() if silent == "call" else "upload-1"
+
+    async def undo(name: str) -> None:
+        assert name == "upload-1"
+        await for_ever()
+
+    task = asyncio.ensure_future(finish(begin(), undo=undo, seconds=0.01))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert others_running() == set()
