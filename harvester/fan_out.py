@@ -7,8 +7,9 @@ cancelled and awaited. What comes out is the first real error itself, not a grou
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -60,6 +61,31 @@ async def fan_out(
     if len(results) < place:
         raise asyncio.CancelledError  # one of them was, on its own account
     return [results[place] for place in range(place)]
+
+
+async def in_thread(function: Callable[[], R]) -> R:
+    """The result of a blocking `function`, in a thread of its own; cancelled, we leave it behind.
+
+    `asyncio.to_thread` would have us wait for its end, at the latest at that of the process: for a pipe that nobody
+    closes, for ever.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[R] = loop.create_future()
+
+    def tell(say: Callable[[Any], object], what: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: result.done() or say(what))
+
+    def work() -> None:
+        try:
+            told = function()
+        except BaseException as error:  # noqa: BLE001  # it is raised where it is awaited
+            tell(result.set_exception, error)
+        else:
+            tell(result.set_result, told)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await result
 
 
 async def finish(

@@ -12,14 +12,14 @@ import asyncio
 import hashlib
 import tempfile
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harvester.answers import Found
-from harvester.errors import Exit, InputError
-from harvester.fan_out import fan_out
+from harvester.errors import Exit, InputError, StoppedError
+from harvester.fan_out import fan_out, in_thread
 from harvester.pace import Pace
 from harvester.receipts import LandedFile, write_receipt
 from harvester.records import encode, record_line
@@ -73,13 +73,18 @@ class Stop:
         self.reason: str | None = None
         self.cut_short = False
         self._left = limit
-        self._drain: asyncio.Timeout | None = None
+        self._seconds: float | None = None
+        self._draining = False
+        self._end: asyncio.Timeout | None = None
 
     def ask(self, reason: str, *, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Take no more batches; those still open after `drain_seconds` are given up, to be done by the next run."""
+        """Take no more batches; those still open after `drain_seconds` are given up, to be done by the next run.
+
+        Before the first batch is open there is nothing to wait for.
+        """
         self.reason = self.reason or reason
-        if self._drain:
-            self._drain.reschedule(asyncio.get_running_loop().time() + drain_seconds)
+        self._seconds = drain_seconds
+        self._reschedule()
 
     def lets_take(self, ids: int) -> bool:
         """Whether so many more ids may be taken; those taken up to the limit have all the time they need."""
@@ -93,17 +98,41 @@ class Stop:
         return True
 
     @asynccontextmanager
+    async def at_once(self) -> AsyncIterator[None]:
+        """Before the first batch is open: cancel what is inside as soon as somebody asks.
+
+        Raises:
+            StoppedError: Somebody did.
+        """
+        async with self._until(draining=False):
+            yield
+        if self.cut_short:
+            raise StoppedError(f"Stopped by {self.reason}. What has landed is safe; run again to go on.")
+
+    @asynccontextmanager
     async def draining(self) -> AsyncIterator[None]:
-        """Cancel what is inside when the time to drain is over."""
+        """Once batches are open: cancel what is inside when the time to drain is over."""
+        async with self._until(draining=True):
+            yield
+
+    @asynccontextmanager
+    async def _until(self, *, draining: bool) -> AsyncIterator[None]:
+        self._draining = draining
         try:
-            async with asyncio.timeout(None) as self._drain:
+            async with asyncio.timeout(None) as self._end:
+                if self._seconds is not None:
+                    self._reschedule()
                 yield
         except TimeoutError:
-            if self._drain is None or not self._drain.expired():
+            if self._end is None or not self._end.expired():
                 raise
             self.cut_short = True
         finally:
-            self._drain = None
+            self._end = None
+
+    def _reschedule(self) -> None:
+        if self._end and self._seconds is not None:
+            self._end.reschedule(asyncio.get_running_loop().time() + self._seconds * self._draining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,35 +195,37 @@ async def harvest(
     settings.need_titles()
     settings.need("tmdb_api_key", "s3_bucket")
     started = time.monotonic()
-    inputs = await read_inputs(settings)
-    async with open_bucket_of(settings) as bucket:
-        run = await open_run(bucket, inputs, settings, again=again, now=now)
-        if run.nothing_to_do:
-            return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
+    async with AsyncExitStack() as stack:
+        async with stop.at_once():
+            inputs = await read_inputs(settings)
+            bucket = await stack.enter_async_context(open_bucket_of(settings))
+            run = await open_run(bucket, inputs, settings, again=again, now=now)
+            if run.nothing_to_do:
+                return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
+            tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
+            await tmdb.check_key()
+            await run.begin()
         moved = run.moved()
-        async with open_tmdb_of(settings, sleep) as tmdb:
-            async with stop.draining():
-                await tmdb.check_key()
-                await run.begin()
-                watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
-                one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
-                await fan_out(one, moved, at_once=BATCHES_AT_ONCE)
-                await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
-                if not stop.cut_short:
-                    await fan_out(one, run.moved(), at_once=BATCHES_AT_ONCE)  # those that moved on the way
+        watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
+        one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
+        async with stop.draining():
+            await fan_out(one, moved, at_once=BATCHES_AT_ONCE)
+            await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
+            if not stop.cut_short:
+                await fan_out(one, run.moved(), at_once=BATCHES_AT_ONCE)  # those that moved on the way
             if not stop.cut_short:
                 await run.close()
-            return Report(
-                "stopped" if stop.cut_short else "failed" if run.books.failed else "closed",
-                run.plan.run,
-                run.books,
-                time.monotonic() - started,
-                requests=tmdb.health.good + tmdb.health.bad,
-                holds=tmdb.pace.holds,
-                batches_left=run.left,
-                stopped_by=stop.reason if stop.cut_short else None,
-                failed=run.failed,
-            )
+        return Report(
+            "stopped" if stop.cut_short else "failed" if run.books.failed else "closed",
+            run.plan.run,
+            run.books,
+            time.monotonic() - started,
+            requests=tmdb.health.good + tmdb.health.bad,
+            holds=tmdb.pace.holds,
+            batches_left=run.left,
+            stopped_by=stop.reason if stop.cut_short else None,
+            failed=run.failed,
+        )
 
 
 async def harvest_batch(
@@ -263,7 +294,7 @@ async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
             continue
         read = partial(read_ids, column=settings.csv_id_column, seen=seen, name=source)
         if not source.startswith("s3://"):
-            inputs[collection] = await asyncio.to_thread(read, source)
+            inputs[collection] = await in_thread(partial(read, source))
             continue
         name, _, key = source.removeprefix("s3://").partition("/")
         try:
@@ -272,7 +303,7 @@ async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
                     if not key or not await bucket.fetch(key, file):
                         raise InputError(source, "is not there: give s3://bucket/key of a CSV file")
                     file.flush()
-                    inputs[collection] = await asyncio.to_thread(read, file.name)
+                    inputs[collection] = await in_thread(partial(read, file.name))
         except OSError as error:
             problem = f"does not fit into {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
             raise InputError(source, problem) from error

@@ -14,9 +14,7 @@ import csv
 import gzip
 import itertools
 import re
-import sys
 import zlib
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -116,7 +114,8 @@ def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = 
     """
     ids = Ids(name or source)
     try:
-        with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as stream:
+        # not sys.stdin: Python waits for whoever reads that, before it ends
+        with open(0, "rb", closefd=False) if source == "-" else Path(source).open("rb") as stream:
             _read(ids, stream, column, set() if seen is None else seen)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(ids.source, f"is not a whole gzip file ({error}): fetch it again") from error

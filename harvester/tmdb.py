@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -37,6 +37,7 @@ from harvester.answers import (
     read_record,
 )
 from harvester.errors import SettingsError, TmdbUnavailableError
+from harvester.health import Health
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -60,49 +61,14 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
+FEW = 3
+"""Titles that may be in trouble on their own account while nobody else is asked for."""
+
+WITNESSES = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
+"""What is asked to see whether a door of TMDB's answers, until it has answered for a title of ours."""
+
 LEARNING = 20
 """Titles of a kind after which an appended part that none of them had is taken for one TMDB does not have."""
-
-
-@dataclass(slots=True)
-class Health:
-    """Whether TMDB answers at all: a breaker on the share of requests without a usable answer.
-
-    It opens when nine of ten had none in each of two periods in a row, of 30 s and three requests at least.
-    """
-
-    clock: Clock
-    good: int = 0
-    bad: int = 0
-    _period_start: float = field(init=False)
-    _before: tuple[int, int] = (0, 0)
-    _bad_periods: int = 0
-
-    PERIOD = 30.0
-    LEAST = 3
-
-    def __post_init__(self) -> None:
-        self._period_start = self.clock()
-
-    def count(self, reason: str | None) -> None:
-        """Count one request, with what was wrong with its answer.
-
-        Raises:
-            TmdbUnavailableError: This has gone on for too long.
-        """
-        if reason is None:
-            self.good += 1
-        else:
-            self.bad += 1
-        now = self.clock()
-        good, bad = self.good - self._before[0], self.bad - self._before[1]
-        if now - self._period_start < self.PERIOD or good + bad < self.LEAST:
-            return
-        self._bad_periods = self._bad_periods + 1 if bad >= 9 * good else 0
-        if self._bad_periods >= 2 and reason is not None:
-            seen = f"in the last {now - self._period_start:.0f} s {bad} of {good + bad} requests had no usable answer"
-            raise TmdbUnavailableError(reason, seen)
-        self._period_start, self._before = now, (self.good, self.bad)
 
 
 class Tmdb:
@@ -111,6 +77,7 @@ class Tmdb:
     Attributes:
         pace: The pace that every request takes its turn of.
         health: Counts of requests with and without a usable answer.
+        answered: How many titles TMDB has answered, those it does not have among them.
         server_time: What time it was there when it last answered, to the second.
     """
 
@@ -129,10 +96,11 @@ class Tmdb:
     ) -> None:
         self.pace = pace
         self.health = Health(clock)
+        self.answered = 0
         self.server_time: datetime | None = None
         self._session, self._base_url, self._sleep = session, base_url.rstrip("/"), sleep
         self._append = tuple(append)
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency, self._slots = concurrency, asyncio.Semaphore(concurrency)
         self._line = asyncio.Lock()
         key_query: dict[str, str | None] = {} if is_token(key) else {"api_key": key}
         self._plain = _query(key_query)
@@ -140,6 +108,8 @@ class Tmdb:
         self._detail = _query({"language": language, "append_to_response": ",".join(append)} | key_query)
         self._parts_seen: dict[Kind, set[str]] = {"movie": set(), "tv": set()}
         self._records_seen: Counter[Kind] = Counter()
+        self._in_trouble = 0
+        self._witnesses = dict(WITNESSES)
         self._log = structlog.get_logger("tmdb")
 
     async def check_key(self) -> None:
@@ -168,6 +138,11 @@ class Tmdb:
             TmdbRefusedError: The key is no good any more.
             TmdbUnavailableError: TMDB answers nobody.
         """
+        told = await self._title(id_, kind, tmdb_id)
+        self.answered += not isinstance(told, Failed)
+        return told
+
+    async def _title(self, id_: str, kind: Kind, tmdb_id: int | None) -> Found | Missing | Failed | Match:
         told: Found | Missing | Failed | Match | Absent
         if tmdb_id is None and kind == "movie":
             told = await self._record("movie", id_)
@@ -210,18 +185,30 @@ class Tmdb:
     ) -> T | Found | Failed | Absent:
         """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the fault is its own.
 
-        It is its own if most requests of others were answered meanwhile. With too few others to tell, TMDB is asked
-        the simplest thing it can answer, and then for this once more, because an outage may have ended just now.
+        It is its own if as many titles were answered meanwhile as there were requests without a usable answer, its
+        own further ones among them. With too few titles to tell, TMDB is asked something else, and then for this once
+        more, because an outage may have ended just now.
         """
         ask = partial(self._request, path, query, read)
         told = await ask()
+        if not isinstance(told, Again):
+            return told
+        self._in_trouble += 1
+        try:
+            return await self._ask_again(path, told, ask)
+        finally:
+            self._in_trouble -= 1
+
+    async def _ask_again(
+        self, path: str, told: T | Absent | Again, ask: Callable[[], Awaitable[T | Absent | Again]]
+    ) -> T | Found | Failed | Absent:
         while isinstance(told, Again):
-            good, bad = self.health.good, self.health.bad
+            answered, bad = self.answered, self.health.bad
             told = await self._persist(told, ask)
             if isinstance(told, Again) and told.for_want_of_better:
                 return told.for_want_of_better
-            if isinstance(told, Again) and self.health.good - good < self.health.bad - bad:
-                if not await self._answers():
+            if isinstance(told, Again) and self.answered - answered < self.health.bad - bad:
+                if not await self._answers(_door(path)):
                     continue
                 told = await ask()
             if isinstance(told, Again):
@@ -229,9 +216,13 @@ class Tmdb:
                 return Failed(told.reason)
         return told
 
-    async def _answers(self) -> bool:
-        """Whether TMDB answers the simplest request."""
-        return isinstance(await self._request("authentication", self._plain, lambda body: body), dict)
+    async def _answers(self, door: str) -> bool:
+        """Whether TMDB answers: the simplest request, or, where more than a few are in trouble, one at their door."""
+        if self._in_trouble <= FEW or door not in self._witnesses:
+            path, query = "authentication", self._plain
+        else:
+            path, query = self._witnesses[door], self._find if door == "find" else self._detail
+        return not isinstance(await self._request(path, query, lambda body: body, sure=True), Again)
 
     async def _persist(self, first: T | Again, ask: Callable[[], Awaitable[T | Again]]) -> T | Again:
         """Ask again, with waits, after the `first` try was no good: the answer, or the last `Again`.
@@ -268,8 +259,14 @@ class Tmdb:
         )
         return await retrying(one_try)
 
-    async def _request(self, path: str, query: str, read: Callable[[dict[str, Any]], T | Again]) -> T | Absent | Again:
-        """One request, in its turn: what `read` makes of a good answer."""
+    async def _request(
+        self, path: str, query: str, read: Callable[[dict[str, Any]], T | Again], *, sure: bool = False
+    ) -> T | Absent | Again:
+        """One request, in its turn: what `read` makes of a good answer.
+
+        Where it would be one too many without an answer, TMDB is asked something else first, unless this is that
+        request already (`sure`), or so many are in trouble that it would have to wait for them.
+        """
         async with self._slots:
             turn = await self.pace.turn()
             answer = await self._get(path, query)
@@ -281,7 +278,11 @@ class Tmdb:
         usable = not isinstance(told, Again) or told.for_want_of_better is not None
         if isinstance(told, Again) and told.hold is not None and self.pace.hold(told.hold, turn=turn):
             self._log.warning("hold", seconds=told.hold, new_rate_per_second=round(self.pace.rate, 1))
-        self.health.count(None if usable else told.reason)  # type: ignore[union-attr]
+        unavailable = self.health.count(None if usable else told.reason)  # type: ignore[union-attr]
+        if unavailable and (sure or self._in_trouble >= self._concurrency or not await self._answers(_door(path))):
+            raise unavailable
+        if usable and not sure:
+            self._witnesses[_door(path)] = path
         return told
 
     async def _get(self, path: str, query: str) -> Answer | Again:  # noqa: PLR0911  # a table
@@ -345,6 +346,11 @@ def _date(text: str | None) -> datetime:
 def _query(values: Mapping[str, str | None]) -> str:
     """The query string, from `?` on; empty values stay out, and commas and slashes as they are."""
     return "?" + urlencode({name: value for name, value in values.items() if value}, safe=",/")
+
+
+def _door(path: str) -> str:
+    """The first word of a path, such as `movie`."""
+    return path.partition("/")[0]
 
 
 def is_token(key: str) -> bool:

@@ -19,7 +19,7 @@ LINES = 400
 
 LAYERS = {
     "core": ["__init__", "errors", "titles", "batches", "answers", "records", "receipts", "settings"],
-    "time": ["pace", "fan_out"],
+    "time": ["pace", "health", "fan_out"],
     "edges": ["tmdb", "s3"],
     "flow": ["lake", "run", "harvest", "plan", "verify", "probes", "doctor"],
     "doors": ["cli", "__main__", "aws_lambda", "progress", "show", "logs", "demo"],

@@ -45,7 +45,7 @@ from harvester.demo.tmdb_stand_in import KEY, TOKEN, StandIn, stand_in
 from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
-from harvester.tmdb import LEARNING, PART_TRIES, REFUSALS, TRIES, Health, Tmdb, open_tmdb
+from harvester.tmdb import LEARNING, PART_TRIES, REFUSALS, TRIES, Tmdb, open_tmdb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -831,52 +831,6 @@ def test_trouble_of_a_few_is_no_outage() -> None:
         assert sum(isinstance(each, Found) for each in told) > 1_900
 
     in_virtual_time(story())
-
-
-# The breaker
-
-
-def counted(health: Health, clock: Clock, *, good: int, bad: int, last: str | None = "http_503") -> None:
-    """A period of 30 s with so many requests, evenly spread, the last of them at its very end."""
-    start = clock.now
-    reasons: list[str | None] = [None] * (good - (last is None)) + ["http_503"] * (bad - (last is not None)) + [last]
-    for number, reason in enumerate(reasons, 1):
-        clock.now = start + 30.0 * number / len(reasons)
-        health.count(reason)
-
-
-def test_the_breaker_opens_after_two_bad_periods(clock: Clock) -> None:
-    """Nine of ten without a usable answer in two periods in a row are an outage; the reason is the last one's."""
-    health = Health(clock.time)
-    counted(health, clock, good=1, bad=9)
-    with pytest.raises(TmdbUnavailableError) as caught:
-        counted(health, clock, good=1, bad=9)
-    assert caught.value.reason == "http_503"
-
-
-@pytest.mark.parametrize(
-    "periods",
-    [
-        pytest.param([(2, 9), (2, 9), (2, 9)], id="a little better than nine of ten"),
-        pytest.param([(0, 9), (9, 9), (0, 9), (9, 9)], id="a good one between"),
-        pytest.param([(0, 2), (0, 1)], id="too few to tell"),
-    ],
-)
-def test_the_breaker_stays_closed_otherwise(clock: Clock, periods: list[tuple[int, int]]) -> None:
-    """Less than nine of ten, or not twice in a row, or hardly any requests, are no outage."""
-    health = Health(clock.time)
-    for good, bad in periods:
-        counted(health, clock, good=good, bad=bad)
-    assert health.bad == sum(bad for _, bad in periods)
-
-
-def test_a_good_answer_at_the_wrong_moment_does_not_keep_the_breaker_closed(clock: Clock) -> None:
-    """If a period happens to end with one of the few good answers, the next bad one is still an outage."""
-    health = Health(clock.time)
-    counted(health, clock, good=0, bad=20)
-    counted(health, clock, good=1, bad=20, last=None)
-    with pytest.raises(TmdbUnavailableError):
-        counted(health, clock, good=0, bad=20)
 
 
 # Secrets
