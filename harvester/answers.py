@@ -191,11 +191,19 @@ def read_find(body: dict[str, Any], kind: Kind) -> Match | Missing | Again:
     try:
         for candidate in (kind, other):
             for row in body[f"{candidate}_results"]:
-                return Match(candidate, int(row["id"]))
+                return Match(candidate, _number(row["id"]))
         for row in body.get("tv_episode_results", ()):
-            return Missing("episode", int(row["show_id"]))
+            return Missing("episode", _number(row["show_id"]))
         for row in body.get("tv_season_results", ()):
-            return Missing("season", int(row["show_id"]))
-    except (KeyError, TypeError, ValueError):
+            return Missing("season", _number(row["show_id"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return Again("bad_body")
     return Missing("unknown")
+
+
+def _number(told: Any) -> int:
+    """One of TMDB's own ids; beyond 64 bits JSON cannot be written, and no id is."""
+    number = int(told)
+    if not 0 <= number < 2**63:
+        raise ValueError
+    return number

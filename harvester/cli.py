@@ -258,7 +258,8 @@ def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: boo
         if message and not as_json:
             sys.stderr.write(f"{redact(message, secrets)}\n")
         elif message:
-            result = {"status": "error", "error": name, "message": message, "exit_code": int(code)}
+            text = message.encode(errors="backslashreplace").decode()  # a path in it need not be text
+            result = {"status": "error", "error": name, "message": text, "exit_code": int(code)}
         if as_json:
             sys.stdout.write(redact(orjson.dumps(result).decode(), secrets) + "\n")
         elif not message:

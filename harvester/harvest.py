@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.answers import Found
+from harvester.answers import Failed, Found
 from harvester.errors import Exit, InputError, StoppedError
 from harvester.fan_out import fan_out, in_thread
 from harvester.pace import Pace
@@ -25,6 +25,7 @@ from harvester.receipts import LandedFile, write_receipt
 from harvester.records import encode, record_line
 from harvester.run import open_run, utc
 from harvester.s3 import open_bucket
+from harvester.settings import is_bucket
 from harvester.titles import KINDS, read_ids
 from harvester.tmdb import open_tmdb
 
@@ -252,8 +253,10 @@ async def harvest_batch(
         else:
             told = await tmdb.title(id_, kind, tmdb_id=match.tmdb_id if match else None)
         if isinstance(told, Found):
-            lines[id_] = record_line(id_, told, language=settings.tmdb_language, fetched_at=run.now())
-            told = replace(told, record={})  # its bytes are kept; a fifth of the memory
+            line = record_line(id_, told, language=settings.tmdb_language, fetched_at=run.now())
+            told = replace(told, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
+            if line:
+                lines[id_] = line
         watcher.title(told)
         return told
 
@@ -297,10 +300,12 @@ async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
             inputs[collection] = await in_thread(partial(read, source))
             continue
         name, _, key = source.removeprefix("s3://").partition("/")
+        if not (is_bucket(name) and key and source.isprintable()):
+            raise InputError(source, "is no place in S3: give s3://bucket/key of a CSV file")
         try:
             async with open_bucket_of(settings, name) as bucket:
                 with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-                    if not key or not await bucket.fetch(key, file):
+                    if not await bucket.fetch(key, file):
                         raise InputError(source, "is not there: give s3://bucket/key of a CSV file")
                     file.flush()
                     inputs[collection] = await in_thread(partial(read, file.name))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from harvester.answers import Failed, Found, Match, Missing
-from harvester.batches import Batch
+from harvester.batches import Batch, Layout
 from harvester.errors import BooksError
 from harvester.titles import COLLECTIONS
 
@@ -142,7 +142,7 @@ def decode_receipt(key: str, body: bytes) -> Receipt:
         Books().take(receipt)
         receipt.moved_to()
         records, found = sum(file.records for file in files), receipt.found
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise BooksError(f"{key} is not a receipt: {error!r}") from error
     if name != receipt.batch or not key.endswith(f"/{receipt.collection}/{name}.json"):
         raise BooksError(f"{key} is a receipt of other ids: they make {receipt.collection}/{name}")
@@ -200,9 +200,12 @@ def decode_plan(key: str, body: bytes) -> Plan:
         texts = [plan.run, plan.created_at, plan.settings["s3_key_template"], *shape[1]]
         texts += [name for names in batches.values() for name in names]
         numbers = [number for some in counts.values() for number in some]
+        Layout("", plan.settings["s3_key_template"], plan.run).data_key("Movies", "")
         sound = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise BooksError(f"{key} is not a plan: {error!r}") from error
+    if not key.endswith(f"/{plan.run}/plan.json"):
+        raise BooksError(f"{key} is not a plan of its run but of {plan.run!r}")
     if not sound:
         raise BooksError(f"{key} is not a plan: something in it is of another type")
     return plan

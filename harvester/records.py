@@ -32,8 +32,10 @@ class File:
     records: int
 
 
-def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str) -> bytes:
-    """The record of `id_` as one line of JSON, without a line end.
+def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str) -> bytes | None:
+    """The record of `id_` as one line of JSON, without a line end; None if it cannot be written.
+
+    JSON nested over 254 levels deep cannot, though it can be read to 1,024 (orjson).
 
     `imdb_id` is the id that was asked for. TMDB's own, if it has one and it is another (it can be null), is kept in
     `harvest.tmdb_imdb_id`.
@@ -48,7 +50,11 @@ def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str
         harvest["missing_parts"] = found.missing_parts
     if found.record.get("imdb_id", id_) != id_:
         harvest["tmdb_imdb_id"] = found.record["imdb_id"]
-    return orjson.dumps({"imdb_id": id_, "harvest": harvest} | found.record | {"imdb_id": id_, "harvest": harvest})
+    ours = {"imdb_id": id_, "harvest": harvest}
+    try:
+        return orjson.dumps(ours | found.record | ours)
+    except orjson.JSONEncodeError:
+        return None
 
 
 def encode(lines: Sequence[bytes], form: Format) -> Iterator[File]:

@@ -267,6 +267,11 @@ class Settings(BaseSettings):
         return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 
 
+def is_bucket(name: str) -> bool:
+    """Whether S3 can have a bucket of this name."""
+    return bool(_BUCKET.fullmatch(name))
+
+
 def flag_of(name: str) -> str | None:
     """The command line's flag for a field; None if it has none."""
     extra = Settings.model_fields[name].json_schema_extra

@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from harvester.errors import InputError
 
@@ -41,6 +41,18 @@ BLOCK_BYTES = 2**18
 LONGEST_LINE = 2**20
 LONGEST_HEADER = 2**14
 """Bytes. The longest real row has about 700; beyond these the file is something else."""
+
+MAGIC = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or export it as CSV",
+    b"\x1f\x8b": "gzip within gzip: unpack it once",
+    b"BZh": "a bzip2 archive: unpack it",
+    b"\xfd7zXZ": "an xz archive: unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstandard archive: unpack it",
+    b"%PDF": "a PDF document",
+    b"PAR1": "a Parquet file: export it as CSV",
+    b"\x89PNG": "a picture",
+}
+"""How files begin that are taken for CSVs by mistake, and what they are."""
 
 REJECTS_KEPT, REJECT_LENGTH = 1_000, 200
 """All rejects are counted; this many are kept, with this many characters of their row."""
@@ -112,7 +124,9 @@ def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = 
     Raises:
         InputError: No such file, nothing in it, not UTF-8, no id column, or not one usable id.
     """
-    ids = Ids(name or source)
+    ids = Ids((name or source).encode(errors="backslashreplace").decode())  # a path need not be text
+    if not source or "\0" in source:
+        raise InputError(ids.source or "--movies or --series", "is no path: give that of a CSV file, an s3:// URL or -")
     try:
         # not sys.stdin: Python waits for whoever reads that, before it ends
         with open(0, "rb", closefd=False) if source == "-" else Path(source).open("rb") as stream:
@@ -143,11 +157,27 @@ def _read(ids: Ids, stream: BinaryIO, column: str | None, seen: set[str]) -> Non
         raise InputError(ids.source, f"{what}. Ids were looked for in column {names[at]!r} (--id-column changes it)")
 
 
+@dataclass(slots=True)
+class _Rejoined:
+    """A stream of which the `head` has been read already; a pipe cannot seek back."""
+
+    head: bytes
+    rest: BinaryIO
+
+    def read(self, size: int) -> bytes:
+        head, self.head = self.head, b""
+        return head + self.rest.read(size - len(head))
+
+
 def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
     """The bytes of `stream`, unzipped, without a byte order mark and known to be UTF-8, block by block."""
-    if stream.peek(2)[:2] == b"\x1f\x8b":  # type: ignore[attr-defined]  # a buffered reader; stdin cannot seek back
-        stream = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
-    block = stream.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
+    rejoined = _Rejoined(stream.read(2), stream)
+    zipped = rejoined.head == b"\x1f\x8b"
+    read: Any = gzip.GzipFile(fileobj=cast("BinaryIO", rejoined)).read if zipped else rejoined.read
+    block = read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
+    for magic, what in MAGIC.items():
+        if block.startswith(magic):
+            raise InputError(source, f"is no CSV file but {what}")
     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in block[:1024]:
         raise InputError(source, f"is not UTF-8 text (it begins with {block[:8]!r}): save it as UTF-8")
     check = codecs.getincrementaldecoder("utf-8")()
@@ -164,11 +194,17 @@ def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
             return
         yield block
         line += block.count(b"\n")
-        block = stream.read(BLOCK_BYTES)
+        block = read(BLOCK_BYTES)
 
 
 def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], int, str]:
     """The header's names, the place of the id column among them, and the delimiter."""
+    if b"\r" in header.rstrip(b"\r"):
+        raise InputError(
+            source,
+            "has lines that end in a carriage return alone: save it with the line ends of Unix or Windows",
+            line=1,
+        )
     if len(header) > LONGEST_HEADER:
         raise InputError(source, f"has a first line of over {LONGEST_HEADER} bytes: is it a CSV file?", line=1)
     line = header.decode(errors="replace").rstrip("\r")  # a character cut off at the end is told by _utf8_blocks
@@ -227,15 +263,31 @@ def _take_plain(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: byt
 
 def _take_quoted(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: str, seen: set[str]) -> None:
     """Take rows as RFC 4180 has them: quotes around a field may hide delimiters and line ends."""
-    rows = csv.reader((line.decode() + "\n" for lines in blocks for line in lines), delimiter=delimiter, strict=True)
-    number = 2
+    number, size = 2, 0
+
+    def texts() -> Iterator[str]:
+        nonlocal size
+        for line in itertools.chain.from_iterable(blocks):
+            size += len(line)
+            if size > LONGEST_LINE:
+                problem = f"has a row of over {LONGEST_LINE} bytes: is a quote left open there?"
+                raise InputError(ids.source, problem, line=number)
+            yield line.decode() + "\n"
+
+    rows = csv.reader(texts(), delimiter=delimiter, strict=True)
     try:
         for cells in rows:
             if len(cells) > 1 or "".join(cells).strip():
                 _take(ids, cells[at] if len(cells) > at else "", partial(delimiter.join, cells), number, seen)
-            number = rows.line_num + 2
+            number, size = rows.line_num + 2, 0
     except csv.Error as error:
-        problem = f"cannot be split at {delimiter!r} ({error}): is a quote left open there?"
+        said = str(error).replace("\t", "\\t")
+        why = (
+            "it has a carriage return that ends no line"
+            if "new-line" in said
+            else f"{said}; is a quote left open there?"
+        )
+        problem = f"cannot be split at {delimiter!r}: {why}"
         raise InputError(ids.source, problem, line=number) from error
 
 

@@ -171,7 +171,7 @@ class _Reading:
         try:
             records = decode(body)
             ids = [str(record["imdb_id"]) for record in records]
-            kinds = {record["harvest"]["kind"] for record in records}
+            kinds = {str(record["harvest"]["kind"]) for record in records}
         except (ValueError, KeyError, TypeError) as error:
             self._wrong(f"{file.key} has something else than records in it: {error!r}")
             return []

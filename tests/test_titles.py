@@ -445,7 +445,7 @@ def test_any_rows_with_quotes_are_all_accounted_for(
     """Whatever `csv` writes comes back, row for row, and every row is an id, a duplicate or a reject."""
     if quoting == csv.QUOTE_MINIMAL:  # csv leaves a lone CR unquoted before Python 3.13, and then cannot read it
         rows = [[cell.replace("\r", "") for cell in row] for row in rows]
-    rows = [["tt7777777", "x"], *(row for row in rows if any(row))]
+    rows = [["tt7777777", "x"], *(row for row in rows if any(row) and (len(row) > 1 or row[0].strip()))]
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerows([["id", "t"], *rows])

@@ -1,0 +1,129 @@
+"""A fuzz target: whatever TMDB answers, a title has an outcome, and what is told of it is written and read back.
+
+    python tests/fuzz/fuzz_judge.py -max_total_time=300
+
+An input is a status, `Retry-After` and a line end, then the body. Needs atheris, coverage-guided (PyPI, Linux);
+without it the property is still tested, by tests/test_properties.py.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import nullcontext
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, get_args
+
+try:
+    import atheris
+except ImportError:  # then this file is of use for `check` alone
+    atheris = None
+
+with atheris.instrument_imports() if atheris else nullcontext():
+    import orjson
+
+    from harvester.answers import Absent, Again, Answer, Found, Match, Missing, judge, read_find, read_record
+    from harvester.batches import Batch, Layout
+    from harvester.errors import TmdbRefusedError
+    from harvester.receipts import LandedFile, decode_receipt, encode_receipt, write_receipt
+    from harvester.records import Format, decode, encode, record_line
+    from harvester.titles import COLLECTIONS, Kind
+
+SEEDS = (
+    b'200 \n{"id":603,"imdb_id":"tt0133093","title":"Matrix","vote_average":8.2}',
+    b'200 \n{"id":1399,"harvest":{"kind":"movie"},"imdb_id":null,"credits":{"cast":[]}}',
+    b'200 \n{"movie_results":[],"tv_results":[{"id":1399,"popularity":1e3}]}',
+    b'200 \n{"movie_results":[],"tv_results":[],"tv_episode_results":[{"show_id":1396}]}',
+    b'200 \n{"movie_results":[],"tv_results":[],"tv_season_results":[{"show_id":-1}]}',
+    b'200 \n{"success":false,"status_code":34}',
+    b"200 \n\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00",
+    b'404 \n{"status_code":34,"status_message":"The resource you requested could not be found."}',
+    b'401 \n{"status_code":7,"status_message":"Invalid API key: You must be granted a valid key."}',
+    b"429 Sun, 22 Nov 2026 10:00:30 GMT\n",
+    b"429 7\n{}",
+    b"503 \n<html>",
+)
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=timezone.utc)
+LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{batch}.json", "2026-11-22-3f9a1c2e")
+IDS = ("tt0133093", "tt0944947")
+
+
+def check(data: bytes) -> None:
+    """The property, for an input of the fuzzer's."""
+    head, _, body = data.partition(b"\n")
+    status, _, retry_after = head.decode("latin-1").partition(" ")
+    has_an_outcome(int(status) if status.isascii() and status.isdigit() else 200, body, retry_after or None)
+
+
+def has_an_outcome(status: int, body: bytes, retry_after: str | None) -> None:
+    """One of three verdicts or a refusal of the key; and of an object, in both kinds, what can be written."""
+    match verdict(Answer(status, body, NOW, retry_after)):
+        case TmdbRefusedError(status=told):
+            assert told == status
+            assert status in {401, 403}
+        case Again(hold=None) | Absent():
+            assert status != 429
+        case Again(hold=float(seconds)):
+            assert status == 429
+            assert 0 <= seconds <= 60
+        case dict(whole):
+            assert status == 200
+            for kind in get_args(Kind):
+                is_written(whole, kind)
+        case strange:
+            raise AssertionError(strange)
+
+
+def verdict(answer: Answer) -> object:
+    """What is made of an answer, the one exception that may come of it too."""
+    try:
+        return judge(answer)
+    except TmdbRefusedError as error:
+        return error
+
+
+def is_written(body: dict[str, Any], kind: Kind) -> None:
+    """Record and receipt of whatever `body` is taken for come back from their files as they were."""
+    record, match = read_record(body, kind, asked=("credits", "images"), known=("credits",)), read_find(body, kind)
+    assert isinstance(match, Match | Missing | Again)
+    found = record.for_want_of_better if isinstance(record, Again) else record
+    told = [what for what in (found, match) if isinstance(what, Found | Match | Missing)]
+    lines = []
+    line = record_line(IDS[0], found, language=None, fetched_at="2026-11-22T10:00:00.000Z") if found else None
+    if found and not line:
+        told.remove(found)  # too deep to be written: the title has failed, which can be
+    if line:
+        lines.append(line)
+        for form in get_args(Format):
+            [file] = encode(lines, form)
+            [landed] = decode(file.body)
+            assert landed["imdb_id"] == IDS[0]
+            assert orjson.dumps(without_ours(landed)) == orjson.dumps(without_ours(body))
+    if told:
+        batch = Batch(COLLECTIONS[kind], IDS[: len(told)])
+        files = [LandedFile("x.json", len(lines), len(lines[0]), "ab" * 32, '"cd"')] if lines else []
+        receipt = write_receipt(batch, told, files=files, run=LAYOUT.run, landed_at="2026-11-22T10:00:00.000Z")
+        again = decode_receipt(LAYOUT.receipt_key(batch.collection, batch.name), encode_receipt(receipt))
+        assert again == receipt
+
+
+def without_ours(record: dict[str, Any]) -> dict[str, Any]:
+    """What TMDB has said, but for the two keys that stand in front of every record."""
+    return {key: value for key, value in record.items() if key not in {"imdb_id", "harvest"}}
+
+
+def main() -> None:
+    """Fuzz, beginning with the seeds; libFuzzer's own options are those of the command line."""
+    if atheris is None:
+        sys.exit("atheris is not installed: pip install atheris (Linux; see its page for the Pythons it supports)")
+    corpus = tempfile.mkdtemp(prefix="fuzz-judge-")
+    for number, seed in enumerate(SEEDS):
+        Path(corpus, str(number)).write_bytes(seed)
+    atheris.Setup([*sys.argv, corpus], check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""A fuzz target: whatever bytes a CSV has, every row is accounted for, or the file is refused in a sentence.
+
+    python tests/fuzz/fuzz_titles.py -max_total_time=300 -max_len=65536
+
+Needs atheris, coverage-guided (PyPI, Linux); without it the property is still tested, by tests/test_properties.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+try:
+    import atheris
+except ImportError:  # then this file is of use for `check` alone
+    atheris = None
+
+with atheris.instrument_imports() if atheris else nullcontext():
+    from harvester.errors import InputError
+    from harvester.titles import Ids, read_ids
+
+GZIP = b"\x1f\x8b"
+
+SEEDS = (
+    "id|t\ntt0000001|Ação\ntt0000001|b\nbad|c\n\n2|d\n".encode(),
+    b'\xef\xbb\xbf"title, original","imdb_id"\r\n"a\r\n""b""","tt0000001"\r\n,304141.0\r\n',
+    b'tconst\tt\ntt0000001\t"open\ntt0000002\t\\N\n',
+    b'Const;x\ntt0000001;"open\n',
+    b"id,t\ntt0000001,a\rtt0000002,b\n",
+    b"id\n1\n\0\n\xe7\n",
+    b"\xff\xfei\0d\0",
+    b"<!DOCTYPE html>\n<html>",
+    gzip.compress(b"id|t\ntt0000001|a\n", mtime=0),
+    gzip.compress(b"id|t\ntt0000001|a\n", mtime=0)[:-5],
+)
+
+
+def check(content: bytes) -> None:
+    """The property: it is read or refused as it should be, and gzip around it changes nothing."""
+    told = read(content)
+    plain = not content.startswith(GZIP)
+    lines = content.count(b"\n") + 1 if plain else sys.maxsize
+    if isinstance(told, Ids):
+        is_accounted_for(told, lines)
+    else:
+        is_a_sentence(told, lines)
+    if plain:
+        assert as_told(read(gzip.compress(content, 1))) == as_told(told)
+
+
+def read(content: bytes) -> Ids | InputError:
+    """What the reader makes of a file of these bytes."""
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        file.write(content)
+        file.flush()
+        try:
+            return read_ids(file.name, name="the.csv")
+        except InputError as error:
+            return error
+
+
+def is_accounted_for(ids: Ids, lines: int) -> None:
+    """Rows are ids, duplicates and rejects; the ids are ids, each once; the rejects have their lines, in order."""
+    assert ids.rows == len(ids.ids) + ids.duplicates + ids.rejected
+    assert 1 <= len(ids.ids) <= ids.rows < lines
+    assert ids.duplicates >= 0
+    assert len(set(ids.ids)) == len(ids.ids)
+    assert all(re.fullmatch(r"tt[0-9]{7,10}", id_) for id_ in ids.ids)
+    assert len(ids.rejects) == min(ids.rejected, 1_000)
+    numbers = [reject.line for reject in ids.rejects]
+    assert numbers == sorted(set(numbers))
+    assert all(2 <= number <= lines for number in numbers)
+    assert all(len(reject.text) <= 200 for reject in ids.rejects)
+
+
+def is_a_sentence(error: InputError, lines: int) -> None:
+    """The refusal stands on one line, can be shown on any terminal, and blames a line that the file has."""
+    assert error.source == "the.csv"
+    assert error.problem.isprintable()
+    assert len(error.problem) < 1_200
+    assert error.line is None or 1 <= error.line <= lines
+
+
+def as_told(told: Ids | InputError) -> tuple[object, ...]:
+    """Whatever a reading says, to be compared with another's."""
+    if isinstance(told, Ids):
+        return told.ids, told.rows, told.rejected, told.rejects
+    return told.line, told.problem
+
+
+def main() -> None:
+    """Fuzz, beginning with the seeds; libFuzzer's own options are those of the command line."""
+    if atheris is None:
+        sys.exit("atheris is not installed: pip install atheris (Linux; see its page for the Pythons it supports)")
+    corpus = tempfile.mkdtemp(prefix="fuzz-titles-")
+    for number, seed in enumerate(SEEDS):
+        Path(corpus, str(number)).write_bytes(seed)
+    atheris.Setup([*sys.argv, corpus], check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

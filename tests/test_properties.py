@@ -1,0 +1,368 @@
+"""Properties across modules: any bytes, any answer, any record, any paper, and what holds of all of them.
+
+Two of them are also fuzz targets, in `fuzz/`, where a fuzzer that sees which branches it reaches looks further.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harvester.answers import Found, Match, Missing
+from harvester.batches import Batch, Layout, cut
+from harvester.errors import BooksError
+from harvester.receipts import LandedFile, Plan, decode_plan, decode_receipt, encode_plan, encode_receipt, write_receipt
+from harvester.records import FILE_BYTES, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from harvester.records import Format
+
+FUZZ = Path(__file__).with_name("fuzz")
+
+QUICK = settings(deadline=None, database=None, derandomize=True, max_examples=200)
+"""The same examples everywhere, so that whoever changes a line is the first to see what it breaks."""
+
+
+def load(name: str) -> ModuleType:
+    """A fuzz target, which is no module of a package."""
+    spec = importlib.util.spec_from_file_location(name, FUZZ / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+JUDGE, TITLES = load("fuzz_judge"), load("fuzz_titles")
+
+
+@pytest.mark.parametrize("target", [JUDGE, TITLES], ids=lambda target: target.__name__)
+def test_the_fuzz_targets_still_hold_for_their_seeds(target: ModuleType) -> None:
+    """Whoever fuzzes next month begins with targets that work: each seed, whole and cut and with a byte changed."""
+    assert len(target.SEEDS) >= 10
+    for seed in target.SEEDS:
+        target.check(seed)
+        target.check(seed[: len(seed) // 2])
+        target.check(seed[:-1] + b"\xff")
+
+
+@pytest.mark.parametrize("name", ["fuzz_judge", "fuzz_titles"])
+def test_a_fuzz_target_runs_or_says_what_it_lacks(name: str) -> None:
+    """`python tests/fuzz/….py -runs=1` fuzzes where atheris is installed, and is one clear sentence elsewhere."""
+    command = [sys.executable, str(FUZZ / f"{name}.py"), "-runs=1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    if importlib.util.find_spec("atheris"):
+        assert run.returncode == 0
+    else:
+        assert (run.returncode, run.stderr.count("\n")) == (1, 1)
+        assert run.stderr.startswith("atheris is not installed: pip install atheris")
+
+
+# Reading
+
+HEADERS = st.sampled_from(
+    [b"id|t\n", b"id,t\n", b"t;id\n", b"tconst\tt\n", b"x\tid\r\n", b"\xef\xbb\xbfid\n", b'"id","t"\n', b""]
+)
+CSV_PIECES = st.one_of(
+    st.sampled_from([b"tt0000001", b"tt0000002", b"304141.0", b"|", b",", b";", b"\t", b'"', b'""', b"\\", b" "]),
+    st.sampled_from([b"\n", b"\r\n", b"\r", b"\n\n", b"\v", b"\x1c", b"\xc2\x85", b"\xe2\x80\xa8", b"\xc2\xa0"]),
+    st.sampled_from([b"\xef\xbb\xbf", b"\xe2\x82", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf0\x9f\x8e\xac", b"\0", b"\xff"]),
+    st.binary(max_size=3),
+)
+CSVS = st.tuples(HEADERS, st.lists(CSV_PIECES, max_size=40)).map(lambda parts: parts[0] + b"".join(parts[1]))
+TEXTS = st.tuples(HEADERS, st.lists(CSV_PIECES, max_size=40)).map(
+    lambda parts: parts[0] + b"tt0000009|,;\ttt0000009\n" + b"".join(parts[1]).decode(errors="ignore").encode()
+)
+ZIPPED = st.tuples(CSVS.map(gzip.compress), st.integers(0, 20), st.binary(max_size=3)).map(
+    lambda parts: parts[0][: len(parts[0]) - parts[1]] + parts[2]
+)
+
+
+@QUICK
+@given(CSVS | TEXTS | ZIPPED | st.binary(max_size=60))
+def test_any_bytes_are_accounted_for_or_refused(content: bytes) -> None:
+    """Rows = ids + duplicates + rejected, or an InputError that is one sentence; zipped or not, it is the same."""
+    TITLES.check(content)
+
+
+# Answers
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=8),
+    st.sampled_from([-(2**63), 2**63 - 1, 2**63, 2**64 - 1, -1, 0, "7", "-7", "", "tt0133093", 0.1, -0.0]),
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+KEYS = ["id", "imdb_id", "harvest", "success", "status_code", "status_message", "credits", "images", "title"]
+ARRAYS = ["movie_results", "tv_results", "tv_episode_results", "tv_season_results"]
+ROWS = st.lists(st.dictionaries(st.sampled_from(["id", "show_id", "name"]), JSON, max_size=3), max_size=2)
+BODIES = st.builds(
+    lambda plain, arrays: plain | arrays,
+    st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), JSON, max_size=6),
+    st.dictionaries(st.sampled_from(ARRAYS), ROWS | JSON, max_size=4),
+)
+RECORDS_OF_TMDB = BODIES.map(lambda body: body | {"id": 603})
+STATUSES = st.sampled_from([200, 200, 200, 401, 403, 404, 429, 503]) | st.integers(0, 999)
+HOLDS = st.none() | st.text(max_size=12) | st.integers(-5, 10**12).map(str) | st.datetimes().map(str)
+
+
+@QUICK
+@given(STATUSES, (BODIES | RECORDS_OF_TMDB).map(orjson.dumps) | JSON.map(orjson.dumps) | st.binary(max_size=40), HOLDS)
+def test_any_answer_ends_in_something_that_can_be_written(status: int, body: bytes, retry_after: str | None) -> None:
+    """An object, `Absent` or `Again`, or a refused key; whatever is taken from an object comes back from its files."""
+    JUDGE.has_an_outcome(status, body, retry_after)
+
+
+@pytest.mark.parametrize("levels", [250, 254, 300, 1_022])
+@pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":', b"0}")], ids=["lists", "objects"])
+def test_a_record_however_deep_ends_in_something_that_can_be_written(
+    levels: int, brackets: tuple[bytes, bytes]
+) -> None:
+    """What is read of an answer is no deeper than what can be written of it, or one title would end every run."""
+    opened, closed = brackets
+    inside = opened * levels + (closed * levels if opened == b"[" else b"0" + b"}" * levels)
+    JUDGE.has_an_outcome(200, b'{"id":603,"x":' + inside + b"}", None)
+
+
+@pytest.mark.parametrize("number", [b"1e19", b"1e300", b'"99999999999999999999"'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"movie_results":[{"id":%b}],"tv_results":[]}',
+        b'{"movie_results":[],"tv_results":[{"id":%b}]}',
+        b'{"movie_results":[],"tv_results":[],"tv_episode_results":[{"show_id":%b}]}',
+        b'{"movie_results":[],"tv_results":[],"tv_season_results":[{"show_id":%b}]}',
+    ],
+    ids=["movie", "tv", "episode", "season"],
+)
+def test_a_number_however_large_ends_in_something_that_can_be_written(body: bytes, number: bytes) -> None:
+    """A number that fits into no receipt is no TMDB id, or one title would end every run."""
+    JUDGE.has_an_outcome(200, body % number, None)
+
+
+# Batches
+
+ID = st.integers(1, 9_999_999).map(lambda number: f"tt{number:07d}")
+IDS = st.lists(ID, max_size=420, unique=True)
+
+
+@QUICK
+@given(IDS, st.data())
+def test_each_id_is_in_one_batch_and_other_ids_make_other_names(ids: list[str], data: st.DataObject) -> None:
+    """Every id in just one batch, no name twice; one id more, less or elsewhere renames its batch and none before."""
+    batches = list(cut("Movies", ids))
+    names = [batch.name for batch in batches]
+    assert [id_ for batch in batches for id_ in batch.ids] == ids
+    assert len(set(names)) == len(names) == -(-len(ids) // 100)
+    if not ids:
+        return
+    place = data.draw(st.integers(0, len(ids) - 1))
+    changed = data.draw(
+        st.sampled_from(
+            [
+                ids[:place] + ids[place + 1 :],
+                [*ids[:place], "tt10000000", *ids[place:]],
+                [*ids[:place], "tt10000000", *ids[place + 1 :]],
+                [*ids[:place], *reversed(ids[place : place + 2]), *ids[place + 2 :]],
+            ]
+        )
+    )
+    for old, new in zip(batches, cut("Movies", changed), strict=False):
+        assert (old.name == new.name) == (old.ids == new.ids)
+    assert [batch.name for batch in cut("Movies", changed)][: place // 100] == names[: place // 100]
+
+
+# Records
+
+RECORDS = st.lists(st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), JSON, max_size=5), max_size=12)
+
+
+@settings(QUICK, max_examples=60)
+@given(RECORDS, st.sampled_from([0, 1, 88, 99, 100, 215]), st.sampled_from(["jsonl", "array"]))
+def test_any_records_come_back_from_their_files(records: list[dict[str, Any]], few: int, form: Format) -> None:
+    """Nothing is renamed, dropped, rounded or moved, nor by another reader of JSON; 100 records and 10 MB at most."""
+    lines = [orjson.dumps(record) for record in [*records, *({"id": number} for number in range(few))]]
+    files = list(encode(lines, form))
+    assert [orjson.dumps(record) for file in files for record in decode(file.body)] == lines
+    assert [file.records for file in files] == [len(decode(file.body)) for file in files]
+    assert max((file.records for file in files), default=0) <= 100
+    assert max((len(file.body) for file in files), default=0) <= FILE_BYTES
+    for file in files:
+        whole = file.body if form == "array" else b"[" + b",".join(file.body.splitlines()) + b"]"
+        assert json.loads(whole) == [json.loads(orjson.dumps(record)) for record in decode(file.body)]
+
+
+# Papers
+
+RUN = "2026-11-22-3f9a1c2e"
+LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", RUN)
+TOLD = (
+    Found("movie", 603, {}),
+    Missing("unknown"),
+    Match("tv", 1399),
+    Missing("episode", 1396),
+    Found("movie", 605, {}),
+)
+BATCH = Batch("Movies", ("tt0000001", "tt0000002", "tt0000003", "tt0000004", "tt0000005"))
+RECEIPT = write_receipt(
+    BATCH,
+    TOLD,
+    files=[LandedFile(LAYOUT.data_key("Movies", BATCH.name), 2, 2_000, "ab" * 32, '"cd-1"')],
+    run=RUN,
+    landed_at="2026-11-22T10:00:00.000Z",
+)
+RECEIPT_KEY = LAYOUT.receipt_key("Movies", BATCH.name)
+PLAN = Plan(
+    run=RUN,
+    fingerprint="3f9a1c2e",
+    created_at="2026-11-22T09:00:00.000Z",
+    input={"Movies": {"source": "m.csv", "rows": 7, "ids": 5, "duplicates": 1, "rejected": 1, "rejects": []}},
+    settings={
+        "tmdb_base_url": "https://api.themoviedb.org/3",
+        "tmdb_language": None,
+        "tmdb_append": ["credits"],
+        "s3_prefix": "Raw/API",
+        "s3_key_template": LAYOUT.template,
+        "output_format": "jsonl",
+    },
+    batches={"Movies": [BATCH.name]},
+)
+
+GONE = object()
+"""Instead of a value: it is taken away, key and all."""
+
+
+def places_in(value: Any) -> list[tuple[str | int, ...]]:
+    """The way to every value within a JSON value, the whole of it first."""
+    inner: list[tuple[str | int, Any]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    if isinstance(value, list):
+        inner = list(enumerate(value))
+    return [(), *((step, *rest) for step, below in inner for rest in places_in(below))]
+
+
+def changed(whole: Any, changes: list[tuple[tuple[str | int, ...], Any]]) -> Any:
+    """A JSON value with other values at these places; a place that is there no more is left alone."""
+    whole = {"root": orjson.loads(orjson.dumps(whole))}
+    for place, value in changes:
+        *way, last = ("root", *place)
+        inside = whole
+        try:
+            for step in way:
+                inside = inside[step]
+            if value is GONE:
+                del inside[last]
+            else:
+                inside[last] = value
+        except (KeyError, IndexError, TypeError):
+            continue
+    return whole.get("root")
+
+
+def changes_of(whole: Any) -> st.SearchStrategy[Any]:
+    """The value with one to three places changed, into anything."""
+    one = st.tuples(st.sampled_from(places_in(whole)), st.just(GONE) | JSON)
+    return st.lists(one, min_size=1, max_size=3).map(lambda changes: changed(whole, changes))
+
+
+def cuts_of(body: bytes) -> st.SearchStrategy[bytes]:
+    """The bytes with a piece of them replaced by others."""
+    return st.tuples(st.integers(0, len(body)), st.integers(0, 30), st.binary(max_size=6)).map(
+        lambda parts: body[: parts[0]] + parts[2] + body[parts[0] + parts[1] :]
+    )
+
+
+def sealed(whole: Any) -> bytes:
+    """A paper as somebody writes it who knows how to seal it."""
+    if not isinstance(whole, dict):
+        return orjson.dumps(whole)
+    rest = {name: value for name, value in whole.items() if name != "seal"}
+    return orjson.dumps(rest | {"seal": hashlib.sha256(orjson.dumps(rest)).hexdigest()})
+
+
+def read(decode_paper: Callable[[str, bytes], Any], key: str, body: bytes) -> Any:
+    """The paper in `body`; None if it is none and was refused by its key."""
+    try:
+        return decode_paper(key, body)
+    except BooksError as error:
+        if not str(error).startswith(key):
+            raise
+        return None
+
+
+WHOLE_RECEIPT = orjson.loads(encode_receipt(RECEIPT))
+FORGED = changes_of(WHOLE_RECEIPT)
+
+
+@settings(QUICK, max_examples=400)
+@given(FORGED.map(sealed) | FORGED.map(orjson.dumps) | cuts_of(encode_receipt(RECEIPT)) | st.binary(max_size=40))
+def test_any_paper_is_a_receipt_or_a_contradiction(body: bytes) -> None:
+    """Cut, edited or forged: BooksError by its key, or a receipt of the ids of its key, whose counts agree."""
+    receipt = read(decode_receipt, RECEIPT_KEY, body)
+    if receipt is None:
+        return
+    assert (receipt.ids, receipt.batch, receipt.collection) == (BATCH.ids, BATCH.name, "Movies")
+    assert receipt.found == sum(file.records for file in receipt.files)
+    assert not receipt.failed
+
+
+@pytest.mark.parametrize("place", [2**63, 2**64 - 1, -(2**63), 10**6, -1, 1.5, True, None, "2", [2]])
+def test_a_moved_id_has_a_place_in_its_batch(place: Any) -> None:
+    """Where an id stood is a number that a batch has; the paper is done again otherwise, and the run goes on."""
+    body = sealed(changed(WHOLE_RECEIPT, [(("moved", "tt0000003", "place"), place)]))
+    with pytest.raises(BooksError, match=BATCH.name):
+        decode_receipt(RECEIPT_KEY, body)
+
+
+WHOLE_PLAN = orjson.loads(encode_plan(PLAN))
+
+
+@settings(QUICK, max_examples=400)
+@given(changes_of(WHOLE_PLAN).map(orjson.dumps) | cuts_of(encode_plan(PLAN)) | st.binary(max_size=40))
+def test_any_paper_is_a_plan_or_none(body: bytes) -> None:
+    """Cut or edited: BooksError by its key, or a plan that says something and can be written again."""
+    plan = read(decode_plan, LAYOUT.plan_key, body)
+    if plan is None:
+        return
+    assert decode_plan(LAYOUT.plan_key, encode_plan(plan)).says == plan.says
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("settings", "s3_key_template"), "{prefix}/{collection}/{day}/{batch}.json"),
+        (("settings", "s3_key_template"), "{prefix.x}/{collection}/{batch}.json"),
+        (("settings", "s3_key_template"), "{prefix}/{collection}/{batch.json"),
+        (("settings", "s3_key_template"), "{}/{collection}/{batch}.json"),
+        (("run",), ""),
+        (("run",), "today"),
+        (("run",), "2026-11-23-3f9a1c2e"),
+    ],
+)
+def test_a_plan_that_cannot_name_its_keys_is_none(place: tuple[str, ...], value: str) -> None:
+    """A template that cannot be filled in, or a run of another name, is found when the plan is read and not later."""
+    body = orjson.dumps(changed(WHOLE_PLAN, [(place, value)]))
+    with pytest.raises(BooksError, match=r"plan\.json is not a plan"):
+        decode_plan(LAYOUT.plan_key, body)
