@@ -98,7 +98,8 @@ class Tmdb:
         self.health = Health(clock)
         self.answered = 0
         self.server_time: datetime | None = None
-        self._session, self._base_url, self._sleep = session, base_url.rstrip("/"), sleep
+        self._session, self._base_url = session, base_url.rstrip("/")
+        self._clock, self._sleep = clock, sleep
         self._append = tuple(append)
         self._concurrency, self._slots = concurrency, asyncio.Semaphore(concurrency)
         self._line = asyncio.Lock()
@@ -229,6 +230,7 @@ class Tmdb:
 
         tenacity is entered only here: around every request it would cost half of what the request itself does.
         """
+        started = self._clock()
         refusals = 0
         best: Found | None = None
         earlier: list[T | Again] = [first]
@@ -243,7 +245,8 @@ class Tmdb:
             return told
 
         def enough(state: tenacity.RetryCallState) -> bool:
-            return refusals >= REFUSALS or state.attempt_number - refusals >= (PART_TRIES if best else TRIES)
+            late = self._clock() - started >= TRIES_SECONDS
+            return late or refusals >= REFUSALS or state.attempt_number - refusals >= (PART_TRIES if best else TRIES)
 
         def wait(state: tenacity.RetryCallState) -> float:
             told = state.outcome.result() if state.outcome else None
@@ -252,7 +255,7 @@ class Tmdb:
 
         retrying = tenacity.AsyncRetrying(
             sleep=self._sleep,
-            stop=lambda state: enough(state) or tenacity.stop_after_delay(TRIES_SECONDS)(state),
+            stop=enough,
             wait=wait,
             retry=tenacity.retry_if_result(lambda told: isinstance(told, Again)),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
