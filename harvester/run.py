@@ -160,7 +160,9 @@ class Run:
         self._take(here, receipt, {file.key: Listed(file.bytes, file.etag) for file in receipt.files})
 
     async def close(self) -> None:
-        """Prove the books against what the bucket lists now; write the summary if nothing failed.
+        """Prove the books against what the bucket lists now, leave no upload of theirs, and write the summary.
+
+        There is none while titles have failed.
 
         Raises:
             BooksError: They do not balance, or the bucket holds something else than the receipts say.
@@ -168,6 +170,10 @@ class Run:
         papers = await self.bucket.objects(self.layout.folder)
         data = await list_data(self.bucket, self.layout)
         names = {stem(key) for key in self._receipts}
+        for folder in self.layout.data_folders:  # S3 may have begun one and its answer been lost
+            for key, upload in await self.bucket.uploads(folder):
+                if stem(key) in names:
+                    await self.bucket.abort(key, upload)
         problems = [f"{key} is gone" for key in self._receipts - papers.keys()]
         problems += [f"{key} is not what landed" for key, file in self._landed.items() if data.get(key) != file]
         problems += [f"{key} is in no receipt" for key in data.keys() - self._landed.keys() if stem(key) in names]

@@ -90,6 +90,8 @@ class Bucket:
         """
         pages = self._pages("list", "list_objects_v2", _OBJECTS, Prefix=prefix)
         found = [each async for page in pages for each in page.get("Contents", ())]
+        if any("ETag" not in each for each in found):
+            raise _store_error(f"list s3://{self.name}/{prefix}", "a listing without ETags")
         listed = {each["Key"]: Listed(each["Size"], each["ETag"].strip('"')) for each in found}
         return dict(sorted(listed.items()))  # S3 sorts by bytes, SeaweedFS folder by folder
 
@@ -156,30 +158,13 @@ class Bucket:
         Raises:
             StoreError: S3 refused, after botocore's own retries.
         """
-        upload = await finish(
-            self.begin(key), undo=lambda upload: self._abort_after_trouble(key, upload), seconds=LAST_SECONDS
-        )
         try:
-            etags = await fan_out(
-                lambda number: self._land_part(key, upload, number, body),
-                range(1, -(-len(body) // PART_BYTES) + 1),
-                at_once=PARTS_AT_ONCE,
-            )
-            parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-            done = await self._call(
-                "complete",
-                key,
-                "complete_multipart_upload",
-                "ETag",
-                Key=key,
-                UploadId=upload,
-                MultipartUpload={"Parts": parts},
-            )
-        except BaseException as error:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            await self._abort_after_trouble(key, upload, seconds=LAST_SECONDS if cancelled else CALL_SECONDS)
-            raise
-        return str(done["ETag"]).strip('"')
+            return await self._land_once(key, body)
+        except StoreError as error:
+            if error.code != "NoSuchUpload":
+                raise
+        # Completed, and the answer was lost; or aborted, by another harvester of the same ids.
+        return await self._land_once(key, body)
 
     async def uploads(self, prefix: str) -> list[tuple[str, str]]:
         """Key and upload id of every unfinished upload below `prefix`.
@@ -232,7 +217,37 @@ class Bucket:
             yield page
             if not page["IsTruncated"]:
                 return
+            if not goes_on.keys() <= page.keys():
+                raise _store_error(
+                    f"{verb} s3://{self.name}/{query['Prefix']}", "a page that does not say how to go on"
+                )
             query |= {asked: page[said] for said, asked in goes_on.items()}
+
+    async def _land_once(self, key: str, body: bytes) -> str:
+        upload = await finish(
+            self.begin(key), undo=lambda upload: self._abort_after_trouble(key, upload), seconds=LAST_SECONDS
+        )
+        try:
+            etags = await fan_out(
+                lambda number: self._land_part(key, upload, number, body),
+                range(1, -(-len(body) // PART_BYTES) + 1),
+                at_once=PARTS_AT_ONCE,
+            )
+            parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+            done = await self._call(
+                "complete",
+                key,
+                "complete_multipart_upload",
+                "ETag",
+                Key=key,
+                UploadId=upload,
+                MultipartUpload={"Parts": parts},
+            )
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            await self._abort_after_trouble(key, upload, seconds=LAST_SECONDS if cancelled else None)
+            raise
+        return str(done["ETag"]).strip('"')
 
     async def _land_part(self, key: str, upload: str, number: int, body: bytes) -> str:
         part = body[(number - 1) * PART_BYTES : number * PART_BYTES]
@@ -241,7 +256,7 @@ class Bucket:
         )
         return str(landed["ETag"])
 
-    async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float = CALL_SECONDS) -> None:
+    async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float | None = None) -> None:
         """Abort without hiding the trouble that made it necessary."""
         try:
             async with asyncio.timeout(seconds):
@@ -297,7 +312,8 @@ class Bucket:
             raise _store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
         except botocore.exceptions.ClientError as error:
             why = error.response.get("Error", {})
-            raise _store_error(action, str(why.get("Code")), str(why.get("Message", ""))) from error
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            raise _store_error(action, why.get("Code") or f"HTTP {status}", str(why.get("Message", ""))) from error
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise _store_error(action, type(error).__name__, str(error)) from error
         if told and told not in answer:
@@ -306,7 +322,8 @@ class Bucket:
 
 
 def _store_error(action: str, code: str, said: str = "") -> StoreError:
-    advice = ADVICE.get(code) or f"{said} What has landed is safe; run again to go on.".strip()
+    sentence = f"{said.rstrip('.')}. " if said else ""
+    advice = ADVICE.get(code) or f"{sentence}What has landed is safe; run again to go on."
     return StoreError(action, code, advice)
 
 
