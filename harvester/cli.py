@@ -192,7 +192,6 @@ def demo(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command in `arguments` (the command line's own), and exit with its code."""
     _open_standard_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a command listens itself
     words = sys.argv[1:] if arguments is None else arguments
     named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
     app(args=words if named else ["harvest", *words], prog_name="harvester")
@@ -242,6 +241,7 @@ def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: boo
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            _on_signals(signal.default_int_handler)  # until the command listens itself
             code, result, show = runner.run(command())
     except HarvestError as error:
         code, message, name = error.exit_code, str(error), type(error).__name__
@@ -254,6 +254,7 @@ def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: boo
         message = f"This is a bug of the harvester ({name}). What has landed is safe. Please report {where}."
     else:
         message, name = "", ""
+    _on_signals(signal.SIG_IGN)  # how it ended is known, and about to be told
     with suppress(BrokenPipeError, SystemExit):  # rich's word for it; who stops reading does not change how it ended
         if message and not as_json:
             sys.stderr.write(f"{redact(message, secrets)}\n")
@@ -265,6 +266,11 @@ def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: boo
         elif not message:
             show()
     return code
+
+
+def _on_signals(handler: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _save_traceback(text: str) -> str:

@@ -20,6 +20,7 @@ titles has therefore ended, with `Exit.FAILED`.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class Exit(IntEnum):
@@ -119,9 +120,17 @@ class TmdbUnavailableError(HarvestError):
 
     exit_code = Exit.UNAVAILABLE
 
+    WORDS: Final = {
+        "dns": "its name cannot be resolved (dns): check the network and TMDB_BASE_URL",
+        "tls": "it does not speak TLS, or its certificate is not trusted (tls): check TMDB_BASE_URL",
+        "connection_refused": "it refuses the connection (connection_refused): check the network and TMDB_BASE_URL",
+        "timeout": "no answer in time (timeout)",
+    }
+
     def __init__(self, reason: str, seen: str) -> None:
         self.reason = reason
-        super().__init__(f"TMDB is unavailable: {seen} (last: {reason}). What has landed is safe; run again later.")
+        last = self.WORDS.get(reason, reason)
+        super().__init__(f"TMDB is unavailable: {seen}; last: {last}. What has landed is safe; run again later.")
 
 
 class StoppedError(HarvestError):

@@ -23,6 +23,7 @@ class Health:
     """
 
     clock: Callable[[], float]
+    base_url: str
     good: int = 0
     bad: int = 0
     _period_start: float = field(init=False)
@@ -51,6 +52,9 @@ class Health:
         self._bad_periods = self._bad_periods + 1 if bad >= 9 * good else 0
         if self._bad_periods >= 2 and reason is None:
             return None
-        seen = f"in the last {now - self._period_start:.0f} s {bad} of {good + bad} requests had no usable answer"
+        seen = (
+            f"in the last {now - self._period_start:.0f} s {bad} of {good + bad} requests to {self.base_url} "
+            "had no usable answer"
+        )
         self._period_start, self._before = now, (self.good, self.bad)
         return TmdbUnavailableError(reason, seen) if self._bad_periods >= 2 and reason else None

@@ -24,6 +24,7 @@ from aiobotocore.session import AioSession
 
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
+from harvester.s3_trouble import UNREACHABLE, store_error, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -51,20 +52,6 @@ _OBJECTS = {"NextContinuationToken": "ContinuationToken"}
 _UPLOADS = {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"}
 """How the two listings of S3 go on from page to page."""
 
-ADVICE = {
-    "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",
-    "AccessDenied": "Grant this action to the credentials in use (README, section on permissions).",
-    "InvalidAccessKeyId": "Correct the AWS credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE).",
-    "SignatureDoesNotMatch": "Correct the AWS credentials (AWS_SECRET_ACCESS_KEY).",
-    "ExpiredToken": "The AWS session is over: log in again (`aws sso login`), then run again.",
-    "NoCredentialsError": "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-    "ProfileNotFound": "Correct AWS_PROFILE, or make the profile with `aws configure`.",
-    "EndpointConnectionError": "Check the network and AWS_ENDPOINT_URL_S3.",
-    "RequestTimeTooSkewed": "Set this machine's clock: S3 refuses what is signed over 15 minutes off.",
-    "PermanentRedirect": "The bucket is in another region: correct AWS_REGION.",
-}
-"""What to do next, by S3's or botocore's word for the trouble."""
-
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -91,7 +78,7 @@ class Bucket:
         pages = self._pages("list", "list_objects_v2", _OBJECTS, Prefix=prefix)
         found = [each async for page in pages for each in page.get("Contents", ())]
         if any("ETag" not in each for each in found):
-            raise _store_error(f"list s3://{self.name}/{prefix}", "a listing without ETags")
+            raise store_error(f"list s3://{self.name}/{prefix}", "a listing without ETags")
         listed = {each["Key"]: Listed(each["Size"], each["ETag"].strip('"')) for each in found}
         return dict(sorted(listed.items()))  # S3 sorts by bytes, SeaweedFS folder by folder
 
@@ -218,9 +205,7 @@ class Bucket:
             if not page["IsTruncated"]:
                 return
             if not goes_on.keys() <= page.keys():
-                raise _store_error(
-                    f"{verb} s3://{self.name}/{query['Prefix']}", "a page that does not say how to go on"
-                )
+                raise store_error(f"{verb} s3://{self.name}/{query['Prefix']}", "a page that does not say how to go on")
             query |= {asked: page[said] for said, asked in goes_on.items()}
 
     async def _land_once(self, key: str, body: bytes) -> str:
@@ -279,7 +264,7 @@ class Bucket:
                 return False
             raise
         except CUT_OFF as error:
-            raise _store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
+            raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
 
     async def _stream_once(self, key: str, into: list[bytes] | IO[bytes]) -> bool:
         if isinstance(into, list):
@@ -309,22 +294,18 @@ class Bucket:
             async with asyncio.timeout(CALL_SECONDS):
                 answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **arguments)
         except TimeoutError as error:
-            raise _store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
+            raise store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
         except botocore.exceptions.ClientError as error:
             why = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            raise _store_error(action, why.get("Code") or f"HTTP {status}", str(why.get("Message", ""))) from error
+            raise store_error(action, why.get("Code") or f"HTTP {status}", str(why.get("Message", ""))) from error
+        except UNREACHABLE as error:
+            raise unreachable(action, error, self._client.meta.endpoint_url) from error
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
-            raise _store_error(action, type(error).__name__, str(error)) from error
+            raise store_error(action, type(error).__name__, str(error)) from error
         if told and told not in answer:
-            raise _store_error(action, "an empty answer")
+            raise store_error(action, "an empty answer")
         return answer
-
-
-def _store_error(action: str, code: str, said: str = "") -> StoreError:
-    sentence = f"{said.rstrip('.')}. " if said else ""
-    advice = ADVICE.get(code) or f"{sentence}What has landed is safe; run again to go on."
-    return StoreError(action, code, advice)
 
 
 def _no_expect(request: Any, **_: Any) -> None:
@@ -382,6 +363,6 @@ async def open_bucket(
                 )
             )
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            raise _store_error(f"open s3://{name}", type(error).__name__, str(error)) from error
+            raise store_error(f"open s3://{name}", type(error).__name__, str(error)) from error
         client.meta.events.register("before-sign.s3", _no_expect)
         yield Bucket(client, name)

@@ -12,19 +12,15 @@ import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-import aiohttp
 import structlog
 import tenacity
 
 from harvester import __version__
 from harvester.answers import (
-    BODY_LIMIT,
     Absent,
     Again,
     Answer,
@@ -36,11 +32,15 @@ from harvester.answers import (
     read_find,
     read_record,
 )
-from harvester.errors import SettingsError, TmdbUnavailableError
+from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.health import Health
+from harvester.wire import get, open_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from datetime import datetime
+
+    import aiohttp
 
     from harvester.pace import Pace
     from harvester.titles import Kind
@@ -58,8 +58,6 @@ TRIES_SECONDS = 600.0
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0
 """Seconds: the n-th wait is random between 0 and the smaller of 0.5 · 2ⁿ⁻¹ and 20 ("full jitter")."""
-
-TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
 FEW = 3
 """Titles that may be in trouble on their own account while nobody else is asked for."""
@@ -95,7 +93,7 @@ class Tmdb:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.pace = pace
-        self.health = Health(clock)
+        self.health = Health(clock, base_url)
         self.answered = 0
         self.server_time: datetime | None = None
         self._session, self._base_url = session, base_url.rstrip("/")
@@ -110,6 +108,7 @@ class Tmdb:
         self._parts_seen: dict[Kind, set[str]] = {"movie": set(), "tv": set()}
         self._records_seen: Counter[Kind] = Counter()
         self._in_trouble = 0
+        self._refused: TmdbRefusedError | None = None
         self._witnesses = dict(WITNESSES)
         self._log = structlog.get_logger("tmdb")
 
@@ -272,10 +271,10 @@ class Tmdb:
         """
         async with self._slots:
             turn = await self.pace.turn()
-            answer = await self._get(path, query)
-        if isinstance(answer, Answer):
-            self.server_time = answer.received_at
-        told: T | dict[str, Any] | Absent | Again = judge(answer) if isinstance(answer, Answer) else answer
+            if self._refused:  # while we waited
+                raise self._refused
+            answer = await get(self._session, f"{self._base_url}/{path}{query}")
+            told: T | dict[str, Any] | Absent | Again = answer if isinstance(answer, Again) else self._judge(answer)
         if isinstance(told, dict):
             told = read(told)
         usable = not isinstance(told, Again) or told.for_want_of_better is not None
@@ -288,62 +287,13 @@ class Tmdb:
             self._witnesses[_door(path)] = path
         return told
 
-    async def _get(self, path: str, query: str) -> Answer | Again:  # noqa: PLR0911  # a table
-        """The response to one GET, or the trouble on the way. aiohttp's own errors end here: they carry the URL."""
+    def _judge(self, answer: Answer) -> dict[str, Any] | Absent | Again:
+        self.server_time = answer.received_at
         try:
-            async with self._session.get(f"{self._base_url}/{path}{query}", allow_redirects=False) as response:
-                body = await _read(response)
-                if body is None:
-                    return Again("too_large")
-                headers = response.headers
-                return Answer(response.status, body, _date(headers.get("Date")), headers.get("Retry-After"))
-        except TimeoutError:
-            return Again("timeout")
-        except aiohttp.ClientConnectorDNSError:
-            return Again("dns")
-        except aiohttp.ClientSSLError:
-            return Again("tls")
-        except aiohttp.ClientConnectorError:
-            return Again("connection_refused")
-        except aiohttp.ClientPayloadError:
-            return Again("cut_body")
-        except aiohttp.ClientConnectionError:
-            return Again("connection_lost")
-        except aiohttp.ClientError:
-            return Again("bad_http")
-
-
-async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send the request once: a client middleware.
-
-    aiohttp repeats a GET by itself when the connection breaks before an answer; that request would take no turn of the
-    pace, and nobody would count it.
-    """
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise aiohttp.ClientConnectionError from error  # their parent, which is not repeated
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """The whole body, unzipped; None if it is over the limit (the rest is not read)."""
-    blocks = []
-    size = 0
-    while block := await response.content.readany():
-        size += len(block)
-        if size > BODY_LIMIT:
-            return None
-        blocks.append(block)
-    return b"".join(blocks)
-
-
-def _date(text: str | None) -> datetime:
-    try:
-        return parsedate_to_datetime(text or "")
-    except (ValueError, TypeError, OverflowError):
-        return datetime.now(timezone.utc)
+            return judge(answer)
+        except TmdbRefusedError as error:
+            self._refused = error
+            raise
 
 
 def _query(values: Mapping[str, str | None]) -> str:
@@ -376,14 +326,7 @@ async def open_tmdb(
     headers = {"Accept": "application/json", "User-Agent": f"tmdb-harvester/{__version__}"}
     if is_token(key):
         headers["Authorization"] = f"Bearer {key}"
-    connector = aiohttp.TCPConnector(limit=concurrency, ttl_dns_cache=300)
-    async with aiohttp.ClientSession(
-        connector=connector,
-        headers=headers,
-        timeout=TIMEOUT,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        middlewares=(_once,),
-    ) as session:
+    async with open_session(headers, connections=concurrency) as session:
         clock = asyncio.get_running_loop().time
         yield Tmdb(
             session,

@@ -36,7 +36,8 @@ from harvester.errors import Exit, StoreError
 from harvester.harvest import Report, Stop, harvest
 from harvester.receipts import Receipt, decode_plan, decode_receipt
 from harvester.records import decode
-from harvester.s3 import ADVICE, CALL_SECONDS, open_bucket
+from harvester.s3 import CALL_SECONDS, open_bucket
+from harvester.s3_trouble import ADVICE
 from harvester.verify import verify
 
 if TYPE_CHECKING:
@@ -458,6 +459,12 @@ class Fault:
     tries: int = ATTEMPTS
     passes: bool = True
 
+    @property
+    def sentence(self) -> str:
+        """The advice as a regular expression; where nobody was reached, who it was stands before it."""
+        who = r"http://127\.0\.0\.1:\d+ breaks the connection\. " if self.advice == NETWORK else ""
+        return who + re.escape(self.advice)
+
 
 FAULTS = {
     "503": Fault(refusing(503, "SlowDown"), "SlowDown", GO_ON),
@@ -519,7 +526,7 @@ def test_a_fault_that_stays_ends_the_harvest_and_the_next_one_closes_the_books(
         here, what = PLACES[place], FAULTS[fault]
         error = await spoilt(world, here, what, lasts)
         action = f"Cannot {here.verb} s3://{world.lake.name}/{world.prefix}/{here.keys}"
-        world.told(error, rf"{action}: {what.code}\. {re.escape(what.advice)}")
+        world.told(error, rf"{action}: {what.code}\. {what.sentence}")
         tries = Counter(call.key for call in world.calls if call.operation == here.operation)
         assert max(tries.values()) <= what.tries + here.late
         # Uploads that have begun without our knowing, no answer having come, are left to the next harvest.
@@ -548,7 +555,7 @@ def test_an_abort_that_fails_leaves_an_upload_to_the_next_harvest(tell: Tell, fa
         vain = len(tries) if lasts == "always" else int(not what.passes)
         left = [line for line in logs if line["event"] == "upload_left_unfinished"]
         assert len(left) == vain
-        sentence = rf"Cannot abort {action}: {what.code}\. {re.escape(what.advice)}"
+        sentence = rf"Cannot abort {action}: {what.code}\. {what.sentence}"
         for line in left:  # the other batch, cancelled, has but four seconds
             assert re.fullmatch(f"{world.prefix}/{FILE}", line["key"])
             assert line["problem"] == "no answer" or re.fullmatch(sentence, line["problem"])
@@ -577,7 +584,7 @@ def test_a_stranger_that_cannot_be_set_aside_stays_and_keeps_nobody(tell: Tell, 
         assert len(stays) == len(problems) == (lasts == "always" or not what.passes)
         for problem in problems:
             action = rf"Cannot copy s3://{world.lake.name}/{world.prefix}/{DAY}{STRANGER}"
-            assert re.fullmatch(rf"{action}: {what.code}\. {re.escape(what.advice)}", problem)
+            assert re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
         assert await world.problems() == [f"{key} is in no receipt" for key in stays]
         await world.goes_on(seen)
         assert ["/_harvest/" in key for key in (await world.look()).strangers] == [True]

@@ -107,7 +107,7 @@ def door(s3: S3Server, lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         settings = {"TMDB_API_KEY": KEY, "TMDB_BASE_URL": url, "S3_BUCKET": lake}
         for name, value in (s3.environment() | settings).items():
             monkeypatch.setenv(name, value)
-        on_sigterm = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
         def run(*words: str) -> Ended:
             with pytest.raises(SystemExit) as caught:
@@ -120,7 +120,8 @@ def door(s3: S3Server, lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytes
             return Ended(int(caught.value.code or 0), out, err)
 
         yield run
-    signal.signal(signal.SIGTERM, on_sigterm)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     structlog.reset_defaults()
     for handler in [handler for handler in logging.root.handlers if type(handler) is logging.StreamHandler]:
         logging.root.removeHandler(handler)  # it writes to the captured stream, which is gone

@@ -628,8 +628,11 @@ def test_a_bucket_in_another_region_is_told_with_what_to_do() -> None:
     hurried(story())
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "nobody.onion"])
-def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "does"),
+    [("127.0.0.1", "refuses the connection"), ("nobody.onion", "has a name that cannot be resolved")],
+)
+def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str, does: str) -> None:
     """A refused connection and a name that does not resolve are the network's trouble, or the endpoint's.
 
     No resolver asks the network for a name that ends in `.onion` (RFC 7686).
@@ -638,10 +641,12 @@ def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str) -> N
     async def story() -> None:
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))  # taken, and not listened at
-            async with through(Link("", f"http://{host}:{nobody.getsockname()[1]}")) as lake:
+            url = f"http://{host}:{nobody.getsockname()[1]}"
+            async with through(Link("", url)) as lake:
                 with pytest.raises(StoreError) as caught:
                     await lake.objects("a/b")
-        Trouble("EndpointConnectionError", "Check the network and AWS_ENDPOINT_URL_S3.").told(caught.value, "lake")
+        advice = f"{url} {does}. Check the network and AWS_ENDPOINT_URL_S3."
+        Trouble("EndpointConnectionError", advice).told(caught.value, "lake")
 
     hurried(story())
 

@@ -20,7 +20,7 @@ LINES = 400
 LAYERS = {
     "core": ["__init__", "errors", "titles", "batches", "answers", "records", "receipts", "settings"],
     "time": ["pace", "health", "fan_out"],
-    "edges": ["tmdb", "s3"],
+    "edges": ["wire", "tmdb", "s3_trouble", "s3"],
     "flow": ["lake", "run", "harvest", "plan", "verify", "probes", "doctor"],
     "doors": ["cli", "__main__", "aws_lambda", "progress", "show", "logs", "demo"],
 }
@@ -35,10 +35,10 @@ IMPURE = {"asyncio", "time", "os", "socket", "ssl", "http", "subprocess", "threa
 THIRD_PARTIES = {
     "pydantic": {"settings", "doctor"},
     "pydantic_settings": {"settings"},
-    "aiohttp": {"tmdb", "s3", "demo"},
+    "aiohttp": {"wire", "tmdb", "s3", "s3_trouble", "demo"},
     "yarl": {"demo"},
     "aiobotocore": {"s3", "demo"},
-    "botocore": {"s3", "demo"},
+    "botocore": {"s3", "s3_trouble", "demo"},
     "tenacity": {"tmdb", "s3"},
     "typer": {"cli"},
     "rich": {"progress", "show", "demo"},

@@ -1,0 +1,54 @@
+"""Trouble with S3, in our words: what was tried, S3's word for what came of it, and what to do next."""
+
+from __future__ import annotations
+
+import aiohttp
+import botocore.exceptions
+
+from harvester.errors import StoreError
+
+ADVICE = {
+    "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",
+    "AccessDenied": "Grant this action to the credentials in use (README, section on permissions).",
+    "InvalidAccessKeyId": "Correct the AWS credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE).",
+    "SignatureDoesNotMatch": "Correct the AWS credentials (AWS_SECRET_ACCESS_KEY).",
+    "ExpiredToken": "The AWS session is over: log in again (`aws sso login`), then run again.",
+    "NoCredentialsError": "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    "ProfileNotFound": "Correct AWS_PROFILE, or make the profile with `aws configure`.",
+    "EndpointConnectionError": "Check the network and AWS_ENDPOINT_URL_S3.",
+    "SSLError": "Check http:// or https:// in AWS_ENDPOINT_URL_S3, and AWS_CA_BUNDLE for its certificate.",
+    "RequestTimeTooSkewed": "Set this machine's clock: S3 refuses what is signed over 15 minutes off.",
+    "PermanentRedirect": "The bucket is in another region: correct AWS_REGION.",
+}
+"""What to do next, by S3's or botocore's word for the trouble."""
+
+
+UNREACHABLE = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)
+"""Botocore's errors where no answer came. Their own words hold the whole URL."""
+
+SAFE = "What has landed is safe; run again to go on."
+
+
+def store_error(action: str, code: str, said: str = "") -> StoreError:
+    """The error of what was tried, with S3's or botocore's `code` for it; `said` is told if we know no better."""
+    sentence = f"{said.rstrip('.')}. " if said else ""
+    return StoreError(action, code, ADVICE.get(code) or f"{sentence}{SAFE}")
+
+
+def unreachable(action: str, error: botocore.exceptions.BotoCoreError, endpoint: str) -> StoreError:
+    """The error of what was tried, where the server at the URL `endpoint` cannot be reached or does not answer."""
+    code = type(error).__name__
+    return StoreError(action, code, f"{endpoint} {_what_it_does(error)}. {ADVICE.get(code, SAFE)}")
+
+
+def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
+    """What the other side does instead of answering."""
+    why = error.kwargs.get("error")
+    if isinstance(error, botocore.exceptions.SSLError) or isinstance(why, aiohttp.ClientSSLError):
+        return "does not speak TLS, or its certificate is not trusted"
+    if isinstance(why, aiohttp.ClientConnectorDNSError):
+        return "has a name that cannot be resolved"
+    if isinstance(why, aiohttp.ClientConnectorError):
+        return "refuses the connection"
+    late = (botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ReadTimeoutError)
+    return "does not answer in time" if isinstance(error, late) else "breaks the connection"

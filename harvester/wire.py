@@ -1,0 +1,89 @@
+"""The wire: one GET over HTTP, and whatever can happen to it on the way.
+
+Certificates are verified, redirects not followed (the key would go with them), proxies not looked for, and nothing is
+sent twice. aiohttp's own errors end here, because they carry the URL, where a v3 key stands.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from harvester.answers import BODY_LIMIT, Again, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
+
+
+def open_session(headers: Mapping[str, str], *, connections: int) -> aiohttp.ClientSession:
+    """A session for `get`, to be closed at the end; one per request costs 2.3 times, 8.9 over TLS."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=300),
+        headers=headers,
+        timeout=TIMEOUT,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=(_once,),
+    )
+
+
+async def get(session: aiohttp.ClientSession, url: str) -> Answer | Again:  # noqa: PLR0911  # a table
+    """The response to one GET, read to its end, or the trouble on the way."""
+    try:
+        async with session.get(url, allow_redirects=False) as response:
+            body = await _read(response)
+            if body is None:
+                return Again("too_large")
+            headers = response.headers
+            return Answer(response.status, body, _date(headers.get("Date")), headers.get("Retry-After"))
+    except TimeoutError:
+        return Again("timeout")
+    except aiohttp.ClientConnectorDNSError:
+        return Again("dns")
+    except aiohttp.ClientSSLError:
+        return Again("tls")
+    except aiohttp.ClientConnectorError:
+        return Again("connection_refused")
+    except aiohttp.ClientPayloadError:
+        return Again("cut_body")
+    except aiohttp.ClientConnectionError:
+        return Again("connection_lost")
+    except aiohttp.ClientError:
+        return Again("bad_http")
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send the request once: a client middleware.
+
+    aiohttp repeats a GET by itself when the connection breaks before an answer; that request would take no turn of the
+    pace, and nobody would count it.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError from error  # their parent, which is not repeated
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """The whole body, unzipped; None if it is over the limit (the rest is not read)."""
+    blocks = []
+    size = 0
+    while block := await response.content.readany():
+        size += len(block)
+        if size > BODY_LIMIT:
+            return None
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def _date(text: str | None) -> datetime:
+    try:
+        return parsedate_to_datetime(text or "")
+    except (ValueError, TypeError, OverflowError):
+        return datetime.now(timezone.utc)
