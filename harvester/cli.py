@@ -16,12 +16,13 @@ import traceback
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 
 from harvester import __version__
 from harvester.errors import Exit, HarvestError, StoppedError
+from harvester.redaction import is_key, redact, redact_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -160,10 +161,13 @@ def doctor(
 ) -> None:
     """Try everything a harvest needs, and say what to mend."""
     from harvester.logs import set_up_logs
+    from harvester.settings import raw_secrets
 
-    set_up_logs(secrets=(), verbose=verbose)
-    secrets: list[str] = []
-    _end(_guarded(partial(_doctor, _flags(locals()), secrets), as_json=as_json, secrets=secrets))
+    flags = _flags(locals())
+    secrets = raw_secrets(**flags)
+    _strike_out(secrets)
+    set_up_logs(secrets=secrets, verbose=verbose)
+    _end(_guarded(partial(_doctor, flags, secrets), as_json=as_json, secrets=secrets))
 
 
 @app.command()
@@ -193,6 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command in `arguments` (the command line's own), and exit with its code."""
     _open_standard_streams()
     words = sys.argv[1:] if arguments is None else arguments
+    words = [redact_shapes(word) if is_key(word) else word for word in words]  # typer repeats what it does not know
     named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
     app(args=words if named else ["harvest", *words], prog_name="harvester")
 
@@ -200,17 +205,14 @@ def main(arguments: list[str] | None = None) -> None:
 def _open_door(command: Callable[[Settings], Coroutine[Any, Any, Result]], given: dict[str, Any]) -> None:
     """Run `command` with the settings in force, and exit; `given` is what its function was called with."""
     from harvester.logs import set_up_logs
-    from harvester.settings import load_settings
-
-    set_up_logs(secrets=(), verbose=given["verbose"])
-    secrets: list[str] = []
+    from harvester.settings import load_settings, raw_secrets
 
     async def inside() -> Result:
-        settings = load_settings(**_flags(given))
-        secrets.extend(settings.secrets)
-        set_up_logs(secrets=secrets, verbose=given["verbose"])
-        return await command(settings)
+        return await command(load_settings(**_flags(given)))
 
+    secrets = raw_secrets(**_flags(given))
+    _strike_out(secrets)
+    set_up_logs(secrets=secrets, verbose=given["verbose"])
     _end(_guarded(inside, as_json=given["as_json"], secrets=secrets))
 
 
@@ -219,6 +221,23 @@ def _flags(given: dict[str, Any]) -> dict[str, Any]:
     from harvester.settings import Settings
 
     return {name: value for name, value in given.items() if name in Settings.model_fields}
+
+
+class _Struck:
+    """A stream that lets no secret through, whoever writes to it: rich, warnings, Python itself."""
+
+    def __init__(self, stream: TextIO, secrets: Sequence[str]) -> None:
+        self._stream, self._secrets = stream, secrets
+
+    def write(self, text: str) -> int:
+        return self._stream.write(redact(text, self._secrets))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _strike_out(secrets: Sequence[str]) -> None:
+    sys.stdout, sys.stderr = (cast("TextIO", _Struck(stream, secrets)) for stream in (sys.stdout, sys.stderr))
 
 
 def _open_standard_streams() -> None:
@@ -236,8 +255,6 @@ def _open_standard_streams() -> None:
 def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: bool, secrets: Sequence[str]) -> Exit:
     """Run `command` to its exit code; whatever it raises is told in a sentence, and nothing is a traceback."""
     import orjson
-
-    from harvester.logs import redact
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -264,7 +281,12 @@ def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: boo
         if as_json:
             sys.stdout.write(redact(orjson.dumps(result).decode(), secrets) + "\n")
         elif not message:
-            show()
+            try:
+                show()
+            except Exception as error:  # noqa: BLE001  # the same, once it is known how it ended
+                where = _save_traceback(redact(traceback.format_exc(), secrets))
+                sys.stderr.write(f"The result cannot be shown ({type(error).__name__}). Please report {where}.\n")
+                return Exit.WRONG
     return code
 
 
@@ -361,7 +383,7 @@ async def _doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     from harvester.show import show_examination
 
     with looking() as look:
-        findings = [look(finding) async for finding in examine(flags, secrets=secrets)]
+        findings = [look(finding.without(secrets)) async for finding in examine(flags)]
     examination = Examination(tuple(findings))
     return (
         Exit.CLOSED if examination.healthy else Exit.WRONG,

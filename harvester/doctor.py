@@ -20,11 +20,12 @@ from pydantic import SecretStr
 from harvester.errors import HarvestError, SettingsError, StoreError
 from harvester.harvest import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.probes import SPARABLE, Probes
+from harvester.redaction import redact
 from harvester.settings import ENV_FILE, Settings, load_settings, origins
 from harvester.tmdb import is_token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 State = Literal["good", "note", "bad", "not set", "not tried"]
 """`note`: it works, and could be better. Only `bad` keeps a harvest from its end."""
@@ -43,6 +44,10 @@ class Finding:
     seen: str
     mend: str = ""
 
+    def without(self, secrets: Sequence[str]) -> Finding:
+        """The finding with every secret struck out, before it is broken into lines."""
+        return Finding(self.what, self.state, redact(self.seen, secrets), redact(self.mend, secrets))
+
 
 @dataclass(frozen=True, slots=True)
 class Examination:
@@ -60,11 +65,8 @@ class Examination:
         return {"status": "healthy" if self.healthy else "wrong", "findings": [asdict(each) for each in self.findings]}
 
 
-async def examine(flags: dict[str, Any], *, secrets: list[str]) -> AsyncIterator[Finding]:
-    """Every finding, as soon as it is made; `flags` by field name.
-
-    `secrets` is told every secret value of the settings, before anything else is done with them.
-    """
+async def examine(flags: dict[str, Any]) -> AsyncIterator[Finding]:
+    """Every finding, as soon as it is made; `flags` by field name."""
     yield _python()
     try:
         settings = load_settings(**flags)
@@ -73,7 +75,6 @@ async def examine(flags: dict[str, Any], *, secrets: list[str]) -> AsyncIterator
             name, _, what = problem.partition(" ")
             yield Finding(name, "bad", what, "Correct it; the rest is looked at then.")
         return
-    secrets.extend(settings.secrets)
     for finding in _settings(settings, origins(**flags)):
         yield finding
     if exposed := await asyncio.to_thread(_exposed):

@@ -13,21 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 
+from harvester.redaction import redact
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-STRUCK = "[secret]"
-
-SHORTEST = 8
-"""Characters of a secret. TMDB's keys have 32 and more, AWS's access keys 20; local S3 servers take anything."""
-
-
-def redact(text: str, secrets: Sequence[str]) -> str:
-    """`text` with every secret struck out, but for those too short to be one: they would take words with them."""
-    for secret in sorted(secrets, key=len, reverse=True):  # one may be part of another
-        if len(secret) >= SHORTEST:
-            text = text.replace(secret, STRUCK)
-    return text
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)

@@ -12,6 +12,7 @@ import functools
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -20,14 +21,16 @@ import botocore.loaders
 import structlog
 import tenacity
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
+from harvester.redaction import redact, redact_shapes
 from harvester.s3_trouble import UNREACHABLE, store_error, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
     from typing import IO
 
@@ -64,9 +67,9 @@ class Listed:
 class Bucket:
     """One bucket, open; made by `open_bucket`. Keys are whole keys."""
 
-    def __init__(self, client: Any, name: str) -> None:
+    def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
-        self._client = client
+        self._client, self._secrets = client, secrets
         self._log = structlog.get_logger("s3")
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
@@ -298,11 +301,13 @@ class Bucket:
         except botocore.exceptions.ClientError as error:
             why = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            raise store_error(action, why.get("Code") or f"HTTP {status}", str(why.get("Message", ""))) from error
+            words = (str(why.get("Code") or f"HTTP {status}"), str(why.get("Message", "")))
+            secrets = await self._secrets()  # S3 repeats them in some of its refusals
+            raise store_error(action, *(redact_shapes(redact(text, secrets)) for text in words)) from None
         except UNREACHABLE as error:
-            raise unreachable(action, error, self._client.meta.endpoint_url) from error
+            raise unreachable(action, error, self._client.meta.endpoint_url) from None
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
-            raise store_error(action, type(error).__name__, str(error)) from error
+            raise store_error(action, type(error).__name__, redact_shapes(str(error))) from None
         if told and told not in answer:
             raise store_error(action, "an empty answer")
         return answer
@@ -316,6 +321,22 @@ def _no_expect(request: Any, **_: Any) -> None:
     """
     if "Expect" in request.headers:
         del request.headers["Expect"]
+
+
+class _Straight(AIOHTTPSession):  # type: ignore[misc]  # it has no types
+    """How botocore sends a request, but to nowhere else: aiohttp would follow redirects, session token and all."""
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        session = await super()._get_session(proxy_url)
+
+        async def request(*where: Any, **what: Any) -> aiohttp.ClientResponse:
+            response: aiohttp.ClientResponse = await session.request(*where, allow_redirects=False, **what)
+            if 300 <= response.status < 400 and "x-amz-bucket-region" not in response.headers:  # S3's own has it
+                response.release()
+                raise aiohttp.ClientError(f"HTTP {response.status}")
+            return response
+
+        return SimpleNamespace(request=request)
 
 
 @functools.cache
@@ -340,6 +361,7 @@ async def open_bucket(
         StoreError: No such profile, or no such region.
     """
     config = AioConfig(
+        http_session_cls=_Straight,
         connect_timeout=10,
         read_timeout=20,
         retries={"mode": "standard", "max_attempts": 4},
@@ -365,4 +387,10 @@ async def open_bucket(
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise store_error(f"open s3://{name}", type(error).__name__, str(error)) from error
         client.meta.events.register("before-sign.s3", _no_expect)
-        yield Bucket(client, name)
+
+        async def secrets() -> list[str]:
+            """The credentials in force; a role's change every hour."""
+            held = credentials or await (await session.get_credentials()).get_frozen_credentials()
+            return [secret for secret in held[:3] if secret]
+
+        yield Bucket(client, name, secrets)

@@ -50,5 +50,7 @@ def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
         return "has a name that cannot be resolved"
     if isinstance(why, aiohttp.ClientConnectorError):
         return "refuses the connection"
+    if type(why) is aiohttp.ClientError:
+        return f"sends us elsewhere ({why})"
     late = (botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ReadTimeoutError)
     return "does not answer in time" if isinstance(error, late) else "breaks the connection"

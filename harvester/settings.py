@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import string
 import tomllib
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,7 @@ from pydantic_settings import (
 )
 
 from harvester.errors import SettingsError
+from harvester.redaction import redact, redact_shapes
 
 TOML_FILE = Path("config/harvester.toml")
 ENV_FILE = Path(".env")
@@ -52,7 +54,7 @@ def _api_key(key: SecretStr) -> SecretStr:
 
 
 def _base_url(url: str) -> str:
-    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", url):
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[\w./~-]*)?", url):
         raise ValueError("must look like https://api.themoviedb.org/3")
     if not (url.startswith("https:") or _is_near(urlsplit(url).hostname or "")):
         raise ValueError("must begin with https://, or the key would cross the internet for all to read")
@@ -64,7 +66,8 @@ def _is_near(host: str) -> bool:
     try:
         return ip_address(host).is_private
     except ValueError:
-        return "." not in host or host.endswith((".internal", ".local", ".localhost"))
+        single = re.fullmatch(r"[a-z][a-z0-9-]*", host)  # 134744072 and 0x08080808 are ways to write 8.8.8.8
+        return single is not None or host.endswith((".internal", ".local", ".localhost"))
 
 
 def _endpoint(url: str) -> str:
@@ -301,9 +304,10 @@ def load_settings(**flags: Any) -> Settings:
         _check_toml()
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        raise SettingsError(*(_tell(problem) for problem in error.errors())) from None
+        secrets = raw_secrets(**flags)
+        raise SettingsError(*(_tell(problem, secrets) for problem in error.errors())) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f"{TOML_FILE} or {ENV_FILE} cannot be read: {error}") from error
+        raise SettingsError(f"{TOML_FILE} or {ENV_FILE} cannot be read: {_why(error)}") from None
 
 
 def origins(**flags: Any) -> dict[str, str]:
@@ -328,7 +332,26 @@ def _check_toml() -> None:
             raise SettingsError(f"{TOML_FILE} has {', '.join(sorted(strange))}, which is no setting (see the README)")
 
 
-def _tell(problem: Any) -> str:
+def raw_secrets(**flags: Any) -> list[str]:
+    """Whatever is given for a secret setting, sound or not, so that it can be struck out before anything else."""
+    sources: list[dict[str, Any]] = [flags, EnvSettingsSource(Settings)()]
+    with suppress(UnicodeDecodeError, OSError):
+        sources.append(DotEnvSettingsSource(Settings)())
+    with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        sources.append(TomlConfigSettingsSource(Settings, TOML_FILE)())
+    names = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+    values = [source.get(name) for source in sources for name in names]
+    return [str(getattr(value, "get_secret_value", lambda value=value: value)()).strip() for value in values if value]
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a file, without a word of what stands in it."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    return redact_shapes(str(error))
+
+
+def _tell(problem: Any, secrets: list[str]) -> str:
     """One wrong setting in a sentence; the value only where it is no secret."""
     name = str(problem["loc"][0]).upper()
     what = str(problem["msg"]).removeprefix("Value error, ")
@@ -341,5 +364,5 @@ def _tell(problem: Any) -> str:
         return f"{name} {what}"
     seen = problem["input"]
     if "URL" in name:  # whoever puts a key into the URL does not want to see it here
-        seen = re.sub(r"//[^/]*@|\?.*", "…", str(seen))
-    return f"{name} {what} (it is {seen!r})"
+        seen = re.sub(r"//.*@|[?#&;].{8,}", "…", str(seen))
+    return redact_shapes(redact(f"{name} {what} (it is {seen!r})", secrets))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from harvester.errors import InputError
+from harvester.redaction import redact_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -217,7 +218,9 @@ def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], 
                 return names, known.index(name), delimiter
     expected = f"named {column!r}" if column else f"({', '.join(ID_COLUMNS)})"
     raise InputError(
-        source, f"has no id column {expected}; its header is {line[:200]!r}. Name the column with --id-column", line=1
+        source,
+        f"has no id column {expected}; its header is {redact_shapes(line)[:200]!r}. Name the column with --id-column",
+        line=1,
     )
 
 
@@ -298,7 +301,7 @@ def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]
     if id_ is None:
         ids.rejected += 1
         if len(ids.rejects) < REJECTS_KEPT:
-            ids.rejects.append(Reject(line, row().rstrip("\r\n")[:REJECT_LENGTH]))
+            ids.rejects.append(Reject(line, redact_shapes(row().rstrip("\r\n"))[:REJECT_LENGTH]))
         return False
     if id_ not in seen:
         seen.add(id_)

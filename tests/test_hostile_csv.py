@@ -107,6 +107,7 @@ def door(s3: S3Server, lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         settings = {"TMDB_API_KEY": KEY, "TMDB_BASE_URL": url, "S3_BUCKET": lake}
         for name, value in (s3.environment() | settings).items():
             monkeypatch.setenv(name, value)
+        streams = sys.stdout, sys.stderr
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
         def run(*words: str) -> Ended:
@@ -120,6 +121,7 @@ def door(s3: S3Server, lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytes
             return Ended(int(caught.value.code or 0), out, err)
 
         yield run
+    sys.stdout, sys.stderr = streams
     for number, handler in before.items():
         signal.signal(number, handler)
     structlog.reset_defaults()

@@ -10,7 +10,8 @@ import orjson
 import pytest
 import structlog
 
-from harvester.logs import STRUCK, redact, set_up_logs
+from harvester.logs import set_up_logs
+from harvester.redaction import STRUCK, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ PACKAGE = Path(harvester.__file__).parent
 LINES = 400
 
 LAYERS = {
-    "core": ["__init__", "errors", "titles", "batches", "answers", "records", "receipts", "settings"],
+    "core": ["__init__", "errors", "redaction", "titles", "batches", "answers", "records", "receipts", "settings"],
     "time": ["pace", "health", "fan_out"],
     "edges": ["wire", "tmdb", "s3_trouble", "s3"],
     "flow": ["lake", "run", "harvest", "plan", "verify", "probes", "doctor"],

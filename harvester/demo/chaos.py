@@ -126,7 +126,7 @@ async def play(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Resul
         async with open_stage(
             Path(scratch), rate=RATE, latency=(0.005, 0.03), faults=chaos.tmdb, s3_faults=chaos.s3, seed=seed
         ) as stage:
-            asked = [f"{name}={share:.4g}" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
+            asked = [f"{name}={share * 100:g}%" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
             say(f"[bold]Chaos[/]    {', '.join(asked) or 'no faults'}, {chaos.kills} kills; seed {seed}")
             starts = await _until_closed(stage, chaos, dice, console)
             audit = await examine(stage)
