@@ -79,6 +79,7 @@ class Run:
     _landed: dict[str, Listed] = field(default_factory=dict)
     _moved: dict[str, list[str]] = field(default_factory=dict)
     _moved_failed: dict[str, Batch] = field(default_factory=dict)
+    _unplanned: list[tuple[str, Receipt, dict[str, Listed] | None]] = field(default_factory=list)
     _failed_at: list[str] = field(default_factory=list)
     _here: dict[str, Listed] = field(default_factory=dict)
     _astray: list[str] = field(default_factory=list)
@@ -175,6 +176,9 @@ class Run:
                 if stem(key) in names:
                     await self.bucket.abort(key, upload)
         problems = [f"{key} is gone" for key in self._receipts - papers.keys()]
+        folders = (self.layout.receipts, self.layout.failed)
+        others = [key for key in papers.keys() - self._receipts if key.startswith(folders)]
+        problems += [f"{key} is another harvester's" for key in others]
         problems += [f"{key} is not what landed" for key, file in self._landed.items() if data.get(key) != file]
         problems += [f"{key} is in no receipt" for key in data.keys() - self._landed.keys() if stem(key) in names]
         if not self.books.balance:
@@ -202,6 +206,7 @@ class Run:
         for folder in (self.layout.receipts, self.layout.failed):
             kept = [key for key in papers if key.startswith(folder)]
             await fan_out(self._take_old, kept, at_once=READS_AT_ONCE)
+        self._believe_unplanned()
         self.todo = [b for b in batches if self.layout.receipt_key(b.collection, b.name) not in self._receipts]
         done = {stem(key) for key in self._receipts}
         unspoken = data.keys() - self._landed.keys() - set(self._astray)
@@ -229,14 +234,33 @@ class Run:
             self._astray.append(key)  # of a failed try, before the one that did not fail
             return
         listed = {file.key: await self._as_landed(file) for file in receipt.files}
-        if None not in listed.values() and not receipt.failed:
-            self._take(key, receipt, {name: file for name, file in listed.items() if file})
+        whole = None not in listed.values() and not receipt.failed
+        landed = {name: file for name, file in listed.items() if file} if whole else None
+        if planned:
+            self._believe(key, receipt, landed)
+        else:
+            self._unplanned.append((key, receipt, landed))
+
+    def _believe(self, key: str, receipt: Receipt, landed: dict[str, Listed] | None) -> None:
+        """Take a paper of an earlier process; where not all of its files have `landed`, only for what has moved."""
+        if landed is not None:
+            self._take(key, receipt, landed)
             return
         _log.warning("batch_again", batch=receipt.batch, collection=receipt.collection)
         self._failed_at.append(receipt.landed_at)
         self._note_moved(receipt)
-        if not planned:
+        if (receipt.collection, receipt.batch) not in self._planned:
             self._moved_failed[receipt.batch] = Batch(receipt.collection, receipt.ids)
+
+    def _believe_unplanned(self) -> None:
+        """Take the papers of moved titles, each title once: two harvesters at once may have cut them otherwise."""
+        for key, receipt, landed in sorted(
+            self._unplanned, key=lambda told: (told[2] is None, -len(told[1].ids), told[0])
+        ):
+            if self.settled.isdisjoint(receipt.ids):
+                self._believe(key, receipt, landed)
+            else:
+                self._astray += [key, *(file.key for file in receipt.files if file.key not in self._landed)]
 
     async def _as_landed(self, file: LandedFile) -> Listed | None:
         """What is listed of a data file, if it is still what landed; a copy has the same bytes and another mark."""
