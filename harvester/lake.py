@@ -99,10 +99,22 @@ async def strangers_of(bucket: Bucket, layout: Layout, keys: set[str]) -> list[s
     if not keys:
         return []
     others = await others_of(bucket, layout)
-    all_in_sight = "{prefix}" in layout.template and not others.unfinished
+    alone = "{prefix}" in layout.template and not others.unfinished
     return sorted(
-        key for key in keys if stem(key) not in others.batches and (all_in_sight or not _BATCH_NAME.match(stem(key)))
+        key for key in keys if stem(key) not in others.batches and (alone or not _BATCH_NAME.match(stem(key)))
     )
+
+
+async def orphans_of(bucket: Bucket, layout: Layout, ours: set[str]) -> list[tuple[str, str]]:
+    """Key and id of uploads that nobody will complete: of batches of `ours`, or named so while no other run is open.
+
+    Raises:
+        StoreError: S3 refused, or could not be reached.
+    """
+    uploads = [upload for folder in layout.data_folders for upload in await bucket.uploads(folder)]
+    rest = {key for key, _ in uploads if stem(key) not in ours and _BATCH_NAME.match(stem(key))}
+    left = set(await strangers_of(bucket, layout, rest))
+    return [(key, upload) for key, upload in uploads if stem(key) in ours or key in left]
 
 
 async def set_aside(bucket: Bucket, layout: Layout, key: str) -> None:

@@ -23,7 +23,7 @@ from harvester.answers import Match
 from harvester.batches import Batch, Layout, cut
 from harvester.errors import BooksError
 from harvester.fan_out import fan_out
-from harvester.lake import list_data, run_names, set_aside, stem, strangers_of
+from harvester.lake import list_data, orphans_of, run_names, set_aside, stem, strangers_of
 from harvester.receipts import Books, Plan, decode_plan, decode_receipt, encode_plan, encode_receipt, fingerprint
 from harvester.s3 import Listed
 from harvester.titles import COLLECTIONS
@@ -112,7 +112,8 @@ class Run:
     @property
     def nothing_to_do(self) -> bool:
         """Whether the books were closed, and everything still stands as it did then."""
-        return self.finished and not (self.todo or self._astray or self._strangers or self.moved())
+        left = (self.todo, self._astray, self._strangers, self._orphans, self.moved())
+        return self.finished and not any(left)
 
     @property
     def given_up(self) -> bool:
@@ -171,10 +172,8 @@ class Run:
         papers = await self.bucket.objects(self.layout.folder)
         data = await list_data(self.bucket, self.layout)
         names = {stem(key) for key in self._receipts}
-        for folder in self.layout.data_folders:  # S3 may have begun one and its answer been lost
-            for key, upload in await self.bucket.uploads(folder):
-                if stem(key) in names:
-                    await self.bucket.abort(key, upload)
+        for key, upload in await orphans_of(self.bucket, self.layout, names):  # such as one whose answer was lost
+            await self.bucket.abort(key, upload)
         problems = [f"{key} is gone" for key in self._receipts - papers.keys()]
         folders = (self.layout.receipts, self.layout.failed)
         others = [key for key in papers.keys() - self._receipts if key.startswith(folders)]
@@ -201,8 +200,6 @@ class Run:
         papers = await self.bucket.objects(self.layout.folder)
         data = await list_data(self.bucket, self.layout)
         self._here = papers | data
-        for folder in self.layout.data_folders:
-            self._orphans += await self.bucket.uploads(folder)
         for folder in (self.layout.receipts, self.layout.failed):
             kept = [key for key in papers if key.startswith(folder)]
             await fan_out(self._take_old, kept, at_once=READS_AT_ONCE)
@@ -212,6 +209,7 @@ class Run:
         unspoken = data.keys() - self._landed.keys() - set(self._astray)
         self._astray += [key for key in unspoken if stem(key) in done]
         ours = done.union(name for _, name in self._planned).union(batch.name for batch in self.moved())
+        self._orphans = await orphans_of(self.bucket, self.layout, ours)
         strange = {key for key in unspoken if stem(key) not in ours}
         self._strangers = await strangers_of(self.bucket, self.layout, strange)
 

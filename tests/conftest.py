@@ -28,6 +28,11 @@ LOADER = botocore.loaders.create_loader()  # parsed once
 _numbers = itertools.count(1)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers a core: half of the time tests wait, for processes, servers and their deadlines."""
+    return 2 * (os.cpu_count() or 1)
+
+
 class Clock:
     """Virtual seconds: `sleep` returns when the clock has come to its end, and all sleepers wake in order."""
 

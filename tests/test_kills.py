@@ -797,7 +797,8 @@ async def test_two_harvesters_of_the_same_ids_both_killed_lose_and_double_nothin
 LATE = [Point(when, name, 6) for name in ("create", "complete", "put receipt") for when in ("after", "before")]
 
 
-@pytest.mark.parametrize("point", few_and_all(LATE[:1], LATE))
+@pytest.mark.kill  # the two race each other, so that a busy machine may find them elsewhere
+@pytest.mark.parametrize("point", LATE, ids=str)
 async def test_killed_after_another_has_closed_the_books_it_leaves_nothing_behind(
     point: Point, s3: S3Server, tmp_path: Path
 ) -> None:
