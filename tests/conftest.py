@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import os
 from pathlib import Path
@@ -148,3 +149,8 @@ class Silent:
 @pytest.fixture
 def watcher() -> Silent:
     return Silent()
+
+
+def zipped(data: bytes, level: int = 9) -> bytes:
+    """The data as gzip, the same bytes whenever it is made: workers compare the names of their tests."""
+    return gzip.compress(data, level, mtime=0)
