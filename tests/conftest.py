@@ -151,6 +151,6 @@ def watcher() -> Silent:
     return Silent()
 
 
-def zipped(data: bytes, level: int = 9) -> bytes:
+def gzip_of(data: bytes, level: int = 9) -> bytes:
     """The data as gzip, the same bytes whenever it is made: workers compare the names of their tests."""
     return gzip.compress(data, level, mtime=0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from conftest import zipped
+from conftest import gzip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +42,7 @@ NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=timezone.utc)
 HTML = b"<html>\r\n<head><title>Bad</title></head>\r\n<body>nginx</body>\r\n</html>\r\n"
 RECORD = {"id": 603, "title": "Matrix", "vote_average": 8.223123456789012, "release_date": ""}
 GOOD = orjson.dumps(RECORD)
-ZIPPED = zipped(GOOD)
+ZIPPED = gzip_of(GOOD)
 
 
 def answer(status: int, body: bytes = b"", *, retry_after: str | None = None) -> Answer:
@@ -77,9 +77,9 @@ JUDGED: list[Any] = [
     pytest.param(200, ZIPPED[: len(ZIPPED) // 2], Again("bad_body"), id="cut gzip"),
     pytest.param(200, ZIPPED[:-8] + b"\0" * 8, Again("bad_body"), id="gzip with a wrong checksum"),
     pytest.param(200, b"\x1f\x8b not gzip", Again("bad_body"), id="gzip in name only"),
-    pytest.param(200, zipped(b" \n"), Again("empty_body"), id="gzip of nothing"),
-    pytest.param(200, zipped(ZIPPED), Again("bad_body"), id="gzip of gzip"),
-    pytest.param(200, zipped(HTML), Again("bad_body"), id="gzip of HTML"),
+    pytest.param(200, gzip_of(b" \n"), Again("empty_body"), id="gzip of nothing"),
+    pytest.param(200, gzip_of(ZIPPED), Again("bad_body"), id="gzip of gzip"),
+    pytest.param(200, gzip_of(HTML), Again("bad_body"), id="gzip of HTML"),
     pytest.param(200, b"", Again("empty_body"), id="nothing"),
     pytest.param(200, b" \r\n\t", Again("empty_body"), id="white space"),
     pytest.param(200, HTML, Again("bad_body"), id="HTML with 200"),
@@ -98,7 +98,7 @@ JUDGED: list[Any] = [
     pytest.param(404, told(6), Absent(), id="invalid id"),
     pytest.param(404, told(34, extra=[1]), Absent(), id="not found, with an extra key"),
     pytest.param(404, b'{"status_message":"No.","status_code":34}', Absent(), id="not found, as in 2017"),
-    pytest.param(404, zipped(told(34)), Absent(), id="not found, in hidden gzip"),
+    pytest.param(404, gzip_of(told(34)), Absent(), id="not found, in hidden gzip"),
     pytest.param(404, b"", Again("http_404"), id="404 without a body"),
     pytest.param(404, b"{}", Again("http_404"), id="404 without a code"),
     pytest.param(404, told(11), Again("http_404"), id="404 with another code"),
@@ -137,7 +137,7 @@ def test_an_answer_is_judged_by_its_status_first_and_its_body_second(status: int
         *[pytest.param(401, told(code), code, id=f"401/{code}") for code in (3, 7, 10, 14, 30, 31, 32, 33, 35, 36)],
         pytest.param(401, b"", None, id="401 without a body"),
         pytest.param(401, HTML, None, id="401 in HTML"),
-        pytest.param(401, zipped(told(7)), 7, id="401 in hidden gzip"),
+        pytest.param(401, gzip_of(told(7)), 7, id="401 in hidden gzip"),
         pytest.param(403, told(45), 45, id="suspended"),
         pytest.param(403, b'{"status_code":45}', 45, id="suspended, in few words"),
     ],
@@ -153,7 +153,7 @@ def test_a_body_may_be_as_long_as_the_limit_and_no_longer() -> None:
     """The limit is read, a byte more is not, zipped or plain."""
     assert isinstance(judge(answer(200, padded(BODY_LIMIT))), dict)
     assert Again("too_large") == judge(answer(200, padded(BODY_LIMIT + 1)))
-    assert Again("too_large") == judge(answer(200, zipped(padded(BODY_LIMIT + 1), 1)))
+    assert Again("too_large") == judge(answer(200, gzip_of(padded(BODY_LIMIT + 1), 1)))
     assert Again("too_large") == judge(answer(200, padded(33_000_000 + 2**20)))
 
 

@@ -90,7 +90,7 @@ class Ended:
         return told
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def lake(s3: S3Server) -> str:
     """A bucket for all of them: planning writes nothing, and nothing else comes that far."""
     async with client_of(s3) as client:
@@ -215,7 +215,7 @@ ENCODINGS: dict[str, tuple[bytes, Read | Refused]] = {
     "UTF-16 BE with a mark": (codecs.BOM_UTF16_BE + ROWS.encode("utf-16-be"), refused(None, BINARY, r"\xfe\xff")),
     "UTF-16 LE without a mark": (ROWS.encode("utf-16-le"), refused(None, BINARY, r"i\x00d\x00")),
     "UTF-16 BE without a mark": (ROWS.encode("utf-16-be"), refused(None, BINARY, r"\x00i\x00d")),
-    "UTF-16 in gzip": (zipped(ROWS.encode("utf-16")), refused(None, BINARY, r"\xff\xfe")),
+    "UTF-16 in gzip": (gzip.compress(ROWS.encode("utf-16")), refused(None, BINARY, r"\xff\xfe")),
     "UTF-32": (ROWS.encode("utf-32"), refused(None, BINARY, r"\xff\xfe\x00\x00")),
     "UTF-7": (b"+/v8-" + PIPES, no_column("'+/v8-id|t'")),
     "EBCDIC": (ROWS.encode("cp500"), bad_byte(1, "89")),
@@ -352,19 +352,19 @@ NULS: dict[str, tuple[bytes, Read | Refused]] = {
     "nothing but NULs": (b"\0" * 4_096, refused(None, "is not UTF-8 text")),
 }
 
-GZIP = zipped(PIPES * 2_000, mtime=0)
+GZIP = gzip.compress(PIPES * 2_000, mtime=0)
 UNZIP = ("is not a whole gzip file", "fetch it again")
 
 ARCHIVES: dict[str, tuple[bytes, Read | Refused]] = {
-    "gzip": (zipped(PIPES), TWO),
+    "gzip": (gzip.compress(PIPES), TWO),
     "gzip cut short": (GZIP[: len(GZIP) // 2], refused(None, *UNZIP)),
     "gzip without its last byte": (GZIP[:-1], refused(None, *UNZIP)),
     "gzip of another sum": (GZIP[:-8] + b"\0" * 4 + GZIP[-4:], refused(None, *UNZIP, "CRC")),
-    "gzip of nothing": (zipped(b""), refused(None, "is empty")),
-    "gzip of a header": (zipped(b"id|t\n"), refused(None, "has a header but no rows")),
-    "gzip with garbage after it": (zipped(PIPES) + b"garbage", refused(None, *UNZIP)),
-    "gzip with zeros after it": (zipped(PIPES) + b"\0" * 512, TWO),
-    "gzip twice, one after another": (zipped(PIPES) + zipped(b"tt0000003|c\n"), Read(3, 3, 0)),
+    "gzip of nothing": (gzip.compress(b""), refused(None, "is empty")),
+    "gzip of a header": (gzip.compress(b"id|t\n"), refused(None, "has a header but no rows")),
+    "gzip with garbage after it": (gzip.compress(PIPES) + b"garbage", refused(None, *UNZIP)),
+    "gzip with zeros after it": (gzip.compress(PIPES) + b"\0" * 512, TWO),
+    "gzip twice, one after another": (gzip.compress(PIPES) + gzip.compress(b"tt0000003|c\n"), Read(3, 3, 0)),
     "gzip's first two bytes": (GZIP[:2], refused(None, *UNZIP)),
     "gzip's first nine bytes": (GZIP[:9], refused(None, *UNZIP)),
     "gzip of an unknown method": (b"\x1f\x8b\x09" + GZIP[3:], refused(None, *UNZIP)),
@@ -435,7 +435,7 @@ def test_carriage_returns_for_line_ends_are_called_by_their_name(door: Run, tmp_
 NO_TEXT = {
     "a zip file": zipped(**{"movies.csv": ROWS}),
     "a spreadsheet": zipped(**{"[Content_Types].xml": "<Types/>", "xl/worksheets/sheet1.xml": "<worksheet/>"}),
-    "gzip within gzip": zipped(zipped(PIPES, mtime=0)),
+    "gzip within gzip": gzip.compress(gzip.compress(PIPES, mtime=0)),
     "bzip2": bz2.compress(PIPES),
     "xz": lzma.compress(PIPES),
     "zstandard": b"\x28\xb5\x2f\xfd\x04\x58\x71\x00",
@@ -536,7 +536,7 @@ def test_a_path_is_taken_as_it_is(door: Run, tmp_path: Path, name: str) -> None:
 
 def test_a_pipe_of_the_shell_is_read_as_a_file_is(door: Run) -> None:
     """`--movies <(zcat movies.csv.gz)`, and so is what is still zipped, though it cannot be sought in."""
-    for content in (PIPES, zipped(PIPES)):
+    for content in (PIPES, gzip.compress(PIPES)):
         reading, writing = os.pipe()
         os.write(writing, content)
         os.close(writing)
@@ -645,7 +645,7 @@ def test_a_closed_standard_input_is_an_empty_one(s3: S3Server, tmp_path: Path) -
 
 
 @only_linux
-@pytest.mark.parametrize("content", [PIPES, MARK + PIPES, zipped(PIPES)], ids=["plain", "mark", "gzip"])
+@pytest.mark.parametrize("content", [PIPES, MARK + PIPES, gzip.compress(PIPES)], ids=["plain", "mark", "gzip"])
 def test_standard_input_may_come_byte_by_byte(content: bytes) -> None:
     """Mark and gzip are told by the first bytes, also if a slow pipe brings one and makes us wait for the next."""
     program = "from harvester.titles import read_ids; print(*read_ids('-').ids)"

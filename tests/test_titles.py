@@ -11,7 +11,7 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from conftest import zipped
+from conftest import gzip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -249,7 +249,7 @@ def test_marks_line_ends_and_gzip_change_nothing(  # noqa: PLR0917  # every comb
     """A byte order mark, CRLF, a missing last newline and gzip, told by content, give the same ids and lines."""
     body = bom + shape.encode().replace(b"\n", end)
     body = body if whole else body.removesuffix(end)
-    ids = read(zipped(body) if zipped else body)
+    ids = read(gzip_of(body) if zipped else body)
     assert ids.ids == ["tt0000001", "tt0000002"]
     assert [(reject.line, reject.text) for reject in ids.rejects] == [(3, "x|y" if "|" in shape else "x,y")]
 
@@ -257,14 +257,14 @@ def test_marks_line_ends_and_gzip_change_nothing(  # noqa: PLR0917  # every comb
 def test_gzip_is_told_by_content_and_not_by_name(tmp_path: Path) -> None:
     """A `.gz` that a browser or a proxy has unzipped reads as what it is."""
     path = tmp_path / "movies.csv.gz"
-    for body in (b"id|t\ntt0000001|a\n", zipped(b"id|t\ntt0000001|a\n")):
+    for body in (b"id|t\ntt0000001|a\n", gzip_of(b"id|t\ntt0000001|a\n")):
         path.write_bytes(body)
         assert read_ids(str(path)).ids == ["tt0000001"]
 
 
 def test_gzip_of_several_members_is_one_file(read: Read) -> None:
     """Appended gzip files (as `cat` and log shippers make them) read as one."""
-    assert read(zipped(b"id|t\ntt0000001|a\n") + zipped(b"tt0000002|b\n")).ids == [
+    assert read(gzip_of(b"id|t\ntt0000001|a\n") + gzip_of(b"tt0000002|b\n")).ids == [
         "tt0000001",
         "tt0000002",
     ]
@@ -373,7 +373,7 @@ def test_a_csv_of_ids_all_known_is_no_error(read: Read) -> None:
 def test_standard_input_is_read_as_a_file_is() -> None:
     """`-` reads what is piped in, gzip too, though it cannot be sought in."""
     program = "from harvester.titles import read_ids; print(*read_ids('-').ids)"
-    for body in (b"id|t\ntt0000001|a\n2|b\n", zipped(b"id|t\ntt0000001|a\n2|b\n")):
+    for body in (b"id|t\ntt0000001|a\n2|b\n", gzip_of(b"id|t\ntt0000001|a\n2|b\n")):
         run = subprocess.run([sys.executable, "-c", program], input=body, capture_output=True, check=True, timeout=30)
         assert run.stdout.split() == [b"tt0000001", b"tt0000002"]
 
@@ -468,7 +468,7 @@ def refused(read: Read, content: bytes | str, **how: Any) -> InputError:
         (b"", None, ["is empty"]),
         (b"\n\n", None, ["is empty"]),
         (b"\xef\xbb\xbf", None, ["is empty"]),
-        (zipped(b""), None, ["is empty"]),
+        (gzip_of(b""), None, ["is empty"]),
         (b"id|titulo", None, ["a header but no rows", "'id'"]),
         (b"id|titulo\r\n\r\n\n", None, ["a header but no rows"]),
         (b"imdb_id,title\n", None, ["a header but no rows", "'imdb_id'"]),
@@ -482,12 +482,12 @@ def refused(read: Read, content: bytes | str, **how: Any) -> InputError:
         ("id|t\ntt0000001|a\ntt0000002|Ação\n".encode("latin-1"), 3, ["not UTF-8", r"b'\xe7'", "iconv"]),
         ("id,t\n\n\ntt0000002,Ação\n".encode("latin-1"), 4, ["not UTF-8", r"b'\xe7'"]),
         ("id|t\ntt0000001|a\ntt0000002|café".encode("latin-1"), 3, ["not UTF-8", r"b'\xe9'"]),
-        (zipped("id|t\ntt0000001|a\ntt0000002|Ação\n".encode("latin-1")), 3, ["not UTF-8", r"b'\xe7'"]),
-        (zipped(b"id|t\ntt0000001|a\n" * 2_000)[:-20], None, ["not a whole gzip file", "fetch it again"]),
-        (zipped(b"id|t\ntt0000001|a\n")[:-6], None, ["not a whole gzip file"]),
-        (zipped(b"id|t\ntt0000001|a\n")[:5], None, ["not a whole gzip file"]),
-        (zipped(b"id|t\ntt0000001|a\n")[:-8] + b"\0" * 8, None, ["not a whole gzip file"]),
-        (zipped(b"id|t\ntt0000001|a\n") + b"junk", None, ["not a whole gzip file"]),
+        (gzip_of("id|t\ntt0000001|a\ntt0000002|Ação\n".encode("latin-1")), 3, ["not UTF-8", r"b'\xe7'"]),
+        (gzip_of(b"id|t\ntt0000001|a\n" * 2_000)[:-20], None, ["not a whole gzip file", "fetch it again"]),
+        (gzip_of(b"id|t\ntt0000001|a\n")[:-6], None, ["not a whole gzip file"]),
+        (gzip_of(b"id|t\ntt0000001|a\n")[:5], None, ["not a whole gzip file"]),
+        (gzip_of(b"id|t\ntt0000001|a\n")[:-8] + b"\0" * 8, None, ["not a whole gzip file"]),
+        (gzip_of(b"id|t\ntt0000001|a\n") + b"junk", None, ["not a whole gzip file"]),
         (b"id|t\nMiss Jerry|1894\nx|y\n", None, ["none of its 2 rows", "line 2", "'Miss Jerry|1894'", "column 'id'"]),
         (b"id,t\n\nMiss Jerry,1894\n", None, ["none of its 1 rows", "line 3", "'Miss Jerry,1894'", "--id-column"]),
         (b'id,t\ntt0000001,a\ntt0000002,"open\n' + b"tt0000003,b\n" * 20_000, 3, ["quote left open", "','"]),
@@ -545,7 +545,7 @@ def test_a_line_of_over_a_megabyte_is_refused(read: Read, delimiter: str) -> Non
     body = f"id{delimiter}t\ntt0000001{delimiter}a\n".encode() + b"x" * (64 * LONGEST_LINE)
     tracemalloc.start()
     try:
-        error = refused(read, zipped(body, 1))
+        error = refused(read, gzip_of(body, 1))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -9,7 +9,7 @@ import aiohttp
 import orjson
 import pytest
 from aioresponses import aioresponses
-from conftest import zipped
+from conftest import gzip_of
 
 from harvester.answers import Failed, Found, Match, Missing
 from harvester.pace import Pace
@@ -41,7 +41,7 @@ TABLE: dict[str, tuple[str, list[tuple[str, int, Any]], Any]] = {
     "a film": ("movie", [(MOVIE_URL, 200, FILM)], Found("movie", 603, FILM)),
     "a film in gzip that does not say so": (
         "movie",
-        [(MOVIE_URL, 200, zipped(orjson.dumps(FILM)))],
+        [(MOVIE_URL, 200, gzip_of(orjson.dumps(FILM)))],
         Found("movie", 603, FILM),
     ),
     "a film at the second try": (
