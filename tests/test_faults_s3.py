@@ -11,10 +11,8 @@ import asyncio
 import gc
 import itertools
 import re
-import selectors
-import time
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +24,7 @@ import pytest_asyncio
 from aiohttp import web
 from botocore.httpsession import where
 from conftest import Silent, client_of
+from loops import Leaping, abroad, run_on
 from structlog.testing import capture_logs
 
 from harvester.demo.catalog import Catalog, movie_record, tv_record
@@ -73,60 +72,6 @@ STRANGER, STRANGE = "export.json", b'{"made": "by somebody else"}'
 _numbers = itertools.count(1)
 
 # --- seconds that pass while nobody works
-
-
-TIMES = 200
-
-
-class _Idle(asyncio.SelectorEventLoop):
-    """A loop whose clock stands while it works, and runs `TIMES` as fast while it waits for nobody but itself.
-
-    Timeouts and the waits between tries are as long as they are, cost little, and none is lost to a busy machine.
-    `abroad` counts the threads and other processes that work for it.
-    """
-
-    def __init__(self) -> None:
-        loop = self
-        self.now, self.abroad = 0.0, 0
-
-        class Selector(selectors.DefaultSelector):
-            def select(self, timeout: float | None = None) -> Any:
-                ready = super().select(0)
-                if ready or timeout == 0:
-                    return ready
-                if timeout is None:
-                    return super().select(None)
-                times, began = 1 if loop.abroad else TIMES, time.perf_counter()
-                ready = super().select(timeout / times)
-                loop.now += min(timeout, times * (time.perf_counter() - began)) if ready else timeout
-                return ready
-
-        super().__init__(Selector())
-
-    def time(self) -> float:
-        return self.now
-
-    def run_in_executor(self, *call: Any) -> Any:
-        """A thread works as well."""
-        self.abroad += 1
-        future = super().run_in_executor(*call)
-        future.add_done_callback(self._back)
-        return future
-
-    def _back(self, _future: asyncio.Future[Any]) -> None:
-        self.abroad -= 1
-
-
-@contextmanager
-def abroad() -> Iterator[None]:
-    """The clock has its usual pace: another process works for us."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, _Idle)
-    loop.abroad += 1
-    try:
-        yield
-    finally:
-        loop.abroad -= 1
 
 
 def in_its_time(rule: Rule) -> Rule:
@@ -323,8 +268,7 @@ def tell(s3: S3Server, bucket: Bucket, settings_for: Make) -> Tell:
             async with world_of(s3, bucket.name, settings_for, **options) as world:
                 await story(world)
 
-        with asyncio.Runner(loop_factory=_Idle) as runner:
-            runner.run(whole_story())
+        run_on(Leaping(), whole_story())
 
     return run
 

@@ -12,10 +12,7 @@ answer goes by the wall's clock, and so has no row.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import selectors
-import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from conftest import Silent
+from loops import Leaping, run_on
 
 from harvester.batches import Batch
 from harvester.demo.catalog import Catalog, movie_record, padded, tv_record
@@ -196,10 +194,6 @@ ANSWER, JITTER, SPACING = 0.1, 0.25, 0.03
 """Seconds: an answer takes the first, so that four or so are on their way at a time; a hold may be longer by the
 second, so that several harvesters do not come back as one; at 40 a second two requests are the third apart, at most."""
 
-LOOK = 0.001
-"""Seconds of the wall before each leap, and as many more for each second of it: what is on its way within this machine
-comes first. A leap too early harms nobody unless a timeout lies within it, so before a long one we look for longer."""
-
 
 # --- the table as cases
 
@@ -292,46 +286,14 @@ def cases_of(table: str) -> Iterator[Case]:
 CASES = list(cases_of(TABLE))
 
 
-# --- seconds that pass at once
-
-
-class Leaping(asyncio.SelectorEventLoop):
-    """A loop whose clock, while it is `leaping`, stands still and leaps over whatever time nothing happens in.
-
-    A minute's hold is a minute by its clock and no time by the wall's, and however slow the machine, no answer of the
-    stand-in, which lives on this loop, is late. S3 is another process: while it works the clock goes as the wall's.
-    """
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.leaping = False
-        loop = self
-
-        class Selector(selectors.DefaultSelector):
-            def select(self, timeout: float | None = None) -> Any:
-                if not loop.leaping:
-                    since = time.monotonic()
-                    ready = super().select(timeout)
-                    loop.now += time.monotonic() - since
-                    return ready
-                if not timeout:
-                    return super().select(timeout)
-                ready = super().select(min(timeout, LOOK + LOOK * timeout))
-                loop.now += 0.0 if ready else timeout
-                return ready
-
-        super().__init__(Selector())
-
-    def time(self) -> float:
-        return self.now
+# --- seconds that pass at once, but for S3, which is another process
 
 
 def in_leaps(story: Story) -> None:
     """Tell the story to its end on a loop that leaps where it says."""
-    with asyncio.Runner(loop_factory=Leaping) as runner:
-        loop = runner.get_loop()
-        assert isinstance(loop, Leaping)
-        runner.run(story(loop))
+    loop = Leaping(look=0.03)
+    loop.leaping = False
+    run_on(loop, story(loop))
 
 
 class Leaper(Silent):

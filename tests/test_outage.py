@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import selectors
 import signal
 import socket
 import sys
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import Silent
+from loops import Hasty, run_on
 
 from harvester.batches import Batch, cut
 from harvester.demo.catalog import Catalog
@@ -57,37 +57,10 @@ SOON = 30.0 + 15.0
 # --- seconds that pass faster
 
 
-class Hasty(asyncio.SelectorEventLoop):
-    """A loop whose seconds can be hurried: timeouts and waits stay as long as they are, by its own clock.
-
-    S3 is another process and has that much less time, so we hurry only while TMDB is away.
-    """
-
-    def __init__(self) -> None:
-        loop = self
-
-        class Selector(selectors.DefaultSelector):
-            def select(self, timeout: float | None = None) -> Any:
-                return super().select(timeout and timeout / loop.times)
-
-        self.times = 1.0
-        self._since = self._then = 0.0
-        super().__init__(Selector())
-
-    def time(self) -> float:
-        return self._then + (super().time() - self._since) * self.times
-
-    def hurry(self, times: float) -> None:
-        """From now on `times` seconds pass in one."""
-        self._then, self._since = self.time(), super().time()
-        self.times = times
-
-
 def told_in_haste(story: Story) -> None:
-    """Tell the story to its end on a loop that it may hurry; none is longer than a quarter of an hour by its clock."""
+    """Tell the story to its end, a quarter of an hour at most, on a loop that it may hurry while no S3 is needed."""
     loop = Hasty()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(asyncio.wait_for(story(loop), 900))
+    run_on(loop, asyncio.wait_for(story(loop), 900))
 
 
 async def no_wait(seconds: float) -> None:

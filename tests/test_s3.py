@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import selectors
 import socket
 import traceback
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from conftest import client_of
+from loops import Hasty, run_on
 from structlog.testing import capture_logs
 
 from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
@@ -36,25 +36,9 @@ SECRET = "a/secret+that/nobody+may/read"
 # --- seconds that pass faster
 
 
-class _Hasty(asyncio.SelectorEventLoop):
-    """A loop on which `times` seconds pass in one: timeouts and the waits between tries are as long as they are."""
-
-    def __init__(self, times: int) -> None:
-        class Selector(selectors.DefaultSelector):
-            def select(self, timeout: float | None = None) -> Any:
-                return super().select(timeout and timeout / times)
-
-        self._times = times
-        super().__init__(Selector())
-
-    def time(self) -> float:
-        return super().time() * self._times
-
-
 def hurried(story: Coroutine[Any, Any, None], *, times: int = 60) -> None:
     """Run the story to its end on a hasty loop; a server of another process has that much less time."""
-    with asyncio.Runner(loop_factory=lambda: _Hasty(times)) as runner:
-        runner.run(story)
+    run_on(Hasty(times), story)
 
 
 # --- a server in between

@@ -7,7 +7,6 @@ import itertools
 import logging
 import random
 import re
-import selectors
 import socket
 import traceback
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +17,7 @@ import aiohttp
 import orjson
 import pytest
 import structlog
+from loops import Leaping, run_on
 
 from harvester.answers import BODY_LIMIT, Failed, Found, Match, Missing
 from harvester.demo.catalog import Catalog, movie_record, tv_record
@@ -692,33 +692,9 @@ async def test_an_outage_fails_no_title(clock: Clock, outage: Fault) -> None:
 # Outages in virtual time, where requests take as long as they take
 
 
-class Skipping(selectors.SelectSelector):
-    """Waits for nothing: the time that the loop would have slept has passed at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        self.now += timeout or 0.0
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose hours pass in milliseconds. Real sockets would be too slow for it: fakes only."""
-
-    def __init__(self) -> None:
-        self._skipping = Skipping()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return self._skipping.now
-
-
 def in_virtual_time(story: Coroutine[Any, Any, None]) -> None:
     random.seed(1)  # of tenacity's waits
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(story)
+    run_on(Leaping(look=0.0), story)
 
 
 class Line:
