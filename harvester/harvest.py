@@ -24,7 +24,7 @@ from harvester.pace import Pace
 from harvester.receipts import LandedFile, write_receipt
 from harvester.records import encode, record_line
 from harvester.run import open_run, utc
-from harvester.s3 import open_bucket
+from harvester.s3 import ATTEMPTS, PATIENT, open_bucket
 from harvester.settings import is_bucket
 from harvester.titles import KINDS, read_ids
 from harvester.tmdb import open_tmdb
@@ -206,6 +206,8 @@ async def harvest(
             tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
             await tmdb.check_key()
             await run.begin()
+            # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
+            run.bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
         moved = run.moved()
         watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
         one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
@@ -315,7 +317,9 @@ async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
     return inputs
 
 
-def open_bucket_of(settings: Settings, name: str | None = None) -> AbstractAsyncContextManager[Bucket]:
+def open_bucket_of(
+    settings: Settings, name: str | None = None, *, attempts: int = ATTEMPTS
+) -> AbstractAsyncContextManager[Bucket]:
     """The bucket of the settings, or another one with the same credentials."""
     return open_bucket(
         name or str(settings.s3_bucket),
@@ -323,6 +327,7 @@ def open_bucket_of(settings: Settings, name: str | None = None) -> AbstractAsync
         profile=settings.aws_profile,
         credentials=settings.credentials,
         endpoint_url=settings.aws_endpoint_url_s3,
+        attempts=attempts,
     )
 
 

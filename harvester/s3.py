@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 PART_BYTES = 5 * 2**20
 """S3 refuses parts under 5 MiB, but for the last, at completion (`EntityTooSmall`)."""
 
+ATTEMPTS, PATIENT = 5, 7
+"""Requests of one call at most. Botocore waits up to 1, 2, 4, 8, 16, 20 s between them, half of it on the mean: an S3
+that is away is told of after 8 s, and waited for 26 s, at most 51, by those who have more to lose than time."""
+
 CALL_SECONDS = 60.0
 """Deadline of one call, botocore's retries included. Without it an upload can hang for ever: see `_no_expect`."""
 
@@ -354,8 +358,9 @@ async def open_bucket(
     credentials: tuple[str, str, str | None] | None = None,
     endpoint_url: str | None = None,
     connections: int = 32,
+    attempts: int = ATTEMPTS,
 ) -> AsyncIterator[Bucket]:
-    """The bucket `name` by a client of its own; what is None is left to the SDK's own chain.
+    """The bucket `name` by a client of its own (10 ms); what is None is left to the SDK's own chain.
 
     Raises:
         StoreError: No such profile, or no such region.
@@ -364,7 +369,7 @@ async def open_bucket(
         http_session_cls=_Straight,
         connect_timeout=10,
         read_timeout=20,
-        retries={"mode": "standard", "max_attempts": 4},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
         s3={"addressing_style": "path" if endpoint_url else "auto"},
     )
