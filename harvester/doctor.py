@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
+from harvester.batches import RUNS
 from harvester.errors import HarvestError, SettingsError, StoreError
 from harvester.harvest import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.probes import SPARABLE, Probes
@@ -192,7 +193,9 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
             if probes.cut_short:
                 yield Finding("S3", "not tried", "the rest, before this is mended")
             else:
-                yield _clock("S3", await bucket.server_time(), datetime.now(timezone.utc))
+                yield _clock(
+                    "S3", await bucket.server_time(f"{settings.s3_prefix}/{RUNS}/"), datetime.now(timezone.utc)
+                )
     except StoreError as error:
         yield Finding("S3", "bad", f"cannot {error.action}: {error.code}", error.advice)
 

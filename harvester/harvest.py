@@ -24,7 +24,7 @@ from harvester.pace import Pace
 from harvester.receipts import LandedFile, write_receipt
 from harvester.records import encode, record_line
 from harvester.run import open_run, utc
-from harvester.s3 import ATTEMPTS, PATIENT, open_bucket
+from harvester.s3_client import ATTEMPTS, PATIENT, open_bucket
 from harvester.settings import is_bucket
 from harvester.titles import KINDS, read_ids
 from harvester.tmdb import open_tmdb

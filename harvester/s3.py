@@ -1,28 +1,23 @@
 """S3: list, read, land whole objects by multipart upload, abort.
 
-Everything under one bucket, by one client. Retries are botocore's own (`standard`): there is no second layer around
-it, except around the body of a GET, which botocore does not retry. Promises: an object appears whole or not at all; an
-upload that fails or is cancelled is aborted; no call takes longer than its deadline.
+Everything under one bucket, by one client. Retries are botocore's own (`standard`), and there is no second layer around
+it but for what botocore does not retry: the body of a GET, and an upload that has ended without us. Promises: an object
+appears whole or not at all; an upload that fails or is cancelled is aborted; no call takes longer than its deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-from contextlib import AsyncExitStack, asynccontextmanager
+import io
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import botocore.exceptions
-import botocore.loaders
 import structlog
 import tenacity
-from aiobotocore.config import AioConfig
-from aiobotocore.httpsession import AIOHTTPSession
-from aiobotocore.session import AioSession
+from botocore import xform_name
 
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
@@ -37,12 +32,8 @@ if TYPE_CHECKING:
 PART_BYTES = 5 * 2**20
 """S3 refuses parts under 5 MiB, but for the last, at completion (`EntityTooSmall`)."""
 
-ATTEMPTS, PATIENT = 5, 7
-"""Requests of one call at most. Botocore waits up to 1, 2, 4, 8, 16, 20 s between them, half of it on the mean: an S3
-that is away is told of after 8 s, and waited for 26 s, at most 51, by those who have more to lose than time."""
-
 CALL_SECONDS = 60.0
-"""Deadline of one call, botocore's retries included. Without it an upload can hang for ever: see `_no_expect`."""
+"""Deadline of one call, botocore's retries included. Without it an upload can hang for ever: see `s3_client`."""
 
 LAST_SECONDS = 4.0
 """What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
@@ -69,7 +60,7 @@ class Listed:
 
 
 class Bucket:
-    """One bucket, open; made by `open_bucket`. Keys are whole keys."""
+    """One bucket, open; made by `s3_client.open_bucket`. Keys are whole keys."""
 
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
@@ -106,8 +97,8 @@ class Bucket:
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        blocks: list[bytes] = []
-        return b"".join(blocks) if await self._stream(key, blocks) else None
+        into = io.BytesIO()
+        return into.getvalue() if await self.fetch(key, into) else None
 
     async def fetch(self, key: str, into: IO[bytes]) -> bool:
         """Write the object at `key` to the file `into`, a block at a time; whether there is one.
@@ -115,7 +106,21 @@ class Bucket:
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        return await self._stream(key, into)
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(READ_TRIES),
+            wait=tenacity.wait_random_exponential(0.1, 5),
+            retry=tenacity.retry_if_exception_type(CUT_OFF),
+            reraise=True,
+        )
+        try:
+            await retrying(self._fetch_once, key, into)
+        except StoreError as error:
+            if error.code in ("NoSuchKey", "404"):
+                return False
+            raise
+        except CUT_OFF as error:
+            raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
+        return True
 
     async def put(self, key: str, body: bytes) -> None:
         """Put a small object, in one request.
@@ -192,13 +197,13 @@ class Bucket:
             if error.code != "NoSuchUpload":
                 raise
 
-    async def server_time(self) -> datetime | None:
-        """What time it is there, to the second; None if S3 does not say.
+    async def server_time(self, prefix: str) -> datetime | None:
+        """What time it is there, to the second, by a listing of `prefix`; None if S3 does not say.
 
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        page = await self._call("list", "", "list_objects_v2", "IsTruncated", MaxKeys=1)
+        page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", MaxKeys=1, Prefix=prefix)
         date = page["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
 
@@ -256,39 +261,17 @@ class Bucket:
         except (StoreError, TimeoutError) as error:
             self._log.warning("upload_left_unfinished", key=key, problem=str(error) or "no answer")
 
-    async def _stream(self, key: str, into: list[bytes] | IO[bytes]) -> bool:
-        """Read the object at `key` into `into`; whether there is one."""
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(READ_TRIES),
-            wait=tenacity.wait_random_exponential(0.1, 5),
-            retry=tenacity.retry_if_exception_type(CUT_OFF),
-            reraise=True,
-        )
-        try:
-            return await retrying(self._stream_once, key, into)
-        except StoreError as error:
-            if error.code in ("NoSuchKey", "404"):
-                return False
-            raise
-        except CUT_OFF as error:
-            raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
-
-    async def _stream_once(self, key: str, into: list[bytes] | IO[bytes]) -> bool:
-        if isinstance(into, list):
-            into.clear()
-            write: Any = into.append
-        else:
-            into.seek(0)
-            into.truncate()
-            write = into.write
+    async def _fetch_once(self, key: str, into: IO[bytes]) -> None:
+        into.seek(0)
+        into.truncate()
         got = await self._call("read", key, "get_object", "Body", Key=key)
         async with got["Body"] as stream:
             while True:
                 async with asyncio.timeout(CALL_SECONDS):
                     block = await stream.read(2**18)
                 if not block:
-                    return True
-                write(block)
+                    return
+                into.write(block)
 
     async def _call(self, verb: str, key: str, operation: str, told: str | None, /, **arguments: Any) -> dict[str, Any]:
         """One call of S3's API under the deadline, its errors in our words.
@@ -303,6 +286,8 @@ class Bucket:
         except TimeoutError as error:
             raise store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
         except botocore.exceptions.ClientError as error:
+            if (asked := xform_name(error.operation_name)) != operation:  # of STS or the single sign-on
+                action = f"get credentials ({asked}) to {action}"
             why = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             words = (str(why.get("Code") or f"HTTP {status}"), str(why.get("Message", "")))
@@ -315,87 +300,3 @@ class Bucket:
         if told and told not in answer:
             raise store_error(action, "an empty answer")
         return answer
-
-
-def _no_expect(request: Any, **_: Any) -> None:
-    """Drop `Expect: 100-continue` before the request is signed.
-
-    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that
-    clock only after the body is sent, and waits for the server's leave before that without any.
-    """
-    if "Expect" in request.headers:
-        del request.headers["Expect"]
-
-
-class _Straight(AIOHTTPSession):  # type: ignore[misc]  # it has no types
-    """How botocore sends a request, but to nowhere else: aiohttp would follow redirects, session token and all."""
-
-    async def _get_session(self, proxy_url: str | None) -> Any:
-        session = await super()._get_session(proxy_url)
-
-        async def request(*where: Any, **what: Any) -> aiohttp.ClientResponse:
-            response: aiohttp.ClientResponse = await session.request(*where, allow_redirects=False, **what)
-            if 300 <= response.status < 400 and "x-amz-bucket-region" not in response.headers:  # S3's own has it
-                response.release()
-                raise aiohttp.ClientError(f"HTTP {response.status}")
-            return response
-
-        return SimpleNamespace(request=request)
-
-
-@functools.cache
-def _loader() -> Any:
-    """Botocore's models, parsed once a process: 0.1 s and more for every further client."""
-    return botocore.loaders.create_loader()
-
-
-@asynccontextmanager
-async def open_bucket(
-    name: str,
-    *,
-    region: str | None = None,
-    profile: str | None = None,
-    credentials: tuple[str, str, str | None] | None = None,
-    endpoint_url: str | None = None,
-    connections: int = 32,
-    attempts: int = ATTEMPTS,
-) -> AsyncIterator[Bucket]:
-    """The bucket `name` by a client of its own (10 ms); what is None is left to the SDK's own chain.
-
-    Raises:
-        StoreError: No such profile, or no such region.
-    """
-    config = AioConfig(
-        http_session_cls=_Straight,
-        connect_timeout=10,
-        read_timeout=20,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        max_pool_connections=connections,
-        s3={"addressing_style": "path" if endpoint_url else "auto"},
-    )
-    access_key, secret_key, token = credentials or (None, None, None)
-    async with AsyncExitStack() as stack:
-        try:
-            session = AioSession(profile=profile)
-            session.register_component("data_loader", _loader())
-            client = await stack.enter_async_context(
-                session.create_client(
-                    "s3",
-                    region_name=region or session.get_config_variable("region") or "us-east-1",
-                    endpoint_url=endpoint_url,
-                    aws_access_key_id=access_key,
-                    aws_secret_access_key=secret_key,
-                    aws_session_token=token,
-                    config=config,
-                )
-            )
-        except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            raise store_error(f"open s3://{name}", type(error).__name__, str(error)) from error
-        client.meta.events.register("before-sign.s3", _no_expect)
-
-        async def secrets() -> list[str]:
-            """The credentials in force; a role's change every hour."""
-            held = credentials or await (await session.get_credentials()).get_frozen_credentials()
-            return [secret for secret in held[:3] if secret]
-
-        yield Bucket(client, name, secrets)

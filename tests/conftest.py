@@ -16,11 +16,13 @@ from aiobotocore.session import AioSession
 
 from harvester.demo.s3_server import S3Server, s3_server
 from harvester.demo.tmdb_stand_in import KEY
-from harvester.s3 import Bucket, open_bucket
+from harvester.s3_client import open_bucket
 from harvester.settings import ALL_NAMES, Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from harvester.s3 import Bucket
 
 PAYLOADS = Path(__file__).parents[2] / "shared" / "tmdb_payloads"
 

@@ -35,7 +35,8 @@ from harvester.errors import Exit, StoreError
 from harvester.harvest import Report, Stop, harvest
 from harvester.receipts import Receipt, decode_plan, decode_receipt
 from harvester.records import decode
-from harvester.s3 import CALL_SECONDS, open_bucket
+from harvester.s3 import CALL_SECONDS
+from harvester.s3_client import open_bucket
 from harvester.s3_trouble import ADVICE
 from harvester.verify import verify
 

@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out
-from harvester.s3 import CALL_SECONDS, PART_BYTES, READ_TRIES, Bucket, Listed, open_bucket
+from harvester.s3 import CALL_SECONDS, PART_BYTES, READ_TRIES, Bucket, Listed
+from harvester.s3_client import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

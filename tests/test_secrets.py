@@ -39,7 +39,7 @@ from harvester.demo.tmdb_stand_in import StandIn, stand_in
 from harvester.errors import HarvestError, SettingsError, StoreError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
-from harvester.s3 import open_bucket
+from harvester.s3_client import open_bucket
 from harvester.settings import load_settings
 from harvester.tmdb import open_tmdb
 

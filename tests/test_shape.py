@@ -20,7 +20,7 @@ LINES = 400
 LAYERS = {
     "core": ["__init__", "errors", "redaction", "titles", "batches", "answers", "records", "receipts", "settings"],
     "time": ["pace", "health", "fan_out"],
-    "edges": ["wire", "tmdb", "s3_trouble", "s3"],
+    "edges": ["wire", "tmdb", "s3_trouble", "s3", "s3_client"],
     "flow": ["lake", "run", "harvest", "plan", "verify", "probes", "doctor"],
     "doors": ["cli", "__main__", "aws_lambda", "progress", "show", "logs", "demo"],
 }
@@ -35,10 +35,10 @@ IMPURE = {"asyncio", "time", "os", "socket", "ssl", "http", "subprocess", "threa
 THIRD_PARTIES = {
     "pydantic": {"settings", "doctor"},
     "pydantic_settings": {"settings"},
-    "aiohttp": {"wire", "tmdb", "s3", "s3_trouble", "demo"},
+    "aiohttp": {"wire", "tmdb", "s3", "s3_client", "s3_trouble", "demo"},
     "yarl": {"demo"},
-    "aiobotocore": {"s3", "demo"},
-    "botocore": {"s3", "s3_trouble", "demo"},
+    "aiobotocore": {"s3_client", "demo"},
+    "botocore": {"s3", "s3_client", "s3_trouble", "demo"},
     "tenacity": {"tmdb", "s3"},
     "typer": {"cli"},
     "rich": {"progress", "show", "demo"},

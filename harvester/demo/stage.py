@@ -24,7 +24,7 @@ from harvester.demo.s3_server import ServerFailedError, ServerMissingError, s3_s
 from harvester.demo.samples import MOVIES, REALLY, SERIES, sample_titles
 from harvester.demo.tmdb_stand_in import KEY, stand_in
 from harvester.errors import HarvestError
-from harvester.s3 import open_bucket
+from harvester.s3_client import open_bucket
 from harvester.settings import ALL_NAMES
 
 if TYPE_CHECKING:
