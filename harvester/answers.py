@@ -34,11 +34,11 @@ _ABSENT_CODES = frozenset([6, 34])  # "invalid id", "could not be found"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP response, read to its end. `received_at` is the server's `Date`, our own clock where it sent none."""
+    """One HTTP response, read to its end; `date` and `retry_after` are the headers as they came."""
 
     status: int
     body: bytes
-    received_at: datetime
+    date: str | None = None
     retry_after: str | None = None
 
 
@@ -144,19 +144,26 @@ def _parse(body: bytes) -> dict[str, Any] | str:
 def hold_seconds(answer: Answer) -> float:
     """Seconds to hold after a 429: `Retry-After` as seconds or HTTP date, at most 60; 1 where it is absent or absurd.
 
-    A modern 429 may carry none at all, and `0` exists (travisbell, go-tmdb#44).
+    A modern 429 may carry none at all, and `0` exists (travisbell, go-tmdb#44). A date counts by the server's clock.
     """
     text = (answer.retry_after or "").strip()
-    try:
-        if text.isascii() and text.isdigit():
-            seconds = float(text)
-        else:
-            date = parsedate_to_datetime(text)
-            aware = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-            seconds = (aware - answer.received_at).total_seconds()
-    except (ValueError, TypeError, OverflowError):
+    until, sent = http_date(text), http_date(answer.date)
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    elif until and sent:
+        seconds = (until - sent).total_seconds()
+    else:
         return 1.0
     return min(seconds, HOLD_LIMIT) if seconds >= 0 else 1.0
+
+
+def http_date(text: str | None) -> datetime | None:
+    """The moment that an HTTP header such as `Date` names, to the second, in UTC; None if it names none."""
+    try:
+        date = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
 def read_record(

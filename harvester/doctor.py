@@ -110,9 +110,10 @@ def _settings(settings: Settings, where: dict[str, str]) -> list[Finding]:
             findings.append(Finding(name.upper(), "bad", "not set", f"Set it in the environment or in {ENV_FILE}."))
         else:
             findings.append(Finding(name.upper(), "not set", "not set"))
-    if settings.movies_csv is None and settings.series_csv is None:
-        mend = f"Set at least one, in the environment or in {ENV_FILE}, or give --movies or --series."
-        findings.append(Finding("MOVIES_CSV, SERIES_CSV", "bad", "neither is set", mend))
+    try:
+        settings.need_titles()
+    except SettingsError as error:
+        findings.append(Finding("MOVIES_CSV, SERIES_CSV", "bad", str(error), "Two files are read, or one of them."))
     return findings
 
 
@@ -146,7 +147,10 @@ async def _inputs(settings: Settings) -> list[Finding]:
     findings = []
     for name, other in (("movies_csv", "series_csv"), ("series_csv", "movies_csv")):
         source = getattr(settings, name)
-        if source is None or source == "-":
+        if source is None:
+            continue
+        if source == "-":
+            findings.append(Finding(name.upper(), "not tried", "standard input is left to the harvest"))
             continue
         try:
             [account] = (await read_inputs(settings.model_copy(update={other: None}))).values()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -19,6 +18,7 @@ import structlog
 import tenacity
 from botocore import xform_name
 
+from harvester.answers import http_date
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
 from harvester.redaction import redact, redact_shapes
@@ -204,8 +204,7 @@ class Bucket:
             StoreError: S3 refused, or could not be reached.
         """
         page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", MaxKeys=1, Prefix=prefix)
-        date = page["ResponseMetadata"]["HTTPHeaders"].get("date")
-        return parsedate_to_datetime(date) if date else None
+        return http_date(page["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
     async def _pages(
         self, verb: str, operation: str, goes_on: Mapping[str, str], **query: str

@@ -114,8 +114,8 @@ def _template(template: str) -> str:
         raise ValueError("must not format its places: {mm}, not {mm:02d}")
     if not {"collection", "batch"} <= places <= _PLACES:
         raise ValueError(f"must have {{collection}} and {{batch}}, and nothing but {', '.join(sorted(_PLACES))}")
-    if not re.search(r"\{batch\}\.\w+\Z", template):
-        raise ValueError("must end in {batch} and an extension, such as {batch}.json")
+    if not re.search(r"/\{batch\}\.\w+\Z", template):  # by its name alone a file is known as a batch's
+        raise ValueError("must end in /{batch} and an extension, such as /{batch}.json")
     return template
 
 
@@ -262,12 +262,6 @@ class Settings(BaseSettings):
         """The settings that shape what lands, as the plan keeps them."""
         names = ("tmdb_base_url", "tmdb_language", "tmdb_append", "s3_prefix", "s3_key_template", "output_format")
         return {name: getattr(self, name) for name in names}
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Every secret value that is set, to be struck out of whatever is written."""
-        values = (getattr(self, name) for name in type(self).model_fields)
-        return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 
 
 def is_bucket(name: str) -> bool:

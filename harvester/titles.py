@@ -58,7 +58,7 @@ MAGIC = {
 REJECTS_KEPT, REJECT_LENGTH = 1_000, 200
 """All rejects are counted; this many are kept, with this many characters of their row."""
 
-_TITLE_ID = re.compile(r"tt[0-9]{7,10}")
+_TITLE_ID = re.compile(r"tt(?:[0-9]{7}|[1-9][0-9]{7,9})")
 _LOOSE_ID = re.compile(r"(?:tt)?([0-9]{1,10})(?:\.0)?")
 _NO_LINE = b"\n"  # what no line begins with
 
@@ -102,15 +102,14 @@ def parse_id(text: str) -> str | None:
     """The IMDb title id meant by `text`, or None.
 
     IMDb pads to seven digits (`tt0304141`). Spreadsheets lose the padding, the `tt`, or both, and pandas turns the
-    rest into floats: `tt304141`, `304141` and `304141.0` are all that title. Nothing but `^tt[0-9]{7,10}$` comes back,
-    because it goes into a URL path, where TMDB's edge would resolve `..` and `%2F`.
+    rest into floats: `tt304141`, `304141`, `304141.0` and `00304141` are all that title. Nothing but `^tt[0-9]{7,10}$`
+    comes back, because it goes into a URL path, where TMDB's edge would resolve `..` and `%2F`.
     """
     if _TITLE_ID.fullmatch(text):
         return text if text.strip("t0") else None
     loose = _LOOSE_ID.fullmatch(text.strip().strip("\"'").strip().lower())
-    if loose is None or not int(loose[1]):
-        return None
-    return "tt" + loose[1].zfill(7)
+    digits = loose[1].lstrip("0") if loose else ""
+    return "tt" + digits.zfill(7) if digits else None
 
 
 def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = None, name: str | None = None) -> Ids:

@@ -1,9 +1,10 @@
 """TMDB: speak HTTP to it, with one semaphore, one pace and one policy of asking again.
 
-A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230), and two more where TMDB
-does not have it as a movie. A series costs two: `/find/{tt…}` and `/tv/{id}`. Promises: no more than `concurrency`
-requests in flight, each with its turn of the pace; a 429 holds everybody; a title is failed only while others are being
-answered, because an outage is nobody's fault; no URL with a query, where a v3 key stands, leaves this module.
+A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230), and one more, `/find`,
+where TMDB does not have it as a movie. A series costs two: `/find/{tt…}` and `/tv/{id}`. Promises: no more than
+`concurrency` requests in flight, each with its turn of the pace; a 429 holds everybody; a title is failed only while
+others are being answered, because an outage is nobody's fault; no URL with a query, where a v3 key stands, leaves this
+module.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from harvester.answers import (
     Found,
     Match,
     Missing,
+    http_date,
     judge,
     read_find,
     read_record,
@@ -77,7 +79,6 @@ class Tmdb:
         pace: The pace that every request takes its turn of.
         health: Counts of requests with and without a usable answer.
         answered: How many titles TMDB has answered, those it does not have among them.
-        server_time: What time it was there when it last answered, to the second.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Tmdb:
         self.pace = pace
         self.health = Health(clock, base_url)
         self.answered = 0
-        self.server_time: datetime | None = None
+        self._date: str | None = None
         self._session, self._base_url = session, base_url.rstrip("/")
         self._clock, self._sleep = clock, sleep
         self._append = tuple(append)
@@ -113,6 +114,11 @@ class Tmdb:
         self._refused: TmdbRefusedError | None = None
         self._witnesses = dict(WITNESSES)
         self._log = structlog.get_logger("tmdb")
+
+    @property
+    def server_time(self) -> datetime | None:
+        """What time it was there when it last answered, to the second; None if it did not say."""
+        return http_date(self._date)
 
     async def check_key(self) -> None:
         """Ask `/authentication`, the cheapest request there is, before anything else is.
@@ -290,7 +296,7 @@ class Tmdb:
         return told
 
     def _judge(self, answer: Answer) -> dict[str, Any] | Absent | Again:
-        self.server_time = answer.received_at
+        self._date = answer.date
         if self._secret in answer.body:  # a server that repeats what it was asked; a record would land with it
             answer = replace(answer, body=answer.body.replace(self._secret, STRUCK.encode()))
         try:

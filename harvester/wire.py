@@ -6,8 +6,6 @@ sent twice. aiohttp's own errors end here, because they carry the URL, where a v
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -39,7 +37,7 @@ async def get(session: aiohttp.ClientSession, url: str) -> Answer | Again:  # no
             if body is None:
                 return Again("too_large")
             headers = response.headers
-            return Answer(response.status, body, _date(headers.get("Date")), headers.get("Retry-After"))
+            return Answer(response.status, body, headers.get("Date"), headers.get("Retry-After"))
     except TimeoutError:
         return Again("timeout")
     except aiohttp.ClientConnectorDNSError:
@@ -80,10 +78,3 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
             return None
         blocks.append(block)
     return b"".join(blocks)
-
-
-def _date(text: str | None) -> datetime:
-    try:
-        return parsedate_to_datetime(text or "")
-    except (ValueError, TypeError, OverflowError):
-        return datetime.now(timezone.utc)

@@ -31,6 +31,7 @@ from harvester.answers import (
     read_find,
     read_record,
 )
+from harvester.answers import http_date as moment
 from harvester.errors import TmdbRefusedError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ ZIPPED = gzip_of(GOOD)
 
 
 def answer(status: int, body: bytes = b"", *, retry_after: str | None = None) -> Answer:
-    return Answer(status, body, NOW, retry_after)
+    return Answer(status, body, http_date(), retry_after)
 
 
 def told(code: Any, **more: Any) -> bytes:
@@ -239,9 +240,25 @@ def test_a_hold_lasts_between_nothing_and_a_minute(retry_after: str) -> None:
     assert 0.0 <= hold_seconds(answer(429, retry_after=retry_after)) <= 60.0
 
 
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Sun, 22 Nov 2026 10:00:00 GMT", NOW),
+        ("Sun, 22 Nov 2026 10:00:00 -0000", NOW),
+        ("Sun Nov 22 10:00:00 2026", NOW),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_date_of_http_is_a_moment_or_nothing(date: str | None, expected: datetime | None) -> None:
+    """Also where no zone is told, the moment can be compared with ours; what is no date is nobody's crash."""
+    assert expected == moment(date)
+
+
 def test_a_date_is_measured_from_the_servers_clock() -> None:
     """What counts is the `Date` of the same answer: our own clock may be wrong."""
-    late = Answer(429, b"", NOW + timedelta(seconds=20), http_date(seconds=30))
+    late = Answer(429, b"", http_date(seconds=20), http_date(seconds=30))
     assert hold_seconds(late) == 10.0
 
 

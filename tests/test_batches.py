@@ -141,7 +141,7 @@ def test_another_template_makes_other_data_keys(template: str, first: str, secon
     assert layout.folder == LAYOUT.folder
 
 
-@pytest.mark.parametrize("template", [DEFAULT, "{collection}/{batch}.json", "{yyyy}-{collection}-{batch}.json"])
+@pytest.mark.parametrize("template", [DEFAULT, "{collection}/{batch}.json", "{yyyy}-{collection}/{batch}.json"])
 @pytest.mark.parametrize("collection", ["Movies", "Series"])
 def test_a_data_folder_is_what_all_its_keys_begin_with(template: str, collection: Collection) -> None:
     """Listing the folder lists every file of the run and collection, and none of the other collection's."""

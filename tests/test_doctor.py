@@ -215,3 +215,13 @@ def test_a_finding_is_told_without_secrets() -> None:
     """A server that repeats a key in what it says is quoted without it."""
     finding = Finding("TMDB", "bad", f"it says {KEY}", f"not {KEY}").without([KEY])
     assert (finding.seen, finding.mend) == ("it says [secret]", "not [secret]")
+
+
+async def test_what_a_harvest_would_refuse_of_the_csvs_is_told(tmp_path: Path) -> None:
+    """One file given twice keeps a harvest from its beginning; what comes by standard input is left to it."""
+    (tmp_path / "one.csv").write_text("id\ntt0000001\n", encoding="utf-8")
+    findings = [finding async for finding in examine({"movies_csv": "one.csv", "series_csv": "one.csv"})]
+    [twice] = [finding.seen for finding in findings if finding.what == "MOVIES_CSV, SERIES_CSV"]
+    assert twice == "MOVIES_CSV and SERIES_CSV are both 'one.csv': two files are needed, or one"
+    findings = [finding async for finding in examine({"movies_csv": "-"})]
+    assert [finding.state for finding in findings if finding.what == "MOVIES_CSV"] == ["good", "not tried"]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 5
 """Requests that botocore makes of one call: the first, and the four retries that `open_bucket` asks it for."""
 
-SECRET = "a/secret+that/nobody+may/read"
+ACCESS_KEY, SECRET = "AKIDEXAMPLE", "a/secret+that/nobody+may/read"
 
 # --- seconds that pass faster
 
@@ -666,3 +666,28 @@ async def test_an_endpoint_that_is_none_is_told() -> None:
     with pytest.raises(StoreError, match=r"^Cannot open s3://lake: ValueError\. Invalid endpoint: nonsense"):
         async with open_bucket("lake", credentials=("key", SECRET, None), endpoint_url="nonsense"):
             pytest.fail("it is open")
+
+
+async def test_a_role_that_is_refused_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is the credentials that cannot be had, not the bucket that refuses; at the hourly renewal of a role, too."""
+    refused = (
+        "<ErrorResponse><Error><Code>AccessDenied</Code>"
+        "<Message>Not authorized to perform: sts:AssumeRole.</Message></Error></ErrorResponse>"
+    )
+    config = tmp_path / "config.ini"
+    config.write_text(
+        "[profile course]\nrole_arn = arn:aws:iam::123456789012:role/lake\nsource_profile = me\n"
+        f"[profile me]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    async with s3_link() as sts:
+        sts.rules["*"] = answering(403, refused)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        async with open_bucket("lake", region="us-east-1", profile="course", endpoint_url="http://127.0.0.1:9") as lake:
+            with pytest.raises(StoreError) as caught:
+                await lake.read("a")
+    assert str(caught.value) == (
+        "Cannot get credentials (assume_role) to read s3://lake/a: AccessDenied. "
+        "Grant this action to the credentials in use (README, section on permissions)."
+    )

@@ -66,6 +66,9 @@ def account(ids: Ids) -> tuple[int, int, int, int]:
         ("tt304141", "tt0304141"),
         ("304141", "tt0304141"),
         ("0304141", "tt0304141"),
+        ("00304141", "tt0304141"),
+        ("tt00304141", "tt0304141"),
+        ("tt0010872600", "tt10872600"),
         ("1", "tt0000001"),
         ("304141.0", "tt0304141"),
         ("10850402.0", "tt10850402"),
@@ -186,10 +189,10 @@ def test_one_title_in_two_spellings_is_one_id(read: Read) -> None:
 
 
 def test_an_id_that_begins_like_the_last_one_is_its_own(read: Read) -> None:
-    """`tt00000010` is not another row of `tt0000001`, nor is a row that ends after the id."""
-    ids = read("id|t\ntt0000001|a\ntt00000012|b\ntt0000001\ntt0000001x|c\ntt0000001|d\n")
-    assert ids.ids == ["tt0000001", "tt00000012"]
-    assert ids.rejects == [Reject(5, "tt0000001x|c")]
+    """`tt10000002` is not another row of `tt1000000`, nor is a row that ends after the id."""
+    ids = read("id|t\ntt1000000|a\ntt10000002|b\ntt1000000\ntt1000000x|c\ntt1000000|d\n")
+    assert ids.ids == ["tt1000000", "tt10000002"]
+    assert ids.rejects == [Reject(5, "tt1000000x|c")]
     assert account(ids) == (5, 2, 2, 1)
 
 

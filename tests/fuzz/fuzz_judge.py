@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import nullcontext
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,7 +44,7 @@ SEEDS = (
     b"503 \n<html>",
 )
 
-NOW = datetime(2026, 11, 22, 10, tzinfo=timezone.utc)
+DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
 LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{batch}.json", "2026-11-22-3f9a1c2e")
 IDS = ("tt0133093", "tt0944947")
 
@@ -59,7 +58,7 @@ def check(data: bytes) -> None:
 
 def has_an_outcome(status: int, body: bytes, retry_after: str | None) -> None:
     """One of three verdicts or a refusal of the key; and of an object, in both kinds, what can be written."""
-    match verdict(Answer(status, body, NOW, retry_after)):
+    match verdict(Answer(status, body, DATE, retry_after)):
         case TmdbRefusedError(status=told):
             assert told == status
             assert status in {401, 403}
