@@ -89,17 +89,17 @@ async def in_thread(function: Callable[[], R]) -> R:
 
 
 async def finish(
-    call: Coroutine[Any, Any, R], *, undo: Callable[[R], Coroutine[Any, Any, object]], seconds: float
+    call: Coroutine[Any, Any, R], *, undo: Callable[[R], Coroutine[Any, Any, object]] | None = None, seconds: float
 ) -> R:
-    """The result of a small `call`; cancelled meanwhile, we let it finish and call `undo` with its result.
+    """The result of a small `call`; cancelled meanwhile, we let it finish and call `undo`, if any, with its result.
 
-    For calls whose effect must be known, such as the start of an upload, which would be orphaned otherwise. After the
-    first cancel each of the two has so many `seconds` left, however often we are cancelled.
+    For calls whose effect must be known, such as the start of an upload, which would be orphaned otherwise, or its
+    abort. After the first cancel each of the two has so many `seconds` left, however often we are cancelled.
     """
     task = asyncio.ensure_future(call)
     if not await _cancelled_before_the_end_of(task, seconds):
         return task.result()
-    if not task.cancelled() and task.exception() is None:
+    if not task.cancelled() and task.exception() is None and undo:
         undoing = asyncio.ensure_future(undo(task.result()))
         asyncio.get_running_loop().call_later(seconds, undoing.cancel)
         await _cancelled_before_the_end_of(undoing, seconds)

@@ -241,7 +241,8 @@ class Bucket:
             )
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError)
-            await self._abort_after_trouble(key, upload, seconds=LAST_SECONDS if cancelled else None)
+            abort = self._abort_after_trouble(key, upload, seconds=LAST_SECONDS if cancelled else None)
+            await finish(abort, seconds=LAST_SECONDS)  # another batch's trouble may cancel us just now
             raise
         return str(done["ETag"]).strip('"')
 
@@ -253,11 +254,11 @@ class Bucket:
         return str(landed["ETag"])
 
     async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float | None = None) -> None:
-        """Abort without hiding the trouble that made it necessary."""
+        """Abort without hiding the trouble that made it necessary; the last thing that somebody cancelled does."""
         try:
             async with asyncio.timeout(seconds):
                 await self.abort(key, upload)
-        except (StoreError, TimeoutError) as error:
+        except (StoreError, TimeoutError, asyncio.CancelledError) as error:
             self._log.warning("upload_left_unfinished", key=key, problem=str(error) or "no answer")
 
     async def _fetch_once(self, key: str, into: IO[bytes]) -> None:

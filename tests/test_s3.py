@@ -213,6 +213,27 @@ async def test_an_upload_that_is_cancelled_leaves_nothing_behind(
     assert await left_of(bucket) == (["a"] if (operation, when) == ("complete", "after") else [], [])
 
 
+@pytest.mark.parametrize("trouble", ["refused", "cancelled"])
+async def test_an_abort_is_let_finish_whoever_is_cancelled(s3: S3Server, bucket: Bucket, trouble: str) -> None:
+    """Two batches in trouble at once cancel each other: an abort under way goes on, and leaves nothing behind."""
+    parts, aborts = Gate("before"), Gate("before")
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        link.rules["part"] = refusing(403, "AccessDenied") if trouble == "refused" else parts
+        link.rules["abort"] = aborts
+        landing = asyncio.ensure_future(lake.land("a", b"body"))
+        if trouble == "cancelled":
+            await parts.reached.wait()
+            landing.cancel()
+        await aborts.reached.wait()
+        landing.cancel()
+        await asyncio.wait([landing], timeout=0.05)
+        assert not landing.done()
+        aborts.opened.set()
+        with pytest.raises(asyncio.CancelledError):
+            await landing
+    assert await left_of(bucket) == ([], [])
+
+
 def test_an_error_at_completion_that_comes_with_a_200_is_an_error(s3: S3Server, bucket: Bucket) -> None:
     """`CompleteMultipartUpload` can answer 200 and say in its body that it failed; that has not landed."""
 
