@@ -208,14 +208,14 @@ async def harvest(
             await run.begin()
             # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
             run.bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
-        moved = run.moved()
+        moved = run.moved.batches()
         watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
         one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
         async with stop.draining():
             await fan_out(one, moved, at_once=BATCHES_AT_ONCE)
             await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
             if not stop.cut_short:
-                await fan_out(one, run.moved(), at_once=BATCHES_AT_ONCE)  # those that moved on the way
+                await fan_out(one, run.moved.batches(), at_once=BATCHES_AT_ONCE)  # those that moved on the way
             if not stop.cut_short:
                 await run.close()
         return Report(
@@ -248,7 +248,7 @@ async def harvest_batch(
     lines: dict[str, bytes] = {}
 
     async def look_up(id_: str) -> Outcome | Match:
-        match = run.matches.get(id_)
+        match = run.moved.matches.get(id_)
         told: Outcome | Match
         if match and match.kind != kind:
             told = match  # known from an earlier try of this batch

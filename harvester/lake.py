@@ -8,7 +8,7 @@ the run's own folder, which readers do not see.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -63,11 +63,17 @@ class Others:
 
     Attributes:
         batches: Every batch of theirs that has a receipt, or a paper in `failed/`, with its run.
-        unfinished: One of those whose books are not closed: it may be landing just now.
+        landing: Whether one may be landing just now: its books are not closed, or it may be out of our sight, below
+            another prefix that the keys do not tell.
     """
 
-    batches: dict[str, str] = field(default_factory=dict)
-    unfinished: str | None = None
+    batches: dict[str, str]
+    landing: bool
+
+    def may_own(self, key: str) -> bool:
+        """Whether it is a data file of theirs, or has such a name that its receipt may be about to be written."""
+        name = stem(key)
+        return name in self.batches or (self.landing and _BATCH_NAME.match(name) is not None)
 
 
 async def others_of(bucket: Bucket, layout: Layout) -> Others:
@@ -77,44 +83,36 @@ async def others_of(bucket: Bucket, layout: Layout) -> Others:
         StoreError: S3 refused, or could not be reached.
     """
     batches: dict[str, str] = {}
-    unfinished = None
+    landing = "{prefix}" not in layout.template
     for name in await run_names(bucket, layout.prefix):
         other = Layout(layout.prefix, layout.template, name)
         if name != layout.run and not set(other.data_folders).isdisjoint(layout.data_folders):
             papers = await bucket.objects(other.folder)
             batches |= {stem(key): name for key in papers if key.startswith((other.receipts, other.failed))}
-            unfinished = unfinished if other.summary_key in papers else name
-    return Others(batches, unfinished)
+            landing |= other.summary_key not in papers
+    return Others(batches, landing)
 
 
-async def strangers_of(bucket: Bucket, layout: Layout, keys: set[str]) -> list[str]:
-    """Those of `keys`, of no batch of ours, that no run has landed or could be landing now.
+async def unclaimed(
+    bucket: Bucket, layout: Layout, *, ours: set[str], files: set[str]
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Strangers among the data `files`, by key; and uploads that nobody will complete, by key and id.
 
-    A name such as a batch has may be that of a file whose receipt is about to be written, by an unfinished run or,
-    where the keys do not tell prefixes apart, by one that is not in our sight.
-
-    Raises:
-        StoreError: S3 refused, or could not be reached.
-    """
-    if not keys:
-        return []
-    others = await others_of(bucket, layout)
-    alone = "{prefix}" in layout.template and not others.unfinished
-    return sorted(
-        key for key in keys if stem(key) not in others.batches and (alone or not _BATCH_NAME.match(stem(key)))
-    )
-
-
-async def orphans_of(bucket: Bucket, layout: Layout, ours: set[str]) -> list[tuple[str, str]]:
-    """Key and id of uploads that nobody will complete: of batches of `ours`, or named so while no other run is open.
+    A file of no batch of `ours` is another run's, or a stranger. An upload of a batch of `ours` was left by a kill, and
+    so was that of any other batch, unless another run may be at it; one without a batch's name is not ours to abort.
+    The other runs are read only where something is not of `ours`.
 
     Raises:
         StoreError: S3 refused, or could not be reached.
     """
     uploads = [upload for folder in layout.data_folders for upload in await bucket.uploads(folder)]
-    rest = {key for key, _ in uploads if stem(key) not in ours and _BATCH_NAME.match(stem(key))}
-    left = set(await strangers_of(bucket, layout, rest))
-    return [(key, upload) for key, upload in uploads if stem(key) in ours or key in left]
+    uploads = [(key, upload) for key, upload in uploads if _BATCH_NAME.match(stem(key))]
+    foreign = {key for key in files.union(key for key, _ in uploads) if stem(key) not in ours}
+    if foreign:
+        others = await others_of(bucket, layout)
+        foreign = {key for key in foreign if not others.may_own(key)}
+    orphans = [(key, upload) for key, upload in uploads if stem(key) in ours or key in foreign]
+    return sorted(foreign & files), orphans
 
 
 async def set_aside(bucket: Bucket, layout: Layout, key: str) -> None:

@@ -31,7 +31,7 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
     async with open_bucket_of(settings) as bucket:
         run = await open_run(bucket, inputs, settings, again=again)
     nothing = run.nothing_to_do
-    moved = run.moved()
+    moved = run.moved.batches()
     told: dict[str, Any] = {}
     requests = sum(len(batch.ids) for batch in moved)
     for collection, account in inputs.items():
