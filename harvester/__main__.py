@@ -27,12 +27,14 @@ def main() -> None:
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
     """End at once, with the code and in the shape that `cli` would choose: nothing is open yet."""
-    if "--json" in sys.argv:
-        told = f'{{"status":"error","error":"StoppedError","message":"{_SAID}","exit_code":75}}\n'
-        os.write(1, told.encode())
-    else:
-        os.write(2, f"{_SAID}\n".encode())
-    os._exit(75)
+    try:
+        if "--json" in sys.argv:
+            told = f'{{"status":"error","error":"StoppedError","message":"{_SAID}","exit_code":75}}\n'
+            os.write(1, told.encode())
+        else:
+            os.write(2, f"{_SAID}\n".encode())
+    finally:
+        os._exit(75)  # also where neither can be written
 
 
 if __name__ == "__main__":

@@ -6,32 +6,23 @@ error. Every command ends with one of the exit codes of `errors`. Heavy imports 
 
 from __future__ import annotations
 
-import asyncio
-import io
-import os
-import signal
 import sys
-import tempfile
-import traceback
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harvester import __version__
-from harvester.errors import Exit, HarvestError, StoppedError
-from harvester.redaction import is_key, redact, redact_shapes
+from harvester.door import go_through, listen, open_door, standard_streams
+from harvester.errors import Exit, SettingsError
+from harvester.redaction import is_key, redact_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
 
-    from harvester.harvest import Stop
+    from harvester.door import Result
     from harvester.settings import Settings
-
-    Result = tuple[Exit, dict[str, Any], Callable[[], object]]
-    """An exit code, the result for `--json`, and what prints it for people."""
 
 app = typer.Typer(
     add_completion=False,
@@ -109,7 +100,7 @@ def harvest(
     verbose: Verbose = False,
 ) -> None:
     """Harvest the CSVs; go on where an earlier run has stopped."""
-    _open_door(partial(_harvest, limit=limit, again=again), locals())
+    open_door(_with(partial(_harvest, limit=limit, again=again)), locals())
 
 
 @app.command()
@@ -128,7 +119,7 @@ def plan(
     verbose: Verbose = False,
 ) -> None:
     """Show what harvest would do; asks nobody but the bucket."""
-    _open_door(partial(_plan, again=again), locals())
+    open_door(_with(partial(_plan, again=again)), locals())
 
 
 @app.command()
@@ -140,7 +131,7 @@ def verify(
     verbose: Verbose = False,
 ) -> None:
     """Read a run back from the bucket and prove its books."""
-    _open_door(partial(_verify, run=run), locals())
+    open_door(_with(partial(_verify, run=run)), locals())
 
 
 @app.command()
@@ -160,14 +151,7 @@ def doctor(
     verbose: Verbose = False,
 ) -> None:
     """Try everything a harvest needs, and say what to mend."""
-    from harvester.logs import set_up_logs
-    from harvester.settings import raw_secrets
-
-    flags = _flags(locals())
-    secrets = raw_secrets(**flags)
-    _strike_out(secrets)
-    set_up_logs(secrets=secrets, verbose=verbose)
-    _end(_guarded(partial(_doctor, flags, secrets), as_json=as_json, secrets=secrets))
+    open_door(_doctor, locals())
 
 
 @app.command()
@@ -186,164 +170,33 @@ def demo(
     from harvester.demo.story import serve_by_hand, tell
 
     async def inside() -> Result:
+        if serve and chaos is not None:
+            raise SettingsError("--serve keeps healthy servers up, and --chaos plays to its end: give one of the two")
         if chaos is not None:
             return await play(parse_chaos(chaos), folder, seed=seed, as_json=as_json)
-        return await (serve_by_hand(folder) if serve else tell(folder, as_json=as_json))
+        return await (serve_by_hand(folder, as_json=as_json) if serve else tell(folder, as_json=as_json))
 
-    _end(_guarded(inside, as_json=as_json, secrets=()))
+    go_through(inside, as_json=as_json)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command in `arguments` (the command line's own), and exit with its code."""
-    _open_standard_streams()
     words = sys.argv[1:] if arguments is None else arguments
     words = [redact_shapes(word) if is_key(word) else word for word in words]  # typer repeats what it does not know
     named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
-    app(args=words if named else ["harvest", *words], prog_name="harvester")
+    with standard_streams():
+        app(args=words if named else ["harvest", *words], prog_name="harvester")
 
 
-def _open_door(command: Callable[[Settings], Coroutine[Any, Any, Result]], given: dict[str, Any]) -> None:
-    """Run `command` with the settings in force, and exit; `given` is what its function was called with."""
-    from harvester.logs import set_up_logs
-    from harvester.settings import load_settings, raw_secrets
+def _with(command: Callable[[Settings], Coroutine[Any, Any, Result]]) -> Callable[..., Coroutine[Any, Any, Result]]:
+    """`command`, for the door: with the settings that are in force with these flags."""
 
-    async def inside() -> Result:
-        return await command(load_settings(**_flags(given)))
+    async def inside(flags: dict[str, Any], _secrets: list[str]) -> Result:
+        from harvester.settings import load_settings
 
-    secrets = raw_secrets(**_flags(given))
-    _strike_out(secrets)
-    set_up_logs(secrets=secrets, verbose=given["verbose"])
-    _end(_guarded(inside, as_json=given["as_json"], secrets=secrets))
+        return await command(load_settings(**flags))
 
-
-def _flags(given: dict[str, Any]) -> dict[str, Any]:
-    """Of what a command's function was called with, that which is a setting: they have the names of its fields."""
-    from harvester.settings import Settings
-
-    return {name: value for name, value in given.items() if name in Settings.model_fields}
-
-
-class _Struck:
-    """A stream that lets no secret through, whoever writes to it: rich, warnings, Python itself."""
-
-    def __init__(self, stream: TextIO, secrets: Sequence[str]) -> None:
-        self._stream, self._secrets = stream, secrets
-
-    def write(self, text: str) -> int:
-        return self._stream.write(redact(text, self._secrets))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _strike_out(secrets: Sequence[str]) -> None:
-    sys.stdout, sys.stderr = (cast("TextIO", _Struck(stream, secrets)) for stream in (sys.stdout, sys.stderr))
-
-
-def _open_standard_streams() -> None:
-    """Be sure that there are three, and that any text can be written: cron jobs and pipes may see to neither."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _guarded(command: Callable[[], Coroutine[Any, Any, Result]], *, as_json: bool, secrets: Sequence[str]) -> Exit:
-    """Run `command` to its exit code; whatever it raises is told in a sentence, and nothing is a traceback."""
-    import orjson
-
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            _on_signals(signal.default_int_handler)  # until the command listens itself
-            code, result, show = runner.run(command())
-    except HarvestError as error:
-        code, message, name = error.exit_code, str(error), type(error).__name__
-    except KeyboardInterrupt:
-        code, name = StoppedError.exit_code, StoppedError.__name__
-        message = "Stopped. What has landed is safe; run again to go on."
-    except Exception as error:  # noqa: BLE001  # the last door: a bug of ours must not end in a traceback that shows a key
-        where = _save_traceback(redact(traceback.format_exc(), secrets))
-        code, name = Exit.WRONG, type(error).__name__
-        message = f"This is a bug of the harvester ({name}). What has landed is safe. Please report {where}."
-    else:
-        message, name = "", ""
-    _on_signals(signal.SIG_IGN)  # how it ended is known, and about to be told
-    with suppress(BrokenPipeError, SystemExit):  # rich's word for it; who stops reading does not change how it ended
-        if message and not as_json:
-            sys.stderr.write(f"{redact(message, secrets)}\n")
-        elif message:
-            text = message.encode(errors="backslashreplace").decode()  # a path in it need not be text
-            result = {"status": "error", "error": name, "message": text, "exit_code": int(code)}
-        if as_json:
-            sys.stdout.write(redact(orjson.dumps(result).decode(), secrets) + "\n")
-        elif not message:
-            try:
-                show()
-            except Exception as error:  # noqa: BLE001  # the same, once it is known how it ended
-                where = _save_traceback(redact(traceback.format_exc(), secrets))
-                sys.stderr.write(f"The result cannot be shown ({type(error).__name__}). Please report {where}.\n")
-                return Exit.WRONG
-    return code
-
-
-def _on_signals(handler: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
-
-
-def _save_traceback(text: str) -> str:
-    """Where the traceback was saved; on standard error, if there is no other place."""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="harvester-", suffix=".txt", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
-    except OSError:
-        sys.stderr.write(text)
-        return "the lines above"
-    return file.name
-
-
-def _end(code: Exit) -> None:
-    """Exit with `code`, also where nobody reads our output any more (`| head`)."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    raise typer.Exit(int(code))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Uvloop's loop where it is installed: 0.82 of asyncio's CPU time."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-def _listen(stop: Stop) -> None:
-    """The first SIGINT or SIGTERM asks to stop; the second ends the process at once."""
-    heard: list[str] = []
-
-    def on_signal(name: str) -> None:
-        if heard:
-            os._exit(int(Exit.STOPPED))
-        sys.stderr.write(f"\n{name}: taking no more batches, landing the open ones (again to stop at once)\n")
-        heard.append(name)
-        stop.ask(name)
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, on_signal, number.name)
-        except NotImplementedError:  # Windows: Ctrl-C is a KeyboardInterrupt
-            return
+    return inside
 
 
 async def _harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
@@ -353,7 +206,7 @@ async def _harvest(settings: Settings, *, limit: int | None, again: bool) -> Res
     from harvester.show import show_report
 
     stop = Stop(limit=limit)
-    _listen(stop)
+    listen(stop)
     with watching() as watcher:
         report = await run_harvest(settings, watcher=watcher, stop=stop, again=again)
     return report.exit_code, report.as_json(), partial(show_report, report, settings)

@@ -1,4 +1,4 @@
-"""Every exception that this package raises on purpose.
+"""Every exception that this package raises on purpose, the demo's own excepted.
 
 ```
 Exception

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, TextIO
 
 STRUCK = "[secret]"
 
@@ -27,10 +28,7 @@ _SHAPES = re.compile(
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """`text` with every secret struck out, but for those too short to be one: they would take words with them."""
-    forms = {form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}
-    for form in sorted(forms, key=len, reverse=True):  # one may be part of another
-        text = text.replace(form, STRUCK)
-    return text
+    return _strike(text, _forms(secrets))
 
 
 def redact_shapes(text: str) -> str:
@@ -43,7 +41,51 @@ def is_key(text: str) -> bool:
     return _SHAPES.fullmatch(text) is not None
 
 
-def _forms(secret: str) -> set[str]:
+class Struck:
+    """A stream that lets no secret through, whoever writes to it: rich, logs, warnings, Python itself.
+
+    Nor does it raise: that nobody reads it any more, that its disk is full or its terminal gone ends nobody's work.
+
+    Attributes:
+        trouble: What has kept something from being written; None while nothing has.
+    """
+
+    def __init__(self, stream: TextIO, secrets: Iterable[str] = ()) -> None:
+        self._stream, self._forms = stream, _forms(secrets)
+        self.trouble: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write `text` without the secrets in it, if it can be written."""
+        self._try(self._stream.write, _strike(text, self._forms))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, if it can be."""
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, act: Callable[..., object], *words: str) -> None:
+        try:
+            act(*words)
+        except OSError as error:
+            self.trouble = error
+
+
+def _strike(text: str, forms: Sequence[str]) -> str:
+    for form in forms:
+        text = text.replace(form, STRUCK)
+    return text
+
+
+def _forms(secrets: Iterable[str]) -> list[str]:
+    """Every form of every secret, the longest first: one may be part of another."""
+    forms = {form for secret in secrets if len(secret) >= SHORTEST for form in _forms_of(secret)}
+    return sorted(forms, key=len, reverse=True)
+
+
+def _forms_of(secret: str) -> set[str]:
     """A secret as it is, in a URL, in JSON, and in JSON within JSON."""
     once = json.dumps(secret)[1:-1]
     return {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), once, json.dumps(once)[1:-1]}

@@ -189,7 +189,8 @@ class Settings(BaseSettings):
         json_schema_extra={"flag": "--prefix"},
     )
     s3_key_template: Annotated[str, AfterValidator(_template)] = Field(
-        "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", description="key of a data file"
+        "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        description="key of a data file; ends in `/{batch}` and an extension",
     )
     output_format: Literal["jsonl", "array"] = Field(
         "jsonl",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -31,21 +32,30 @@ def show_report(report: Report, settings: Settings) -> None:
         "stopped": f"[yellow]Stopped[/] by {report.stopped_by} before the end.",
     }[report.status]
     console.print(f"{heading} Run {report.run}", soft_wrap=True)
-    console.print(books_text(report.books.as_json()), soft_wrap=True)
+    console.print(books_text(report.books.as_json()), soft_wrap=True, markup=False)
     rate = report.requests / report.seconds if report.seconds else 0.0
     console.print(
         f"{report.requests:,} requests in {duration(report.seconds)} ({rate:.1f}/s), {report.holds} holds; "
         f"{report.books.files:,} files, {size(report.books.bytes)} in {where}/",
         soft_wrap=True,
+        markup=False,
     )
     for id_, reason in list(report.failed.items())[:SHOWN]:
-        console.print(f"  {id_} failed: {reason}")
+        console.print(f"  {id_} failed: {reason}", soft_wrap=True, markup=False)
     if len(report.failed) > SHOWN:
-        console.print(f"  … and {len(report.failed) - SHOWN:,} more, in {where}/_harvest/{report.run}/failed/")
+        more = f"  … and {len(report.failed) - SHOWN:,} more, in {where}/_harvest/{report.run}/failed/"
+        console.print(more, soft_wrap=True, markup=False)
     if report.status == "failed":
         console.print("Run again to retry just their batches.")
     if report.status == "stopped":
-        console.print(f"{report.batches_left:,} batches are left; run again to go on.")
+        console.print(f"{_left(report.batches_left)}; run again to go on.")
+
+
+def _left(batches: int) -> str:
+    """What a harvest that was stopped has left to do."""
+    if not batches:
+        return "Titles that have moved or the closing of the books are left"
+    return "1 batch is left" if batches == 1 else f"{batches:,} batches are left"
 
 
 def books_text(books: Mapping[str, Any]) -> str:
@@ -93,8 +103,8 @@ def show_proof(proof: Proof) -> None:
     """What `verify` has read, and every harm it found."""
     console = Console(highlight=False, emoji=False)
     heading = "[red]Something is wrong.[/]" if proof.problems else "[green]Proved.[/]"
-    console.print(f"{heading} Run {proof.run}", soft_wrap=True)
-    console.print(books_text(proof.books.as_json()), soft_wrap=True)
+    console.print(f"{heading} Run {escape(proof.run)}", soft_wrap=True)
+    console.print(books_text(proof.books.as_json()), soft_wrap=True, markup=False)
     books = proof.books
     console.print(
         f"read {books.files:,} files, {proof.records:,} records, {size(books.bytes)}; {books.batches:,} receipts"
@@ -120,7 +130,7 @@ def show_examination(examination: Examination) -> None:
         told = Text(finding.seen)
         if finding.mend:
             told.append(f"\n→ {finding.mend}", style=colours.get(finding.state, "dim"))
-        table.add_row(Text(finding.state, style=colours.get(finding.state, "dim")), finding.what, told)
+        table.add_row(Text(finding.state, style=colours.get(finding.state, "dim")), Text(finding.what), told)
     console.print(table)
     if unset:
         console.print(f"[dim]not set: {', '.join(unset)}[/]")

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from asyncio.subprocess import PIPE
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from harvester.demo.faults import always, refusal, scripted, silence
 from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from harvester.demo.s3_server import S3Server
@@ -46,25 +48,27 @@ class Shell:
     environment: dict[str, str]
     folder: Path
 
-    async def start(self, *words: str, **environment: str) -> asyncio.subprocess.Process:
+    async def start(
+        self, *words: str, stdout: int = PIPE, stderr: int = PIPE, **environment: str
+    ) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "harvester",
             *words,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             env=self.environment | environment,
             cwd=self.folder,
         )
 
-    async def run(self, *words: str, **environment: str) -> Ended:
-        return await end(await self.start(*words, **environment))
+    async def run(self, *words: str, stdout: int = PIPE, stderr: int = PIPE, **environment: str) -> Ended:
+        return await end(await self.start(*words, stdout=stdout, stderr=stderr, **environment))
 
 
 async def end(process: asyncio.subprocess.Process) -> Ended:
-    out, err = await process.communicate()
+    out, err = (text or b"" for text in await process.communicate())
     assert process.returncode is not None
     assert "Traceback" not in out.decode() + err.decode()
     assert KEY not in out.decode() + err.decode()
@@ -83,6 +87,14 @@ def shell_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Any:
         return Shell(kept | s3.environment() | settings | {"TMDB_RATE": "1000"}, tmp_path)
 
     return make
+
+
+@pytest.fixture
+def full_disk() -> Iterator[int]:
+    """A file to write to, on a disk that has no room."""
+    number = os.open("/dev/full", os.O_WRONLY)
+    yield number
+    os.close(number)
 
 
 async def test_without_a_command_it_harvests_and_then_plan_and_verify_agree(shell_for: Any, bucket: Bucket) -> None:
@@ -231,15 +243,49 @@ async def test_a_log_that_nobody_reads_does_not_end_a_harvest(shell_for: Any, bu
     async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
         read, write = os.pipe()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "harvester", stdout=write, stderr=write, env=shell.environment, cwd=shell.folder
-        )
+        process = await shell.start(stdout=write, stderr=write)
         os.close(write)
         while tmdb.asked.total() < 20:
             await asyncio.sleep(0.01)
         os.close(read)
         assert await process.wait() == 0
     assert len(await bucket.objects("Raw/API/Movies/")) == 4
+
+
+async def test_a_full_disk_under_the_log_does_not_end_a_harvest(shell_for: Any, bucket: Bucket, full_disk: int) -> None:
+    """`2> log` on a disk without room: every title is harvested all the same, and the result is told."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        ended = await shell_for(tmdb).run("--verbose", "--json", stderr=full_disk)
+    assert (ended.code, ended.told["status"], ended.told["books"]["found"]) == (0, "closed", 350)
+    assert len(await bucket.objects("Raw/API/Movies/")) == 4
+
+
+async def test_a_terminal_that_goes_away_does_not_end_a_harvest(shell_for: Any, bucket: Bucket) -> None:
+    """A window is closed over the bar: every title is harvested all the same."""
+    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+        ours, theirs = os.openpty()
+        process = await shell_for(tmdb).start("--json", stderr=theirs, TERM="xterm-256color")
+        os.close(theirs)
+        while tmdb.asked.total() < 20:
+            await asyncio.sleep(0.01)
+        shown = os.read(ours, 2**16)
+        os.close(ours)
+        ended = await end(process)
+    assert b"titles to look up" in shown
+    assert (ended.code, ended.told["status"], len(await bucket.objects("Raw/API/Movies/"))) == (0, "closed", 4)
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["for people", "as JSON"])
+async def test_a_full_disk_under_the_result_is_told_and_changes_no_exit_code(
+    shell_for: Any, full_disk: int, words: tuple[str, ...]
+) -> None:
+    """`> result` on a disk without room: what was harvested is safe, and the code is that of the harvest."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        ended = await shell_for(tmdb).run("--limit", "1", *words, stdout=full_disk)
+    assert ended.code == 75
+    assert ended.err.splitlines()[-1] == (
+        "The result could not be written to standard output: No space left on device."
+    )
 
 
 async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any, bucket: Bucket) -> None:

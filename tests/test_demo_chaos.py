@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harvester.demo.chaos import Chaos, examine, parse_chaos
+from harvester.demo.chaos import ENDS, Chaos, examine, parse_chaos
+from harvester.demo.faults import BEARABLE, NAMED
 from harvester.demo.stage import open_stage
-from harvester.errors import SettingsError
+from harvester.errors import Exit, SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,8 @@ def test_faults_of_both_servers_and_kills_are_told_apart() -> None:
     ("text", "said"),
     [
         ("nonsense", "a fault is written name=share, such as 429=5%, not 'nonsense'"),
-        ("50x=3%", "no fault is called '50x'; there are 401, 403,"),
+        ("50x=3%", "no fault is called '50x'; there are 500, 502,"),
+        ("404=1%", "no fault is called '404'; there are 500, 502,"),
         ("s3-oops=1%", "no fault is called 's3-oops'; there are s3-503,"),
         ("429=5%,429=6%", "the fault '429' is given twice"),
         ("429=lots", "the share of '429' must be a number such as 5% or 0.05, not 'lots'"),
@@ -43,6 +45,20 @@ def test_what_cannot_be_asked_for_is_told(text: str, said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_chaos(text)
     assert str(caught.value).startswith(f"--chaos {text!r}: {said}")
+
+
+def test_every_fault_that_may_be_asked_for_passes_and_leaves_the_record_as_it_is() -> None:
+    """A refused key, a title that TMDB says it does not have, another record: the audit would accuse the harvester."""
+    assert NAMED.keys() - BEARABLE.keys() == {"401", "403", "404", "big"}
+    for name in ("401", "403", "404", "big"):
+        with pytest.raises(SettingsError) as caught:
+            parse_chaos(f"429=1%,{name}=1%")
+        assert str(caught.value).endswith(f"no fault is called {name!r}; there are {', '.join(BEARABLE)}")
+
+
+def test_every_end_of_a_start_has_its_words() -> None:
+    """No exit code is shown as another."""
+    assert (set(ENDS), len(set(ENDS.values()))) == (set(Exit), len(Exit))
 
 
 async def chaos(folder: Path, text: str) -> tuple[int | None, dict[str, Any], str]:
@@ -59,7 +75,9 @@ async def chaos(folder: Path, text: str) -> tuple[int | None, dict[str, Any], st
 @pytest.mark.timeout(180)
 async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp_path: Path) -> None:
     """`demo --chaos` ends with audited books: nothing lost, doubled, altered, invented, orphaned or strange."""
-    code, told, story = await chaos(tmp_path / "out", "500=4%,reset=2%,empty=2%,s3-503=2%,s3-reset-after=1%,kill=2")
+    code, told, story = await chaos(
+        tmp_path / "[/x] out", "500=4%,reset=2%,empty=2%,s3-503=2%,s3-reset-after=1%,kill=2"
+    )
     assert code == 0, told
     assert told["kills"] == 2
     assert [start["exit"] for start in told["starts"]][:2] == [None, None]
@@ -68,7 +86,8 @@ async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp
     assert (wrong, told["verify"], told["audit"]["expected"]) == ({}, "proved", told["books"]["found"])
     assert "start 1" in story
     assert "SIGKILL" in story
-    files = [path for path in (tmp_path / "out/Raw/API").rglob("*.json") if "_harvest" not in path.parts]
+    assert f"The files are in {tmp_path}/[/x] out/. All" in story
+    files = [path for path in (tmp_path / "[/x] out/Raw/API").rglob("*.json") if "_harvest" not in path.parts]
     assert len(files) == told["books"]["files"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +122,17 @@ def test_every_module_has_a_layer_and_imports_from_no_later_one(path: Path) -> N
         for line, name in imports_of(path)
         if (module := own(name)) is not None and ORDER.index(LAYER_OF.get(module, "doors")) > place
     ] == []
+
+
+def test_the_readme_has_every_module_in_its_layer() -> None:
+    """The map that a newcomer is given is that of the folder."""
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    table = {
+        row[1]: re.findall(r"`(\w+)/?`", row[2]) for row in re.finditer(r"^\| (\w+) \| (`.+?) \|", text, re.MULTILINE)
+    }
+    there = {name_of(path) for path in modules()} - {"__init__", "__main__"}
+    for layer, names in LAYERS.items():
+        assert sorted(table[layer]) == sorted(there.intersection(names))
 
 
 @each_module

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from harvester.doctor import Examination, Finding
 from harvester.harvest import Report
 from harvester.receipts import Books
 from harvester.settings import Settings, load_settings
-from harvester.show import SHOWN, duration, show_plan, show_proof, show_report, size
+from harvester.show import SHOWN, duration, show_examination, show_plan, show_proof, show_report, size
 from harvester.verify import Proof
 
 RUN = "2026-11-22-3f9a1c2e"
@@ -129,6 +130,39 @@ def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(
     assert lines[0] == f"Stopped by SIGTERM before the end. Run {RUN}"
     assert "ids 244,500 = 100,000 found + 4,500 missing + 0 failed + 140,000 to do" in lines
     assert lines[-1] == "1,400 batches are left; run again to go on."
+
+
+@pytest.mark.parametrize(
+    ("batches", "text"),
+    [
+        (1, "1 batch is left; run again to go on."),
+        (0, "Titles that have moved or the closing of the books are left; run again to go on."),
+    ],
+)
+def test_a_harvest_that_is_stopped_near_the_end_says_what_is_left(
+    capsys: pytest.CaptureFixture[str], settings: Settings, batches: int, text: str
+) -> None:
+    """Nobody is told that nothing is left and that they shall run it again."""
+    show_report(report("stopped", stopped_by="SIGTERM", batches_left=batches), settings)
+    assert shown(capsys)[-1] == text
+
+
+@pytest.mark.parametrize("prefix", ["Raw[/x]", "Raw/[bold]API", "Raw/:smile:", "Raw\\"])
+def test_a_prefix_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], settings: Settings, prefix: str) -> None:
+    """Whatever a bucket's folders are called is text: no style, no emoji, and no error of ours."""
+    failed = {f"tt{number:07}": "[/]" for number in range(1, SHOWN + 2)}
+    show_report(report("failed", failed=failed), settings.model_copy(update={"s3_prefix": prefix}))
+    lines = shown(capsys)
+    assert [line for line in lines if line.endswith(f"s3://lake/{prefix}/")]
+    assert f"… and 1 more, in s3://lake/{prefix}/_harvest/{RUN}/failed/" in lines
+    assert "tt0000001 failed: [/]" in lines
+
+
+@pytest.mark.parametrize("prefix", ["Raw[/x]", "Raw/[bold]API"])
+def test_what_was_examined_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], prefix: str) -> None:
+    """A setting with brackets in it is no style either."""
+    show_examination(Examination((Finding(prefix, "bad", prefix, prefix),)))
+    assert shown(capsys)[:2] == [f"bad {prefix} {prefix}", f"→ {prefix}"]
 
 
 def plan_told(**more: Any) -> dict[str, Any]:

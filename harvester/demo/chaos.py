@@ -22,18 +22,17 @@ from rich.console import Console
 from harvester.demo import faults, s3_link
 from harvester.demo.catalog import kind_of, movie_record, tv_record
 from harvester.demo.samples import MOVIES, SERIES, sample_titles
-from harvester.demo.stage import DemoError, check, make_room, open_stage, progress_on
+from harvester.demo.stage import DemoError, check, ending, make_room, open_stage, progress_on
 from harvester.errors import Exit, SettingsError
 from harvester.lake import stem
 from harvester.records import decode
 from harvester.show import books_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from harvester.demo.stage import Stage
-
-    Result = tuple[Exit, dict[str, Any], Callable[[], object]]
+    from harvester.door import Result
 
 RATE = 150.0
 """Requests per second of the harvester; TMDB here sets no limit of its own, so every trouble is one asked for."""
@@ -42,10 +41,14 @@ STARTS = 12
 """Starts after the last kill, until the books have to be closed."""
 
 ENDS = {
-    0: "books closed",
-    4: "the bucket refused",
-    5: "some titles failed",
-    6: "TMDB was unavailable",
+    Exit.CLOSED: "books closed",
+    Exit.WRONG: "a bug, or a contradiction in the bucket",
+    Exit.USAGE: "settings or input refused",
+    Exit.REFUSED: "TMDB refused the key",
+    Exit.STORE: "the bucket refused",
+    Exit.FAILED: "some titles failed",
+    Exit.UNAVAILABLE: "TMDB was unavailable",
+    Exit.STOPPED: "stopped",
 }
 
 
@@ -69,7 +72,7 @@ def parse_chaos(text: str) -> Chaos:
         name = piece.partition("=")[0].strip()
         pieces["kill" if name == "kill" else "s3" if name.startswith("s3-") else "tmdb"].append(piece)
     try:
-        tmdb = faults.parse_shares(",".join(pieces["tmdb"]))
+        tmdb = faults.parse_shares(",".join(pieces["tmdb"]), known=faults.BEARABLE)
         s3 = faults.parse_shares(",".join(pieces["s3"]), known=s3_link.NAMED)
     except ValueError as error:
         raise SettingsError(f"--chaos {text!r}: {error}") from error
@@ -117,7 +120,7 @@ async def play(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Resul
     Raises:
         DemoError: The books were not closed, or the audit found something.
     """
-    console = Console(highlight=False, stderr=as_json)
+    console = Console(highlight=False, emoji=False, stderr=as_json)
     say = partial(console.print, soft_wrap=True)
     started = time.monotonic()
     dice = random.Random(seed)  # noqa: S311  # no secret hangs on it
@@ -134,7 +137,7 @@ async def play(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Resul
             await stage.bring_home(folder)
     seconds = time.monotonic() - started
     _show(console, starts, audit, proof, stage)
-    say(f"\nThe files are in [bold]{folder}/[/]. All this took {seconds:.0f} s.")
+    say(ending(folder, seconds))
     check(audit.clean, f"the audit found {audit.counts()}; the bucket is in {folder}/")
     check(proof["status"] == "proved", f"verify found {proof['problems'][:3]}")
     told = {
@@ -199,7 +202,9 @@ async def _start(stage: Stage, kill_after: float | None, console: Console) -> di
 
 
 def _tell(number: int, start: Mapping[str, Any]) -> str:
-    end = "[red]SIGKILL[/]" if start["killed"] else f"exit {start['exit']}: {ENDS.get(start['exit'], 'stopped')}"
+    end = (
+        "[red]SIGKILL[/]" if start["killed"] else f"exit {start['exit']}: {ENDS.get(start['exit'], 'ended by others')}"
+    )
     return f"start {number:<2}   {start['requests']:,} requests, {start['receipts']} batches have landed; {end}"
 
 

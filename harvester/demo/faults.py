@@ -151,6 +151,9 @@ NAMED: Final[Mapping[str, Fault]] = {
     "big": big(12.0),
 }
 
+BEARABLE: Final = {name: fault for name, fault in NAMED.items() if name not in {"401", "403", "404", "big"}}
+"""Those that pass, and leave the record as it is: a refused key is the end, a 404 means that there is no such title."""
+
 
 def healthy(_asked: Asked) -> Fault | None:
     """Never a fault."""

@@ -11,10 +11,11 @@ import json
 import os
 import shutil
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from harvester.demo import s3_link
@@ -23,12 +24,12 @@ from harvester.demo.faults import healthy, sprinkled
 from harvester.demo.s3_server import ServerFailedError, ServerMissingError, s3_server
 from harvester.demo.samples import MOVIES, REALLY, SERIES, sample_titles
 from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.errors import HarvestError
+from harvester.errors import HarvestError, SettingsError
 from harvester.s3_client import open_bucket
 from harvester.settings import ALL_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from harvester.s3 import Bucket
 
 BUCKET = "demo-lake"
+
+OURS = ".harvester-demo"
+"""The file by which the demo knows that a folder is one of its own."""
 
 
 class DemoError(HarvestError):
@@ -186,11 +190,33 @@ def make_room(folder: Path) -> None:
     """Make the folder for what lands, without what an earlier demo has left there.
 
     Raises:
+        SettingsError: What is there is not known to be the demo's; nothing has been removed.
         DemoError: It cannot be made.
     """
+    raw = folder / "Raw"
+    with making(folder):
+        if os.path.lexists(raw):
+            if not (raw / OURS).is_file():
+                raise SettingsError(
+                    f"{raw} is there, and not known to be the demo's, which would replace it: remove it, "
+                    "or choose another --folder"
+                )
+            shutil.rmtree(raw)
+        raw.mkdir(parents=True)
+        (raw / OURS).write_text(
+            "The demo has made this folder, and its next run removes all of it.\n", encoding="utf-8"
+        )
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Something is being made in `folder`.
+
+    Raises:
+        DemoError: It cannot be.
+    """
     try:
-        shutil.rmtree(folder / "Raw", ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise DemoError(f"{folder} cannot be made ({error.strerror}): give another --folder") from error
 
@@ -199,6 +225,11 @@ def progress_on(console: Console) -> Progress:
     """A bar of requests, where the console is a terminal."""
     columns = (TextColumn("           {task.description}"), BarColumn(), TextColumn("{task.completed:.0f} requests"))
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def ending(folder: Path, seconds: float) -> str:
+    """The last words of a demo, in rich's markup."""
+    return f"\nThe files are in [bold]{escape(f'{folder}/')}[/]. All this took {seconds:.0f} s."
 
 
 def check(holds: bool, otherwise: str) -> None:  # noqa: FBT001  # an assertion that stays

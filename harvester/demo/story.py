@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import sys
 import tempfile
@@ -17,7 +18,8 @@ from rich.console import Console
 from rich.tree import Tree
 
 from harvester.demo.faults import parse_shares
-from harvester.demo.stage import BUCKET, DemoError, check, make_room, open_stage, progress_on
+from harvester.demo.stage import BUCKET, DemoError, check, ending, make_room, making, open_stage, progress_on
+from harvester.door import tell_json
 from harvester.errors import Exit
 from harvester.fan_out import fan_out
 from harvester.show import books_text, size
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     from harvester.demo.faults import Route
     from harvester.demo.stage import Stage
     from harvester.demo.tmdb_stand_in import StandIn
-
-    Result = tuple[Exit, dict[str, Any], Callable[[], object]]
+    from harvester.door import Result
 
 RATE = 60.0
 """Requests per second of the story, allowed and used: above TMDB's 40 to 50, to keep the story short."""
@@ -42,7 +43,7 @@ HALF_WAY = 0.5
 
 async def tell(folder: Path, *, as_json: bool) -> Result:
     """Tell the story, leave the landed files in `folder`, and say how it ended."""
-    console = Console(highlight=False, stderr=as_json)
+    console = Console(highlight=False, emoji=False, stderr=as_json)
     started = time.monotonic()
     make_room(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-demo-") as scratch:
@@ -83,8 +84,8 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
             _show_record(console, files)
             _show_books(console, report["books"], stage.tmdb)
     seconds = time.monotonic() - started
-    say(f"\nThe files are in [bold]{folder}/[/]. All this took {seconds:.0f} s. Next, with the servers kept up:")
-    say(f"  {_python()} -m harvester demo --serve")
+    say(f"{ending(folder, seconds)} Next, with the servers kept up:")
+    say(f"  {_python()} -m harvester demo --serve", markup=False)
     told = {
         "status": "closed",
         "seconds": round(seconds, 1),
@@ -198,22 +199,31 @@ def _show_books(console: Console, books: Mapping[str, Any], tmdb: StandIn) -> No
     )
 
 
-async def serve_by_hand(folder: Path) -> Result:
-    """Keep both servers up until Ctrl-C, and print what points a shell at them."""
-    console = Console(highlight=False)
+async def serve_by_hand(folder: Path, *, as_json: bool) -> Result:
+    """Keep both servers up until Ctrl-C, and say at once what points a shell, or with `as_json` a script, at them."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    with making(folder):
+        (folder / "servers").mkdir(parents=True, exist_ok=True)
     async with open_stage(folder / "servers", rate=40, limit=40) as stage:
-        console.print("# Both servers are up, until Ctrl-C. In another shell, paste:", soft_wrap=True)
-        for name, value in sorted(stage.settings.items()):
-            console.print(f"export {name}='{value}'", soft_wrap=True, markup=False)
-        console.print("# and then, for example:", soft_wrap=True)
-        for words in ("plan", "harvest --limit 200", "harvest", "verify"):
-            console.print(f"{_python()} -m harvester {words}", soft_wrap=True, markup=False)
+        if as_json:
+            tell_json({"status": "serving", "settings": stage.settings})
+        else:
+            _show_settings(stage.settings)
         await stop.wait()
-    return Exit.CLOSED, {"status": "ended"}, lambda: None
+    return Exit.CLOSED, {}, lambda: None
+
+
+def _show_settings(settings: Mapping[str, str]) -> None:
+    say = partial(Console(highlight=False, emoji=False).print, soft_wrap=True, markup=False)
+    say("# Both servers are up, until Ctrl-C. In another shell, paste:")
+    for name, value in sorted(settings.items()):
+        say(f"export {name}={shlex.quote(value)}")
+    say("# and then, for example:")
+    for words in ("plan", "harvest --limit 200", "harvest", "verify"):
+        say(f"{_python()} -m harvester {words}")
 
 
 def _python() -> str:

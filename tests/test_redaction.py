@@ -1,0 +1,70 @@
+"""Redaction: every secret told of is struck out, in whatever form, of texts and of streams."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from harvester.redaction import STRUCK, Struck, redact
+
+SECRET = 's3cR/et+"quoted"/key'
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets", "redacted"),
+    [
+        ("api_key=abcdefgh&x=abcdefgh", ("abcdefgh",), f"api_key={STRUCK}&x={STRUCK}"),
+        ("one abcdefgh, two stuvwxyz", ("abcdefgh", "stuvwxyz"), f"one {STRUCK}, two {STRUCK}"),
+        ("nothing", ("abcdefgh",), "nothing"),
+        ("nothing", (), "nothing"),
+        ("nothing", ("",), "nothing"),
+        ("s3://demo-lake", ("demo",), "s3://demo-lake"),
+        ("a key abcdefghij", ("abcdefgh", "abcdefghij"), f"a key {STRUCK}"),
+    ],
+)
+def test_every_secret_is_struck_out(text: str, secrets: tuple[str, ...], redacted: str) -> None:
+    """However often it stands there, and whatever other secrets there are; one that is empty is none."""
+    assert redact(text, secrets) == redacted
+
+
+@pytest.mark.parametrize(
+    "form",
+    [SECRET, quote(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], json.dumps(json.dumps(SECRET))[3:-3]],
+    ids=["as it is", "in a path", "in a query", "in JSON", "in JSON within JSON"],
+)
+def test_a_stream_strikes_secrets_out_of_all_that_is_written(form: str) -> None:
+    """In each of its forms, in the first line and in those after it, although the secrets are told but once."""
+    stream = io.StringIO()
+    struck = Struck(stream, (secret for secret in (SECRET, "")))
+    for _ in range(2):
+        print(f"<{form}>", file=struck)
+    assert stream.getvalue() == f"<{STRUCK}>\n" * 2
+    assert struck.trouble is None
+
+
+def test_a_stream_that_cannot_be_written_to_remembers_it_and_raises_nothing() -> None:
+    """A full disk and a reader who has left are told by `trouble`; whoever writes goes on."""
+    read, write = os.pipe()
+    os.close(read)
+    with Path("/dev/full").open("w", encoding="utf-8") as full, os.fdopen(write, "w", encoding="utf-8") as pipe:
+        for stream, number in ((full, errno.ENOSPC), (pipe, errno.EPIPE)):
+            struck = Struck(stream)
+            assert struck.write("some words") == len("some words")
+            assert struck.trouble is None  # they are in a buffer
+            struck.flush()
+            assert struck.trouble is not None
+            assert struck.trouble.errno == number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is left in the buffer goes there
+
+
+def test_a_stream_is_otherwise_the_stream_it_is() -> None:
+    """Who asks it for its encoding, its number or whether it is a terminal is answered."""
+    with Path(os.devnull).open("w", encoding="utf-8") as stream:
+        struck = Struck(stream, ["abcdefgh"])
+        assert (struck.fileno(), struck.encoding, struck.isatty()) == (stream.fileno(), "utf-8", False)
