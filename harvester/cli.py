@@ -200,10 +200,10 @@ def _with(command: Callable[[Settings], Coroutine[Any, Any, Result]]) -> Callabl
 
 
 async def _harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
-    from harvester.harvest import Stop
     from harvester.harvest import harvest as run_harvest
     from harvester.progress import watching
     from harvester.show import show_report
+    from harvester.stop import Stop
 
     stop = Stop(limit=limit)
     listen(stop)

@@ -26,7 +26,7 @@ from harvester.redaction import Struck, redact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harvester.harvest import Stop
+    from harvester.stop import Stop
 
 Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 """An exit code, the result for `--json` (empty if it has been told before the end), and what prints it for people."""

@@ -124,6 +124,7 @@ class TmdbUnavailableError(HarvestError):
         "dns": "its name cannot be resolved (dns): check the network and TMDB_BASE_URL",
         "tls": "it does not speak TLS, or its certificate is not trusted (tls): check TMDB_BASE_URL",
         "connection_refused": "it refuses the connection (connection_refused): check the network and TMDB_BASE_URL",
+        "no_network": "there is no way to it (no_network): check the network",
         "timeout": "no answer in time (timeout)",
     }
 

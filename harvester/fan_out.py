@@ -63,6 +63,27 @@ async def fan_out(
     return [results[place] for place in range(place)]
 
 
+class Room:
+    """How much of something may be held at a time, in bytes: who would begin more waits until some is given back."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held = limit, 0
+        self._free = asyncio.Event()
+        self._free.set()
+
+    def take(self, size: int) -> None:
+        """Hold `size` bytes more, or with a negative size fewer; nobody waits here, who has begun may end."""
+        self._held += size
+        if self._held < self._limit:
+            self._free.set()
+        else:
+            self._free.clear()
+
+    async def wait(self) -> None:
+        """Wait until less than the limit is held."""
+        await self._free.wait()
+
+
 async def in_thread(function: Callable[[], R]) -> R:
     """The result of a blocking `function`, in a thread of its own; cancelled, we leave it behind.
 

@@ -12,14 +12,14 @@ import asyncio
 import hashlib
 import tempfile
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harvester.answers import Failed, Found
-from harvester.errors import Exit, InputError, StoppedError
-from harvester.fan_out import fan_out, in_thread
+from harvester.errors import Exit, InputError
+from harvester.fan_out import Room, fan_out, in_thread
 from harvester.pace import Pace
 from harvester.receipts import LandedFile, write_receipt
 from harvester.records import encode, record_line
@@ -39,14 +39,16 @@ if TYPE_CHECKING:
     from harvester.run import Run
     from harvester.s3 import Bucket
     from harvester.settings import Settings
+    from harvester.stop import Stop
     from harvester.titles import Collection, Ids
     from harvester.tmdb import Tmdb
 
-BATCHES_AT_ONCE = 64
-"""Open batches at most. Usually two or three are open; more only while slow titles keep some from landing."""
+BATCHES_AT_ONCE = 32
+"""Open batches at most. Usually two or three are open; more only while slow titles, or S3, keep some from landing."""
 
-DRAIN_SECONDS = 20.0
-"""How long open batches may go on after a request to stop: a container has 30 s between SIGTERM and SIGKILL."""
+OPEN_BYTES = 32 * 10**6
+"""Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
+7,000 of them, while S3 was away, took 658 MB before there was this limit."""
 
 
 class Watcher(Protocol):
@@ -60,80 +62,6 @@ class Watcher(Protocol):
 
     def batch(self, receipt: Receipt) -> None:
         """A batch has landed, with its receipt."""
-
-
-class Stop:
-    """A request to stop, from a signal, a deadline or a limit.
-
-    Attributes:
-        reason: Who asked; None until somebody does.
-        cut_short: Whether something was left undone because of it.
-    """
-
-    def __init__(self, *, limit: int | None = None) -> None:
-        self.reason: str | None = None
-        self.cut_short = False
-        self._left = limit
-        self._seconds: float | None = None
-        self._draining = False
-        self._end: asyncio.Timeout | None = None
-
-    def ask(self, reason: str, *, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Take no more batches; those still open after `drain_seconds` are given up, to be done by the next run.
-
-        Before the first batch is open there is nothing to wait for.
-        """
-        self.reason = self.reason or reason
-        self._seconds = drain_seconds
-        self._reschedule()
-
-    def lets_take(self, ids: int) -> bool:
-        """Whether so many more ids may be taken; those taken up to the limit have all the time they need."""
-        if self.reason:
-            self.cut_short = True
-            return False
-        if self._left is not None:
-            self._left -= ids
-            if self._left <= 0:
-                self.reason = "limit"
-        return True
-
-    @asynccontextmanager
-    async def at_once(self) -> AsyncIterator[None]:
-        """Before the first batch is open: cancel what is inside as soon as somebody asks.
-
-        Raises:
-            StoppedError: Somebody did.
-        """
-        async with self._until(draining=False):
-            yield
-        if self.cut_short:
-            raise StoppedError(f"Stopped by {self.reason}. What has landed is safe; run again to go on.")
-
-    @asynccontextmanager
-    async def draining(self) -> AsyncIterator[None]:
-        """Once batches are open: cancel what is inside when the time to drain is over."""
-        async with self._until(draining=True):
-            yield
-
-    @asynccontextmanager
-    async def _until(self, *, draining: bool) -> AsyncIterator[None]:
-        self._draining = draining
-        try:
-            async with asyncio.timeout(None) as self._end:
-                if self._seconds is not None:
-                    self._reschedule()
-                yield
-        except TimeoutError:
-            if self._end is None or not self._end.expired():
-                raise
-            self.cut_short = True
-        finally:
-            self._end = None
-
-    def _reschedule(self) -> None:
-        if self._end and self._seconds is not None:
-            self._end.reschedule(asyncio.get_running_loop().time() + self._seconds * self._draining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +138,8 @@ async def harvest(
             run.bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
         moved = run.moved.batches()
         watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
-        one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
+        room = Room(OPEN_BYTES)
+        one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop, room=room)
         async with stop.draining():
             await fan_out(one, moved, at_once=BATCHES_AT_ONCE)
             await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
@@ -232,7 +161,7 @@ async def harvest(
 
 
 async def harvest_batch(
-    batch: Batch, *, run: Run, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop
+    batch: Batch, *, run: Run, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop, room: Room
 ) -> None:
     """Look up every title of `batch`, land what was found, and write the receipt, last.
 
@@ -259,11 +188,13 @@ async def harvest_batch(
             told = replace(told, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
             if line:
                 lines[id_] = line
+                room.take(len(line))
         watcher.title(told)
         return told
 
     async def in_line() -> AsyncIterator[str]:
         async with tmdb.next_in_line():
+            await room.wait()
             if stop.lets_take(len(batch.ids)):
                 await run.abort_orphans(batch)
                 for id_ in batch.ids:
@@ -272,15 +203,17 @@ async def harvest_batch(
     told = await fan_out(look_up, in_line(), at_once=len(batch.ids))
     if not told:
         return
-    found = [lines[id_] for id_ in batch.ids if id_ in lines]
+    held = sum(map(len, lines.values()))
+    encoded = list(encode([lines.pop(id_) for id_ in batch.ids if id_ in lines], settings.output_format))
     files = []
-    for number, file in enumerate(encode(found, settings.output_format), 1):
+    for number, file in enumerate(encoded, 1):
         key = run.layout.data_key(batch.collection, batch.name, number)
         etag = await run.bucket.land(key, file.body)
         sha256 = hashlib.sha256(file.body).hexdigest()
         files.append(LandedFile(key, file.records, len(file.body), sha256, etag))
     receipt = write_receipt(batch, told, files=files, run=run.plan.run, landed_at=run.now())
     await run.commit(receipt)
+    room.take(-held)
     watcher.batch(receipt)
 
 

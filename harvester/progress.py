@@ -29,13 +29,14 @@ SMOOTHING = 0.3
 
 
 class Counts:
-    """What has been seen so far of a run, with the rate of late; times are seconds of `time.monotonic`."""
+    """What has been seen so far of a run, with the rate of late; the clock tells seconds."""
 
-    def __init__(self, titles: int) -> None:
+    def __init__(self, titles: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.titles = titles
         self.found = self.missing = self.failed = self.batches = 0
+        self._clock = clock
         self._rate = 0.0
-        self._then, self._done_then = time.monotonic(), 0
+        self._then, self._done_then = clock(), 0
 
     @property
     def done(self) -> int:
@@ -56,11 +57,11 @@ class Counts:
 
     def rate(self) -> float:
         """Titles per second, of late."""
-        seconds = time.monotonic() - self._then
+        seconds = self._clock() - self._then
         if seconds >= 1:
             newest = (self.done - self._done_then) / seconds
             self._rate = newest if not self._rate else SMOOTHING * newest + (1 - SMOOTHING) * self._rate
-            self._then, self._done_then = time.monotonic(), self.done
+            self._then, self._done_then = self._clock(), self.done
         return self._rate
 
     def left(self) -> str:
@@ -119,16 +120,17 @@ def looking() -> Iterator[Callable[[Finding], Finding]]:
 class Bar:
     """A watcher that shows a bar on a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("looking what is done", total=None)
-        self._counts = Counts(0)
+        self._clock = clock
+        self._counts = Counts(0, clock=clock)
         self._progress.start()
 
     def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
         """Show `titles` as the whole."""
-        self._counts = Counts(titles)
+        self._counts = Counts(titles, clock=self._clock)
         self._pace = pace
         done = run.books.batches
         self._progress.print(f"Run {run.plan.run}: {titles:,} titles to look up, {done:,} batches done before")
@@ -155,14 +157,15 @@ class Bar:
 class Lines:
     """A watcher that logs each batch, and a line every 10 s."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = structlog.get_logger("progress")
-        self._counts = Counts(0)
+        self._clock = clock
+        self._counts = Counts(0, clock=clock)
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
         """Log what is to be done."""
-        self._counts = Counts(titles)
+        self._counts = Counts(titles, clock=self._clock)
         self._log.info(
             "run", run=run.plan.run, titles=titles, batches_done=run.books.batches, rate_per_second=pace.ceiling
         )

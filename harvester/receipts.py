@@ -77,13 +77,6 @@ class Receipt:
         """Titles found, each of them a record in one of the files."""
         return sum(told["outcome"] == "found" for told in self.outcomes.values())
 
-    def moved_to(self) -> dict[Collection, dict[str, int]]:
-        """By collection, the ids that belong there, with their TMDB ids."""
-        moved: dict[Collection, dict[str, int]] = {}
-        for id_, told in self.moved.items():
-            moved.setdefault(COLLECTIONS[told["kind"]], {})[id_] = told["tmdb_id"]
-        return moved
-
 
 def write_receipt(
     batch: Batch,
@@ -140,7 +133,7 @@ def decode_receipt(key: str, body: bytes) -> Receipt:
         name = Batch(receipt.collection, receipt.ids).name
         strange = {told["outcome"] for told in receipt.outcomes.values()} - OUTCOMES
         Books().take(receipt)
-        receipt.moved_to()
+        homeless = [i for i, told in receipt.moved.items() if not (told["kind"] in COLLECTIONS and told["tmdb_id"])]
         records, found = sum(file.records for file in files), receipt.found
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise BooksError(f"{key} is not a receipt: {error!r}") from error
@@ -152,6 +145,8 @@ def decode_receipt(key: str, body: bytes) -> Receipt:
         raise BooksError(
             f"{key} contradicts itself: {found} titles found, {records} records, outcomes {strange or 'known'}"
         )
+    if homeless:
+        raise BooksError(f"{key} says that {homeless[0]} has moved, and not where to")
     if broken:
         raise BooksError(f"{key} has been edited: its seal is not that of what it says")
     return receipt

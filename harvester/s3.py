@@ -37,7 +37,7 @@ CALL_SECONDS = 60.0
 
 LAST_SECONDS = 4.0
 """What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
-landing (`harvest.DRAIN_SECONDS`). Two calls in a row, begin and abort, fit in."""
+landing (`stop.DRAIN_SECONDS`). Two calls in a row, begin and abort, fit in."""
 
 PARTS_AT_ONCE = 4
 

@@ -6,6 +6,7 @@ import aiohttp
 import botocore.exceptions
 
 from harvester.errors import StoreError
+from harvester.wire import NO_NETWORK
 
 ADVICE = {
     "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",
@@ -41,7 +42,7 @@ def unreachable(action: str, error: botocore.exceptions.BotoCoreError, endpoint:
     return StoreError(action, code, f"{endpoint} {_what_it_does(error)}. {ADVICE.get(code, SAFE)}")
 
 
-def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
+def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:  # noqa: PLR0911  # a table
     """What the other side does instead of answering."""
     why = error.kwargs.get("error")
     if isinstance(error, botocore.exceptions.SSLError) or isinstance(why, aiohttp.ClientSSLError):
@@ -49,7 +50,9 @@ def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
     if isinstance(why, aiohttp.ClientConnectorDNSError):
         return "has a name that cannot be resolved"
     if isinstance(why, aiohttp.ClientConnectorError):
-        return "refuses the connection"
+        return (
+            "cannot be reached: there is no way to it" if why.os_error.errno in NO_NETWORK else "refuses the connection"
+        )
     if type(why) is aiohttp.ClientError:
         return f"sends us elsewhere ({why})"
     late = (botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ReadTimeoutError)

@@ -6,6 +6,7 @@ sent twice. aiohttp's own errors end here, because they carry the URL, where a v
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -14,6 +15,9 @@ from harvester.answers import BODY_LIMIT, Again, Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+"""What the kernel says where it knows no way to an address."""
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
@@ -44,8 +48,8 @@ async def get(session: aiohttp.ClientSession, url: str) -> Answer | Again:  # no
         return Again("dns")
     except aiohttp.ClientSSLError:
         return Again("tls")
-    except aiohttp.ClientConnectorError:
-        return Again("connection_refused")
+    except aiohttp.ClientConnectorError as error:
+        return Again("no_network" if error.os_error.errno in NO_NETWORK else "connection_refused")
     except aiohttp.ClientPayloadError:
         return Again("cut_body")
     except aiohttp.ClientConnectionError:

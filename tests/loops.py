@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
+    from aiohttp import web
+
+    from harvester.demo.s3_link import Call, Forward, Rule
+
 LOOK = 0.1
 """Seconds by the wall after which what has not come through the loopback is taken not to be on its way."""
 
@@ -96,7 +100,28 @@ def abroad() -> Iterator[None]:
         loop.abroad -= 1
 
 
+def in_its_time(rule: Rule) -> Rule:
+    """The rule of a link before a real S3, on a loop that leaps, with no more time passing than S3 itself takes."""
+
+    async def timed(call: Call, forward: Forward) -> web.StreamResponse:
+        async def forward_abroad() -> web.Response:
+            with abroad():
+                return await forward()
+
+        return await rule(call, forward_abroad)
+
+    return timed
+
+
+async def no_wait(seconds: float) -> None:
+    """A sleep that takes no time."""
+
+
 def run_on(loop: asyncio.AbstractEventLoop, story: Coroutine[Any, Any, Any]) -> Any:
-    """What comes of the story, told to its end on this loop."""
+    """What comes of the story, told to its end on this loop.
+
+    Not in debug mode, as other tests are: there every future and callback keeps the stack that it was made in, which is
+    1.25 to 1.6 times the CPU time of stories that do not wait (measured), and slow callbacks say nothing here.
+    """
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         return runner.run(story)

@@ -6,13 +6,11 @@ import asyncio
 import json
 import os
 import signal
-import sys
-from asyncio.subprocess import PIPE
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from shells import Shell, kept
 
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import always, refusal, scripted, silence
@@ -28,53 +26,6 @@ if TYPE_CHECKING:
 MOVIES = [f"tt{number:07d}" for number in range(1, 351)]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """The one JSON object of `--json`."""
-        told: dict[str, Any] = json.loads(self.out)
-        return told
-
-
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """Runs the harvester with the environment of one stand-in, one bucket and one CSV."""
-
-    environment: dict[str, str]
-    folder: Path
-
-    async def start(
-        self, *words: str, stdout: int = PIPE, stderr: int = PIPE, **environment: str
-    ) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "harvester",
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env=self.environment | environment,
-            cwd=self.folder,
-        )
-
-    async def run(self, *words: str, stdout: int = PIPE, stderr: int = PIPE, **environment: str) -> Ended:
-        return await end(await self.start(*words, stdout=stdout, stderr=stderr, **environment))
-
-
-async def end(process: asyncio.subprocess.Process) -> Ended:
-    out, err = (text or b"" for text in await process.communicate())
-    assert process.returncode is not None
-    assert "Traceback" not in out.decode() + err.decode()
-    assert KEY not in out.decode() + err.decode()
-    return Ended(process.returncode, out.decode(), err.decode())
-
-
 @pytest.fixture
 def shell_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Any:
     """Makes a shell for a stand-in."""
@@ -82,9 +33,8 @@ def shell_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Any:
     def make(tmdb: StandIn) -> Shell:
         csv = tmp_path / "movies.csv"
         csv.write_text("id|tituloPrincipal\n" + "".join(f"{id_}|Ação\n" for id_ in MOVIES), encoding="utf-8")
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
         settings = {"TMDB_API_KEY": KEY, "TMDB_BASE_URL": tmdb.url, "S3_BUCKET": bucket.name, "MOVIES_CSV": str(csv)}
-        return Shell(kept | s3.environment() | settings | {"TMDB_RATE": "1000"}, tmp_path)
+        return Shell(kept() | s3.environment() | settings | {"TMDB_RATE": "1000"}, tmp_path)
 
     return make
 
@@ -148,7 +98,7 @@ async def test_each_trouble_has_its_exit_code_and_one_sentence(
     """Usage is 2, a refused key 3, a refusing bucket 4; TMDB is asked nothing before usage is right."""
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb)
-        ended = await shell.run(*words, **environment)
+        ended = await shell.having(**environment).run(*words)
         assert ended.code == code
         assert sentence in " ".join(ended.err.replace("│", " ").split())
         assert not ended.out
@@ -188,7 +138,7 @@ async def test_nobody_answering_ends_in_exit_6(shell_for: Any) -> None:
     """TMDB away: a sentence with what was seen, and nothing is failed by it."""
     async with stand_in() as tmdb:
         shell = shell_for(tmdb)
-        ended = await shell.run(TMDB_BASE_URL="http://127.0.0.1:9/3")
+        ended = await shell.having(TMDB_BASE_URL="http://127.0.0.1:9/3").run()
     assert ended.code == 6
     assert "TMDB is unavailable: http://127.0.0.1:9/3/authentication has no usable answer" in ended.err
 
@@ -198,11 +148,10 @@ async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, nu
     """A container's stop and Ctrl-C lose nothing: the next run asks for the rest only."""
     async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
-        process = await shell.start("--json")
-        while tmdb.asked.total() < 20:
-            await asyncio.sleep(0.01)
-        process.send_signal(number)
-        ended = await end(process)
+        async with shell.start("--json") as running:
+            await running.until(lambda: tmdb.asked.total() >= 20)
+            running.send(number)
+            ended = await running.ended()
         assert (ended.code, ended.told["stopped_by"]) == (75, number.name)
         assert "taking no more batches" in ended.err
         assert tmdb.asked.total() - 1 == ended.told["books"]["found"] > 0
@@ -213,28 +162,28 @@ async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, nu
 
 async def test_a_first_signal_after_the_limit_still_lands_the_open_batch(shell_for: Any) -> None:
     """The limit is no signal: what it has taken lands although one comes."""
-    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
-        process = await shell_for(tmdb).start("--limit", "1", "--json")
-        while tmdb.asked.total() < 20:
-            await asyncio.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        ended = await end(process)
+    async with (
+        stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb,
+        shell_for(tmdb).start("--limit", "1", "--json") as running,
+    ):
+        await running.until(lambda: tmdb.asked.total() >= 20)
+        running.send(signal.SIGTERM)
+        ended = await running.ended()
     assert (ended.code, ended.told["stopped_by"], ended.told["books"]["found"]) == (75, "limit", 100)
 
 
 async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
     """Who insists is not kept waiting by a title that does not answer."""
     faults = scripted({("movie", MOVIES[0]): [silence(60)]})
-    async with stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
-        process = await shell_for(tmdb).start()
-        while tmdb.asked.total() < 20:
-            await asyncio.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr
-        while b"taking no more batches" not in await process.stderr.readline():
-            pass
-        process.send_signal(signal.SIGINT)
-        ended = await end(process)
+    async with (
+        stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb,
+        shell_for(tmdb).start() as running,
+    ):
+        await running.until(lambda: tmdb.asked.total() >= 20)
+        running.send(signal.SIGINT)
+        await running.says("taking no more batches")
+        running.send(signal.SIGINT)
+        ended = await running.ended()
     assert (ended.code, ended.out) == (75, "")  # drained, it would have shown its books
 
 
@@ -243,12 +192,11 @@ async def test_a_log_that_nobody_reads_does_not_end_a_harvest(shell_for: Any, bu
     async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
         read, write = os.pipe()
-        process = await shell.start(stdout=write, stderr=write)
-        os.close(write)
-        while tmdb.asked.total() < 20:
-            await asyncio.sleep(0.01)
-        os.close(read)
-        assert await process.wait() == 0
+        async with shell.start(stdout=write, stderr=write) as running:
+            os.close(write)
+            await running.until(lambda: tmdb.asked.total() >= 20)
+            os.close(read)
+            assert (await running.ended()).code == 0
     assert len(await bucket.objects("Raw/API/Movies/")) == 4
 
 
@@ -264,14 +212,13 @@ async def test_a_terminal_that_goes_away_does_not_end_a_harvest(shell_for: Any, 
     """A window is closed over the bar: every title is harvested all the same."""
     async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         ours, theirs = os.openpty()
-        process = await shell_for(tmdb).start("--json", stderr=theirs, TERM="xterm-256color")
-        os.close(theirs)
-        while tmdb.asked.total() < 20:
-            await asyncio.sleep(0.01)
-        shown = os.read(ours, 2**16)
-        os.close(ours)
-        ended = await end(process)
-    assert b"titles to look up" in shown
+        async with shell_for(tmdb).having(TERM="xterm-256color").start("--json", stderr=theirs) as running:
+            os.close(theirs)
+            shown = b""
+            while b"titles to look up" not in shown:  # it raises, if nobody is there to write any more
+                shown += await asyncio.to_thread(os.read, ours, 2**16)
+            os.close(ours)
+            ended = await running.ended()
     assert (ended.code, ended.told["status"], len(await bucket.objects("Raw/API/Movies/"))) == (0, "closed", 4)
 
 
@@ -292,11 +239,10 @@ async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any,
     """After a SIGKILL nothing is lost, doubled or orphaned, and what has a receipt is not asked again."""
     async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
-        process = await shell.start()
-        while not await receipts(bucket):
-            await asyncio.sleep(0.01)
-        process.kill()
-        await process.communicate()
+        async with shell.start() as running:
+            await running.until(lambda: receipts(bucket))
+            running.send(signal.SIGKILL)
+            await running.ended()
         done = {id_ for key in await receipts(bucket) for id_ in json.loads(await bucket.read(key) or b"")["outcomes"]}
         asked = Counter(tmdb.asked)
         ended = await shell.run("--json")
@@ -309,3 +255,19 @@ async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any,
 
 async def receipts(bucket: Bucket) -> list[str]:
     return [key for key in await bucket.objects("Raw/API/_harvest/") if "/receipts/" in key]
+
+
+async def test_the_doctor_says_what_to_mend_and_ends_with_1_until_nothing_is(shell_for: Any) -> None:
+    """A table for people, an exit code for scripts."""
+    async with stand_in() as tmdb:
+        shell = shell_for(tmdb)
+        healthy = await shell.run("doctor")
+        assert (healthy.code, healthy.err) == (0, "")
+        assert "Nothing keeps a harvest from its end. Next: plan" in healthy.out
+        ill = await shell.having(TMDB_API_KEY="f" * 32).run("doctor")
+    assert ill.code == 1
+    said = " ".join(ill.out.split())
+    assert "bad TMDB TMDB refuses the key (HTTP 401, code 7" in said
+    assert "1 to mend before a harvest can end well." in said
+    for name in ("Python", "TMDB_API_KEY", "MOVIES_CSV", "s3:GetObject", "clock"):
+        assert f"good {name}" in said

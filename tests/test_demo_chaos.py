@@ -100,13 +100,19 @@ async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
         audit = await examine(stage)
         assert (audit.clean, audit.expected) == (True, report["books"]["found"])
         first, second, *_ = await stage.bucket.objects("Raw/API/Movies/")
-        lost, doubled, altered, *rest = (await stage.bucket.read(first) or b"").splitlines(keepends=True)
+        lost, doubled, altered, mistaken, misled, *rest = (await stage.bucket.read(first) or b"").splitlines(
+            keepends=True
+        )
+        told = dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "strangers"), 1)
         altered = altered.replace(b'"adult":false', b'"adult":true')
+        mistaken = mistaken.replace(b'"tmdb_id":', b'"tmdb_id":1')
         invented = rest[0].replace(rest[0][12:21], b"tt9999999")
-        await stage.bucket.put(first, b"".join([doubled, doubled, altered, invented, *rest]))
+        await stage.bucket.put(first, b"".join([doubled, doubled, altered, mistaken, invented, *rest]))
+        among = next(iter(await stage.bucket.objects("Raw/API/Series/")))
+        await stage.bucket.put(among, (await stage.bucket.read(among) or b"") + misled)
         await stage.bucket.put(first.replace("tt0", "xx0"), b"")
         await stage.bucket.begin(second)
         audit = await examine(stage)
     assert not audit.clean
-    assert audit.counts() == dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "strangers"), 1)
+    assert audit.counts() == told | {"altered": 3}  # its text, its TMDB id, its kind
     assert (audit.lost, audit.invented) == ([json.loads(lost)["imdb_id"]], ["tt9999999"])

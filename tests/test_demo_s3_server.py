@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest_asyncio
 from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import ClientError
 
-from harvester.demo.s3_server import S3Server, ServerFailedError, s3_server
+from harvester.demo.s3_server import TWIN, S3Server, ServerFailedError, s3_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,6 +56,12 @@ async def read(client: Any, key: str) -> bytes:
     answer = await client.get_object(Bucket="lake", Key=key)
     async with answer["Body"] as body:
         return bytes(await body.read())
+
+
+def sockets_of(ports: Iterable[int]) -> list[Path]:
+    """The Unix sockets that SeaweedFS has made for these ports and their twins."""
+    names = [f"seaweedfs-*-{port + more}.sock" for port in ports for more in (0, TWIN)]
+    return [path for name in names for path in Path("/tmp").glob(name)]
 
 
 async def exit_of(pid: int) -> None:
@@ -167,7 +174,7 @@ async def test_it_ends_with_its_context(tmp_path: Path) -> None:
     assert server.process.returncode is not None
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.ports[0])
-    assert list(Path("/tmp").glob(f"seaweedfs-*-{server.ports[0]}.sock")) == []
+    assert sockets_of(server.ports) == []
 
 
 async def test_it_ends_when_its_user_is_cancelled(tmp_path: Path) -> None:
@@ -201,18 +208,20 @@ async def test_a_sigkill_of_ours_leaves_no_orphan(tmp_path: Path) -> None:
         "from harvester.demo.s3_server import s3_server\n"
         "async def main():\n"
         "    async with s3_server(pathlib.Path(sys.argv[1])) as server:\n"
-        "        print(server.process.pid, flush=True)\n"
+        "        print(server.process.pid, *server.ports, flush=True)\n"
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, str(tmp_path), stdout=subprocess.PIPE)
     assert parent.stdout is not None
-    server_pid = int(await parent.stdout.readline())
+    server_pid, *ports = map(int, (await parent.stdout.readline()).split())
     ended = asyncio.create_task(exit_of(server_pid))
     await asyncio.sleep(0)  # let it open the pid while the process is there
     parent.kill()
     await parent.communicate()
     await ended
+    for path in sockets_of(ports):  # nobody is left who could
+        path.unlink()
 
 
 async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
@@ -225,9 +234,13 @@ async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_cannot_start_is_quoted(tmp_path: Path) -> None:
-    """A server that ends by itself is an error with the last it said, not a wait of 30 s."""
+    """A server that ends by itself is an error with the last it said, not a wait of 30 s; no socket of it stays."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "filerldb2").write_text("no folder")
     with pytest.raises(ServerFailedError, match=r"(?s)ended 5 times.*filerldb2"):
         async with s3_server(tmp_path):
             pass
+    said = (tmp_path / "server.log").read_text(encoding="utf-8")
+    ports = {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", said)}
+    assert len(ports) >= 5
+    assert sockets_of(ports) == []

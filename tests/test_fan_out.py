@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.fan_out import fan_out, finish
+from harvester.fan_out import Room, fan_out, finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -445,3 +445,20 @@ async def test_a_call_that_does_not_end_is_given_up_after_the_cancel(silent: str
     with pytest.raises(asyncio.CancelledError):
         await task
     assert others_running() == set()
+
+
+# --- room
+
+
+async def test_who_would_begin_waits_until_there_is_room() -> None:
+    """Below the limit nobody waits; from the limit on everybody, until so much has been given back."""
+    room = Room(100)
+    room.take(99)
+    await room.wait()
+    room.take(51)
+    waiting = [asyncio.ensure_future(room.wait()) for _ in range(3)]
+    room.take(-50)
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in waiting)
+    room.take(-1)
+    await asyncio.gather(*waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +11,22 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from conftest import Silent, client_of
+from loops import no_wait
 
 from harvester.batches import cut
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import always, refusal, scripted, silence
+from harvester.demo.s3_link import s3_link
 from harvester.demo.tmdb_stand_in import stand_in
-from harvester.harvest import Stop, harvest
+from harvester.harvest import OPEN_BYTES, harvest
+from harvester.stop import Stop
 from harvester.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from harvester.demo.s3_link import Call, Forward
     from harvester.demo.s3_server import S3Server
     from harvester.s3 import Bucket
     from harvester.settings import Settings
@@ -31,10 +36,6 @@ if TYPE_CHECKING:
 
 def ids_from(first: int, count: int) -> list[str]:
     return [f"tt{number:07d}" for number in range(first, first + count)]
-
-
-async def no_wait(seconds: float) -> None:
-    """No time between tries."""
 
 
 async def records_in(bucket: Bucket, folder: str) -> list[dict[str, Any]]:
@@ -445,3 +446,26 @@ async def test_an_upload_orphaned_by_a_kill_is_aborted_by_the_next_run_that_take
         assert sorted(key for key, _ in await bucket.uploads("")) == sorted([second, foreign])
         await harvest(settings, watcher=watcher, stop=Stop(), now=noon)
         assert [key for key, _ in await bucket.uploads("")] == [foreign]
+
+
+async def test_while_s3_does_not_answer_no_more_is_held_than_fits(
+    s3: S3Server, bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """With records of 200 KB two batches are more than may be held: TMDB is asked for the third when one has landed."""
+    size, opened = 200_000, asyncio.Event()
+    assert 100 * size < OPEN_BYTES < 180 * size  # when the third is in line, 20 titles of the second are on their way
+
+    async def held(_call: Call, forward: Forward) -> web.StreamResponse:
+        await opened.wait()
+        return await forward()
+
+    async with stand_in(catalog=Catalog(otherwise="movie", record_bytes=size)) as tmdb, s3_link(s3.endpoint) as link:
+        link.rules["create"] = held
+        settings = settings_for(tmdb.url, movies=ids_from(1, 210), aws_endpoint_url_s3=link.url)
+        harvesting = asyncio.ensure_future(harvest(settings, watcher=watcher, stop=Stop()))
+        while link.times("create") < 2:
+            await asyncio.sleep(0.01)
+        assert Counter(route for route, _ in tmdb.asked.elements()) == {"authentication": 1, "movie": 200}
+        opened.set()
+        report = await harvesting
+    assert (report.status, report.books.found) == ("closed", 210)

@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import termios
+import time
 import zipfile
 from array import array
 from contextlib import asynccontextmanager, suppress
@@ -38,7 +39,8 @@ from conftest import client_of
 
 from harvester.cli import main
 from harvester.demo.tmdb_stand_in import KEY
-from harvester.harvest import Stop, harvest
+from harvester.harvest import harvest
+from harvester.stop import Stop
 from harvester.titles import LONGEST_HEADER, LONGEST_LINE
 
 if TYPE_CHECKING:
@@ -658,6 +660,7 @@ def test_standard_input_may_come_byte_by_byte(content: bytes) -> None:
             os.write(pipe, content[place : place + 1])
             unread[0] = 1
             while unread[0] and process.poll() is None:
+                time.sleep(0.01)
                 fcntl.ioctl(pipe, termios.FIONREAD, unread)
             if process.poll() is not None:
                 break
@@ -788,10 +791,16 @@ async def recording() -> AsyncIterator[tuple[str, list[str]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/3", asked
 
 
+BATCH = r"tt[0-9]{7,10}-tt[0-9]{7,10}-[0-9a-f]{8}"
+DATA = rf"(Movies|Series)/[0-9]{{4}}/[0-9]{{2}}/[0-9]{{2}}/{BATCH}"
+PAPER = rf"_harvest/[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}-[0-9a-f]{{8}}/(plan|summary|receipts/(Movies|Series)/{BATCH})"
+KEY_OF_OURS = re.compile(rf"Raw/API/({DATA}|{PAPER})\.json")
+
+
 async def test_tmdb_is_asked_for_nothing_but_ids(
     bucket: Bucket, settings_for: Make, watcher: Silent, tmp_path: Path
 ) -> None:
-    """Whatever stands in the CSVs, a path ends in `tt` and digits or in a number, and the query is ours."""
+    """Whatever stands in the CSVs, a path ends in `tt` and digits or in a number; query and keys are ours."""
     movies, series = ["tt0111161", *NO_IDS, *MENDED, "tt0068646"], ["tt0944947", *NO_IDS, *MENDED, "tt0903747"]
     (tmp_path / "movies.csv").write_bytes(csv_of(movies, ",")[0])
     (tmp_path / "series.csv").write_bytes(csv_of(series, ";")[0])
@@ -810,6 +819,9 @@ async def test_tmdb_is_asked_for_nothing_but_ids(
         + ["/3/find/tt0944947", "/3/tv/7", "/3/find/tt0903747", "/3/tv/7"]
     )
     assert {query for _, _, query in others} == {f"api_key={KEY}", f"external_source=imdb_id&api_key={KEY}"}
+    keys = await bucket.objects("")
+    assert [key for key in keys if not KEY_OF_OURS.fullmatch(key)] == []
+    assert len(keys) == 6  # the plan, a data file and a receipt of each CSV, the summary
 
 
 # Memory
@@ -839,16 +851,21 @@ def measure(s3: S3Server, lake: str, tmp_path_factory: pytest.TempPathFactory) -
         with path.open("wb") as file:
             write(file)
         command = [sys.executable, "-m", "harvester", "plan", "--json", "--movies", path.name, "--bucket", lake]
-        run = subprocess.run(
+        with subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", PEAK, *command],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=kept | s3.environment(),
             cwd=path.parent,
-            timeout=100,
-            check=True,
-        )
-        assert run.stderr == b""
-        told, measured = run.stdout.splitlines()
+            start_new_session=True,
+        ) as process:
+            try:
+                out, err = process.communicate()
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # it and the measured one, should nobody wait for them
+        assert err == b""
+        told, measured = out.splitlines()
         peak, code = measured.split()
         return Measured(int(code), json.loads(told), int(peak) * 1024)
 
@@ -928,19 +945,22 @@ def test_what_has_no_end_is_refused_in_bounded_memory(measure: Measure, refused_
 @pytest.mark.parametrize(
     ("rows", "account"),
     [
-        (b"tt0000001|a\n" * 500_000 + b"tt0000002|b\ntt0000001|a\n" * 250_000, [1_000_000, 2, 999_998, 0]),
-        (b"tt0000001|a\n" + b"nm0000001|a\n" * 999_999, [1_000_000, 1, 0, 999_999]),
+        (
+            lambda: b"tt0000001|a\n" * 500_000 + b"tt0000002|b\ntt0000001|a\n" * 250_000,
+            [1_000_000, 2, 999_998, 0],
+        ),
+        (lambda: b"tt0000001|a\n" + b"nm0000001|a\n" * 999_999, [1_000_000, 1, 0, 999_999]),
     ],
     ids=["duplicates", "rejects"],
 )
 def test_a_million_rows_of_nothing_new_take_no_memory(
-    measure: Measure, read_peak: int, rows: bytes, account: list[int], delimiter: bytes
+    measure: Measure, read_peak: int, rows: Callable[[], bytes], account: list[int], delimiter: bytes
 ) -> None:
     """Duplicates, adjacent and in turn, and rejects are all counted and take at most 20 MB above a tiny file.
 
     Measured: 84.9 MB for the tiny file, at most 0.4 MB more for either.
     """
-    ended = measure(lambda file: file.write((b"id|t\n" + rows).replace(b"|", delimiter)))
+    ended = measure(lambda file: file.write((b"id|t\n" + rows()).replace(b"|", delimiter)))
     told = ended.told["input"]["Movies"]
     assert ended.code == 0
     assert [told[name] for name in ("rows", "ids", "duplicates", "rejected")] == account

@@ -10,9 +10,10 @@ from conftest import Silent
 from harvester.demo.catalog import Catalog
 from harvester.demo.tmdb_stand_in import stand_in
 from harvester.errors import SettingsError, StoreError
-from harvester.harvest import Stop, harvest
+from harvester.harvest import harvest
 from harvester.pace import SLACK
 from harvester.plan import plan
+from harvester.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

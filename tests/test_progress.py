@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from loops import Leaping, run_on
@@ -16,16 +16,14 @@ from harvester.answers import Failed, Found, Match, Missing
 from harvester.progress import LINE_SECONDS, SMOOTHING, Bar, Counts, Lines, watching
 from harvester.receipts import LandedFile, Receipt
 
+if TYPE_CHECKING:
+    from conftest import Clock
+
 FOUND, MISSING, FAILED = Found("movie", 1, {}), Missing("unknown"), Failed("timeout")
 MOVED = Match("tv", 7)
 
 RUN: Any = SimpleNamespace(plan=SimpleNamespace(run="2026-11-22-3f9a1c2e"), books=SimpleNamespace(batches=3))
 PACE: Any = SimpleNamespace(ceiling=40.0)
-
-
-def begun(counts: Counts, *, seconds_ago: float) -> None:
-    """As if that long had passed since the rate was last looked at; there is no clock to be passed in."""
-    counts._then -= seconds_ago
 
 
 def receipt(*outcomes: str, moved: int = 0) -> Receipt:
@@ -47,23 +45,26 @@ def test_every_title_is_counted_under_its_outcome() -> None:
     assert (counts.found, counts.missing, counts.failed, counts.done, counts.titles) == (3, 2, 1, 6, 10)
 
 
-def test_before_a_second_has_passed_there_is_no_rate() -> None:
+def test_before_a_second_has_passed_there_is_no_rate(clock: Clock) -> None:
     """The first few titles say nothing about the time left."""
-    counts = Counts(10)
+    counts = Counts(10, clock=clock.time)
     counts.take(FOUND)
+    clock.now += 0.999
     assert (counts.rate(), counts.left()) == (0.0, "-:--")
+    clock.now += 0.001
+    assert (counts.rate(), counts.left()) == (1.0, "0:09")
 
 
-def test_the_rate_is_of_late_and_smooth() -> None:
+def test_the_rate_is_of_late_and_smooth(clock: Clock) -> None:
     """The newest second counts for three tenths: a hold shows, and a hiccup does not make the time left jump."""
-    counts = Counts(1_000)
+    counts = Counts(1_000, clock=clock.time)
     for _ in range(400):
         counts.take(FOUND)
-    begun(counts, seconds_ago=10)
-    assert counts.rate() == pytest.approx(40, rel=0.01)
-    assert counts.rate() == pytest.approx(40, rel=0.01)
-    begun(counts, seconds_ago=5)  # a hold: nothing came
-    assert counts.rate() == pytest.approx(40 * (1 - SMOOTHING), rel=0.01)
+    clock.now += 10
+    assert counts.rate() == 40
+    assert counts.rate() == 40
+    clock.now += 5  # a hold: nothing came
+    assert counts.rate() == 40 * (1 - SMOOTHING)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +81,12 @@ def test_the_rate_is_of_late_and_smooth() -> None:
         (100, "0:00"),
     ],
 )
-def test_the_time_left_is_what_the_rest_takes_at_this_rate(titles: int, left: str) -> None:
+def test_the_time_left_is_what_the_rest_takes_at_this_rate(clock: Clock, titles: int, left: str) -> None:
     """Minutes and seconds, hours where there are any; never less than nothing."""
-    counts = Counts(titles)
+    counts = Counts(titles, clock=clock.time)
     for _ in range(400):
         counts.take(MISSING)
-    begun(counts, seconds_ago=10)
-    counts.rate()
-    counts._rate = 40.0  # to the digit
+    clock.now += 10
     assert counts.left() == left
 
 
@@ -136,10 +135,10 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
 
     async def story() -> list[Any]:
         loop = asyncio.get_running_loop()
-        lines = Lines()
+        lines = Lines(clock=loop.time)
         with capture_logs() as logs:
             began = loop.time()
-            lines.begin(RUN, titles=9, pace=PACE)
+            lines.begin(RUN, titles=10, pace=PACE)
             for told in (FOUND, FOUND, MISSING, FAILED, MOVED):
                 lines.title(told)
             while len(logs) < 3:  # the beginning, and two more
@@ -150,23 +149,12 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
         return logs
 
     _, *ticks = run_on(Leaping(), story())
-    assert (
-        ticks
-        == [
-            {
-                "event": "progress",
-                "log_level": "info",
-                "done": 4,
-                "of": 9,
-                "titles_per_second": 0.0,
-                "found": 2,
-                "missing": 1,
-                "failed": 1,
-                "left": "-:--",
-            }
-        ]
-        * 2
-    )
+    counted = {"done": 4, "of": 10, "found": 2, "missing": 1, "failed": 1}
+    line = {"event": "progress", "log_level": "info"} | counted
+    assert ticks == [  # nothing came in the second ten seconds
+        line | {"titles_per_second": 0.4, "left": "0:15"},
+        line | {"titles_per_second": 0.3, "left": "0:21"},
+    ]
 
 
 def test_lines_that_never_began_can_end() -> None:
@@ -188,13 +176,13 @@ def written(console: Console) -> str:
     return console.file.getvalue()
 
 
-def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Console) -> None:
+def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Console, clock: Clock) -> None:
     """How far, how fast, what became of the titles, and how long it will take."""
-    bar = Bar(terminal)
+    bar = Bar(terminal, clock=clock.time)
     bar.begin(RUN, titles=1_250, pace=PACE)
     for told in [FOUND] * 1_000 + [MISSING] * 30 + [FAILED, FAILED]:
         bar.title(told)
-    begun(bar._counts, seconds_ago=25.8)
+    clock.now += 25.8
     bar.title(MOVED)
     bar.batch(receipt("found"))
     bar.end()

@@ -5,10 +5,10 @@ Two of them are also fuzz targets, in `fuzz/`, where a fuzzer that sees which br
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from conftest import gzip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,10 +62,12 @@ def test_the_fuzz_targets_still_hold_for_their_seeds(target: ModuleType) -> None
 
 
 @pytest.mark.parametrize("name", ["fuzz_judge", "fuzz_titles"])
-def test_a_fuzz_target_runs_or_says_what_it_lacks(name: str) -> None:
+def test_a_fuzz_target_runs_or_says_what_it_lacks(name: str, tmp_path: Path) -> None:
     """`python tests/fuzz/….py -runs=1` fuzzes where atheris is installed, and is one clear sentence elsewhere."""
     command = [sys.executable, str(FUZZ / f"{name}.py"), "-runs=1"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=environment)
+    assert list(tmp_path.glob("fuzz-*")) == []
     if importlib.util.find_spec("atheris"):
         assert run.returncode == 0
     else:
@@ -87,7 +90,7 @@ CSVS = st.tuples(HEADERS, st.lists(CSV_PIECES, max_size=40)).map(lambda parts: p
 TEXTS = st.tuples(HEADERS, st.lists(CSV_PIECES, max_size=40)).map(
     lambda parts: parts[0] + b"tt0000009|,;\ttt0000009\n" + b"".join(parts[1]).decode(errors="ignore").encode()
 )
-ZIPPED = st.tuples(CSVS.map(gzip.compress), st.integers(0, 20), st.binary(max_size=3)).map(
+ZIPPED = st.tuples(CSVS.map(gzip_of), st.integers(0, 20), st.binary(max_size=3)).map(
     lambda parts: parts[0][: len(parts[0]) - parts[1]] + parts[2]
 )
 

@@ -9,11 +9,21 @@ import re
 from pathlib import Path
 
 import pytest
+import test_faults_s3
+import test_faults_tmdb
+import test_hostile_csv
+import test_kills
+import test_verify
 import typer
 
 from harvester.cli import app
 from harvester.errors import Exit
 from harvester.settings import Settings, flag_of
+
+S3_CALLS = len(test_faults_s3.PLACES) + 2
+"""Abort and copy have tables of their own."""
+
+HOSTILE = [*test_hostile_csv.CORPUS, *test_hostile_csv.CARRIAGE_RETURNS, *test_hostile_csv.NO_TEXT]
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -82,6 +92,24 @@ def test_every_test_named_exists() -> None:
     text = README.read_text(encoding="utf-8")
     assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
     assert [path for path in re.findall(r"`(tests/\w+\.py)`", text) if not (ROOT / path).is_file()] == []
+
+
+NUMBERS = [
+    f"{test_kills.SIGKILLS} SIGKILLs of the harvester in one `pytest -m kill`",
+    f"{len(test_kills.S3_KILLS)} of the S3 server",
+    f"{len(test_faults_tmdb.FAULTS)} faults × {len(test_faults_tmdb.ROUTES)} routes × first or every try",
+    f"{len(test_faults_tmdb.CASES)} cells of a table",
+    f"{len(test_faults_s3.FAULTS)} faults × {S3_CALLS} calls × once or always",
+    f"{len(test_faults_s3.FAULTS) * S3_CALLS * 2} cells",
+    f"{len(HOSTILE)} hostile files",
+    f"{len(test_verify.HARMS)} harms and {len(test_verify.STRANGERS)} kinds of strangers",
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_numbers_of_the_promises_are_those_of_the_tests(number: str) -> None:
+    """Whoever adds a case, or takes one away, is told to say so."""
+    assert number in README.read_text(encoding="utf-8")
 
 
 def test_the_example_settings_are_settings() -> None:

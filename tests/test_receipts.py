@@ -168,13 +168,6 @@ def test_moved_ids_keep_their_places(told: list[Outcome | Match]) -> None:
     assert decode_receipt(key_of(receipt), encode_receipt(receipt)).ids == IDS[: len(told)]
 
 
-def test_moved_ids_are_told_by_where_they_belong() -> None:
-    """`moved_to` has the collection TMDB knows them in, and their TMDB ids, in order."""
-    assert a_receipt().moved_to() == {"Series": {"tt0000003": 1399, "tt0000006": 1400}}
-    assert a_receipt([Match("movie", 7)], collection="Series").moved_to() == {"Movies": {"tt0000001": 7}}
-    assert a_receipt(TOLD[:2]).moved_to() == {}
-
-
 def test_a_receipt_counts_what_was_found_and_whether_any_failed() -> None:
     """`found` is the records that must have landed; one failed title is enough to have the batch done again."""
     assert (a_receipt().found, a_receipt().failed) == (2, False)
@@ -256,14 +249,16 @@ def test_a_receipt_without_a_reason_is_not_believed(id_: str, told: dict[str, An
         Books().take(decode_receipt(key_of(receipt), sealed(whole)))
 
 
-@pytest.mark.parametrize("part", ["kind", "tmdb_id"])
-def test_a_receipt_with_ids_moved_nowhere_is_not_believed(part: str) -> None:
+@pytest.mark.parametrize(
+    "where", [{"kind": "tv"}, {"tmdb_id": 1399}, {"kind": "person", "tmdb_id": 1399}, {"kind": []}]
+)
+def test_a_receipt_with_ids_moved_nowhere_is_not_believed(where: dict[str, Any]) -> None:
     """A moved id is told with its kind and its TMDB id, or it would be harvested nowhere."""
     receipt = a_receipt()
     whole = json.loads(encode_receipt(receipt))
-    del whole["moved"]["tt0000003"][part]
+    whole["moved"]["tt0000003"] = where | {"place": whole["moved"]["tt0000003"]["place"]}
     with pytest.raises(BooksError, match=receipt.batch):
-        decode_receipt(key_of(receipt), sealed(whole)).moved_to()
+        decode_receipt(key_of(receipt), sealed(whole))
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"5", b"null", b'"text"', b"{}", b'{"files":5}', b"\xff"])

@@ -20,7 +20,7 @@ LINES = 400
 
 LAYERS = {
     "core": ["__init__", "errors", "redaction", "titles", "batches", "answers", "records", "receipts", "settings"],
-    "time": ["pace", "health", "fan_out"],
+    "time": ["pace", "health", "fan_out", "stop"],
     "edges": ["wire", "tmdb", "s3_trouble", "s3", "s3_client"],
     "flow": ["lake", "moved", "survey", "run", "harvest", "plan", "verify", "probes", "doctor"],
     "doors": ["cli", "door", "__main__", "aws_lambda", "progress", "show", "logs", "demo"],
@@ -41,9 +41,9 @@ THIRD_PARTIES = {
     "aiobotocore": {"s3_client", "demo"},
     "botocore": {"s3", "s3_client", "s3_trouble", "demo"},
     "tenacity": {"tmdb", "s3"},
-    "typer": {"cli", "door"},
+    "typer": {"cli"},
     "rich": {"progress", "show", "demo"},
-    "uvloop": {"cli", "door"},
+    "uvloop": {"door"},
     "structlog": {"tmdb", "s3", "lake", "survey", "run", "progress", "logs"},
     "orjson": set(LAYER_OF),
 }

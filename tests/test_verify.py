@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from conftest import Silent
+from shells import Shell, kept
 
 from harvester.demo.catalog import Catalog
 from harvester.demo.tmdb_stand_in import stand_in
 from harvester.errors import BooksError
-from harvester.harvest import Stop, harvest
+from harvester.harvest import harvest
+from harvester.stop import Stop
 from harvester.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
+    from harvester.demo.s3_server import S3Server
     from harvester.s3 import Bucket
     from harvester.settings import Settings
 
@@ -391,6 +395,24 @@ async def test_all_harms_are_told_at_once(lake: Lake) -> None:
     problems = await lake.problems()
     assert problems == sorted(problems)
     assert {lake.movies, lake.series} <= {problem.split(" ")[0] for problem in problems}
+
+
+async def command(lake: Lake, server: S3Server, folder: Path, *words: str) -> tuple[int, str]:
+    """How `python -m harvester verify` ends, and what it prints."""
+    environment = kept() | server.environment() | {"S3_BUCKET": lake.bucket.name, "COLUMNS": "300"}
+    ended = await Shell(environment, folder).run("verify", *words)
+    return ended.code, ended.out
+
+
+async def test_the_command_ends_with_1_for_a_harm_and_with_0_without(s3: S3Server, lake: Lake, tmp_path: Path) -> None:
+    """A script can rely on the exit code, and whoever reads it finds the harm by its key, in JSON too."""
+    assert (await command(lake, s3, tmp_path))[0] == 0
+    await lake.bucket.delete(lake.movies)
+    code, out = await command(lake, s3, tmp_path)
+    assert (code, f"{lake.movies} is gone" in out) == (1, True)
+    code, out = await command(lake, s3, tmp_path, "--json")
+    told = orjson.loads(out)
+    assert (code, told["status"], f"{lake.movies} is gone" in told["problems"]) == (1, "wrong", True)
 
 
 # --- what is no harm

@@ -90,7 +90,7 @@ class Audit:
         expected: Titles that the stand-in has.
         lost: Those without a record.
         doubled: Those with more than one.
-        altered: Those whose record is not the stand-in's.
+        altered: Those whose record is not the stand-in's, or stands among records of the other kind.
         invented: Records of titles that it does not have.
         orphans: Uploads begun and neither completed nor aborted.
         strangers: Files that no receipt speaks of.
@@ -130,7 +130,7 @@ async def play(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Resul
             Path(scratch), rate=RATE, latency=(0.005, 0.03), faults=chaos.tmdb, s3_faults=chaos.s3, seed=seed
         ) as stage:
             asked = [f"{name}={share * 100:g}%" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
-            say(f"[bold]Chaos[/]    {', '.join(asked) or 'no faults'}, {chaos.kills} kills; seed {seed}")
+            say(f"[bold]Chaos[/]    {', '.join(asked) or 'no faults'}, {_kills(chaos.kills)}; seed {seed}")
             starts = await _until_closed(stage, chaos, dice, console)
             audit = await examine(stage)
             proof = await stage.ask("verify")
@@ -211,11 +211,11 @@ def _tell(number: int, start: Mapping[str, Any]) -> str:
 async def examine(stage: Stage) -> Audit:
     """The audit of the stage's bucket, against the catalog of its TMDB."""
     catalog = stage.tmdb.catalog
-    records: dict[str, Any] = {}
+    records: dict[str, dict[str, Any]] = {}
     for tt in sample_titles(MOVIES) | sample_titles(SERIES):
-        kinds = {"movie": movie_record(catalog, tt), "tv": tv_record(catalog, tt)}
+        kinds = {"Movies": movie_record(catalog, tt), "Series": tv_record(catalog, tt)}
         if kind_of(catalog, tt) in ("movie", "tv", "both"):
-            records[tt] = [orjson.loads(orjson.dumps(record)) for record in kinds.values() if record]
+            records[tt] = {name: orjson.loads(orjson.dumps(record)) for name, record in kinds.items() if record}
     audit = Audit(len(records))
     keys = list(await stage.bucket.objects("Raw/API/"))
     receipts = {stem(key) for key in keys if "/receipts/" in key}
@@ -230,7 +230,7 @@ async def examine(stage: Stage) -> Audit:
             seen[tt] += 1
             if tt not in records:
                 audit.invented.append(tt)
-            elif not any(_same(record, true) for true in records[tt]):
+            elif not _same(record, records[tt].get(key.split("/")[2]), kind="tv" if "/Series/" in key else "movie"):
                 audit.altered.append(tt)
     audit.lost = sorted(records.keys() - seen.keys())
     audit.doubled = sorted(tt for tt, count in seen.items() if count > 1)
@@ -238,9 +238,14 @@ async def examine(stage: Stage) -> Audit:
     return audit
 
 
-def _same(record: Mapping[str, Any], true: Mapping[str, Any]) -> bool:
-    """Whether a landed record is TMDB's own, but for what the harvester puts in front."""
-    return {**record, "harvest": None, "imdb_id": None} == {**true, "harvest": None, "imdb_id": None}
+def _same(record: Mapping[str, Any], true: Mapping[str, Any] | None, *, kind: str) -> bool:
+    """Whether a landed record is TMDB's own of this kind, and what the harvester puts in front says so."""
+    if true is None:
+        return False
+    told = record["harvest"]
+    return {**record, "harvest": None, "imdb_id": None} == {**true, "harvest": None, "imdb_id": None} and (
+        (told["kind"], told["tmdb_id"]) == (kind, true["id"])
+    )
 
 
 def _show(console: Console, starts: list[dict[str, Any]], audit: Audit, proof: Mapping[str, Any], stage: Stage) -> None:
@@ -251,7 +256,11 @@ def _show(console: Console, starts: list[dict[str, Any]], audit: Audit, proof: M
     found = " · ".join(f"{name} {count}" for name, count in audit.counts().items())
     console.print(f" {audit.expected} titles that TMDB has: {found}", soft_wrap=True)
     console.print(
-        f" {kills} kills, {len(starts)} starts, {stage.tmdb.asked.total():,} requests; "
+        f" {_kills(kills)}, {len(starts)} starts, {stage.tmdb.asked.total():,} requests; "
         f"verify read back {proof['records']} records: {proof['status']}",
         soft_wrap=True,
     )
+
+
+def _kills(number: int) -> str:
+    return "1 kill" if number == 1 else f"{number} kills"

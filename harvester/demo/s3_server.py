@@ -151,6 +151,7 @@ async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None) ->
         except BaseException:
             await _end(server, grace=0)
             raise
+        await _end(server, grace=0)  # it has ended, and left its sockets
     raise _failure(folder, f"ended {TRIES} times")
 
 
@@ -324,7 +325,7 @@ async def _end(server: S3Server, *, grace: float) -> None:
 def _remove_sockets(ports: Sequence[int]) -> None:
     """SeaweedFS leaves its Unix sockets behind, and knows no folder for them but /tmp."""
     for port in (*ports, *(port + TWIN for port in ports)):
-        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 -- SeaweedFS's choice  # noqa: S108  # where SeaweedFS puts them
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108  # where SeaweedFS puts them
             path.unlink(missing_ok=True)
 
 

@@ -238,7 +238,15 @@ def _look_up(
             pass
     if record is None:
         return _refused(404)
-    return 200, orjson.dumps(padded(record, size) if size and "overview" in record else record)
+    return 200, orjson.dumps(_grown(record, size) if size else record)
+
+
+def _grown(record: Record, size: int) -> Record:
+    """The record with at least `size` bytes; of what /find has found, the first row takes them."""
+    if "overview" in record:
+        return padded(record, size)
+    found = {name: rows for name, rows in record.items() if isinstance(rows, list) and rows}
+    return record | {name: [padded(rows[0], size), *rows[1:]] for name, rows in [*found.items()][:1]}
 
 
 def _refused(status: int) -> tuple[int, bytes]:
