@@ -42,7 +42,7 @@ def unreachable(action: str, error: botocore.exceptions.BotoCoreError, endpoint:
     return StoreError(action, code, f"{endpoint} {_what_it_does(error)}. {ADVICE.get(code, SAFE)}")
 
 
-def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:  # noqa: PLR0911  # a table
+def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
     """What the other side does instead of answering."""
     why = error.kwargs.get("error")
     if isinstance(error, botocore.exceptions.SSLError) or isinstance(why, aiohttp.ClientSSLError):
