@@ -10,6 +10,7 @@ import orjson
 import pytest
 from aioresponses import aioresponses
 from conftest import gzip_of
+from loops import no_wait
 
 from harvester.answers import Failed, Found, Match, Missing
 from harvester.pace import Pace
@@ -31,10 +32,6 @@ class Answered(aiohttp.ClientResponse):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **({"stream_writer": SimpleNamespace(output_size=0)} | named))
-
-
-async def no_wait(seconds: float) -> None:
-    """No time between tries."""
 
 
 TABLE: dict[str, tuple[str, list[tuple[str, int, Any]], Any]] = {

@@ -106,7 +106,7 @@ def silence(seconds: float) -> Fault:
 
 
 def big(megabytes: float) -> Fault:
-    """The true record, its overview grown until it has so many megabytes (10**6 bytes); /find stays as it is."""
+    """The true answer, one of its texts grown until it has so many megabytes (10**6 bytes)."""
     return Fault("big", size=int(megabytes * 10**6))
 
 
