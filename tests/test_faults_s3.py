@@ -8,7 +8,6 @@ harvest closes the books, asking TMDB for nothing but batches without a receipt.
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import re
 from collections import Counter
@@ -277,15 +276,6 @@ def tell(s3: S3Server, bucket: Bucket, settings_for: Make) -> Tell:
         run_on(Leaping(), whole_story())
 
     return run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_to_collect() -> Iterator[None]:
-    """What botocore has loaded stays: with it, collections of garbage take a fifth of the time of this file."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
