@@ -41,7 +41,7 @@ from harvester.stop import Stop
 from harvester.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from harvester.demo.s3_link import Call, Forward, Link, Rule
     from harvester.demo.s3_server import S3Server
