@@ -36,6 +36,7 @@ import pytest
 import pytest_asyncio
 import structlog
 from conftest import client_of
+from shells import Ended
 
 from harvester.cli import main
 from harvester.demo.tmdb_stand_in import KEY
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from harvester.settings import Settings
 
     Make = Callable[..., Settings]
-    Run = Callable[..., "Ended"]
+    Run = Callable[..., Ended]
     Measure = Callable[[Callable[[BinaryIO], object]], "Measured"]
 
 MB = 10**6
@@ -77,19 +78,6 @@ class Refused:
 
     line: int | None
     words: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """The one JSON object of `--json`."""
-        told: dict[str, Any] = json.loads(self.out)
-        return told
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

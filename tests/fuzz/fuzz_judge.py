@@ -8,11 +8,7 @@ without it the property is still tested, by tests/test_properties.py.
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, get_args
 
 try:
@@ -114,19 +110,7 @@ def without_ours(record: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in {"imdb_id", "harvest"}}
 
 
-def main() -> None:
-    """Fuzz, beginning with the seeds; libFuzzer's own options are those of the command line."""
-    if atheris is None:
-        sys.exit("atheris is not installed: pip install atheris (Linux; see its page for the Pythons it supports)")
-    with tempfile.TemporaryDirectory(prefix="fuzz-judge-") as corpus:
-        for number, seed in enumerate(SEEDS):
-            Path(corpus, str(number)).write_bytes(seed)
-        if os.fork() == 0:
-            atheris.Setup([*sys.argv, corpus], check)
-            atheris.Fuzz()  # it ends the process, with nothing cleared away
-        _, status = os.wait()
-    sys.exit(os.waitstatus_to_exitcode(status))
-
-
 if __name__ == "__main__":
-    main()
+    from fuzzing import fuzz
+
+    fuzz(atheris, check, SEEDS)

@@ -8,12 +8,10 @@ Needs atheris, coverage-guided (PyPI, Linux); without it the property is still t
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import sys
 import tempfile
 from contextlib import nullcontext
-from pathlib import Path
 
 try:
     import atheris
@@ -93,19 +91,7 @@ def as_told(told: Ids | InputError) -> tuple[object, ...]:
     return told.line, told.problem
 
 
-def main() -> None:
-    """Fuzz, beginning with the seeds; libFuzzer's own options are those of the command line."""
-    if atheris is None:
-        sys.exit("atheris is not installed: pip install atheris (Linux; see its page for the Pythons it supports)")
-    with tempfile.TemporaryDirectory(prefix="fuzz-titles-") as corpus:
-        for number, seed in enumerate(SEEDS):
-            Path(corpus, str(number)).write_bytes(seed)
-        if os.fork() == 0:
-            atheris.Setup([*sys.argv, corpus], check)
-            atheris.Fuzz()  # it ends the process, with nothing cleared away
-        _, status = os.wait()
-    sys.exit(os.waitstatus_to_exitcode(status))
-
-
 if __name__ == "__main__":
-    main()
+    from fuzzing import fuzz
+
+    fuzz(atheris, check, SEEDS)
