@@ -7,11 +7,10 @@ the run's own folder, which readers do not see.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import structlog
 
 from harvester.batches import RUNS, Layout
 from harvester.errors import StoreError
@@ -19,7 +18,7 @@ from harvester.errors import StoreError
 if TYPE_CHECKING:
     from harvester.s3 import Bucket, Listed
 
-_log = structlog.get_logger("lake")
+_log = logging.getLogger(__name__)
 
 _RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{8}")
 _BATCH_NAME = re.compile(r"tt\d{7,10}-tt\d{7,10}-[0-9a-f]{8}")
@@ -121,6 +120,6 @@ async def set_aside(bucket: Bucket, layout: Layout, key: str) -> None:
         await bucket.copy(key, layout.aside_key(key))
         await bucket.delete(key)
     except StoreError as error:
-        _log.warning("stranger_stays", key=key, problem=str(error))
+        _log.warning("stranger_stays", extra={"key": key, "problem": str(error)})
     else:
-        _log.warning("set_aside", key=key, now=layout.aside_key(key))
+        _log.warning("set_aside", extra={"key": key, "now": layout.aside_key(key)})

@@ -1,6 +1,7 @@
 """Logs: one line per batch landed, per hold, per failed title, on standard error.
 
-Readable on a terminal, a JSON object a line elsewhere (CloudWatch, `docker logs`), so that a machine can read those.
+Modules log by `logging`: an event's name, and its values in `extra`. Here, at a door, both become a line: readable on a
+terminal, a JSON object elsewhere (`docker logs`, cron), so that a machine can read those.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ def set_up_logs(*, verbose: bool = False, stream: TextIO | Struck | None = None)
     out: Any = stream or sys.stderr
     terminal = out.isatty()
     renderer: Any = structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer()
-    handler = logging.StreamHandler(out)  # of libraries' own warnings, which know nothing of structlog
+    handler = logging.StreamHandler(out)
     handler.addFilter(_without_traceback)
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, format="%(message)s", force=True)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=False,
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.ExtraAdder(),
+                structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
+            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
     )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)  # of libraries, only what warns
+    logging.getLogger("harvester").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

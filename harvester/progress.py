@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -100,7 +100,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         nonlocal then
         if time.monotonic() - then >= LINE_SECONDS:
             then = time.monotonic()
-            structlog.get_logger("progress").info(what, done=done, of=max(done, of))
+            logging.getLogger(__name__).info(what, extra={"done": done, "of": max(done, of)})
 
     yield line
 
@@ -158,7 +158,7 @@ class Lines:
     """A watcher that logs each batch, and a line every 10 s."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log = structlog.get_logger("progress")
+        self._log = logging.getLogger(__name__)
         self._clock = clock
         self._counts = Counts(0, clock=clock)
         self._timer: asyncio.TimerHandle | None = None
@@ -167,7 +167,13 @@ class Lines:
         """Log what is to be done."""
         self._counts = Counts(titles, clock=self._clock)
         self._log.info(
-            "run", run=run.plan.run, titles=titles, batches_done=run.books.batches, rate_per_second=pace.ceiling
+            "run",
+            extra={
+                "run": run.plan.run,
+                "titles": titles,
+                "batches_done": run.books.batches,
+                "rate_per_second": pace.ceiling,
+            },
         )
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
 
@@ -181,12 +187,14 @@ class Lines:
         failed = sum(told["outcome"] == "failed" for told in receipt.outcomes.values())
         self._log.info(
             "batch_failed" if failed else "batch_landed",
-            batch=receipt.batch,
-            collection=receipt.collection,
-            found=receipt.found,
-            missing=len(receipt.outcomes) - receipt.found - failed,
-            failed=failed,
-            bytes=sum(file.bytes for file in receipt.files),
+            extra={
+                "batch": receipt.batch,
+                "collection": receipt.collection,
+                "found": receipt.found,
+                "missing": len(receipt.outcomes) - receipt.found - failed,
+                "failed": failed,
+                "bytes": sum(file.bytes for file in receipt.files),
+            },
         )
 
     def end(self) -> None:
@@ -198,12 +206,14 @@ class Lines:
         counts = self._counts
         self._log.info(
             "progress",
-            done=counts.done,
-            of=counts.titles,
-            titles_per_second=round(counts.rate(), 1),
-            found=counts.found,
-            missing=counts.missing,
-            failed=counts.failed,
-            left=counts.left(),
+            extra={
+                "done": counts.done,
+                "of": counts.titles,
+                "titles_per_second": round(counts.rate(), 1),
+                "found": counts.found,
+                "missing": counts.missing,
+                "failed": counts.failed,
+                "left": counts.left(),
+            },
         )
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)

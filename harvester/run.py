@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import structlog
 
 from harvester.batches import Layout, cut
 from harvester.errors import BooksError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harvester.survey import Standing
     from harvester.titles import Collection, Ids
 
-_log = structlog.get_logger("run")
+_log = logging.getLogger(__name__)
 
 RETRY = timedelta(hours=12)
 """How long a run of an earlier day is gone on with for the sake of failed titles alone."""
@@ -103,7 +103,7 @@ class Run:
         """Write the plan, first of all, and clear away what no receipt in force speaks of."""
         await self.bucket.put(self.layout.plan_key, encode_plan(self.plan))
         for key in self.standing.astray:
-            _log.warning("removed", key=key, why="no receipt in force speaks of it")
+            _log.warning("removed", extra={"key": key, "why": "no receipt in force speaks of it"})
             await self.bucket.delete(key)
         for key in self.standing.strangers:
             await set_aside(self.bucket, self.layout, key)
@@ -227,7 +227,7 @@ async def _read_plan(bucket: Bucket, layout: Layout, new: Plan) -> tuple[Plan, d
     try:
         old = decode_plan(layout.plan_key, body or b"")
     except BooksError as error:
-        _log.warning("plan_refused", problem=str(error))
+        _log.warning("plan_refused", extra={"problem": str(error)})
         return replace(new, run=layout.run, created_at=f"{layout.run[:10]}T00:00:00.000Z"), None, False
     keys = {"s3_key_template": old.settings["s3_key_template"]}
     plan = replace(new, run=layout.run, created_at=old.created_at, settings=new.settings | keys)

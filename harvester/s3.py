@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import botocore.exceptions
-import structlog
 import tenacity
 from botocore import xform_name
 
@@ -65,7 +65,7 @@ class Bucket:
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
         self._client, self._secrets = client, secrets
-        self._log = structlog.get_logger("s3")
+        self._log = logging.getLogger(__name__)
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
         """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request.
@@ -259,7 +259,7 @@ class Bucket:
             async with asyncio.timeout(seconds):
                 await self.abort(key, upload)
         except (StoreError, TimeoutError, asyncio.CancelledError) as error:
-            self._log.warning("upload_left_unfinished", key=key, problem=str(error) or "no answer")
+            self._log.warning("upload_left_unfinished", extra={"key": key, "problem": str(error) or "no answer"})
 
     async def _fetch_once(self, key: str, into: IO[bytes]) -> None:
         into.seek(0)

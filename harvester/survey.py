@@ -8,11 +8,10 @@ names, so whatever was killed, deleted or damaged mends by itself. Nothing is wr
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
-
-import structlog
 
 from harvester.errors import BooksError
 from harvester.fan_out import fan_out
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from harvester.receipts import LandedFile, Plan, Receipt
     from harvester.s3 import Bucket, Listed
 
-_log = structlog.get_logger("survey")
+_log = logging.getLogger(__name__)
 
 READS_AT_ONCE = 32
 
@@ -74,7 +73,7 @@ class Standing:
         receipt = paper.receipt
         self.moved.take(receipt, again=paper.landed is None)
         if paper.landed is None:
-            _log.warning("batch_again", batch=receipt.batch, collection=receipt.collection)
+            _log.warning("batch_again", extra={"batch": receipt.batch, "collection": receipt.collection})
             self.tried_at[paper.key] = receipt.landed_at
             return
         self.in_force.add(paper.key)
@@ -113,7 +112,7 @@ async def _read(key: str, *, bucket: Bucket, plan: Plan, layout: Layout, standin
     try:
         receipt = decode_receipt(key, body or b"")
     except BooksError as error:
-        _log.warning("receipt_refused", problem=str(error))
+        _log.warning("receipt_refused", extra={"problem": str(error)})
         if not any(key.endswith(f"/{collection}/{name}.json") for collection, name in planned):
             standing.astray += [other for other in standing.here if stem(other) == stem(key)]
         return None

@@ -10,6 +10,7 @@ module.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +18,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-import structlog
 import tenacity
 
 from harvester import __version__
@@ -113,7 +113,7 @@ class Tmdb:
         self._in_trouble = 0
         self._refused: TmdbRefusedError | None = None
         self._witnesses = dict(WITNESSES)
-        self._log = structlog.get_logger("tmdb")
+        self._log = logging.getLogger(__name__)
 
     @property
     def server_time(self) -> datetime | None:
@@ -220,7 +220,7 @@ class Tmdb:
                     continue
                 told = await ask()
             if isinstance(told, Again):
-                self._log.warning("title_failed", path=path, reason=told.reason)
+                self._log.warning("title_failed", extra={"path": path, "reason": told.reason})
                 return Failed(told.reason)
         return told
 
@@ -287,7 +287,7 @@ class Tmdb:
             told = read(told)
         usable = not isinstance(told, Again) or told.for_want_of_better is not None
         if isinstance(told, Again) and told.hold is not None and self.pace.hold(told.hold, turn=turn):
-            self._log.warning("hold", seconds=told.hold, new_rate_per_second=round(self.pace.rate, 1))
+            self._log.warning("hold", extra={"seconds": told.hold, "new_rate_per_second": round(self.pace.rate, 1)})
         unavailable = self.health.count(None if usable else told.reason)  # type: ignore[union-attr]
         if unavailable and (sure or self._in_trouble >= self._concurrency or not await self._answers(_door(path))):
             raise unavailable

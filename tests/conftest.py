@@ -6,7 +6,9 @@ import asyncio
 import gc
 import gzip
 import itertools
+import logging
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from harvester.s3_client import open_bucket
 from harvester.settings import ALL_NAMES, Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from harvester.s3 import Bucket
 
@@ -35,6 +37,34 @@ _numbers = itertools.count(1)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two workers a core: half of the time tests wait, for processes, servers and their deadlines."""
     return 2 * (os.cpu_count() or 1)
+
+
+class _Heard(logging.Handler):
+    """Keeps every record, as the values that a line would have."""
+
+    STANDARD = frozenset(vars(logging.makeLogRecord({})))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        values = {name: value for name, value in vars(record).items() if name not in self.STANDARD}
+        self.lines.append({"event": record.msg, "log_level": record.levelname.lower()} | values)
+
+
+@contextmanager
+def capture_logs() -> Iterator[list[dict[str, Any]]]:
+    """What the harvester logs meanwhile, a dictionary a line."""
+    heard, logger = _Heard(), logging.getLogger("harvester")
+    level = logger.level
+    logger.addHandler(heard)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield heard.lines
+    finally:
+        logger.removeHandler(heard)
+        logger.setLevel(level)
 
 
 class Clock:

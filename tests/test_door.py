@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 PROGRAM = """
 import asyncio, logging, sys
 from functools import partial
-import structlog
 from harvester.door import go_through, standard_streams
 from harvester.errors import Exit, InputError
 
@@ -27,7 +26,7 @@ async def stopped():
 
 async def loud():
     for _ in range(1_000):
-        structlog.get_logger().info("a line of ours")
+        logging.getLogger("harvester").info("a line of ours")
         logging.getLogger("library").warning("a line of theirs")
         sys.stderr.write("progress")
     return await stopped()

@@ -22,9 +22,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from botocore.httpsession import where
-from conftest import Silent, client_of
+from conftest import Silent, capture_logs, client_of
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
-from structlog.testing import capture_logs
 
 from harvester.demo.catalog import Catalog, movie_record, tv_record
 from harvester.demo.faults import refusal, scripted

@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 import pytest_asyncio
-import structlog
 from conftest import client_of
 from shells import Ended
 
@@ -114,7 +113,6 @@ def door(s3: S3Server, lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     sys.stdout, sys.stderr = streams
     for number, handler in before.items():
         signal.signal(number, handler)
-    structlog.reset_defaults()
     for handler in [handler for handler in logging.root.handlers if type(handler) is logging.StreamHandler]:
         logging.root.removeHandler(handler)  # it writes to the captured stream, which is gone
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-import structlog
 
 from harvester.logs import set_up_logs
 from harvester.redaction import STRUCK, Struck
@@ -37,8 +36,10 @@ class FullTerminal(Struck):
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Logging is set up once a process; other tests are not to notice."""
+    before = logging.root.handlers[:]
     yield
-    structlog.reset_defaults()
+    logging.root.handlers[:] = before
+    logging.getLogger("harvester").setLevel(logging.NOTSET)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -49,9 +50,9 @@ def test_a_line_is_a_json_object_where_no_terminal_is() -> None:
     """A machine reads one object a line: level, UTC time, event, and every value under its name."""
     stream = io.StringIO()
     set_up_logs(stream=Struck(stream, SECRETS))
-    log = structlog.get_logger("harvest")
-    log.info("batch_landed", batch="tt1-tt2", found=99, text="two\nlines")
-    log.warning("hold", seconds=1.5)
+    log = logging.getLogger("harvester.harvest")
+    log.info("batch_landed", extra={"batch": "tt1-tt2", "found": 99, "text": "two\nlines"})
+    log.warning("hold", extra={"seconds": 1.5})
     first, second = lines(stream)
     assert first.pop("timestamp").endswith("Z")
     assert first == {"level": "info", "event": "batch_landed", "batch": "tt1-tt2", "found": 99, "text": "two\nlines"}
@@ -62,7 +63,7 @@ def test_a_line_is_readable_on_a_terminal() -> None:
     """People see the event and its values, and no JSON."""
     stream = Terminal()
     set_up_logs(stream=Struck(stream, SECRETS))
-    structlog.get_logger().info("batch_landed", found=99)
+    logging.getLogger("harvester").info("batch_landed", extra={"found": 99})
     assert "batch_landed" in stream.getvalue()
     assert "99" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
@@ -74,12 +75,13 @@ def test_no_secret_is_ever_in_a_line(secret: str, terminal: bool) -> None:  # no
     """Struck out of the event, of names, of values however deep, and of whatever else has a secret in its text."""
     stream = Terminal() if terminal else io.StringIO()
     set_up_logs(stream=Struck(stream, SECRETS))
-    log = structlog.get_logger()
+    log = logging.getLogger("harvester")
     event = f"asked with {secret}"
     log.info(event)
-    log.info("value", url=f"https://api.themoviedb.org/3/movie/1?api_key={secret}&language=pt", known=True)
-    log.info("deep", headers={"Authorization": [f"Bearer {secret}"]}, raw=secret.encode(), error=ValueError(secret))
-    log.info("name", **{secret: 1})
+    log.info("value", extra={"url": f"https://api.themoviedb.org/3/movie/1?api_key={secret}&language=pt"})
+    deep = {"headers": {"Authorization": [f"Bearer {secret}"]}, "raw": secret.encode(), "error": ValueError(secret)}
+    log.info("deep", extra=deep)
+    log.info("name", extra={secret: 1})
     written = stream.getvalue()
     assert secret not in written
     assert written.count(STRUCK) == 6
@@ -95,7 +97,8 @@ def test_a_library_has_its_say_without_its_traceback(terminal: bool) -> None:  #
         int(TOKEN)
     except ValueError:
         logging.getLogger("library").warning("Refreshing %s failed", KEY, exc_info=True, stack_info=True)
-    assert stream.getvalue() == f"Refreshing {STRUCK} failed\n"
+    assert f"Refreshing {STRUCK} failed" in stream.getvalue()
+    assert stream.getvalue().count("\n") == 1
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["elsewhere", "terminal"])
@@ -104,7 +107,7 @@ def test_a_log_that_cannot_be_written_is_nobodys_end(terminal: bool) -> None:  #
     with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full:
         stream = FullTerminal(full) if terminal else Struck(full)
         set_up_logs(stream=stream)
-        structlog.get_logger().info("batch_landed")
+        logging.getLogger("harvester").info("batch_landed")
         logging.getLogger("library").warning("oh")
         assert stream.trouble is not None
         assert stream.trouble.errno == errno.ENOSPC
@@ -116,20 +119,20 @@ def test_debug_lines_are_for_those_who_ask() -> None:
     quiet, loud = io.StringIO(), io.StringIO()
     for stream, verbose in ((quiet, False), (loud, True)):
         set_up_logs(verbose=verbose, stream=stream)
-        structlog.get_logger().debug("small")
-        structlog.get_logger().info("large")
+        logging.getLogger("harvester").debug("small")
+        logging.getLogger("harvester").info("large")
     assert [line["event"] for line in lines(quiet)] == ["large"]
     assert [line["event"] for line in lines(loud)] == ["small", "large"]
 
 
 def test_whoever_had_a_logger_before_is_set_up_too() -> None:
     """Modules have their loggers at import, before anybody knows a secret."""
-    log = structlog.get_logger("of a module")
+    log = logging.getLogger("harvester.of_a_module")
     set_up_logs(stream=io.StringIO())
     log.info("first")
     stream = io.StringIO()
     set_up_logs(stream=Struck(stream, SECRETS))
-    log.info("second", key=KEY)
+    log.info("second", extra={"key": KEY})
     [line] = lines(stream)
     assert (line["event"], line["key"]) == ("second", STRUCK)
 
@@ -137,7 +140,7 @@ def test_whoever_had_a_logger_before_is_set_up_too() -> None:
 def test_logs_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard output is the result's alone."""
     set_up_logs()
-    structlog.get_logger().info("hello")
+    logging.getLogger("harvester").info("hello")
     out, err = capsys.readouterr()
     assert (out, orjson.loads(err)["event"]) == ("", "hello")
     assert not sys.stderr.isatty()

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import capture_logs
 from loops import Leaping, run_on
 from rich.console import Console
-from structlog.testing import capture_logs
 
 from harvester.answers import Failed, Found, Match, Missing
 from harvester.progress import LINE_SECONDS, SMOOTHING, Bar, Counts, Lines, watching

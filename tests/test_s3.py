@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
-from conftest import client_of
+from conftest import capture_logs, client_of
 from loops import Hasty, run_on
-from structlog.testing import capture_logs
 
 from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
 from harvester.errors import StoreError

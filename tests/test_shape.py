@@ -44,7 +44,7 @@ THIRD_PARTIES = {
     "typer": {"cli"},
     "rich": {"progress", "show", "demo"},
     "uvloop": {"door"},
-    "structlog": {"tmdb", "s3", "lake", "survey", "run", "progress", "logs"},
+    "structlog": {"logs"},
     "orjson": set(LAYER_OF),
 }
 """Third-party package to the modules that may import it; one that is not named here has to be argued for."""

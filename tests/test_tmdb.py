@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import orjson
 import pytest
-import structlog
+from conftest import capture_logs
 from loops import Leaping, run_on
 
 from harvester.answers import BODY_LIMIT, Failed, Found, Match, Missing
@@ -828,7 +828,7 @@ async def test_no_secret_in_any_error_or_log_line(clock: Clock, caplog: pytest.L
                 except HarvestError as error:
                     errors.append(error)
 
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         async with stand_in(catalog=CATALOG, faults=scripted(script)) as server:
             async with tmdb_at(server.url, clock, key=key) as tmdb:
                 told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(len(script) + 10), at_once=50)
