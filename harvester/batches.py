@@ -98,6 +98,11 @@ class Layout:
         return f"{self.folder}summary.json"
 
     @property
+    def shards_key(self) -> str:
+        """What the children of a fan-out are to harvest; written after the plan, where there is one."""
+        return f"{self.folder}shards.json"
+
+    @property
     def receipts(self) -> str:
         """Folder of the receipts."""
         return f"{self.folder}receipts/"

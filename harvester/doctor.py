@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from harvester.batches import RUNS
 from harvester.errors import HarvestError, SettingsError, StoreError
-from harvester.harvest import open_bucket_of, open_tmdb_of, read_inputs
+from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.probes import SPARABLE, Probes
 from harvester.redaction import redact
 from harvester.settings import ENV_FILE, Settings, load_settings, origins

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import tempfile
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -18,29 +17,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harvester.answers import Failed, Found
+from harvester.aws_client import PATIENT
 from harvester.errors import Exit, InputError
-from harvester.fan_out import Room, fan_out, in_thread
-from harvester.pace import Pace
+from harvester.fan_out import Room, fan_out
+from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.receipts import LandedFile, write_receipt
 from harvester.records import encode, record_line
 from harvester.run import open_run, utc
-from harvester.s3_client import ATTEMPTS, PATIENT, open_bucket
-from harvester.settings import is_bucket
-from harvester.titles import KINDS, read_ids
-from harvester.tmdb import open_tmdb
+from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from harvester.answers import Match, Outcome
     from harvester.batches import Batch
+    from harvester.pace import Pace
     from harvester.receipts import Books, Receipt
     from harvester.run import Run
-    from harvester.s3 import Bucket
     from harvester.settings import Settings
     from harvester.stop import Stop
-    from harvester.titles import Collection, Ids
     from harvester.tmdb import Tmdb
 
 BATCHES_AT_ONCE = 32
@@ -64,11 +59,15 @@ class Watcher(Protocol):
         """A batch has landed, with its receipt."""
 
 
+Status = Literal["closed", "nothing_to_do", "failed", "stopped", "landed"]
+"""How a harvest can end; `landed` is what the child of a fan-out has done, which leaves the books to be closed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """How a harvest ended; `batches` and `batches_left` count what was planned, without those of moved titles."""
 
-    status: Literal["closed", "nothing_to_do", "failed", "stopped"]
+    status: Status
     run: str
     books: Books
     seconds: float
@@ -105,6 +104,7 @@ async def harvest(
     watcher: Watcher,
     stop: Stop,
     again: bool = False,
+    only: str | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
@@ -115,6 +115,7 @@ async def harvest(
         watcher: Told of each title and batch.
         stop: Looked at before each batch.
         again: Harvest also if these ids were finished today.
+        only: The run that this has to be; without it, whichever `open_run` finds.
         sleep: How to wait before a title is asked for again; tests need not.
         now: What time it is, as `run.utc` has it.
 
@@ -129,6 +130,9 @@ async def harvest(
             inputs = await read_inputs(settings)
             bucket = await stack.enter_async_context(open_bucket_of(settings))
             run = await open_run(bucket, inputs, settings, again=again, now=now)
+            if only not in (None, run.plan.run):
+                sources = " and ".join(ids.source for ids in inputs.values())
+                raise InputError(sources, f"has other ids than {only} was planned of, or it is closed: begin anew")
             if run.nothing_to_do:
                 return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
             tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
@@ -138,26 +142,44 @@ async def harvest(
             run.bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
         moved = run.moved.batches()
         watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
-        room = Room(OPEN_BYTES)
-        one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop, room=room)
+        harvest_all = partial(harvest_batches, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
         async with stop.draining():
-            await fan_out(one, moved, at_once=BATCHES_AT_ONCE)
-            await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
+            await harvest_all(moved)
+            await harvest_all(run.todo)
             if not stop.cut_short:
-                await fan_out(one, run.moved.batches(), at_once=BATCHES_AT_ONCE)  # those that moved on the way
+                await harvest_all(run.moved.batches())  # those that moved on the way
             if not stop.cut_short:
                 await run.close()
-        return Report(
-            "stopped" if stop.cut_short else "failed" if run.books.failed else "closed",
-            run.plan.run,
-            run.books,
-            time.monotonic() - started,
-            requests=tmdb.health.good + tmdb.health.bad,
-            holds=tmdb.pace.holds,
-            batches_left=run.left,
-            stopped_by=stop.reason if stop.cut_short else None,
-            failed=run.failed,
-        )
+        done: Status = "failed" if run.books.failed else "closed"
+        return report_of(run, tmdb, stop, done=done, seconds=time.monotonic() - started)
+
+
+def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, seconds: float) -> Report:
+    """How a harvest ended that came to where it is `done`, unless it was stopped before."""
+    return Report(
+        "stopped" if stop.cut_short else done,
+        run.plan.run,
+        run.books,
+        seconds,
+        requests=tmdb.health.good + tmdb.health.bad,
+        holds=tmdb.pace.holds,
+        batches_left=run.left,
+        stopped_by=stop.reason if stop.cut_short else None,
+        failed=run.failed,
+    )
+
+
+async def harvest_batches(
+    batches: Iterable[Batch], *, run: Run, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop
+) -> None:
+    """Harvest `batches` one after another, as many open at a time as it takes to keep everybody busy.
+
+    Raises:
+        HarvestError: See `harvest_batch`.
+    """
+    room = Room(OPEN_BYTES)
+    one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop, room=room)
+    await fan_out(one, batches, at_once=BATCHES_AT_ONCE)
 
 
 async def harvest_batch(
@@ -215,67 +237,3 @@ async def harvest_batch(
     await run.commit(receipt)
     room.take(-held)
     watcher.batch(receipt)
-
-
-async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
-    """The ids of the CSVs, movies first: an id that both have is a movie, and a duplicate among the series.
-
-    Raises:
-        InputError: One of them cannot be read as a list of ids.
-        StoreError: It is in S3, which refused or could not be reached.
-    """
-    sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
-    seen: set[str] = set()
-    inputs: dict[Collection, Ids] = {}
-    for collection, source in sources.items():
-        if source is None:
-            continue
-        read = partial(read_ids, column=settings.csv_id_column, seen=seen, name=source)
-        if not source.startswith("s3://"):
-            inputs[collection] = await in_thread(partial(read, source))
-            continue
-        name, _, key = source.removeprefix("s3://").partition("/")
-        if not (is_bucket(name) and key and source.isprintable()):
-            raise InputError(source, "is no place in S3: give s3://bucket/key of a CSV file")
-        try:
-            async with open_bucket_of(settings, name) as bucket:
-                with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-                    if not await bucket.fetch(key, file):
-                        raise InputError(source, "is not there: give s3://bucket/key of a CSV file")
-                    file.flush()
-                    inputs[collection] = await in_thread(partial(read, file.name))
-        except OSError as error:
-            problem = f"does not fit into {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
-            raise InputError(source, problem) from error
-    return inputs
-
-
-def open_bucket_of(
-    settings: Settings, name: str | None = None, *, attempts: int = ATTEMPTS
-) -> AbstractAsyncContextManager[Bucket]:
-    """The bucket of the settings, or another one with the same credentials."""
-    return open_bucket(
-        name or str(settings.s3_bucket),
-        region=settings.aws_region,
-        profile=settings.aws_profile,
-        credentials=settings.credentials,
-        endpoint_url=settings.aws_endpoint_url_s3,
-        attempts=attempts,
-    )
-
-
-def open_tmdb_of(
-    settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> AbstractAsyncContextManager[Tmdb]:
-    """TMDB with the key, the pace and the concurrency of the settings."""
-    settings.need("tmdb_api_key")
-    key = settings.tmdb_api_key
-    return open_tmdb(
-        base_url=settings.tmdb_base_url,
-        key=key.get_secret_value() if key else "",
-        language=settings.tmdb_language,
-        append=settings.tmdb_append,
-        pace=Pace(settings.tmdb_rate, clock=asyncio.get_running_loop().time),
-        concurrency=settings.tmdb_concurrency,
-        sleep=sleep,
-    )

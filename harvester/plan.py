@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harvester.harvest import open_bucket_of, read_inputs
+from harvester.opening import open_bucket_of, read_inputs
 from harvester.pace import SLACK
 from harvester.run import open_run
 

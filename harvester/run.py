@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.batches import Layout, cut
+from harvester.batches import RUNS, Layout, cut
 from harvester.errors import BooksError
 from harvester.lake import list_data, run_names, set_aside, stem, unclaimed
 from harvester.receipts import Plan, decode_plan, encode_plan, encode_receipt, fingerprint
@@ -207,6 +207,34 @@ async def open_run(
         run.books.take_input(account)
     run.finished = sound and closed == run.books.as_json()
     return run
+
+
+async def open_part(
+    bucket: Bucket, name: str, batches: list[Batch], *, prefix: str, since: str, now: Callable[[], str] = utc
+) -> Run:
+    """The part of the run `name` that consists of `batches`; the rest of it is not looked at, and nothing is written.
+
+    Batches with titles that failed `since` then are not of it any more.
+
+    Raises:
+        BooksError: There is no plan of that run, or it does not have these batches.
+        StoreError: S3 refused, or could not be reached.
+    """
+    key = f"{prefix}/{RUNS}/{name}/plan.json"
+    plan = decode_plan(key, await bucket.read(key) or b"")
+    strange = [batch.name for batch in batches if batch.name not in plan.batches.get(batch.collection, ())]
+    if strange:
+        raise BooksError(f"{key} has no batch {strange[0]}: plan anew")
+    layout = Layout(prefix, str(plan.settings["s3_key_template"]), plan.run)
+    standing = await survey(bucket, plan, layout, only=frozenset(batch.name for batch in batches))
+    failed = {key for key, tried_at in standing.tried_at.items() if tried_at >= since}
+    todo = [
+        batch
+        for batch in batches
+        if layout.receipt_key(batch.collection, batch.name) not in standing.in_force
+        and layout.failed_key(batch.collection, batch.name) not in failed
+    ]
+    return Run(bucket, plan, layout, now, standing, todo)
 
 
 async def _open(plan: Plan, bucket: Bucket, batches: list[Batch], now: Callable[[], str]) -> Run:

@@ -39,10 +39,10 @@ def store_error(action: str, code: str, said: str = "") -> StoreError:
 def unreachable(action: str, error: botocore.exceptions.BotoCoreError, endpoint: str) -> StoreError:
     """The error of what was tried, where the server at the URL `endpoint` cannot be reached or does not answer."""
     code = type(error).__name__
-    return StoreError(action, code, f"{endpoint} {_what_it_does(error)}. {ADVICE.get(code, SAFE)}")
+    return StoreError(action, code, f"{endpoint} {what_it_does(error)}. {ADVICE.get(code, SAFE)}")
 
 
-def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
+def what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
     """What the other side does instead of answering."""
     why = error.kwargs.get("error")
     if isinstance(error, botocore.exceptions.SSLError) or isinstance(why, aiohttp.ClientSSLError):

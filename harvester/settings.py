@@ -8,15 +8,12 @@ kinds of secret here, TMDB's key and the AWS credentials, are `SecretStr`: nothi
 from __future__ import annotations
 
 import re
-import string
 import tomllib
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -27,96 +24,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from harvester import forms
 from harvester.errors import SettingsError
 from harvester.redaction import redact, redact_shapes
 
 TOML_FILE = Path("config/harvester.toml")
 ENV_FILE = Path(".env")
-
-PARTS_LIMIT = 20
-"""Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
-
-_KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?")
-_PART = re.compile(r"[a-z_]+(/[a-z0-9_]+)?")
-_PLACES = frozenset(["prefix", "collection", "yyyy", "mm", "dd", "batch"])
-
-
-def _api_key(key: SecretStr) -> SecretStr:
-    secret = key.get_secret_value().strip()
-    if not _KEY.fullmatch(secret):
-        raise ValueError(
-            "is neither a v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…); "
-            f"it has {len(secret)} characters"
-        )
-    return SecretStr(secret)
-
-
-def _base_url(url: str) -> str:
-    if not re.fullmatch(r"https?://[^/?#@\s]+(/[\w./~-]*)?", url):
-        raise ValueError("must look like https://api.themoviedb.org/3")
-    if not (url.startswith("https:") or _is_near(urlsplit(url).hostname or "")):
-        raise ValueError("must begin with https://, or the key would cross the internet for all to read")
-    return url.rstrip("/")
-
-
-def _is_near(host: str) -> bool:
-    """Whether `host` is this machine or one of a private network; nobody is asked, so a name decides by its shape."""
-    try:
-        return ip_address(host).is_private
-    except ValueError:
-        single = re.fullmatch(r"[a-z][a-z0-9-]*", host)  # 134744072 and 0x08080808 are ways to write 8.8.8.8
-        return single is not None or host.endswith((".internal", ".local", ".localhost"))
-
-
-def _endpoint(url: str) -> str:
-    if not re.fullmatch(r"https?://[^/?#@\s]+/?", url):
-        raise ValueError("must look like http://localhost:9000")
-    return url
-
-
-def _prefix(prefix: str) -> str:
-    if not prefix.strip("/"):
-        raise ValueError("must name a folder, like Raw/API")
-    return prefix.strip("/")
-
-
-def _matching(pattern: re.Pattern[str], wanted: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not pattern.fullmatch(text):
-            raise ValueError(f"must be {wanted}")
-        return text
-
-    return AfterValidator(check)
-
-
-def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _parts(parts: tuple[str, ...]) -> tuple[str, ...]:
-    if len(parts) > PARTS_LIMIT:
-        raise ValueError(f"has {len(parts)} parts; TMDB takes {PARTS_LIMIT}")
-    for part in parts:
-        if not _PART.fullmatch(part):
-            raise ValueError(f"has a part {part!r}; parts look like credits or watch/providers")
-    return tuple(dict.fromkeys(parts))
-
-
-def _template(template: str) -> str:
-    try:
-        parsed = [place for place in string.Formatter().parse(template) if place[1] is not None]
-    except ValueError as error:
-        raise ValueError(f"is not a template ({error})") from error
-    places = {name for _, name, _, _ in parsed}
-    if any(spec or conversion for _, _, spec, conversion in parsed):
-        raise ValueError("must not format its places: {mm}, not {mm:02d}")
-    if not {"collection", "batch"} <= places <= _PLACES:
-        raise ValueError(f"must have {{collection}} and {{batch}}, and nothing but {', '.join(sorted(_PLACES))}")
-    if not re.search(r"/\{batch\}\.\w+\Z", template):  # by its name alone a file is known as a batch's
-        raise ValueError("must end in /{batch} and an extension, such as /{batch}.json")
-    return template
 
 
 class Settings(BaseSettings):
@@ -132,16 +45,18 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    tmdb_api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
-        None, description="required; 32-hex v3 key or `eyJ…` v4 read token, told apart by shape"
+    tmdb_api_key: Annotated[SecretStr, AfterValidator(forms.api_key)] | None = Field(
+        None,
+        description="required; 32-hex v3 key or `eyJ…` v4 read token, told apart by shape; "
+        "or where it is kept: `ssm:/path`, `secret:name`",
     )
-    tmdb_base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+    tmdb_base_url: Annotated[str, AfterValidator(forms.base_url)] = Field(
         "https://api.themoviedb.org/3", description="where TMDB is", json_schema_extra={"flag": "--base-url"}
     )
-    tmdb_language: Annotated[str, _matching(_LANGUAGE, "like pt-BR")] | None = Field(
+    tmdb_language: Annotated[str, forms.matching(forms.LANGUAGE, "like pt-BR")] | None = Field(
         None, description="language of the records, such as `pt-BR`", json_schema_extra={"flag": "--language"}
     )
-    tmdb_append: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_parts)] = Field(
+    tmdb_append: Annotated[forms.Parts, NoDecode] = Field(
         (),
         description="`append_to_response` parts, at most 20, such as `credits,keywords`",
         json_schema_extra={"flag": "--append"},
@@ -163,7 +78,7 @@ class Settings(BaseSettings):
     movies_csv: str | None = Field(
         None,
         validation_alias=AliasChoices("movies_csv", "caminho_do_arquivo_local_movies"),
-        description="the movies: a path, `s3://bucket/key` or `-`; `.gz` too",
+        description="the movies: a path, `s3://bucket/key` (or a folder: the latest in it) or `-`; `.gz` too",
         json_schema_extra={"flag": "--movies"},
     )
     series_csv: str | None = Field(
@@ -177,20 +92,24 @@ class Settings(BaseSettings):
         description="header of the id column, where it is not found by name",
         json_schema_extra={"flag": "--id-column"},
     )
-    s3_bucket: Annotated[str, _matching(_BUCKET, "a bucket's name: 3 to 63 of a-z 0-9 . -")] | None = Field(
+    s3_bucket: Annotated[str, forms.matching(forms.BUCKET, "a bucket's name: 3 to 63 of a-z 0-9 . -")] | None = Field(
         None,
         validation_alias=AliasChoices("s3_bucket", "nome_do_bucket_s3"),
         description="required; the bucket everything lands in",
         json_schema_extra={"flag": "--bucket"},
     )
-    s3_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+    s3_prefix: Annotated[str, AfterValidator(forms.prefix)] = Field(
         "Raw/API",
         description="folder of the harvest in the bucket",
         json_schema_extra={"flag": "--prefix"},
     )
-    s3_key_template: Annotated[str, AfterValidator(_template)] = Field(
+    s3_key_template: Annotated[str, AfterValidator(forms.key_template)] = Field(
         "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
         description="key of a data file; ends in `/{batch}` and an extension",
+    )
+    s3_csv_template: Annotated[str, AfterValidator(forms.csv_template)] = Field(
+        "Raw/Local/CSV/{collection}/{yyyy}/{mm}/{dd}/{name}",
+        description="key of an uploaded CSV; its `{name}` is `movies.csv` or `series.csv`",
     )
     output_format: Literal["jsonl", "array"] = Field(
         "jsonl",
@@ -210,7 +129,7 @@ class Settings(BaseSettings):
     aws_access_key_id: SecretStr | None = Field(None, description="key, where there is no profile and no role")
     aws_secret_access_key: SecretStr | None = Field(None, description="its secret")
     aws_session_token: SecretStr | None = Field(None, description="its token, if it is a temporary one")
-    aws_endpoint_url_s3: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+    aws_endpoint_url_s3: Annotated[str, AfterValidator(forms.endpoint)] | None = Field(
         None,
         validation_alias=AliasChoices("aws_endpoint_url_s3", "aws_endpoint_url"),
         description="another S3 than AWS's",
@@ -259,15 +178,29 @@ class Settings(BaseSettings):
         token = self.aws_session_token.get_secret_value() if self.aws_session_token else None
         return self.aws_access_key_id.get_secret_value(), self.aws_secret_access_key.get_secret_value(), token
 
+    @property
+    def key_is_kept_in(self) -> str | None:
+        """Where TMDB's key is kept, if the settings say that instead of the key: `ssm:/path` or `secret:name`."""
+        key = self.tmdb_api_key.get_secret_value() if self.tmdb_api_key else ""
+        return key if forms.is_kept(key) else None
+
+    def holding(self, key: str) -> Settings:
+        """These settings with TMDB's `key` itself, from where it is kept.
+
+        Raises:
+            SettingsError: It does not look like one.
+        """
+        if not forms.KEY.fullmatch(key.strip()):
+            raise SettingsError(
+                f"TMDB_API_KEY: {self.key_is_kept_in} holds neither a v3 key nor a v4 read token, "
+                f"but {len(key.strip())} other characters: put the key there"
+            )
+        return self.model_copy(update={"tmdb_api_key": SecretStr(key.strip())})
+
     def of_records(self) -> dict[str, Any]:
         """The settings that shape what lands, as the plan keeps them."""
         names = ("tmdb_base_url", "tmdb_language", "tmdb_append", "s3_prefix", "s3_key_template", "output_format")
         return {name: getattr(self, name) for name in names}
-
-
-def is_bucket(name: str) -> bool:
-    """Whether S3 can have a bucket of this name."""
-    return bool(_BUCKET.fullmatch(name))
 
 
 def flag_of(name: str) -> str | None:
@@ -336,7 +269,8 @@ def raw_secrets(**flags: Any) -> list[str]:
         sources.append(TomlConfigSettingsSource(Settings, TOML_FILE)())
     names = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
     values = [source.get(name) for source in sources for name in names]
-    return [str(getattr(value, "get_secret_value", lambda value=value: value)()).strip() for value in values if value]
+    texts = [str(getattr(value, "get_secret_value", lambda value=value: value)()).strip() for value in values if value]
+    return [text for text in texts if not forms.is_kept(text)]
 
 
 def _why(error: Exception) -> str:

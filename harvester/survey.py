@@ -81,14 +81,16 @@ class Standing:
         self.books.take(receipt)
 
 
-async def survey(bucket: Bucket, plan: Plan, layout: Layout) -> Standing:
-    """What stands in the bucket of the run of `plan`.
+async def survey(bucket: Bucket, plan: Plan, layout: Layout, *, only: frozenset[str] | None = None) -> Standing:
+    """What stands in the bucket of the run of `plan`; with `only`, as if there were no files but of those batches.
 
     Raises:
         StoreError: S3 refused, or could not be reached.
     """
     papers = await bucket.objects(layout.folder)
     data = await list_data(bucket, layout)
+    if only is not None:
+        papers, data = ({key: file for key, file in some.items() if stem(key) in only} for some in (papers, data))
     standing = Standing(papers | data, Moved(plan))
     read = partial(_read, bucket=bucket, plan=plan, layout=layout, standing=standing)
     of_moved: list[Paper] = []

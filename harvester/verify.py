@@ -16,8 +16,8 @@ import orjson
 from harvester.batches import BATCH_SIZE, RUNS, Layout
 from harvester.errors import BooksError
 from harvester.fan_out import fan_out
-from harvester.harvest import open_bucket_of
 from harvester.lake import list_data, others_of, run_names, stem
+from harvester.opening import open_bucket_of
 from harvester.receipts import Books, Plan, decode_plan, decode_receipt, fingerprint
 from harvester.records import FILE_BYTES, decode
 from harvester.run import utc

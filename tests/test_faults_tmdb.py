@@ -48,7 +48,8 @@ from harvester.demo.faults import (
 from harvester.demo.shapes import tmdb_id
 from harvester.demo.tmdb_stand_in import StandIn, stand_in
 from harvester.errors import TmdbUnavailableError
-from harvester.harvest import Report, harvest, open_bucket_of
+from harvester.harvest import Report, harvest
+from harvester.opening import open_bucket_of
 from harvester.stop import Stop
 from harvester.verify import verify
 

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from harvester.errors import Exit, SettingsError
-from harvester.settings import PARTS_LIMIT, Settings, flag_of, load_settings
+from harvester.forms import PARTS_LIMIT
+from harvester.settings import Settings, flag_of, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,7 @@ def test_without_anything_the_defaults_are_those_of_the_design() -> None:
         "s3_bucket": None,
         "s3_prefix": "Raw/API",
         "s3_key_template": "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "s3_csv_template": "Raw/Local/CSV/{collection}/{yyyy}/{mm}/{dd}/{name}",
         "output_format": "jsonl",
         "aws_region": None,
         "aws_profile": None,

@@ -19,10 +19,34 @@ PACKAGE = Path(harvester.__file__).parent
 LINES = 400
 
 LAYERS = {
-    "core": ["__init__", "errors", "redaction", "titles", "batches", "answers", "records", "receipts", "settings"],
+    "core": [
+        "__init__",
+        "errors",
+        "redaction",
+        "titles",
+        "batches",
+        "answers",
+        "records",
+        "receipts",
+        "forms",
+        "settings",
+    ],
     "time": ["pace", "health", "fan_out", "stop"],
-    "edges": ["wire", "tmdb", "s3_trouble", "s3", "s3_client"],
-    "flow": ["lake", "moved", "survey", "run", "harvest", "plan", "verify", "probes", "doctor"],
+    "edges": ["wire", "tmdb", "s3_trouble", "multipart", "s3", "aws_client", "s3_client", "vault"],
+    "flow": [
+        "lake",
+        "moved",
+        "survey",
+        "run",
+        "opening",
+        "harvest",
+        "plan",
+        "shards",
+        "verify",
+        "upload",
+        "probes",
+        "doctor",
+    ],
     "doors": ["cli", "door", "__main__", "aws_lambda", "progress", "show", "logs", "demo"],
 }
 """DESIGN 4: a module imports from its own layer or one above it in this table."""
@@ -34,12 +58,12 @@ IMPURE = {"asyncio", "time", "os", "socket", "ssl", "http", "subprocess", "threa
 """Standard modules of clocks, chance, processes and networks: nothing of the core needs them."""
 
 THIRD_PARTIES = {
-    "pydantic": {"settings", "doctor"},
+    "pydantic": {"forms", "settings", "doctor", "shards"},
     "pydantic_settings": {"settings"},
-    "aiohttp": {"wire", "tmdb", "s3", "s3_client", "s3_trouble", "demo"},
+    "aiohttp": {"wire", "tmdb", "s3", "aws_client", "s3_trouble", "demo"},
     "yarl": {"demo"},
-    "aiobotocore": {"s3_client", "demo"},
-    "botocore": {"s3", "s3_client", "s3_trouble", "demo"},
+    "aiobotocore": {"aws_client", "demo"},
+    "botocore": {"s3", "aws_client", "s3_client", "s3_trouble", "vault", "demo"},
     "tenacity": {"tmdb", "s3"},
     "typer": {"cli"},
     "rich": {"progress", "show", "demo"},

@@ -1,0 +1,92 @@
+"""A client of AWS that neither hangs nor follows anybody elsewhere."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import botocore.exceptions
+import botocore.loaders
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import AioSession
+
+from harvester.s3_trouble import store_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ATTEMPTS, PATIENT = 5, 7
+"""Requests of one call at most. Botocore waits up to 1, 2, 4, 8, 16, 20 s between them, half of it on the mean: an S3
+that is away is told of after 8 s, and waited for 26 s, at most 51, by those who have more to lose than time."""
+
+
+class _Straight(AIOHTTPSession):  # type: ignore[misc]  # it has no types
+    """How botocore sends a request, but to nowhere else: aiohttp would follow redirects, session token and all."""
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        session = await super()._get_session(proxy_url)
+
+        async def request(*where: Any, **what: Any) -> aiohttp.ClientResponse:
+            response: aiohttp.ClientResponse = await session.request(*where, allow_redirects=False, **what)
+            if 300 <= response.status < 400 and "x-amz-bucket-region" not in response.headers:  # S3's own has it
+                response.release()
+                raise aiohttp.ClientError(f"HTTP {response.status}")
+            return response
+
+        return SimpleNamespace(request=request)
+
+
+@functools.cache
+def _loader() -> Any:
+    """Botocore's models, parsed once a process: 0.1 s and more for every further client."""
+    return botocore.loaders.create_loader()
+
+
+@asynccontextmanager
+async def open_client(
+    service: str,
+    *,
+    action: str,
+    region: str | None = None,
+    profile: str | None = None,
+    credentials: tuple[str, str, str | None] | None = None,
+    endpoint_url: str | None = None,
+    connections: int = 10,
+    attempts: int = ATTEMPTS,
+) -> AsyncIterator[tuple[Any, AioSession]]:
+    """A client of `service` (10 ms), and the session that has its credentials; None is left to the SDK's own chain.
+
+    Raises:
+        StoreError: No such profile, or no such region, so that we cannot do `action`.
+    """
+    config = AioConfig(
+        http_session_cls=_Straight,
+        connect_timeout=10,
+        read_timeout=20,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=connections,
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+    )
+    access_key, secret_key, token = credentials or (None, None, None)
+    async with AsyncExitStack() as stack:
+        try:
+            session = AioSession(profile=profile)
+            session.register_component("data_loader", _loader())
+            client = await stack.enter_async_context(
+                session.create_client(
+                    service,
+                    region_name=region or session.get_config_variable("region") or "us-east-1",
+                    endpoint_url=endpoint_url,
+                    aws_access_key_id=access_key,
+                    aws_secret_access_key=secret_key,
+                    aws_session_token=token,
+                    config=config,
+                )
+            )
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            raise store_error(action, type(error).__name__, str(error)) from error
+        yield client, session
