@@ -51,12 +51,23 @@ class Struck:
     """
 
     def __init__(self, stream: TextIO, secrets: Iterable[str] = ()) -> None:
-        self._stream, self._forms = stream, _forms(secrets)
+        self._stream = stream
+        self._secrets: set[str] = set()
         self.trouble: OSError | None = None
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Let these secrets through no more either."""
+        self._secrets.update(secrets)
+        self._forms = _forms(self._secrets)
+
+    def struck(self, text: str) -> str:
+        """`text` as it would be written."""
+        return _strike(text, self._forms)
 
     def write(self, text: str) -> int:
         """Write `text` without the secrets in it, if it can be written."""
-        self._try(self._stream.write, _strike(text, self._forms))
+        self._try(self._stream.write, self.struck(text))
         return len(text)
 
     def flush(self) -> None:

@@ -180,7 +180,7 @@ async def harvest_shard(
             bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
             run = await open_part(bucket, shard.run, shard.cut(), prefix=shard.prefix, since=shard.planned_at, now=now)
             shape = {name: run.plan.settings[name] for name in ("tmdb_language", "tmdb_append", "output_format")}
-            settings = settings.model_copy(update={"tmdb_rate": min(shard.rate, settings.tmdb_rate), **shape})
+            settings = settings.model_copy(update={"tmdb_rate": shard.rate, **shape})
             tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
         watcher.begin(run, titles=sum(len(batch.ids) for batch in run.todo), pace=tmdb.pace)
         async with stop.draining():

@@ -1,0 +1,152 @@
+"""The Lambda: a door to the harvest, as a whole or, for a state machine, in parts.
+
+What an event asks for is read in `orders`. Before its time is over, an invocation takes no more batches, lands the open
+ones and answers `{"status": "more", …}`: called again with the same event, it goes on. What goes wrong is raised under
+the name of its class (see `errors`), for Retry and Catch to match; titles that failed are no error but a status.
+
+Clients live and die with the loop of their invocation, because between two of them the process is frozen and its
+connections die. Only TMDB's key, where it is kept in AWS, is fetched once per cold start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from harvester.batches import BATCH_SIZE
+from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
+from harvester.harvest import harvest
+from harvester.lines import Lines
+from harvester.opening import with_key
+from harvester.orders import read_order
+from harvester.plan import REQUESTS
+from harvester.redaction import Struck
+from harvester.settings import load_settings, raw_secrets
+from harvester.shards import harvest_shard, plan_shards
+from harvester.stop import DRAIN_SECONDS, Stop
+
+if TYPE_CHECKING:
+    from harvester.harvest import Report
+    from harvester.orders import Order
+    from harvester.receipts import Receipt
+    from harvester.settings import Settings
+
+SPARE_SECONDS = 10.0
+"""What is left of the time once all has landed or been given up: for the answer, and for clocks that differ."""
+
+FAILED_SHOWN = 100
+"""Failed titles in an answer; Step Functions takes 256 KiB of one. The bucket has them all, in `failed/`."""
+
+_keys: dict[str, str] = {}
+"""TMDB's key, by where it is kept."""
+
+
+class _Landing(Lines):
+    """A watcher that logs each batch, and knows how many have landed without a failed title."""
+
+    whole = 0
+
+    def batch(self, receipt: Receipt) -> None:
+        """Count a batch."""
+        self.whole += not receipt.failed
+        super().batch(receipt)
+
+
+class _JsonLines(logging.Formatter):
+    """A JSON object a line: CloudWatch finds an event by its values."""
+
+    STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "aws_request_id", "tenant_id"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        values = {name: value for name, value in vars(record).items() if name not in self.STANDARD}
+        told = {"level": record.levelname.lower(), "event": record.getMessage(), **values}
+        return orjson.dumps(told, default=str).decode()
+
+
+def handler(event: Any, context: Any) -> dict[str, Any]:
+    """What came of the event, as JSON; `context` is the Lambda's, which knows how much time is left.
+
+    Raises:
+        HarvestError: One of `errors`; this very class for a bug of ours, whose traceback is in the log.
+    """
+    until = time.monotonic() + context.get_remaining_time_in_millis() / 1_000
+    log = Struck(sys.stderr, raw_secrets())
+    _set_up_logs(log)
+    try:
+        return asyncio.run(_answer(event, log, until=until))
+    except HarvestError as error:
+        told = error
+    except (Exception, asyncio.CancelledError) as error:  # the last door: no traceback may pass
+        logging.getLogger(__name__).exception("bug", extra={"traceback": traceback.format_exc()})
+        told = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
+    if isinstance(told, TmdbRefusedError):
+        _keys.clear()  # it may have been replaced where it is kept
+    told.args = (log.struck(str(told)),)
+    raise told.with_traceback(None) from None
+
+
+def _set_up_logs(stream: Struck) -> None:
+    handler: Any = logging.StreamHandler(stream)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("harvester").setLevel(logging.INFO)
+
+
+async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
+    order = read_order(event)
+    if order is None:
+        return {"status": "ignored"}
+    settings = load_settings(**order.settings)
+    if order.sources:
+        settings = settings.model_copy(update={"movies_csv": None, "series_csv": None} | order.sources)
+    if "-" in (settings.movies_csv, settings.series_csv):
+        raise SettingsError("MOVIES_CSV and SERIES_CSV cannot be standard input here: give s3://bucket/key")
+    settings = await with_key(settings, _keys)
+    log.learn(_keys.values())
+    if order.action == "plan":
+        told = await plan_shards(settings, children=order.children, again=order.again)
+        return told | {"settings": order.settings}
+    return await _harvest(settings, order, until=until)
+
+
+async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[str, Any]:
+    watcher, stop = _Landing(), Stop()
+    rate = order.shard.rate if order.shard else settings.tmdb_rate
+    timer = _ask_in_time(stop, rate=rate, seconds=until - time.monotonic())
+    try:
+        if order.shard:
+            report = await harvest_shard(settings, order.shard, watcher=watcher, stop=stop)
+        else:
+            report = await harvest(settings, watcher=watcher, stop=stop, again=order.again, only=order.only)
+    finally:
+        timer.cancel()
+        watcher.end()
+    if report.status == "stopped" and not watcher.whole:
+        raise StoppedError(
+            "The time was over before one batch had landed: give the function more of it (900 s is the most), or raise "
+            f"the rate, which is {rate:g} a second."
+        )
+    return _as_json(report)
+
+
+def _ask_in_time(stop: Stop, *, rate: float, seconds: float) -> asyncio.TimerHandle:
+    """Ask to stop while there is time for a batch begun just then, at this rate; at the earliest at half time."""
+    batch_seconds = BATCH_SIZE * max(REQUESTS.values()) / rate
+    at = max(seconds - SPARE_SECONDS - DRAIN_SECONDS - batch_seconds, seconds / 2)
+    ask = partial(stop.ask, "deadline", drain_seconds=max(seconds - SPARE_SECONDS - at, 0.0))
+    return asyncio.get_running_loop().call_later(at, ask)
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    told = report.as_json()
+    if report.status == "stopped":
+        told["status"] = "more"
+    told["failed"] = dict(list(report.failed.items())[:FAILED_SHOWN])
+    return told

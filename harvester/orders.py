@@ -1,0 +1,148 @@
+"""Orders: what an event that AWS hands to the Lambda asks for.
+
+- `{}`, or what a schedule of EventBridge sends: harvest the CSVs that the environment names;
+- S3's `ObjectCreated` of a CSV, sent by S3 itself or by EventBridge: harvest that one, as what its folder says;
+- `{"action": "plan" | "harvest" | "close", …}`: a step of a fan-out (see `shards`).
+
+All but S3's may have `settings`, which come before those of the environment, and `again`. Anything else is an error: a
+misspelt event would otherwise harvest for hours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from urllib.parse import unquote_plus
+
+from harvester.errors import InputError, SettingsError
+from harvester.opening import CSV_NAMES
+from harvester.shards import CHILDREN, Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Action = Literal["plan", "harvest", "close"]
+
+SETTINGS = (
+    "movies_csv",
+    "series_csv",
+    "csv_id_column",
+    "tmdb_language",
+    "tmdb_append",
+    "tmdb_rate",
+    "tmdb_concurrency",
+    "s3_prefix",
+    "output_format",
+)
+"""What an event may set. Where TMDB and the bucket are, and who we are there, is not for whoever sends events."""
+
+FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv", "séries": "series_csv"}
+"""Names of folders and files, without regard to case, and the setting that a CSV below is for."""
+
+OURS = {"action", "settings", "again", "event", "children", "sources", *Shard.__dataclass_fields__}
+THEIRS = {"source", "detail-type"}
+"""Keys of an event: of ours, and those by which one of EventBridge's is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an event asks for.
+
+    Attributes:
+        settings: Before those of the environment, by field name.
+        sources: The only CSVs that are meant, by field name; those of the settings if there are none.
+        children: How many may harvest the shards of a plan at a time.
+        only: The run that is to be closed.
+        shard: What one child is to harvest.
+    """
+
+    action: Action = "harvest"
+    settings: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    again: bool = False
+    children: int = CHILDREN
+    only: str | None = None
+    shard: Shard | None = None
+
+
+def read_order(event: Any) -> Order | None:
+    """What `event` asks for; None where it is S3's, and not of a CSV that has been created.
+
+    Raises:
+        InputError: Nobody knows what it asks for.
+        SettingsError: It sets what it may not.
+    """
+    if not isinstance(event, dict):
+        raise InputError("the event", f"is no JSON object but {event!r:.200}")
+    action = event.get("action", "harvest")
+    if action not in get_args(Action):
+        raise InputError("the event", f"has the action {action!r}: give plan, harvest or close, or none")
+    if "Records" in event or event.get("source") in ("aws.s3", "Amazon S3") or event.get("Service") == "Amazon S3":
+        sources = _uploaded(event)
+        return Order(sources=sources) if sources else None
+    if strange := set() if event.keys() >= THEIRS else event.keys() - OURS:
+        raise InputError("the event", f"has {', '.join(sorted(map(repr, strange)))}, which says nothing to us")
+    began = event.get("event") or {}  # what the state machine was started with
+    first = read_order(began) if began else Order()
+    if first is None:
+        raise InputError("the event", "that began this is of no CSV: let only those of CSVs begin it")
+    return Order(
+        action=action,
+        settings=first.settings | _settings(event.get("settings") or {}),
+        sources=first.sources | _sources(event.get("sources") or {}),
+        again=first.again or event.get("again") is True,
+        children=_children(event.get("children") or CHILDREN),
+        only=str(event["run"]) if action == "close" and "run" in event else None,
+        shard=Shard.of(event) if action == "harvest" and "run" in event else None,
+    )
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    strange = given.keys() - set(SETTINGS) if isinstance(given, dict) else {"settings"}
+    if strange:
+        raise SettingsError(f"The event may not set {', '.join(sorted(strange))}, but only {', '.join(SETTINGS)}")
+    return dict(given)
+
+
+def _sources(given: Any) -> dict[str, str]:
+    if not (isinstance(given, dict) and given.keys() <= set(FOLDERS.values())):
+        raise InputError("the event", f"has the sources {given!r:.200}: give movies_csv, series_csv, or both")
+    return {name: str(source) for name, source in given.items()}
+
+
+def _children(given: Any) -> int:
+    try:
+        children = int(given)
+    except (TypeError, ValueError):
+        children = 0
+    if not 1 <= children <= 1_000:
+        raise InputError("the event", f"has {given!r} for children: give a number from 1 to 1,000")
+    return children
+
+
+def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
+    """The CSVs of an event of S3's, by the setting they are for.
+
+    S3's own events have keys as a form would send them (`Filmes+e+s%C3%A9ries`), EventBridge's as they are.
+    """
+    try:
+        if "Records" in event:
+            created = [r["s3"] for r in event["Records"] if str(r["eventName"]).startswith("ObjectCreated")]
+            objects = [(str(s3["bucket"]["name"]), unquote_plus(str(s3["object"]["key"]))) for s3 in created]
+        elif event.get("detail-type") == "Object Created":
+            objects = [(str(event["detail"]["bucket"]["name"]), str(event["detail"]["object"]["key"]))]
+        else:
+            objects = []
+    except (KeyError, TypeError) as error:
+        raise InputError("the event", f"is not as S3 sends them: {error!r} is missing") from error
+    return {_setting_of(key): f"s3://{bucket}/{key}" for bucket, key in objects if key.lower().endswith(CSV_NAMES)}
+
+
+def _setting_of(key: str) -> str:
+    """Which CSV it is, by the nearest of its folders that says so, or its own name."""
+    path = PurePosixPath(key)
+    for name in (*reversed(path.parent.parts), path.name.partition(".")[0]):
+        if name.casefold() in FOLDERS:
+            return FOLDERS[name.casefold()]
+    raise InputError(key, f"is in no folder that says what it holds: {', '.join(FOLDERS)}")
