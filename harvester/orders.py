@@ -40,7 +40,7 @@ SETTINGS = (
 FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv", "séries": "series_csv"}
 """Names of folders and files, without regard to case, and the setting that a CSV below is for."""
 
-OURS = {"action", "settings", "again", "event", "children", "sources", *Shard.__dataclass_fields__}
+OURS = {"action", "settings", "again", "event", "children", "sources", "run", "shard"}
 THEIRS = {"source", "detail-type"}
 """Keys of an event: of ours, and those by which one of EventBridge's is known."""
 
@@ -94,7 +94,7 @@ def read_order(event: Any) -> Order | None:
         again=first.again or event.get("again") is True,
         children=_children(event.get("children") or CHILDREN),
         only=str(event["run"]) if action == "close" and "run" in event else None,
-        shard=Shard.of(event) if action == "harvest" and "run" in event else None,
+        shard=Shard.of(event["shard"]) if action == "harvest" and "shard" in event else None,
     )
 
 
