@@ -1,0 +1,162 @@
+"""AWS on this machine, as far as it goes: ministack for its services, AWS's own command line to speak to them.
+
+Both come from PyPI and want other versions of botocore than we do, so they live in an environment of their own, made
+once for those who ask for it. The Lambda is our very packages, started by AWS's own runtime client: as `provided`,
+because ministack's own Python runtime hides the names of errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from shells import kept
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROOT = Path(__file__).parents[1]
+ACCOUNT = "000000000000"
+REGION = "us-east-1"
+ARTIFACTS = "artifacts"
+TOOLS = ("ministack", "awscli", "cfn-lint")
+
+BOOTSTRAP = """#!/bin/sh
+export PYTHONPATH="$LAMBDA_TASK_ROOT:{layer}"
+exec {python} -m awslambdaric "$_HANDLER"
+"""
+
+
+def make_tools(folder: Path) -> Path:
+    """The folder of the programs in `TOOLS`, installed in an environment of their own below `folder`."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *TOOLS], check=True)
+    return folder / "bin"
+
+
+def make_packages(folder: Path) -> None:
+    """Our configuration in `folder`, its packages beside it, as they are deployed; the function with a bootstrap."""
+    shutil.copytree(ROOT / "config", folder / "config")
+    built = folder / "dist"
+    command = ["bash", str(ROOT / "config" / "aws" / "build.sh"), str(built), "--arch", "x86_64"]
+    subprocess.run(command, check=True, capture_output=True)
+    layer = folder / "layer"
+    with zipfile.ZipFile(built / "x86_64" / "layer.zip") as zipped:
+        zipped.extractall(layer)
+    with zipfile.ZipFile(built / "function.zip", "a") as zipped:
+        bootstrap = zipfile.ZipInfo("bootstrap")
+        bootstrap.external_attr = (stat.S_IFREG | 0o755) << 16
+        zipped.writestr(bootstrap, BOOTSTRAP.format(layer=layer / "python", python=sys.executable))
+    (built / "arm64").mkdir()  # `package` reads both, whichever is deployed
+    shutil.copy(built / "x86_64" / "layer.zip", built / "arm64" / "layer.zip")
+
+
+@dataclass(frozen=True, slots=True)
+class Aws:
+    """The services, up at `url`; `environment` points a program at them, and nowhere else."""
+
+    url: str
+    tools: Path
+    environment: dict[str, str]
+
+    async def __call__(self, *words: str) -> Any:
+        """What `aws …` answers; an error of it is a CalledProcessError with all that it said."""
+        command = [str(self.tools / "aws"), *words, "--output", "json"]
+        process = await asyncio.create_subprocess_exec(
+            *command, env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, f"{' '.join(words)}: {out.decode()}{err.decode()}"
+        text = out.decode().strip()
+        return json.loads(text) if text.startswith(("{", "[")) else text
+
+    async def deploy(self, stack: str, packages: Path, **parameters: str) -> dict[str, str]:
+        """The outputs of our template, deployed by the README's commands."""
+        packed = packages / "packed.yaml"
+        template = packages / "config" / "aws" / "template.yaml"
+        words = ("--template-file", str(template), "--s3-bucket", ARTIFACTS, "--output-template-file", str(packed))
+        await self("cloudformation", "package", *words)
+        given = [f"{name}={value}" for name, value in parameters.items()]
+        words = ("--template-file", str(packed), "--stack-name", stack, "--capabilities", "CAPABILITY_IAM")
+        await self("cloudformation", "deploy", *words, "--parameter-overrides", *given)
+        [told] = (await self("cloudformation", "describe-stacks", "--stack-name", stack))["Stacks"]
+        return {each["OutputKey"]: each["OutputValue"] for each in told["Outputs"]}
+
+    async def start(self, machine: str, **event: Any) -> str:
+        """The ARN of a new execution of the state machine."""
+        words = ("--state-machine-arn", machine, "--input", json.dumps(event))
+        told = await self("stepfunctions", "start-execution", *words)
+        return str(told["executionArn"])
+
+    async def ended(self, execution: str) -> dict[str, Any]:
+        """What became of an execution, once it has ended."""
+        while True:
+            told: dict[str, Any] = await self("stepfunctions", "describe-execution", "--execution-arn", execution)
+            if told["status"] != "RUNNING":
+                return told
+            await asyncio.sleep(0.5)
+
+    async def children(self, execution: str) -> list[dict[str, Any]]:
+        """The children of an execution's map, in any state."""
+        runs = (await self("stepfunctions", "list-map-runs", "--execution-arn", execution))["mapRuns"]
+        told = [await self("stepfunctions", "list-executions", "--map-run-arn", run["mapRunArn"]) for run in runs]
+        return [child for each in told for child in each["executions"]]
+
+
+@asynccontextmanager
+async def aws_stand_in(tools: Path, folder: Path, port: int, **environment: str) -> AsyncIterator[Aws]:
+    """AWS, with `environment` for its Lambdas besides what their template says."""
+    url = f"http://127.0.0.1:{port}"
+    ours = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtesttest", "AWS_REGION": REGION}
+    ours |= {"AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"}
+    served = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(folder), "HOME": str(folder)}
+    with (folder / "ministack.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            str(tools / "ministack"), env=kept() | ours | served | environment, stdout=log, stderr=log, cwd=folder
+        )
+    try:
+        aws = Aws(url, tools, kept() | ours | {"HOME": str(folder)})
+        await _until_up(process, url, folder / "ministack.log")
+        await aws("s3api", "create-bucket", "--bucket", ARTIFACTS)
+        yield aws
+    finally:
+        for pid in (*lambdas(folder), process.pid):
+            os.kill(pid, 9)
+        await process.wait()
+
+
+async def _until_up(process: asyncio.subprocess.Process, url: str, log: Path) -> None:
+    async with aiohttp.ClientSession() as session:
+        while True:
+            assert process.returncode is None, log.read_text()
+            try:
+                async with session.get(f"{url}/_ministack/health") as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.1)
+
+
+def lambdas(folder: Path) -> list[int]:
+    """The processes of Lambdas whose services live in `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            except OSError:  # it has ended, or is not ours
+                continue
+            if b"awslambdaric" in words and f"TMPDIR={folder}\0".encode() in environment:
+                found.append(int(entry.name))
+    return found
