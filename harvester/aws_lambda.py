@@ -88,7 +88,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         told = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
     if isinstance(told, TmdbRefusedError):
         _keys.clear()  # it may have been replaced where it is kept
-    told.args = (log.struck(str(told)),)
+    told.args = (log.struck(str(told)).encode(errors="backslashreplace").decode(),)  # JSON may hold half a character
     raise told.with_traceback(None) from None
 
 
@@ -96,6 +96,7 @@ def _set_up_logs(stream: Struck) -> None:
     handler: Any = logging.StreamHandler(stream)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
     logging.getLogger("harvester").setLevel(logging.INFO)
 
 

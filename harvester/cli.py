@@ -6,6 +6,7 @@ error. Every command ends with one of the exit codes of `errors`. Heavy imports 
 
 from __future__ import annotations
 
+import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harvester import __version__
-from harvester.door import go_through, listen, open_door, standard_streams
+from harvester.door import go_through, learn, listen, open_door, standard_streams
 from harvester.errors import Exit, SettingsError
 from harvester.redaction import is_key, redact_shapes
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from harvester.door import Result
     from harvester.settings import Settings
+    from harvester.stop import Stop
 
 app = typer.Typer(
     add_completion=False,
@@ -64,6 +66,10 @@ Prefix = Annotated[
     str | None, typer.Option("--prefix", help="Folder in the bucket (S3_PREFIX).", rich_help_panel=_STORE)
 ]
 Form = Annotated[str | None, typer.Option("--format", help="jsonl or array (OUTPUT_FORMAT).", rich_help_panel=_STORE)]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Stop after the batch that reaches N ids.", rich_help_panel=_RUN),
+]
 Again = Annotated[bool, typer.Option("--again", help="Harvest anew what was finished today.", rich_help_panel=_RUN)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
@@ -91,10 +97,7 @@ def harvest(
     s3_bucket: BucketName = None,
     s3_prefix: Prefix = None,
     output_format: Form = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Stop after the batch that reaches N ids.", rich_help_panel=_RUN),
-    ] = None,
+    limit: Limit = None,
     again: Again = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -120,6 +123,33 @@ def plan(
 ) -> None:
     """Show what harvest would do; asks nobody but the bucket."""
     open_door(_with(partial(_plan, again=again)), locals())
+
+
+@app.command()
+def upload(
+    movies_csv: Annotated[
+        str | None, typer.Option("--movies", help="Movies: a path (MOVIES_CSV).", rich_help_panel=_INPUT)
+    ] = None,
+    series_csv: Series = None,
+    s3_bucket: BucketName = None,
+    then_harvest: Annotated[
+        bool, typer.Option("--then-harvest", help="Harvest them too, with the options of harvest.")
+    ] = False,
+    csv_id_column: IdColumn = None,
+    tmdb_base_url: BaseUrl = None,
+    tmdb_language: Language = None,
+    tmdb_append: Append = None,
+    tmdb_rate: Rate = None,
+    tmdb_concurrency: Concurrency = None,
+    s3_prefix: Prefix = None,
+    output_format: Form = None,
+    limit: Limit = None,
+    again: Again = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
+    open_door(_with(partial(_upload, then_harvest=then_harvest, limit=limit, again=again)), locals())
 
 
 @app.command()
@@ -200,16 +230,59 @@ def _with(command: Callable[[Settings], Coroutine[Any, Any, Result]]) -> Callabl
 
 
 async def _harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
+    from harvester.stop import Stop
+
+    settings = await _having_key(settings)
+    stop = Stop(limit=limit)
+    listen(stop)
+    return await _harvest_until(stop, settings, again=again)
+
+
+async def _having_key(settings: Settings) -> Settings:
+    """The settings with TMDB's key itself, wherever it is kept."""
+    from harvester.opening import with_key
+
+    settings = await with_key(settings)
+    learn(settings.tmdb_api_key.get_secret_value() if settings.tmdb_api_key else "")
+    return settings
+
+
+async def _harvest_until(stop: Stop, settings: Settings, *, again: bool) -> Result:
     from harvester.harvest import harvest as run_harvest
     from harvester.progress import watching
     from harvester.show import show_report
-    from harvester.stop import Stop
 
-    stop = Stop(limit=limit)
-    listen(stop)
     with watching() as watcher:
         report = await run_harvest(settings, watcher=watcher, stop=stop, again=again)
     return report.exit_code, report.as_json(), partial(show_report, report, settings)
+
+
+async def _upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
+    from harvester.progress import sending
+    from harvester.show import show_upload
+    from harvester.stop import Stop
+    from harvester.upload import upload as send
+
+    if then_harvest:
+        settings = await _having_key(settings)
+    elif limit is not None or again:
+        raise SettingsError("--limit and --again are about the harvest: give --then-harvest too, or leave them away")
+    stop = Stop(limit=limit)
+    listen(stop, **({} if then_harvest else {"then": "giving up what is on its way"}))
+    with sending() as progress:
+        report = await send(settings, stop=stop, progress=progress, pass_s3=then_harvest)
+    if not then_harvest:
+        return Exit.CLOSED, report.as_json(), partial(show_upload, report)
+    for file in report.files:  # the result is told at the end of the harvest, hours later
+        logging.getLogger(__name__).info(file.status, extra=file.as_json())
+    # From the local file: it need not come back over the network, and a read-only disk has no room for it.
+    code, harvested, show_harvest = await _harvest_until(stop, settings, again=again)
+
+    def show() -> None:
+        show_upload(report, harvested=True)
+        show_harvest()
+
+    return code, report.as_json() | {"exit_code": int(code), "harvest": harvested}, show
 
 
 async def _plan(settings: Settings, *, again: bool) -> Result:
@@ -236,7 +309,7 @@ async def _doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     from harvester.show import show_examination
 
     with looking() as look:
-        findings = [look(finding.without(secrets)) async for finding in examine(flags)]
+        findings = [look(finding.without(secrets)) async for finding in examine(flags, secrets)]
     examination = Examination(tuple(findings))
     return (
         Exit.CLOSED if examination.healthy else Exit.WRONG,

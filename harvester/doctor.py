@@ -19,7 +19,8 @@ from pydantic import SecretStr
 
 from harvester.batches import RUNS
 from harvester.errors import HarvestError, SettingsError, StoreError
-from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
+from harvester.forms import is_kept
+from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs, with_key
 from harvester.probes import SPARABLE, Probes
 from harvester.redaction import redact
 from harvester.settings import ENV_FILE, Settings, load_settings, origins
@@ -66,8 +67,8 @@ class Examination:
         return {"status": "healthy" if self.healthy else "wrong", "findings": [asdict(each) for each in self.findings]}
 
 
-async def examine(flags: dict[str, Any]) -> AsyncIterator[Finding]:
-    """Every finding, as soon as it is made; `flags` by field name."""
+async def examine(flags: dict[str, Any], secrets: list[str] | None = None) -> AsyncIterator[Finding]:
+    """Every finding, as soon as it is made; `flags` by field name. TMDB's key joins `secrets`, wherever it is kept."""
     yield _python()
     try:
         settings = load_settings(**flags)
@@ -82,7 +83,7 @@ async def examine(flags: dict[str, Any]) -> AsyncIterator[Finding]:
         yield exposed
     for finding in await _inputs(settings):
         yield finding
-    async for finding in _tmdb(settings):
+    async for finding in _tmdb(settings, [] if secrets is None else secrets):
         yield finding
     async for finding in _bucket(settings):
         yield finding
@@ -120,6 +121,8 @@ def _settings(settings: Settings, where: dict[str, str]) -> list[Finding]:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, SecretStr):
         secret = value.get_secret_value()
+        if is_kept(secret):
+            return f"kept in {secret}"
         kind = ("a v4 read token" if is_token(secret) else "a v3 key") if name == "tmdb_api_key" else "secret"
         return f"{kind}, {len(secret)} characters"
     if isinstance(value, tuple):
@@ -167,12 +170,15 @@ async def _inputs(settings: Settings) -> list[Finding]:
     return findings
 
 
-async def _tmdb(settings: Settings) -> AsyncIterator[Finding]:
+async def _tmdb(settings: Settings, secrets: list[str]) -> AsyncIterator[Finding]:
     if settings.tmdb_api_key is None:
         yield Finding("TMDB", "not tried", "there is no key")
         return
-    started = time.monotonic()
     try:
+        known: dict[str, str] = {}
+        settings = await with_key(settings, known)
+        secrets += known.values()
+        started = time.monotonic()
         async with open_tmdb_of(settings) as tmdb:
             await tmdb.check_key()
             said, now = tmdb.server_time, datetime.now(timezone.utc)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, cast
 
 from harvester.errors import Exit, HarvestError, StoppedError
-from harvester.redaction import Struck, redact
+from harvester.redaction import Struck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,7 +79,7 @@ def go_through(command: Command, *, as_json: bool, verbose: bool = False, secret
 
     sys.stdout, sys.stderr = (cast("TextIO", Struck(stream, secrets)) for stream in (sys.stdout, sys.stderr))
     set_up_logs(verbose=verbose)
-    code, told, show = _run(command, secrets)
+    code, told, show = _run(command)
     _on_signals(signal.SIG_IGN)  # how it ended is known, and about to be told
     try:
         if not as_json:
@@ -87,7 +87,7 @@ def go_through(command: Command, *, as_json: bool, verbose: bool = False, secret
         elif told:
             tell_json(told)
     except Exception as error:  # noqa: BLE001  # the same, once it is known how it ended
-        where = _save_traceback(secrets)
+        where = _save_traceback()
         sys.stderr.write(f"The result cannot be shown ({type(error).__name__}). Please report {where}.\n")
         code = Exit.WRONG
     sys.exit(int(code))
@@ -101,7 +101,7 @@ def tell_json(told: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _run(command: Command, secrets: Sequence[str]) -> Result:
+def _run(command: Command) -> Result:
     """The result of `command`; whatever it raises is one too, told in a sentence."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -112,7 +112,7 @@ def _run(command: Command, secrets: Sequence[str]) -> Result:
     except KeyboardInterrupt:
         return _error(StoppedError.exit_code, StoppedError, "Stopped. What has landed is safe; run again to go on.")
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last door: no traceback may pass
-        name, where = type(error).__name__, _save_traceback(secrets)
+        name, where = type(error).__name__, _save_traceback()
         message = f"This is a bug of the harvester ({name}). What has landed is safe. Please report {where}."
         return _error(Exit.WRONG, type(error), message)
 
@@ -123,9 +123,15 @@ def _error(code: Exit, kind: type[BaseException], message: str) -> Result:
     return code, told, partial(sys.stderr.write, f"{message}\n")
 
 
-def _save_traceback(secrets: Sequence[str]) -> str:
+def learn(secret: str) -> None:
+    """Let this secret, which nobody knew before, through none of the standard streams."""
+    for stream in (sys.stdout, sys.stderr):
+        cast("Struck", stream).learn([secret])
+
+
+def _save_traceback() -> str:
     """Where the traceback of what has just been caught was saved; on standard error, if there is no other place."""
-    text = redact(traceback.format_exc(), secrets)
+    text = cast("Struck", sys.stderr).struck(traceback.format_exc())
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="harvester-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
@@ -151,14 +157,14 @@ def _on_signals(handler: Any) -> None:
         signal.signal(number, handler)
 
 
-def listen(stop: Stop) -> None:
-    """The first SIGINT or SIGTERM asks to stop; the second ends the process at once."""
+def listen(stop: Stop, *, then: str = "taking no more batches, landing the open ones") -> None:
+    """The first SIGINT or SIGTERM asks to stop, and tells what happens `then`; the second ends the process at once."""
     heard: list[str] = []
 
     def on_signal(name: str) -> None:
         if heard:
             os._exit(int(Exit.STOPPED))
-        sys.stderr.write(f"\n{name}: taking no more batches, landing the open ones (again to stop at once)\n")
+        sys.stderr.write(f"\n{name}: {then} (again to stop at once)\n")
         heard.append(name)
         stop.ask(name)
 

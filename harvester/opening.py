@@ -76,7 +76,7 @@ async def _read_from_s3(source: str, settings: Settings, seen: set[str]) -> Ids:
 
 async def _latest_csv(bucket: Bucket, folder: str) -> str | None:
     """The last key of a CSV below `folder`, in the order of keys, which is that of dates written as YYYY/MM/DD."""
-    return max((key for key in await bucket.objects(folder) if key.endswith(CSV_NAMES)), default=None)
+    return max((key for key in await bucket.objects(folder) if key.lower().endswith(CSV_NAMES)), default=None)
 
 
 def open_bucket_of(

@@ -10,6 +10,7 @@ misspelt event would otherwise harvest for hours.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -77,47 +78,62 @@ def read_order(event: Any) -> Order | None:
         raise InputError("the event", f"is no JSON object but {event!r:.200}")
     action = event.get("action", "harvest")
     if action not in get_args(Action):
-        raise InputError("the event", f"has the action {action!r}: give plan, harvest or close, or none")
+        raise InputError("the event", f"has the action {action!r:.200}: give plan, harvest or close, or none")
     if "Records" in event or event.get("source") in ("aws.s3", "Amazon S3") or event.get("Service") == "Amazon S3":
         sources = _uploaded(event)
         return Order(sources=sources) if sources else None
     if strange := set() if event.keys() >= THEIRS else event.keys() - OURS:
-        raise InputError("the event", f"has {', '.join(sorted(map(repr, strange)))}, which says nothing to us")
-    began = event.get("event") or {}  # what the state machine was started with
-    first = read_order(began) if began else Order()
+        raise InputError("the event", f"has {', '.join(sorted(map(repr, strange))):.500}, which says nothing to us")
+    began = event.get("event", {})  # what the state machine was started with
+    if isinstance(began, dict) and "event" in began:
+        raise InputError("the event", "has an event within its event: give what the state machine was started with")
+    first = read_order(began) if "event" in event else Order()
     if first is None:
         raise InputError("the event", "that began this is of no CSV: let only those of CSVs begin it")
+    if ("run" in event) != (action == "close") or ("shard" in event and action != "harvest"):
+        raise InputError("the event", f"does not go with {action}: close needs a run, harvest may have a shard")
     return Order(
         action=action,
-        settings=first.settings | _settings(event.get("settings") or {}),
-        sources=first.sources | _sources(event.get("sources") or {}),
-        again=first.again or event.get("again") is True,
-        children=_children(event.get("children") or CHILDREN),
-        only=str(event["run"]) if action == "close" and "run" in event else None,
-        shard=Shard.of(event["shard"]) if action == "harvest" and "shard" in event else None,
+        settings=first.settings | _settings(event.get("settings", {})),
+        sources=first.sources | _sources(event.get("sources", {})),
+        again=(first.again or _again(event)) and action != "close",  # called once more, it would begin anew
+        children=_children((event | began).get("children", CHILDREN)),
+        only=str(event["run"]) if action == "close" else None,
+        shard=Shard.of(event["shard"]) if "shard" in event else None,
     )
 
 
 def _settings(given: Any) -> dict[str, Any]:
-    strange = given.keys() - set(SETTINGS) if isinstance(given, dict) else {"settings"}
-    if strange:
+    if not isinstance(given, dict):
+        raise SettingsError(f"The event has the settings {given!r:.200}: give an object of them, by name")
+    if strange := given.keys() - set(SETTINGS):
         raise SettingsError(f"The event may not set {', '.join(sorted(strange))}, but only {', '.join(SETTINGS)}")
+    if dark := [name for name, value in given.items() if isinstance(value, str) and not value.isprintable()]:
+        raise SettingsError(f"The event sets {dark[0]} to {given[dark[0]]!r:.200}, which has unprintable characters")
     return dict(given)
 
 
 def _sources(given: Any) -> dict[str, str]:
-    if not (isinstance(given, dict) and given.keys() <= set(FOLDERS.values())):
+    sound = isinstance(given, dict) and given.keys() <= set(FOLDERS.values())
+    if not (sound and all(isinstance(source, str) and source.isprintable() for source in given.values())):
         raise InputError("the event", f"has the sources {given!r:.200}: give movies_csv, series_csv, or both")
-    return {name: str(source) for name, source in given.items()}
+    return dict(given)
+
+
+def _again(event: Mapping[str, Any]) -> bool:
+    again = event.get("again", False)
+    if not isinstance(again, bool):
+        raise InputError("the event", f"has {again!r:.200} for again: give true or false")
+    return again
 
 
 def _children(given: Any) -> int:
     try:
         children = int(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         children = 0
     if not 1 <= children <= 1_000:
-        raise InputError("the event", f"has {given!r} for children: give a number from 1 to 1,000")
+        raise InputError("the event", f"has {given!r:.200} for children: give a number from 1 to 1,000")
     return children
 
 
@@ -128,21 +144,25 @@ def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
     """
     try:
         if "Records" in event:
-            created = [r["s3"] for r in event["Records"] if str(r["eventName"]).startswith("ObjectCreated")]
-            objects = [(str(s3["bucket"]["name"]), unquote_plus(str(s3["object"]["key"]))) for s3 in created]
+            found = [r["s3"] for r in event["Records"] if str(r["eventName"]).startswith("ObjectCreated")]
+            objects = [(str(s3["bucket"]["name"]), unquote_plus(str(s3["object"]["key"]))) for s3 in found]
         elif event.get("detail-type") == "Object Created":
             objects = [(str(event["detail"]["bucket"]["name"]), str(event["detail"]["object"]["key"]))]
         else:
             objects = []
     except (KeyError, TypeError) as error:
-        raise InputError("the event", f"is not as S3 sends them: {error!r} is missing") from error
-    return {_setting_of(key): f"s3://{bucket}/{key}" for bucket, key in objects if key.lower().endswith(CSV_NAMES)}
+        raise InputError("the event", f"is not as S3 sends them: {error!r:.200}") from error
+    created = [(_setting_of(key), f"s3://{bucket}/{key}") for bucket, key in objects if key.lower().endswith(CSV_NAMES)]
+    sources = dict(created)
+    if len(sources) < len(created):
+        raise InputError("the event", f"has two CSVs for one setting, {created!r:.500}: send one at a time")
+    return sources
 
 
 def _setting_of(key: str) -> str:
     """Which CSV it is, by the nearest of its folders that says so, or its own name."""
     path = PurePosixPath(key)
     for name in (*reversed(path.parent.parts), path.name.partition(".")[0]):
-        if name.casefold() in FOLDERS:
-            return FOLDERS[name.casefold()]
+        if setting := FOLDERS.get(unicodedata.normalize("NFC", name).casefold()):  # macOS takes the é apart
+            return setting
     raise InputError(key, f"is in no folder that says what it holds: {', '.join(FOLDERS)}")

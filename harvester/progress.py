@@ -2,76 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from harvester.answers import Failed, Found, Match, Missing
+from harvester.lines import LINE_SECONDS, Counts, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harvester.answers import Outcome
+    from harvester.answers import Match, Outcome
     from harvester.doctor import Finding
     from harvester.pace import Pace
     from harvester.receipts import Receipt
     from harvester.run import Run
-
-LINE_SECONDS = 10.0
-
-SMOOTHING = 0.3
-"""Share of the newest second in the rate shown."""
-
-
-class Counts:
-    """What has been seen so far of a run, with the rate of late; the clock tells seconds."""
-
-    def __init__(self, titles: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.titles = titles
-        self.found = self.missing = self.failed = self.batches = 0
-        self._clock = clock
-        self._rate = 0.0
-        self._then, self._done_then = clock(), 0
-
-    @property
-    def done(self) -> int:
-        """Titles with an outcome."""
-        return self.found + self.missing + self.failed
-
-    def take(self, told: Outcome | Match) -> None:
-        """Count a title."""
-        match told:
-            case Found():
-                self.found += 1
-            case Missing():
-                self.missing += 1
-            case Failed():
-                self.failed += 1
-            case Match():
-                pass  # it is counted when it is looked up as what it is
-
-    def rate(self) -> float:
-        """Titles per second, of late."""
-        seconds = self._clock() - self._then
-        if seconds >= 1:
-            newest = (self.done - self._done_then) / seconds
-            self._rate = newest if not self._rate else SMOOTHING * newest + (1 - SMOOTHING) * self._rate
-            self._then, self._done_then = self._clock(), self.done
-        return self._rate
-
-    def left(self) -> str:
-        """Time left at this rate, as `1:02:03`; `-:--` before there is a rate."""
-        rate = self.rate()
-        if not rate:
-            return "-:--"
-        minutes, seconds = divmod(round(max(self.titles - self.done, 0) / rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 @contextmanager
@@ -101,6 +57,32 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         if time.monotonic() - then >= LINE_SECONDS:
             then = time.monotonic()
             logging.getLogger(__name__).info(what, extra={"done": done, "of": max(done, of)})
+
+    yield line
+
+
+@contextmanager
+def sending(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that is told what is being sent, and how many bytes of how many, and shows it as fits."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        far = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), TextColumn("left"))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *far)
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=None, visible=False)
+            yield lambda name, done, of: progress.update(task, description=name, completed=done, total=of, visible=True)
+        return
+    then, before = clock(), 0
+
+    def line(name: str, done: int, of: int) -> None:
+        nonlocal then, before
+        seconds = clock() - then
+        if seconds >= LINE_SECONDS:
+            rate = max(done - before, 0) / seconds
+            left = round((of - done) / rate) if rate else None
+            told = {"file": name, "done": done, "of": of, "bytes_per_second": round(rate), "seconds_left": left}
+            logging.getLogger(__name__).info("sending", extra=told)
+            then, before = then + seconds, done
 
     yield line
 
@@ -152,68 +134,3 @@ class Bar:
     def end(self) -> None:
         """Leave the terminal as it was."""
         self._progress.stop()
-
-
-class Lines:
-    """A watcher that logs each batch, and a line every 10 s."""
-
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log = logging.getLogger(__name__)
-        self._clock = clock
-        self._counts = Counts(0, clock=clock)
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
-        """Log what is to be done."""
-        self._counts = Counts(titles, clock=self._clock)
-        self._log.info(
-            "run",
-            extra={
-                "run": run.plan.run,
-                "titles": titles,
-                "batches_done": run.books.batches,
-                "rate_per_second": pace.ceiling,
-            },
-        )
-        self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
-
-    def title(self, told: Outcome | Match) -> None:
-        """Count a title."""
-        self._counts.take(told)
-
-    def batch(self, receipt: Receipt) -> None:
-        """Log a batch."""
-        self._counts.batches += 1
-        failed = sum(told["outcome"] == "failed" for told in receipt.outcomes.values())
-        self._log.info(
-            "batch_failed" if failed else "batch_landed",
-            extra={
-                "batch": receipt.batch,
-                "collection": receipt.collection,
-                "found": receipt.found,
-                "missing": len(receipt.outcomes) - receipt.found - failed,
-                "failed": failed,
-                "bytes": sum(file.bytes for file in receipt.files),
-            },
-        )
-
-    def end(self) -> None:
-        """Log no more."""
-        if self._timer:
-            self._timer.cancel()
-
-    def _line(self) -> None:
-        counts = self._counts
-        self._log.info(
-            "progress",
-            extra={
-                "done": counts.done,
-                "of": counts.titles,
-                "titles_per_second": round(counts.rate(), 1),
-                "found": counts.found,
-                "missing": counts.missing,
-                "failed": counts.failed,
-                "left": counts.left(),
-            },
-        )
-        self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)

@@ -21,19 +21,19 @@ from botocore import xform_name
 from harvester.answers import http_date
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
+from harvester.multipart import Body, in_memory, numbered, under_way
 from harvester.redaction import redact, redact_shapes
 from harvester.s3_trouble import UNREACHABLE, store_error, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from typing import IO
 
-PART_BYTES = 5 * 2**20
-"""S3 refuses parts under 5 MiB, but for the last, at completion (`EntityTooSmall`)."""
-
 CALL_SECONDS = 60.0
-"""Deadline of one call, botocore's retries included. Without it an upload can hang for ever: see `s3_client`."""
+"""Deadline of one call, botocore's retries included; a part that gets on has it put off (`multipart.under_way`).
+Without it an upload can hang for ever: see `s3_client`."""
 
 LAST_SECONDS = 4.0
 """What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
@@ -57,6 +57,14 @@ class Listed:
 
     bytes: int
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What S3 keeps of one object beside its bytes; names in `metadata` are in lower case."""
+
+    bytes: int
+    metadata: Mapping[str, str]
 
 
 class Bucket:
@@ -122,6 +130,22 @@ class Bucket:
             raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
         return True
 
+    async def head(self, key: str) -> Head | None:
+        """What is kept of the object at `key`; None if there is none.
+
+        Raises:
+            StoreError: S3 refused, or could not be reached.
+        """
+        try:
+            told = await self._call("look at", key, "head_object", "ContentLength", Key=key)
+        except StoreError as error:
+            if error.code == "404":
+                return None
+            if error.code == "403":  # an answer to HEAD has no body, and so no word of S3's
+                raise store_error(error.action, "AccessDenied") from None
+            raise
+        return Head(told["ContentLength"], told.get("Metadata", {}))
+
     async def put(self, key: str, body: bytes) -> None:
         """Put a small object, in one request.
 
@@ -148,11 +172,14 @@ class Bucket:
         await self._call("copy", key, "copy_object", "CopyObjectResult", Key=to, CopySource=source)
 
     async def land(self, key: str, body: bytes) -> str:
+        """Land `body` at `key`, in parts of 5 MiB; the ETag that S3 gave it. All else is as with `land_parts`."""
+        return await self.land_parts(key, Body(in_memory(body)))
+
+    async def land_parts(self, key: str, body: Body) -> str:
         """Land `body` at `key`, whole or not at all; the ETag that S3 gave it.
 
-        Parts are 5 MiB long, the last one shorter. Nothing is visible at `key` until the last request, and an upload
-        that fails or is cancelled is aborted. What this cannot do: abort when the process is killed, or S3 away; the
-        next run that takes the batch does.
+        Nothing is visible at `key` until the last request, and an upload that fails or is cancelled is aborted. What
+        this cannot do: abort when the process is killed, or S3 away; the next run that lands there does.
 
         Raises:
             StoreError: S3 refused, after botocore's own retries.
@@ -174,15 +201,15 @@ class Bucket:
         pages = self._pages("list the uploads of", "list_multipart_uploads", _UPLOADS, Prefix=prefix)
         return [(each["Key"], each["UploadId"]) async for page in pages for each in page.get("Uploads", ())]
 
-    async def begin(self, key: str) -> str:
-        """The id of a new upload to `key`, to be completed or aborted.
+    async def begin(self, key: str, body: Body | None = None) -> str:
+        """The id of a new upload of `body` to `key`, to be completed or aborted.
 
         Raises:
             StoreError: S3 refused, or could not be reached.
         """
-        begun = await self._call(
-            "begin", key, "create_multipart_upload", "UploadId", Key=key, ContentType="application/json; charset=utf-8"
-        )
+        body = body or Body(in_memory(b""))
+        told = {"ContentType": body.content_type, "Metadata": body.metadata}
+        begun = await self._call("begin", key, "create_multipart_upload", "UploadId", Key=key, **told)
         return str(begun["UploadId"])
 
     async def abort(self, key: str, upload: str) -> None:
@@ -219,39 +246,35 @@ class Bucket:
                 raise store_error(f"{verb} s3://{self.name}/{query['Prefix']}", "a page that does not say how to go on")
             query |= {asked: page[said] for said, asked in goes_on.items()}
 
-    async def _land_once(self, key: str, body: bytes) -> str:
+    async def _land_once(self, key: str, body: Body) -> str:
         upload = await finish(
-            self.begin(key), undo=lambda upload: self._abort_after_trouble(key, upload), seconds=LAST_SECONDS
+            self.begin(key, body), undo=lambda upload: self._abort_after_trouble(key, upload), seconds=LAST_SECONDS
         )
+        sent: dict[int, int] = {}
+
+        async def send(part: tuple[int, io.BytesIO]) -> dict[str, Any]:
+            number, content = part
+
+            def told(far: int) -> None:
+                sent[number] = far
+                body.progress(sum(sent.values()))
+
+            where = {"Key": key, "UploadId": upload, "PartNumber": number}
+            deadline = under_way(content, CALL_SECONDS, told)
+            landed = await self._call("upload", key, "upload_part", "ETag", deadline, **where, Body=content)
+            content.close()  # botocore's requests hold it in a cycle: a file of 165 MB took 155 of them
+            return {"PartNumber": number, "ETag": landed["ETag"]}
+
         try:
-            etags = await fan_out(
-                lambda number: self._land_part(key, upload, number, body),
-                range(1, -(-len(body) // PART_BYTES) + 1),
-                at_once=PARTS_AT_ONCE,
-            )
-            parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-            done = await self._call(
-                "complete",
-                key,
-                "complete_multipart_upload",
-                "ETag",
-                Key=key,
-                UploadId=upload,
-                MultipartUpload={"Parts": parts},
-            )
+            parts = await fan_out(send, numbered(body.parts()), at_once=PARTS_AT_ONCE)
+            where = {"Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
+            done = await self._call("complete", key, "complete_multipart_upload", "ETag", **where)
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError)
             abort = self._abort_after_trouble(key, upload, seconds=LAST_SECONDS if cancelled else None)
             await finish(abort, seconds=LAST_SECONDS)  # another batch's trouble may cancel us just now
             raise
         return str(done["ETag"]).strip('"')
-
-    async def _land_part(self, key: str, upload: str, number: int, body: bytes) -> str:
-        part = body[(number - 1) * PART_BYTES : number * PART_BYTES]
-        landed = await self._call(
-            "upload", key, "upload_part", "ETag", Key=key, UploadId=upload, PartNumber=number, Body=part
-        )
-        return str(landed["ETag"])
 
     async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float | None = None) -> None:
         """Abort without hiding the trouble that made it necessary; the last thing that somebody cancelled does."""
@@ -273,15 +296,24 @@ class Bucket:
                     return
                 into.write(block)
 
-    async def _call(self, verb: str, key: str, operation: str, told: str | None, /, **arguments: Any) -> dict[str, Any]:
-        """One call of S3's API under the deadline, its errors in our words.
+    async def _call(
+        self,
+        verb: str,
+        key: str,
+        operation: str,
+        told: str | None,
+        deadline: AbstractAsyncContextManager[object] | None = None,
+        /,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """One call of S3's API under a deadline, its errors in our words.
 
         `told` is what a good answer must have: a 200 with an empty body passes botocore as an empty answer (tried),
         and an empty listing would have everything harvested again.
         """
         action = f"{verb} s3://{self.name}/{key}"
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with deadline or asyncio.timeout(CALL_SECONDS):
                 answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **arguments)
         except TimeoutError as error:
             raise store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error

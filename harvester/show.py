@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from harvester.doctor import Examination
     from harvester.harvest import Report
     from harvester.settings import Settings
+    from harvester.upload import UploadReport
     from harvester.verify import Proof
 
 SHOWN, ROW_SHOWN = 20, 60
@@ -74,6 +76,25 @@ def books_text(books: Mapping[str, Any]) -> str:
         if parts
     )
     return "\n".join(lines)
+
+
+def show_upload(report: UploadReport, *, harvested: bool = False) -> None:
+    """Where the CSVs stand now, and, unless they have been `harvested` too, what to do next."""
+    console = Console(highlight=False, emoji=False)
+    console.print("[green]Uploaded.[/]" if report.status == "uploaded" else "[green]Nothing to upload.[/]")
+    words = {"uploaded": "uploaded", "unchanged": "unchanged", "in_s3": "is in S3 already"}
+    done = [words[file.status] + (f" since {file.since}" if file.since else "") for file in report.files]
+    for file, what in zip(report.files, done, strict=True):
+        many = "" if file.bytes is None else size(file.bytes)
+        line = f" {file.collection} {many:>10}  {what:<{max(map(len, done))}}  {file.url}"
+        console.print(line, soft_wrap=True, markup=False)
+    sent = sum(file.bytes or 0 for file in report.files if file.status == "uploaded")
+    if sent:
+        rate = f"{size(sent)} in {duration(report.seconds)} ({size(round(sent / report.seconds))}/s)"
+        console.print(f"{rate}; SHA-256 and size stored with each, and read back")
+    if not harvested:
+        flags = (f"--{file.collection.lower()} {shlex.quote(file.url)}" for file in report.files)
+        console.print(f"Next: harvester harvest {' '.join(flags)}", soft_wrap=True, markup=False)
 
 
 def show_plan(told: dict[str, Any]) -> None:

@@ -26,7 +26,16 @@ _ADVICE = {
     "ResourceNotFoundException": "Put the key there with `aws secretsmanager create-secret`, or correct TMDB_API_KEY.",
     "AccessDeniedException": "Grant ssm:GetParameter or secretsmanager:GetSecretValue on it, and kms:Decrypt on its "
     "key if that is not AWS's own.",
+    **dict.fromkeys(
+        ["ValidationException", "InvalidRequestException", "InvalidParameterException", "ParameterVersionNotFound"],
+        "Correct TMDB_API_KEY: nothing can be read under this name.",
+    ),
+    **dict.fromkeys(
+        ["InvalidKeyId", "DecryptionFailure"],
+        "Mend the KMS key that it is encrypted with, or put it there anew.",
+    ),
 }
+"""What to do next, where asking again would not help; anything else is AWS's trouble, or that of the credentials."""
 
 
 async def fetch_key(
@@ -54,8 +63,9 @@ async def fetch_key(
             told: Any = await getattr(client, operation)(**{called: name}, **more)
         except botocore.exceptions.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code") or "no word why")
-            advice = _ADVICE.get(code, "Correct TMDB_API_KEY, or the AWS credentials.")
-            raise SettingsError(f"TMDB_API_KEY: cannot {action}: {code}. {advice}") from None
+            if code not in _ADVICE:
+                raise store_error(action, code, "If this does not pass, check the AWS credentials") from None
+            raise SettingsError(f"TMDB_API_KEY: cannot {action}: {code}. {_ADVICE[code]}") from None
         except UNREACHABLE as error:
             seen = f"{client.meta.endpoint_url} {what_it_does(error)}"
             raise StoreError(action, type(error).__name__, f"{seen}. Check the network and AWS_REGION.") from None

@@ -13,7 +13,8 @@ from loops import Leaping, run_on
 from rich.console import Console
 
 from harvester.answers import Failed, Found, Match, Missing
-from harvester.progress import LINE_SECONDS, SMOOTHING, Bar, Counts, Lines, watching
+from harvester.lines import LINE_SECONDS, SMOOTHING, Counts, Lines
+from harvester.progress import Bar, watching
 from harvester.receipts import LandedFile, Receipt
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from loops import Hasty, run_on
 from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out
-from harvester.s3 import CALL_SECONDS, PART_BYTES, READ_TRIES, Bucket, Listed
+from harvester.multipart import PART_BYTES
+from harvester.s3 import CALL_SECONDS, READ_TRIES, Bucket, Listed
 from harvester.s3_client import open_bucket
 
 if TYPE_CHECKING:

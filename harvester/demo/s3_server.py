@@ -20,8 +20,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +74,7 @@ class S3Server:
         ports: That of S3, and the other four that SeaweedFS needs.
         buckets: Made at every start, where they are not there yet.
         command: What `start_again` runs.
+        guests: Secret key of each further identity, by its access key, which is its name as well.
     """
 
     endpoint: str
@@ -85,6 +86,7 @@ class S3Server:
     ports: tuple[int, ...]
     buckets: tuple[str, ...]
     command: tuple[str, ...]
+    guests: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """What points the AWS SDK here, to lay over `os.environ`; the user's own AWS settings are out of play then.
@@ -123,28 +125,36 @@ class S3Server:
 
 
 @contextlib.asynccontextmanager
-async def s3_server(folder: Path, *, buckets: Sequence[str] = (), port: int | None = None) -> AsyncIterator[S3Server]:
+async def s3_server(
+    folder: Path, *, buckets: Sequence[str] = (), port: int | None = None, guests: Sequence[str] = ()
+) -> AsyncIterator[S3Server]:
     """An S3 server that takes puts, with its `buckets` made; ended with the context. About 1 s to start.
 
     `folder` is made if need be; data already there from an earlier server is served again. A `port` is at most
     55,535, and both it and its twin are free; without one, free ports are found. A bucket's name has 3 to 63
-    characters; others are a ClientError, InvalidBucketName.
+    characters; others are a ClientError, InvalidBucketName. `guests` are identities that may do nothing but what the
+    policy of a bucket grants them (`principal`); moto knows none of them, and lets everybody in.
 
     Raises:
         ServerMissingError: No server is installed.
         ServerFailedError: `port` is taken, or the server ended `TRIES` times, or took no put within `READY_SECONDS`.
     """
-    server = await _start(folder, buckets=tuple(buckets), port=port)
+    server = await _start(folder, buckets=tuple(buckets), port=port, guests=tuple(guests))
     try:
         yield server
     finally:
         await _end(server, grace=STOP_SECONDS)
 
 
-async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None) -> S3Server:
+def principal(guest: str) -> dict[str, str]:
+    """Who a guest is in the policy of a bucket: SeaweedFS's identities are users of the account 000000000000."""
+    return {"AWS": f"arn:aws:iam::000000000000:user/{guest}"}
+
+
+async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None, guests: tuple[str, ...]) -> S3Server:
     """A server that is up. Another process may take a port between our look and the start: then other ports."""
     for _ in range(TRIES):
-        server = await _launch(folder, buckets=buckets, port=port)
+        server = await _launch(folder, buckets=buckets, port=port, guests=guests)
         try:
             if await _came_up(server):
                 return server
@@ -155,7 +165,7 @@ async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None) ->
     raise _failure(folder, f"ended {TRIES} times")
 
 
-async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None) -> S3Server:
+async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None, guests: tuple[str, ...]) -> S3Server:
     """A server whose process has just been started.
 
     The secret is drawn anew each time, so that a put that succeeds was not answered by another's server.
@@ -163,7 +173,8 @@ async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None) -
     kind, program = _find_program()
     ports = _free_ports(port)
     access_key, secret_key = "demo", secrets.token_hex(20)
-    folder = _lay_out(folder, access_key, secret_key)
+    known = {guest: secrets.token_hex(20) for guest in guests}
+    folder = _lay_out(folder, access_key, secret_key, known)
     command = (*program, *(_seaweedfs_flags(ports) if kind == "seaweedfs" else ("-H", HOST, "-p", str(ports[0]))))
     return S3Server(
         endpoint=f"http://{HOST}:{ports[0]}",
@@ -175,6 +186,7 @@ async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None) -
         ports=ports,
         buckets=buckets,
         command=command,
+        guests=known,
     )
 
 
@@ -211,16 +223,16 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _lay_out(folder: Path, access_key: str, secret_key: str) -> Path:
+def _lay_out(folder: Path, access_key: str, secret_key: str, guests: Mapping[str, str]) -> Path:
     """The folder, absolute, with the server's own settings in it, and the profile that `environment` names."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
-    identity = {
-        "name": "demo",
-        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
+    everything = ["Admin", "Read", "Write", "List", "Tagging"]
+    identities = [
+        {"name": name, "credentials": [{"accessKey": name, "secretKey": secret}], "actions": actions}
+        for name, secret, actions in [(access_key, secret_key, everything), *((*guest, []) for guest in guests.items())]
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}), encoding="utf-8")
     profile = f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\nregion = {REGION}\n"
     (folder / PROFILE).write_text(profile, encoding="utf-8")
     return folder.absolute()

@@ -1,0 +1,177 @@
+"""The doors on AWS, from `aws cloudformation package` to closed books, over stand-ins of AWS and of TMDB.
+
+Deselected by default: environments are made and packages built, which takes a minute; `-m aws` runs them. The stand-in
+of Step Functions knows no RedriveExecution, so an execution that has failed is started anew, which the state machine
+makes the same: what has landed stands, and is asked for no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aws_stand_in import ROOT, Aws, aws_stand_in, lambdas, make_packages, make_tools
+from shells import Shell
+
+from harvester.demo.catalog import catalog_of
+from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.s3_client import open_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from harvester.demo.tmdb_stand_in import StandIn
+    from harvester.s3 import Bucket
+
+pytestmark = [pytest.mark.aws, pytest.mark.timeout(400), pytest.mark.xdist_group("aws")]
+
+LAKE, RATE, CHILDREN = "lake-of-tests", 100, 4
+MOVIES, SERIES = ([f"tt{number:07}" for number in some] for some in (range(1_000, 2_500), range(2_500, 3_000)))
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tools(tmp_path_factory.mktemp("tools"))
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packages")
+    make_packages(folder)
+    return folder
+
+
+@pytest.fixture
+async def tmdb() -> AsyncIterator[StandIn]:
+    """A TMDB that knows nineteen of twenty titles."""
+    catalog = catalog_of(
+        dict.fromkeys(MOVIES, ("a film", "2000")), dict.fromkeys(SERIES, ("a series", "2000")), missing=0.05
+    )
+    async with stand_in(catalog=catalog, latency=(0.02, 0.1)) as server:
+        yield server
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def landed(bucket: Bucket) -> dict[str, str]:
+    """When each batch landed, by the key of its receipt."""
+    keys = [key for key in await bucket.objects("Raw/API/_harvest/") if "/receipts/" in key]
+    return {key: json.loads(await bucket.read(key) or b"{}")["landed_at"] for key in keys}
+
+
+def busiest(tmdb: StandIn, *, seconds: float) -> int:
+    """The most requests that came within so many seconds."""
+    times = list(tmdb.arrivals)
+    return max(bisect_left(times, first + seconds) - place for place, first in enumerate(times))
+
+
+async def until_asked(tmdb: StandIn, requests: int) -> None:
+    while tmdb.asked.total() < requests:
+        await asyncio.sleep(0.02)
+
+
+async def deployed(aws: Aws, packages: Path, folder: Path) -> str:
+    """The state machine of our stack, with the key where the template says, and the CSVs uploaded."""
+    await aws("ssm", "put-parameter", "--type", "SecureString", "--name", "/tmdb/api-key", "--value", KEY)
+    given = {"Runtime": "provided.al2023", "Architecture": "x86_64", "Rate": str(RATE), "Children": str(CHILDREN)}
+    told = await aws.deploy("tmdb", packages, BucketName=LAKE, **given)
+    for name, ids in (("movies", MOVIES), ("series", SERIES)):
+        rows = "".join(f"{id_}|a title\n{id_}|a title\n" for id_ in ids)
+        (folder / f"{name}.csv").write_text(f"id|tituloPincipal\n{rows}", encoding="utf-8")
+        key = f"Raw/Local/CSV/{name.capitalize()}/2026/11/22/{name}.csv"
+        await aws("s3", "cp", str(folder / f"{name}.csv"), f"s3://{told['BucketName']}/{key}")
+    return told["StateMachineArn"]
+
+
+async def test_killed_children_are_called_again_and_a_failed_map_started_again_closes_the_same_books(
+    tools: Path, packages: Path, tmdb: StandIn, tmp_path: Path
+) -> None:
+    """2,000 ids over four children under one rate: one is killed, then all for good, and the books are the CLI's."""
+    async with aws_stand_in(tools, tmp_path, free_port(), TMDB_BASE_URL=tmdb.url) as aws:
+        machine = await deployed(aws, packages, tmp_path)
+        credentials = (aws.environment["AWS_ACCESS_KEY_ID"], aws.environment["AWS_SECRET_ACCESS_KEY"], None)
+        async with open_bucket(LAKE, region="us-east-1", credentials=credentials, endpoint_url=aws.url) as lake:
+            execution = await aws.start(machine)
+            await until_asked(tmdb, 300)
+            crowd = lambdas(tmp_path)
+            assert len(crowd) == CHILDREN
+            os.kill(crowd[0], 9)  # this one is called again by Retry
+            await until_asked(tmdb, 900)
+            assert (await aws("stepfunctions", "describe-execution", "--execution-arn", execution))[
+                "status"
+            ] == "RUNNING"
+            before = await landed(lake)
+            ended = asyncio.ensure_future(aws.ended(execution))
+            while not ended.done():  # and these until their tries are used up
+                for pid in lambdas(tmp_path):
+                    os.kill(pid, 9)
+                await asyncio.sleep(0.2)
+            told = await ended
+            assert (told["status"], told["error"]) == ("FAILED", "States.ExceedToleratedFailureThreshold")
+            assert 0 < len(await landed(lake)) < 20
+
+            told = await aws.ended(await aws.start(machine))
+            assert told["status"] == "SUCCEEDED", told
+            closed = json.loads(told["output"])
+            assert closed["status"] == "closed"
+            after = await landed(lake)
+            assert {key: when for key, when in after.items() if key in before} == before
+            assert len(after) == closed["books"]["batches"] == 20
+            assert await lake.uploads("") == []
+        assert busiest(tmdb, seconds=5) <= 1.3 * 5 * RATE  # the machine may be busy, too; each for itself it were 4
+        told = await aws.ended(await aws.start(machine))
+        assert json.loads(told["output"])["status"] == "nothing_to_do"
+        settings = aws.environment | {
+            "AWS_ENDPOINT_URL_S3": aws.url,
+            "S3_BUCKET": LAKE,
+            "TMDB_BASE_URL": tmdb.url,
+            "TMDB_RATE": str(RATE),
+            "TMDB_API_KEY": "ssm:/tmdb/api-key",
+            "MOVIES_CSV": f"s3://{LAKE}/Raw/Local/CSV/Movies/",
+            "SERIES_CSV": str(tmp_path / "series.csv"),
+        }
+        shell = Shell(settings, tmp_path)
+        proof = await said(shell, "verify")
+        assert (proof["status"], proof["run"], proof["books"]) == ("proved", closed["run"], closed["books"])
+        same = await said(shell, "harvest")  # the very run, from the command line
+        assert (same["status"], same["run"], same["requests"]) == ("nothing_to_do", closed["run"], 0)
+        other = await said(shell, "harvest", "--prefix", "Raw/Other")
+        assert other["status"] == "closed"
+        assert other["books"] == closed["books"]
+
+
+async def said(shell: Shell, *words: str) -> dict[str, Any]:
+    """What a command of the harvester prints, which ends with exit code 0."""
+    async with shell.start(*words, "--json") as running:
+        ended = await running.ended()
+    assert ended.code == 0, ended
+    return ended.told
+
+
+def test_the_template_is_what_cloudformation_takes(tools: Path) -> None:
+    """cfn-lint finds nothing wrong in it."""
+    template = str(ROOT / "config" / "aws" / "template.yaml")
+    told = subprocess.run([str(tools / "cfn-lint"), template], check=False, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm to install asl-validator with")
+def test_the_state_machine_is_what_step_functions_takes(tmp_path: Path) -> None:
+    """asl-validator finds nothing wrong in it."""
+    subprocess.run(["npm", "install", "--silent", "asl-validator@4"], check=True, cwd=tmp_path, capture_output=True)
+    machine = str(ROOT / "config" / "aws" / "distributed_map.asl.json")
+    command = ["npx", "asl-validator", "--json-path", machine]
+    told = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert told.returncode == 0, told.stdout + told.stderr
