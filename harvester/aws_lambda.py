@@ -49,12 +49,13 @@ _keys: dict[str, str] = {}
 
 
 class _Landing(Lines):
-    """A watcher that logs each batch, and knows how many have landed without a failed title."""
+    """A watcher that logs each batch, and knows how many have landed, and how many without a failed title."""
 
-    whole = 0
+    landed = whole = 0
 
     def batch(self, receipt: Receipt) -> None:
         """Count a batch."""
+        self.landed += 1
         self.whole += not receipt.failed
         super().batch(receipt)
 
@@ -104,6 +105,7 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
     order = read_order(event)
     if order is None:
         return {"status": "ignored"}
+    _check_sources(order, load_settings())
     settings = load_settings(**order.settings)
     if order.sources:
         settings = settings.model_copy(update={"movies_csv": None, "series_csv": None} | order.sources)
@@ -115,6 +117,13 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
         told = await plan_shards(settings, children=order.children, again=order.again)
         return told | {"settings": order.settings}
     return await _harvest(settings, order, until=until)
+
+
+def _check_sources(order: Order, ours: Settings) -> None:
+    """No event has us read a file of the function's own, unless the environment names it."""
+    for name, source in (order.settings | order.sources).items():
+        if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
+            raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
 
 
 async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[str, Any]:
@@ -129,7 +138,9 @@ async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[st
     finally:
         timer.cancel()
         watcher.end()
-    if report.status == "stopped" and not watcher.whole:
+    # Called again, a child leaves batches with failed titles to whoever closes the books; others try them again.
+    got_on = watcher.landed if order.shard else watcher.whole
+    if report.status == "stopped" and not got_on:
         raise StoppedError(
             "The time was over before one batch had landed: give the function more of it (900 s is the most), or raise "
             f"the rate, which is {rate:g} a second."

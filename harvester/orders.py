@@ -42,8 +42,7 @@ FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv
 """Names of folders and files, without regard to case, and the setting that a CSV below is for."""
 
 OURS = {"action", "settings", "again", "event", "children", "sources", "run", "shard"}
-THEIRS = {"source", "detail-type"}
-"""Keys of an event: of ours, and those by which one of EventBridge's is known."""
+"""Keys of an event of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,9 @@ def read_order(event: Any) -> Order | None:
     if "Records" in event or event.get("source") in ("aws.s3", "Amazon S3") or event.get("Service") == "Amazon S3":
         sources = _uploaded(event)
         return Order(sources=sources) if sources else None
-    if strange := set() if event.keys() >= THEIRS else event.keys() - OURS:
+    if event.get("detail-type") == "Scheduled Event":
+        return Order()
+    if strange := event.keys() - OURS:
         raise InputError("the event", f"has {', '.join(sorted(map(repr, strange))):.500}, which says nothing to us")
     began = event.get("event", {})  # what the state machine was started with
     if isinstance(began, dict) and "event" in began:

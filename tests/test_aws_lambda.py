@@ -1,0 +1,319 @@
+"""The Lambda, started by AWS's own runtime client, against a TMDB stand-in and a real S3 server.
+
+A process takes a second or two to start, so tests that can share one. Nothing here is asserted of the time that
+anything takes: a deadline that has come too early for a slow machine is given again, later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from runtime_api import Lambda, Told, frames, function, hasty, vault, without_loop
+from shells import Shell, answerless, kept
+
+from harvester.demo.catalog import Catalog
+from harvester.demo.faults import Fault, always, scripted, silence
+from harvester.demo.s3_link import on_keys, refusing, s3_link
+from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
+from harvester.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from harvester.demo.s3_link import Link
+    from harvester.demo.s3_server import S3Server
+    from harvester.s3 import Bucket
+    from harvester.settings import Settings
+
+    Make = Callable[..., Settings]
+
+pytestmark = [
+    pytest.mark.timeout(120),  # for what hangs: a busy machine may take its time
+    pytest.mark.skipif(sys.platform != "linux", reason="AWS's runtime client is for Linux"),
+]
+
+MOVIES = [f"tt{number:07d}" for number in range(1, 351)]
+ONE_KEY, ANOTHER_KEY = "5ec7e7ab1e0ddba11c0ffee0ca5cade5", "0ddba11c0ffee5ca1ab1e0ff1ced0bad"
+FOLDER = "Filmes e séries"
+KEY_OF_CSV = f"Raw/{FOLDER}/Movies/2026/11/22/movies.csv"
+SENT = {
+    "Records": [
+        {
+            "eventSource": "aws:s3",
+            "eventName": "ObjectCreated:CompleteMultipartUpload",
+            "s3": {"bucket": {"name": "?"}, "object": {"key": "Raw/Filmes+e+s%C3%A9ries/Movies/2026/11/22/movies.csv"}},
+        }
+    ]
+}
+
+
+def csv_of(ids: list[str]) -> bytes:
+    return "\n".join(["id|tituloPrincipal", *(f"{id_}|a title" for id_ in ids), ""]).encode()
+
+
+class World:
+    """A function with all that it speaks to.
+
+    Attributes:
+        settings: Those of the function, to look at the bucket with.
+    """
+
+    def __init__(self, lambda_: Lambda, tmdb: StandIn, link: Link, bucket: Bucket, settings: Settings) -> None:
+        self.lambda_, self.tmdb, self.link, self.bucket, self.settings = lambda_, tmdb, link, bucket, settings
+
+    async def invoke(self, event: Any = None, **more: Any) -> Told:
+        return await self.lambda_.invoke({} if event is None else event, **more)
+
+    async def problems(self) -> list[str]:
+        return (await verify(self.settings)).problems
+
+    def titles(self) -> Counter[str]:
+        """How often each movie has been asked for."""
+        return Counter({id_: count for (route, id_), count in self.tmdb.asked.items() if route == "movie"})
+
+
+@pytest.fixture
+async def deploy(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Deploys the function: with these ids in its CSV, this TMDB, this program, and other variables."""
+    async with AsyncExitStack() as stack:
+
+        async def make(
+            ids: list[str], *, program: Any = None, never: tuple[str, ...] = (), tmdb: Any = None, **variables: str
+        ) -> World:
+            link = await stack.enter_async_context(s3_link(s3.endpoint))
+            server = await stack.enter_async_context(stand_in(**tmdb or {"catalog": Catalog(otherwise="movie")}))
+            await bucket.put(KEY_OF_CSV, csv_of(ids))
+            environment = s3.environment() | {
+                "AWS_ENDPOINT_URL_S3": link.url,
+                "TMDB_API_KEY": KEY,
+                "TMDB_BASE_URL": server.url,
+                "TMDB_RATE": "10000",
+                "S3_BUCKET": bucket.name,
+                "MOVIES_CSV": f"s3://{bucket.name}/{KEY_OF_CSV}",
+            }
+            secrets = (KEY, s3.secret_key, *never)
+            given: dict[str, Any] = {"program": program} if program else {}
+            lambda_ = await stack.enter_async_context(
+                function(environment | variables, tmp_path, never=secrets, **given)
+            )
+            settings = settings_for(server.url, movies_csv=environment["MOVIES_CSV"])
+            return World(lambda_, server, link, bucket, settings)
+
+        yield make
+
+
+def created(bucket: Bucket) -> dict[str, Any]:
+    """What S3 sends when the CSV has been uploaded."""
+    told: dict[str, Any] = json.loads(json.dumps(SENT))
+    told["Records"][0]["s3"]["bucket"]["name"] = bucket.name
+    return told
+
+
+async def test_a_schedule_and_an_upload_harvest_and_a_second_event_finds_nothing_to_do(
+    deploy: Callable[..., Any], bucket: Bucket
+) -> None:
+    """On one process, each event with a loop of its own: harvested by the first, known to the second, however named."""
+    world = await deploy(MOVIES[:250])
+    scheduled = {"version": "0", "id": "x", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
+    told = await world.invoke(scheduled)
+    assert (told.answer["status"], told.answer["exit_code"], told.answer["books"]["found"]) == ("closed", 0, 250)
+    asked = world.tmdb.asked.total()
+    told = await world.invoke(created(bucket))
+    assert (told.answer["status"], told.answer["books"]["found"]) == ("nothing_to_do", 250)
+    assert world.tmdb.asked.total() == asked
+    assert (await world.invoke({"Service": "Amazon S3", "Event": "s3:TestEvent"})).answer == {"status": "ignored"}
+    assert world.lambda_.starts == 1
+    assert await world.problems() == []
+    landed = world.lambda_.lines("batch_landed")
+    assert [(line["level"], line["collection"], line["found"]) for line in landed] == [
+        ("info", "Movies", 100),
+        ("info", "Movies", 100),
+        ("info", "Movies", 50),
+    ]
+    assert world.lambda_.lines("run")[0]["run"] == told.answer["run"]
+    assert world.lambda_.out == ""
+
+
+async def test_the_steps_of_a_state_machine_close_the_books(deploy: Callable[..., Any]) -> None:
+    """Plan, each shard twice, close: called as the state machine calls them, with what it was started with."""
+    world = await deploy(MOVIES)
+    settings = {"s3_prefix": "Raw/Outra pasta", "tmdb_rate": 4_000}
+    plan = (await world.invoke({"action": "plan", "children": "4", "event": {"settings": settings}})).answer
+    assert (plan["status"], plan["shards"], plan["rate_per_child"], plan["settings"]) == ("to_do", 4, 1_000, settings)
+    assert plan["sources"] == {"movies_csv": f"s3://{world.bucket.name}/{KEY_OF_CSV}"}
+    shards = orjson.loads(await world.bucket.read(plan["shards_key"]) or b"")
+    for shard in (*shards, *shards):
+        told = (await world.invoke({"action": "harvest", "shard": shard})).answer
+        assert (told["status"], told["run"]) == ("landed", plan["run"])
+    step = {"action": "close", "run": plan["run"], "sources": plan["sources"], "settings": plan["settings"]}
+    for status in ("closed", "nothing_to_do"):
+        told = (await world.invoke(step)).answer
+        assert (told["status"], told["run"], told["books"]["found"]) == (status, plan["run"], 350)
+    assert set(world.titles().values()) == {1}
+    assert world.lambda_.starts == 1
+
+
+async def test_with_its_time_nearly_over_it_lands_what_is_whole_and_goes_on_when_called_again(
+    deploy: Callable[..., Any],
+) -> None:
+    """The answer is `more`, of whatever the time was enough for; then just the rest is asked for."""
+    quiet = {("movie", id_): [always(silence(3600))] for id_ in (MOVIES[150], MOVIES[250])}
+    world = await deploy(MOVIES, tmdb={"catalog": Catalog(otherwise="movie"), "faults": scripted(quiet)})
+    seconds, deaths, told = 2.0, 0, await world.invoke(seconds=2.0)
+    while told.answer is None:  # a slow machine, on which not one batch had landed
+        assert told.died or told.name == "StoppedError"
+        seconds, deaths = seconds * 2, deaths + told.died
+        told = await world.invoke(seconds=seconds)
+    assert (told.answer["status"], told.answer["exit_code"], told.answer["stopped_by"]) == ("more", 75, "deadline")
+    landed = told.answer["books"]["found"]
+    assert landed in (100, 150)
+    world.tmdb.faults = scripted({})
+    asked = world.titles()
+    told = await world.invoke()
+    again = world.titles() - asked
+    assert (told.answer["status"], told.answer["books"]["found"], len(again)) == ("closed", 350, 350 - landed)
+    assert not set(MOVIES[:100]) & set(again)
+    assert await world.problems() == []
+    assert world.lambda_.starts == 1 + deaths
+
+
+async def test_killed_when_its_time_is_over_a_cold_start_goes_on_and_closes_the_books(
+    deploy: Callable[..., Any],
+) -> None:
+    """A time-out in the midst of a batch costs that batch; what has a receipt is not asked for again."""
+    quiet = {("movie", MOVIES[150]): [always(silence(3600))]}
+    world = await deploy(MOVIES[:200], tmdb={"catalog": Catalog(otherwise="movie"), "faults": scripted(quiet)})
+    over = asyncio.Event()
+    invoked = asyncio.ensure_future(world.invoke(over=over))
+    while not (world.lambda_.runs and world.lambda_.lines("batch_landed")):
+        await asyncio.sleep(0.01)
+    over.set()
+    assert (await invoked).died
+    world.tmdb.faults = scripted({})
+    asked = world.titles()
+    told = await world.invoke()
+    assert (told.answer["status"], told.answer["books"]["found"]) == ("closed", 200)
+    assert set(world.titles() - asked) == set(MOVIES[100:200])
+    assert await world.problems() == []
+    assert world.lambda_.starts == 2
+
+
+async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(deploy: Callable[..., Any]) -> None:
+    """One name for each exit code, a sentence of ours, of our frames the handler's alone, and no secret."""
+    silent = {("movie", id_): [always(silence(3600))] for id_ in MOVIES[:100]}
+    world = await deploy(MOVIES[:100], tmdb={"catalog": Catalog(otherwise="movie"), "faults": scripted(silent)})
+    begun = {"run": "2026-11-22-01234567", "prefix": "Raw/API", "rate": 10, "planned_at": "2026-11-22T00:00:00.000Z"}
+    lone = {"action": "harvest", "shard": begun | {"batches": {"Movies": [MOVIES[:3]]}}}
+    told = {
+        "SettingsError": await world.invoke({"settings": {"s3_bucket": "another"}}),
+        "InputError": await world.invoke({"acton": "plan"}),
+        "BooksError": await world.invoke(lone),
+        "StoppedError": await world.invoke(seconds=6),
+    }
+    world.tmdb.revoked = True
+    told["TmdbRefusedError"] = await world.invoke()
+    world.tmdb.revoked = False
+    world.link.rules["list"] = on_keys("_harvest", refusing(403, "AccessDenied"))
+    told["StoreError"] = await world.invoke()
+    assert {name: error.name for name, error in told.items()} == {name: name for name in told}
+    assert {name: frames(error.error or {}) for name, error in told.items()} == {name: ["handler"] for name in told}
+    assert told["SettingsError"].sentence.startswith("The event may not set s3_bucket, but only movies_csv")
+    assert told["InputError"].sentence == "the event: has 'acton', which says nothing to us"
+    own_file = await world.invoke({"settings": {"movies_csv": "/proc/self/environ"}})
+    refused = "The event may not have movies_csv be '/proc/self/environ': give s3://bucket/key"
+    assert (own_file.name, own_file.sentence) == ("SettingsError", refused)
+    assert "is not a plan" in told["BooksError"].sentence
+    assert told["TmdbRefusedError"].sentence.startswith("TMDB refuses the key (HTTP 401, code 7")
+    assert "AccessDenied. Grant this action" in told["StoreError"].sentence
+    assert (await world.invoke(b'{"action": "\xf0\x9f\x98\x80 \\ud83d"}')).name == "InputError"
+    assert (await world.invoke({"action": KEY})).sentence.startswith("the event: has the action '[secret]'")
+    half = json.dumps(SENT).encode().replace(b"Raw/Filmes+e+s%C3%A9ries/Movies/2026/11/22/movies", b"\\ud83d")
+    assert (await world.invoke(half)).sentence.startswith("\\ud83d.csv: is in no folder")
+    assert world.lambda_.starts == 1
+    assert all(line["level"] in ("info", "warning") for line in world.lambda_.lines())
+
+
+async def test_a_tmdb_that_is_away_has_a_name_too(deploy: Callable[..., Any]) -> None:
+    """Nobody to answer: TmdbUnavailableError, to be tried again later."""
+    with answerless() as address:
+        world = await deploy(MOVIES[:100], program=hasty(50), TMDB_BASE_URL=f"http://{address}/3")
+        told = await world.invoke()
+    assert told.name == "TmdbUnavailableError"
+    assert "connection_refused" in told.sentence
+
+
+async def test_a_bug_is_a_harvest_error_whose_traceback_is_in_the_log_alone(deploy: Callable[..., Any]) -> None:
+    """What nobody has foreseen says that it is ours to mend; the log knows where, and no secret is in either."""
+    world = await deploy(MOVIES[:1], program=without_loop())
+    told = await world.invoke()
+    assert (told.name, frames(told.error or {})) == ("HarvestError", ["handler"])
+    assert told.sentence == "This is a bug of the harvester (RuntimeError). What has landed is safe."
+    (line,) = world.lambda_.lines("bug")
+    assert "there is no loop for [secret]" in line["traceback"]
+    assert "the cause" not in world.lambda_.out
+
+
+async def test_a_key_kept_in_aws_is_fetched_once_a_process_and_anew_when_it_was_refused(
+    deploy: Callable[..., Any],
+) -> None:
+    """One request for any number of events; a key that has been replaced is noticed by the event after; never shown."""
+    async with vault() as kept_in:
+        kept_in.parameters["/tmdb/key"] = ONE_KEY
+        world = await deploy(
+            MOVIES[:5],
+            tmdb={"catalog": Catalog(otherwise="movie"), "key": ONE_KEY},
+            never=(ONE_KEY, ANOTHER_KEY),
+            TMDB_API_KEY="ssm:/tmdb/key",
+            AWS_ENDPOINT_URL_SSM=kept_in.url,
+        )
+        for status in ("closed", "nothing_to_do"):
+            assert (await world.invoke()).answer["status"] == status
+        assert kept_in.asked == ["/tmdb/key"]
+        world.tmdb.key = kept_in.parameters["/tmdb/key"] = ANOTHER_KEY
+        assert (await world.invoke({"again": True})).name == "TmdbRefusedError"
+        assert (await world.invoke({"again": True})).answer["status"] == "closed"
+        assert kept_in.asked == ["/tmdb/key"] * 2
+        assert world.lambda_.starts == 1
+
+
+async def test_an_answer_is_small_however_many_titles_have_failed(deploy: Callable[..., Any]) -> None:
+    """Step Functions takes 256 KiB of an answer: it names the first hundred, and the books count all of them."""
+    ids = [f"tt{number:07d}" for number in range(1, 1_001)]
+    deep = Fault("answer", body=b'{"id": 5, "title": "Deep", "x": ' + b"[" * 300 + b"]" * 300 + b"}")
+    faults = lambda asked: deep if asked.route == "movie" else None  # noqa: E731
+    world = await deploy(ids, tmdb={"faults": faults})
+    told = await world.invoke()
+    assert (told.answer["status"], told.answer["exit_code"]) == ("failed", 5)
+    assert told.answer["books"]["failed_by_reason"] == {"too_deep": 1_000}
+    assert len(told.answer["failed"]) == 100
+    assert set(told.answer["failed"]) <= set(ids)
+    assert told.bytes < 2**18
+    failed = world.lambda_.lines("batch_failed")
+    assert (len(failed), sum(line["failed"] for line in failed)) == (10, 1_000)
+
+
+COLD = """
+import sys
+import harvester.aws_lambda
+print(*sorted(name for name in sys.modules if "." not in name or name.startswith("harvester.")))
+"""
+
+
+async def test_a_cold_start_imports_nothing_of_the_command_line(tmp_path: Path) -> None:
+    """Whoever waits for a Lambda waits for its imports: none that only people at a terminal need."""
+    ended = await Shell(kept(), tmp_path).run("-c", COLD, program=())
+    names = set(ended.out.split())
+    doors = {f"harvester.{name}" for name in ("cli", "door", "show", "progress", "logs", "doctor", "verify", "demo")}
+    assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *doors}, ended.code) == (
+        set(),
+        0,
+    )
+    assert "harvester.harvest" in names

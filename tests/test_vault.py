@@ -1,0 +1,166 @@
+"""The vault: TMDB's key out of AWS, against a server that speaks its protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from loops import Leaping, run_on
+from runtime_api import Vault, vault
+from shells import answerless
+
+from harvester.errors import HarvestError, SettingsError, StoreError
+from harvester.opening import with_key
+from harvester.settings import load_settings
+from harvester.vault import fetch_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+KEY = "5ec7e7ab1e0ddba11c0ffee0ca5cade5"
+TOKEN = "eyJNYXJrZWQ.VG9rZW4.b2YtVE1EQg"
+ACCESS, SECRET = "AKIA5EC7E7MARKEDKEY1", "s3cR/et+Mark/ed+Key/of+AWS/th4t+no0ne/Sees"
+ARN = "arn:aws:secretsmanager:us-east-1:000000000000:secret:tmdb/key-a1b2c3"
+
+
+@pytest.fixture
+async def kept_in(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vault]:
+    """A vault, where the SDK's own settings lead to."""
+    async with vault() as kept:
+        lead_to(kept.url, monkeypatch)
+        yield kept
+
+
+def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in ("SSM", "SECRETS_MANAGER"):
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+@pytest.mark.parametrize(
+    ("kept", "parameters", "secrets"),
+    [
+        ("ssm:/tmdb/key", {"/tmdb/key": KEY}, {}),
+        ("ssm:tmdb", {"tmdb": f" {KEY}\n"}, {}),
+        ("secret:tmdb", {}, {"tmdb": KEY}),
+        (f"secret:{ARN}", {}, {ARN: KEY}),
+        ("secret:tmdb", {}, {"tmdb": f'{{"TMDB_API_KEY": "{KEY}", "other": "x"}}'}),
+        ("secret:tmdb", {}, {"tmdb": f'{{"key": "{KEY}"}}'}),
+    ],
+)
+async def test_a_key_is_read_where_it_is_kept(
+    kept: str, parameters: dict[str, str], secrets: dict[str, Any], kept_in: Vault
+) -> None:
+    """A parameter or a secret, plain or as the console makes it: the settings hold the key, after one request."""
+    kept_in.parameters, kept_in.secrets = parameters, secrets
+    known: dict[str, str] = {}
+    for _ in range(2):
+        settings = await with_key(load_settings(tmdb_api_key=kept), known)
+        assert settings.tmdb_api_key is not None
+        assert settings.tmdb_api_key.get_secret_value() == KEY
+        assert KEY not in repr(settings)
+    assert kept_in.asked == [kept.partition(":")[2]]
+    assert known == {kept: KEY}
+
+
+async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
+    """Without ssm: or secret: nobody is asked; without anything it is said what to set."""
+    settings = load_settings(tmdb_api_key=TOKEN)
+    assert await with_key(settings) is settings
+    assert kept_in.asked == []
+    with pytest.raises(SettingsError, match="TMDB_API_KEY is not set: set TMDB_API_KEY in the environment"):
+        await with_key(load_settings())
+
+
+@pytest.mark.parametrize(
+    ("kept", "refusal", "kind", "words"),
+    [
+        (
+            "ssm:/x",
+            None,
+            SettingsError,
+            "cannot read TMDB's key from ssm:/x: ParameterNotFound. Put the key there with",
+        ),
+        ("secret:x", None, SettingsError, "secret:x: ResourceNotFoundException. Put the key there with `aws secrets"),
+        ("ssm:/x", (400, "AccessDeniedException"), SettingsError, "Grant ssm:GetParameter or secretsmanager:Get"),
+        ("secret:x", (400, "AccessDeniedException"), SettingsError, "Grant ssm:GetParameter or secretsmanager:Get"),
+        ("secret:x", (400, "DecryptionFailure"), SettingsError, "Mend the KMS key"),
+        ("ssm:/x", (400, "UnrecognizedClientException"), StoreError, "UnrecognizedClientException. If this does not"),
+        ("ssm:/x", (400, "ExpiredTokenException"), StoreError, "check the AWS credentials"),
+    ],
+)
+async def test_a_key_that_aws_does_not_give_is_told_with_its_word_and_what_to_do(
+    kept: str, refusal: Any, kind: type[HarvestError], words: str, kept_in: Vault
+) -> None:
+    """What the owner has to mend is a wrong setting; what may pass, or is the credentials', is trouble with AWS."""
+    kept_in.refusal = refusal
+    with pytest.raises(kind) as caught:
+        await with_key(load_settings(tmdb_api_key=kept))
+    assert words in str(caught.value)
+    assert ACCESS not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_aws_that_is_busy_is_asked_again_and_then_its_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty children that start at once are more than Parameter Store takes in a second: no setting is wrong then."""
+
+    async def story() -> None:
+        async with vault() as kept_in:
+            lead_to(kept_in.url, monkeypatch)
+            for status, code in ((400, "ThrottlingException"), (500, "InternalServerError")):
+                kept_in.refusal = (status, code)
+                with pytest.raises(StoreError, match=f"ssm:/x: {code}"):
+                    await fetch_key("ssm:/x")
+            assert len(kept_in.asked) == 10
+
+    run_on(Leaping(), story())
+
+
+@pytest.mark.parametrize("kept", ["ssm:/x", "secret:x"])
+def test_aws_that_cannot_be_reached_is_told_by_its_address(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Lambda in a VPC without a way out is what this is, mostly."""
+
+    async def story() -> None:
+        with answerless() as address:
+            lead_to(f"http://{address}", monkeypatch)
+            with pytest.raises(StoreError) as caught:
+                await fetch_key(kept)
+        assert f"http://{address} refuses the connection. Check the network and AWS_REGION." in str(caught.value)
+
+    run_on(Leaping(), story())
+
+
+async def test_without_credentials_it_is_said_so(kept_in: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked, and the sentence is that of the bucket."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    with pytest.raises(StoreError, match=r"NoCredentialsError\. Set AWS_PROFILE"):
+        await fetch_key("ssm:/x")
+    assert kept_in.asked == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "hunter2-hunter2",
+        f"{KEY}{KEY}",
+        f'{{"a": "{KEY}", "b": "{KEY}"}}',
+        f'["{KEY}"]',
+        '{"TMDB_API_KEY": 5}',
+        {"SecretBinary": "aHVudGVyMg=="},
+    ],
+)
+async def test_a_value_that_is_no_key_is_refused_and_not_shown(value: Any, kept_in: Vault) -> None:
+    """It may be somebody else's secret, put there by mistake: the sentence says how long it is, and no more."""
+    kept_in.secrets["x"] = value
+    known: dict[str, str] = {}
+    with pytest.raises(SettingsError) as caught:
+        await with_key(load_settings(tmdb_api_key="secret:x"), known)
+    assert "TMDB_API_KEY: secret:x holds neither a v3 key nor a v4 read token, but " in str(caught.value)
+    assert not any(part in str(caught.value) for part in (KEY, "hunter2", "aHVudGVyMg"))
+    assert known == {}
