@@ -1,0 +1,866 @@
+"""Permissions: the role of config/aws/template.yaml is enough, none of its actions is too much, and README says so.
+
+The policies are read out of the template, never copied, and put on a bucket of SeaweedFS as its bucket policy: for a
+guest, who may do nothing that no statement allows. Where an action is taken away, it is from another guest's copy of
+the policy, in the same document: no policy is replaced while it is at work.
+
+What SeaweedFS decides otherwise than AWS, as far as we ask: it lets whoever may put an object abort an upload as well
+(tried, see `test_seaweedfs_tells_the_actions_apart`), so there the abort is denied in so many words; and a missing
+object is a 404 also to who may not list, where AWS says 403: but nothing is read that no listing has gone before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from aiobotocore.session import AioSession
+from botocore.exceptions import ClientError
+from cloudformation import Stack, listed, load, within
+from conftest import LOADER, capture_logs, client_of
+from loops import no_wait
+from shells import Shell, kept
+from test_doctor import examined, of
+
+from harvester import errors
+from harvester.batches import cut
+from harvester.demo.catalog import Catalog
+from harvester.demo.faults import refusal, scripted
+from harvester.demo.s3_link import s3_link
+from harvester.demo.s3_server import S3Server, principal, s3_server
+from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.errors import Exit, HarvestError, StoreError
+from harvester.harvest import harvest
+from harvester.plan import plan
+from harvester.run import utc
+from harvester.s3_client import open_bucket
+from harvester.settings import Settings, load_settings, names_of
+from harvester.shards import Shard, harvest_shard, plan_shards
+from harvester.stop import Stop
+from harvester.upload import upload
+from harvester.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from conftest import Silent
+
+    from harvester.demo.tmdb_stand_in import StandIn
+    from harvester.harvest import Report
+    from harvester.s3 import Bucket
+
+    Make = Callable[..., Settings]
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = load(ROOT / "config" / "aws" / "template.yaml")
+MACHINE = json.loads((ROOT / "config" / "aws" / "distributed_map.asl.json").read_text(encoding="utf-8"))
+PERMISSIONS = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Permissions\n")[2].partition("\n## ")[0]
+
+LIST, UPLOADS = "s3:ListBucket", "s3:ListBucketMultipartUploads"
+PUT, ABORT, GET, DELETE = "s3:PutObject", "s3:AbortMultipartUpload", "s3:GetObject", "s3:DeleteObject"
+
+Statements = list[dict[str, Any]]
+
+GUESTS = ("function", "lessened", "machine", "nobody")
+"""Who may do what the template's role may; the same but for one action; what the state machine's may; and nothing."""
+
+DAY = "2026-11-22"
+NOON = f"{DAY}T12:00:00.000Z"
+CSV = "Raw/Local/CSV/Movies/2026/11/22/movies.csv"
+MOVIES = [f"tt{number:07d}" for number in range(1, 6)]
+SERIES = [f"tt{number:07d}" for number in range(900_001, 900_006)]
+[BATCH] = (batch.name for batch in cut("Series", SERIES))
+LANDING = "Raw/API/Series/2026/11/22/"
+
+
+# --- the template, and what is in it
+
+
+def stack(bucket: str = "lake", **given: Any) -> Stack:
+    """The template, deployed with a bucket of this name."""
+    return Stack(TEMPLATE, {"Bucket": bucket, "Bucket.Arn": f"arn:aws:s3:::{bucket}", **given})
+
+
+def statements_of(role: str, policy: str, told: Stack) -> Statements:
+    """The statements of one policy of a role; each has a list of actions."""
+    [found] = [each for each in told.properties(role)["Policies"] if each["PolicyName"] == policy]
+    return [each | {"Action": listed(each["Action"])} for each in found["PolicyDocument"]["Statement"]]
+
+
+def harvesting(bucket: str = "lake") -> Statements:
+    """What the function may do in the bucket."""
+    return statements_of("FunctionRole", "harvest", stack(bucket))
+
+
+def uploading(bucket: str = "lake") -> Statements:
+    """What README says that `upload` needs: all that a harvest needs but to remove, on the CSVs."""
+    seeing, landing, csvs = harvesting(bucket)
+    actions = [action for action in landing["Action"] if action != DELETE]
+    return [seeing, {**landing, "Action": actions, "Resource": csvs["Resource"]}]
+
+
+def without(statements: Statements, sid: str, action: str) -> Statements:
+    """The same but for one action of one statement; an abort is denied as well, which SeaweedFS else lets pass."""
+    less = []
+    for each in statements:
+        if each["Sid"] != sid:
+            less.append(each)
+        elif actions := [one for one in each["Action"] if one != action]:
+            less.append(each | {"Action": actions})
+        if each["Sid"] == sid and action == ABORT:
+            less.append(each | {"Sid": "NoAbort", "Effect": "Deny", "Action": [ABORT]})
+    return less
+
+
+def cells(statements: Statements) -> set[tuple[str, str]]:
+    """Every action, with the statement that allows it."""
+    return {(each["Sid"], action) for each in statements for action in each["Action"]}
+
+
+def refused(action: str) -> str:
+    """All that is told of an action that S3 has refused."""
+    advice = "Grant this action to the credentials in use (README, section on permissions)."
+    return f"Cannot {action}: AccessDenied. {advice}"
+
+
+# --- the world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S3Server]:
+    """A server with guests, for the fixtures of conftest too."""
+    async with s3_server(tmp_path_factory.mktemp("guests"), guests=GUESTS) as server:
+        if server.kind == "moto":
+            pytest.skip("moto lets everybody in")
+        yield server
+
+
+@dataclass(slots=True)
+class World:
+    """A bucket with the policy of the template, and the CSVs where `upload` puts them.
+
+    Attributes:
+        lake: The bucket as its owner has it open.
+        make: Makes settings, as `settings_for`.
+    """
+
+    server: S3Server
+    lake: Bucket
+    tmdb: StandIn
+    make: Make
+    watcher: Silent
+
+    def variables(self) -> dict[str, str]:
+        """The environment that the template gives the function, but for where TMDB's key is kept."""
+        told = stack(self.lake.name).properties("Function")["Environment"]["Variables"]
+        return {name: str(value) for name, value in told.items() if value != "" and name != "TMDB_API_KEY"}
+
+    def settings(self, guest: str = "function", **more: Any) -> Settings:
+        """The function's settings, for a guest."""
+        ours = {name.lower(): value for name, value in self.variables().items()} | {"tmdb_rate": 10_000}
+        keys = {"aws_access_key_id": guest, "aws_secret_access_key": self.server.guests[guest]}
+        return self.make(self.tmdb.url, **(ours | keys | more))
+
+    async def grant(self, **policies: Statements) -> None:
+        """Put the one policy of the bucket: what each guest may do."""
+        await grant(self.server, self.lake.name, **policies)
+
+    async def harvest(self, guest: str = "function", *, limit: int | None = None, **more: Any) -> Report:
+        """What comes of a harvest, at noon unless `now` says otherwise."""
+        settings = self.settings(guest, **more.pop("settings", {}))
+        at_noon = {"now": lambda: NOON, "sleep": no_wait}
+        return await harvest(settings, watcher=self.watcher, stop=Stop(limit=limit), **(at_noon | more))
+
+    async def put_csv(self, collection: str, ids: list[str]) -> None:
+        """Put a CSV of just these ids where `upload` would today."""
+        rows = "".join(f"{id_}|a title\n" for id_ in ids)
+        key = CSV.replace("Movies", collection).replace("movies", collection.lower())
+        await self.lake.put(key, f"id|tituloPincipal\n{rows}".encode())
+
+    async def half_done(self) -> None:
+        """The movies have landed, the series wait for one that failed, and have an orphan and a stranger beside."""
+        report = await self.harvest()
+        assert (report.status, report.books.found, [*report.failed]) == ("failed", 9, [SERIES[2]])
+        await self.begin(f"{LANDING}{BATCH}.json")
+        await self.lake.put(f"{LANDING}export.json", b"{}")
+
+    async def begin(self, key: str) -> None:
+        """Leave an upload as the function does when it is killed."""
+        async with self.opened("function") as bucket:
+            await bucket.begin(key)
+
+    def opened(self, guest: str, name: str | None = None) -> Any:
+        """The bucket as a guest has it open."""
+        return open_bucket(
+            name or self.lake.name,
+            region="us-east-1",
+            credentials=(guest, self.server.guests[guest], None),
+            endpoint_url=self.server.endpoint,
+        )
+
+    async def closed(self, report: Report) -> tuple[str, int, list[str], list[Any]]:
+        """How a run has ended, what it found, what `verify` says of it, and what uploads are left."""
+        proof = await verify(self.settings())
+        return report.status, report.books.found, proof.problems, await self.lake.uploads("")
+
+
+async def grant(server: S3Server, bucket: str, **policies: Statements) -> None:
+    """Put the policy of a bucket: what each guest may do."""
+    told = [
+        each | {"Sid": f"{guest}{each['Sid']}", "Principal": principal(guest)}
+        for guest, statements in policies.items()
+        for each in statements
+    ]
+    async with client_of(server) as client:
+        document = json.dumps({"Version": "2012-10-17", "Statement": told})
+        await client.put_bucket_policy(Bucket=bucket, Policy=document)
+
+
+@pytest.fixture
+async def world(s3: S3Server, bucket: Bucket, settings_for: Make, watcher: Silent) -> AsyncIterator[World]:
+    """A world of five movies and five series, of which one fails at first."""
+    asyncio.get_running_loop().set_debug(False)  # four thousand calls take half as long again with it
+    faults = scripted({("tv", SERIES[2]): [refusal(500)] * 7})
+    async with stand_in(catalog=Catalog(otherwise="both"), faults=faults) as tmdb:
+        made = World(s3, bucket, tmdb, settings_for, watcher)
+        await made.put_csv("Movies", MOVIES)
+        await made.put_csv("Series", SERIES)
+        yield made
+
+
+# --- the instrument: does SeaweedFS decide as AWS would?
+
+ASKS = {
+    "list_objects_v2": {LIST},
+    "list_multipart_uploads": {UPLOADS},
+    "put_object": {PUT},
+    "create_multipart_upload": {PUT},
+    "upload_part": {PUT},
+    "complete_multipart_upload": {PUT},
+    "abort_multipart_upload": {ABORT},
+    "get_object": {GET},
+    "head_object": {GET},
+    "copy_object": {GET, PUT},
+    "delete_object": {DELETE},
+}
+"""What AWS asks for each call (docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html)."""
+
+OF_BUCKET = {LIST, UPLOADS}
+"""Actions on the bucket, which know no prefix; all others are on objects."""
+
+
+@contextmanager
+def suppress_refusal() -> Iterator[None]:
+    """Let S3's refusal pass, and nothing else; the answer to a HEAD has no word of S3's."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("AccessDenied", "403"):
+            raise
+
+
+async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
+    """Which calls S3 grants the guest in a folder; the owner has put there what they are about."""
+    asyncio.get_running_loop().set_debug(False)
+    key = {"Bucket": bucket, "Key": f"{folder}/object"}
+    async with client_of(server) as owner:
+        await owner.put_object(**key, Body=b"1")
+        one, other = [(await owner.create_multipart_upload(**key))["UploadId"] for _ in range(2)]
+        etag = (await owner.upload_part(**key, UploadId=one, PartNumber=1, Body=b"1"))["ETag"]
+    told: dict[str, dict[str, Any]] = {
+        "list_objects_v2": {"Bucket": bucket, "Prefix": folder},
+        "list_multipart_uploads": {"Bucket": bucket, "Prefix": folder},
+        "put_object": {**key, "Key": f"{folder}/new", "Body": b"1"},
+        "upload_part": {**key, "UploadId": one, "PartNumber": 1, "Body": b"1"},
+        "complete_multipart_upload": {
+            **key,
+            "UploadId": one,
+            "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": etag}]},
+        },
+        "abort_multipart_upload": {**key, "UploadId": other},
+        "copy_object": {**key, "Key": f"{folder}/copy", "CopySource": key},
+    }
+    passed = set()
+    session = AioSession()
+    session.register_component("data_loader", LOADER)
+    who = {"aws_access_key_id": "function", "aws_secret_access_key": server.guests["function"]}
+    async with session.create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint, **who) as guest:
+        for call in ASKS:
+            with suppress_refusal():
+                await getattr(guest, call)(**told.get(call, key))
+                passed.add(call)
+    return passed
+
+
+ALL = frozenset().union(*ASKS.values())
+
+
+@pytest.mark.parametrize("allowed", [frozenset(), *(frozenset([one]) for one in sorted(ALL)), ALL], ids=sorted)
+async def test_seaweedfs_tells_the_actions_apart(allowed: frozenset[str], s3: S3Server, bucket: Bucket) -> None:
+    """A guest may call just what its actions are for, without any nothing at all, and with all only in its folder."""
+    arn = f"arn:aws:s3:::{bucket.name}"
+    of_bucket, of_objects = sorted(allowed & OF_BUCKET), sorted(allowed - OF_BUCKET)
+    statements = [{"Sid": "nothing", "Effect": "Allow", "Action": [GET], "Resource": f"{arn}/no-such-object"}]
+    statements += [{"Sid": "bucket", "Effect": "Allow", "Action": of_bucket, "Resource": arn}] if of_bucket else []
+    statements += [{"Sid": "objects", "Effect": "Allow", "Action": of_objects, "Resource": f"{arn}/in/*"}]
+    await grant(s3, bucket.name, function=[each for each in statements if each["Action"]])
+    expected = {call for call, asked in ASKS.items() if asked <= allowed}
+    more = {"abort_multipart_upload"} if PUT in allowed else set()  # the one thing that AWS would not grant
+    assert await granted(s3, bucket.name, "in") == expected | more
+    if allowed == ALL:
+        assert await granted(s3, bucket.name, "out") == {call for call in expected if ASKS[call] <= OF_BUCKET}
+
+
+async def test_what_is_denied_is_refused_whatever_is_allowed(s3: S3Server, bucket: Bucket) -> None:
+    """Deny comes before Allow, as on AWS; by which an abort can be taken from who may put."""
+    arn = f"arn:aws:s3:::{bucket.name}"
+    whole = {"Effect": "Allow", "Action": "s3:*", "Resource": [arn, f"{arn}/*"]}
+    await grant(
+        s3, bucket.name, function=[whole | {"Sid": "all"}, whole | {"Sid": "no", "Effect": "Deny", "Action": [ABORT]}]
+    )
+    assert await granted(s3, bucket.name, "in") == ASKS.keys() - {"abort_multipart_upload"}
+
+
+# --- just that policy
+
+
+async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Path) -> None:
+    """Killed, resumed, an orphan aborted, a failed title healed, a stranger set aside, `--again`, proved: all of it."""
+    movies = [f"tt{number:07d}" for number in range(1, 221)]
+    world.tmdb.catalog = Catalog(kinds={movies[5]: "tv", movies[150]: "unknown"}, otherwise="both")
+    world.tmdb.faults = scripted({("movie", movies[210]): [refusal(500)] * 6})
+    await world.put_csv("Movies", movies)
+    await world.put_csv("Series", SERIES)
+    await world.grant(function=harvesting(world.lake.name))
+    environment = (
+        kept()
+        | world.variables()
+        | {
+            "TMDB_API_KEY": KEY,
+            "TMDB_BASE_URL": world.tmdb.url,
+            "TMDB_RATE": "400",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL_S3": world.server.endpoint,
+            "AWS_ACCESS_KEY_ID": "function",
+            "AWS_SECRET_ACCESS_KEY": world.server.guests["function"],
+        }
+    )
+    async with Shell(environment, tmp_path).start("--json") as running:
+        await running.until(lambda: world.tmdb.asked.total() > 120)
+        running.send(signal.SIGKILL)
+        assert (await running.ended()).code == -signal.SIGKILL
+
+    real: dict[str, Any] = {"now": utc}
+    async with s3_link(world.server.endpoint) as link:
+        real["settings"] = {"aws_endpoint_url_s3": link.url}
+        with capture_logs() as logs:
+            report = await world.harvest(**real)
+            assert (report.status, report.exit_code, [*report.failed]) == ("failed", Exit.FAILED, [movies[210]])
+            folder = world.watcher.run.layout.data_folder("Movies")
+            await world.begin(f"{folder}{[*cut('Movies', movies)][2].name}.json")
+            await world.lake.put(f"{folder}export.json", b"{}")
+            report = await world.harvest(**real)
+            assert await world.closed(report) == ("closed", 224, [], [])
+            aside = world.watcher.run.layout.aside_key(f"{folder}export.json")
+            assert await world.lake.read(aside) == b"{}"
+            assert (await world.harvest(**real)).status == "nothing_to_do"
+            assert (await world.harvest(again=True, limit=100, **real)).status == "stopped"
+            report = await world.harvest(**real)
+            assert await world.closed(report) == ("closed", 224, [], [])
+            assert (await plan(world.settings()))["status"] == "nothing_to_do"
+        assert (await examined(world.settings())).healthy
+        used = {call.operation for call in link.seen}
+    assert used == {"create", "part", "complete", "abort", "put", "copy", "get", "delete", "list", "uploads"}
+    assert [line for line in logs if "AccessDenied" in str(line)] == []
+
+
+async def test_by_just_that_policy_a_run_is_shared_out_and_closed(world: World) -> None:
+    """Planned, harvested in shards and closed, the shards read by the state machine, which may read nothing else."""
+    told = stack(world.lake.name)
+    machine = [
+        each
+        for each in statements_of("StateMachineRole", "fan-out", told)
+        if any(action.startswith("s3:") for action in each["Action"])
+    ]
+    await world.grant(function=harvesting(world.lake.name), machine=machine)
+    await world.put_csv("Movies", [f"tt{number:07d}" for number in range(1, 21)])  # as many requests as the series
+    planned = await plan_shards(world.settings(), children=2)
+    async with world.opened("machine") as bucket:
+        shards = json.loads(await bucket.read(planned["shards_key"]) or b"")
+        for key in (planned["shards_key"].replace("shards", "plan"), CSV):
+            with pytest.raises(StoreError, match="AccessDenied"):
+                await bucket.read(key)
+    for shard in shards:
+        report = await harvest_shard(
+            world.settings(), Shard.of(shard), watcher=world.watcher, stop=Stop(), sleep=no_wait
+        )
+        assert report.status in ("landed", "failed")
+    report = await world.harvest(only=planned["run"], now=utc)
+    assert len(shards) == 2
+    assert await world.closed(report) == ("closed", 25, [], [])
+
+
+async def test_to_verify_it_is_enough_to_list_and_read(world: World) -> None:
+    """Whoever proves the books need not be able to write, nor to see the CSVs."""
+    await world.grant(function=harvesting(world.lake.name))
+    await world.harvest()
+    assert (await world.harvest()).status == "closed"
+    seeing, landing, _ = harvesting(world.lake.name)
+    reading = [seeing | {"Action": [LIST]}, landing | {"Action": [GET]}]
+    await world.grant(nobody=reading)
+    assert (await verify(world.settings("nobody"))).problems == []
+
+
+async def test_nothing_outside_can_be_touched(s3: S3Server, bucket: Bucket) -> None:
+    """Of what stands elsewhere in the bucket the role sees the names alone; the policy says so, and S3 holds to it."""
+    await grant(s3, bucket.name, function=harvesting(bucket.name))
+    assert await granted(s3, bucket.name, "Raw/API/a") == set(ASKS)
+    for folder in ("Raw/API2", "Raw", "Trusted/Raw/API"):
+        assert await granted(s3, bucket.name, folder) == {"list_objects_v2", "list_multipart_uploads"}
+
+
+async def test_the_csvs_can_be_read_and_no_more(s3: S3Server, bucket: Bucket) -> None:
+    """Who harvests cannot alter what it was given, nor take a CSV for a data file: that would be `upload`'s right."""
+    await grant(s3, bucket.name, function=harvesting(bucket.name))
+    reading = {"list_objects_v2", "list_multipart_uploads", "get_object", "head_object"}
+    assert await granted(s3, bucket.name, "Raw/Local/CSV/Movies") == reading
+
+
+async def test_another_bucket_is_closed(s3: S3Server, bucket: Bucket) -> None:
+    """The role is for one bucket, and for none of its settings."""
+    await grant(s3, bucket.name, function=harvesting(bucket.name))
+    async with client_of(s3) as owner:
+        await owner.create_bucket(Bucket=f"{bucket.name}-other")
+    assert await granted(s3, f"{bucket.name}-other", "Raw/API") == set()
+
+
+# --- with an action taken away
+
+TOLD = {
+    ("SeeWhatStands", LIST): "list s3://{bucket}/Raw/Local/CSV/Movies/",
+    ("SeeWhatStands", UPLOADS): "list the uploads of s3://{bucket}/Raw/API/Movies/2026/11/22/",
+    ("LandAndMend", PUT): "write s3://{bucket}/{run}plan.json",
+    ("LandAndMend", ABORT): f"abort s3://{{bucket}}/{LANDING}{BATCH}.json",
+    ("LandAndMend", GET): "read s3://{bucket}/{run}plan.json",
+    ("LandAndMend", DELETE): f"remove s3://{{bucket}}/{{run}}failed/Series/{BATCH}.json",
+    ("ReadTheCsvs", GET): f"read s3://{{bucket}}/{CSV}",
+}
+"""By statement and action: what a run that is half done says it cannot do without it."""
+
+
+def test_no_action_is_left_out() -> None:
+    """Whoever gives the role another action is asked here what it is for."""
+    assert cells(harvesting()) == TOLD.keys()
+
+
+@pytest.mark.parametrize(("sid", "action"), TOLD)
+async def test_without_one_action_it_is_named_and_nothing_is_lost(sid: str, action: str, world: World) -> None:
+    """Exit 4 and a sentence: what was tried, AccessDenied, what to do; and with it again the books are closed."""
+    policy = harvesting(world.lake.name)
+    await world.grant(function=policy, lessened=without(policy, sid, action))
+    await world.half_done()
+    run = world.watcher.run.layout.folder
+    stood = await world.lake.objects("Raw/API/")
+    del stood[f"{LANDING}export.json"], stood[f"{run}plan.json"]  # set aside; written anew
+
+    with pytest.raises(StoreError) as caught:
+        await world.harvest("lessened")
+    assert str(caught.value) == refused(TOLD[sid, action].format(bucket=world.lake.name, run=run))
+    assert caught.value.exit_code == Exit.STORE
+    stands = await world.lake.objects("Raw/API/")
+    assert stood.keys() <= stands.keys()
+    assert {key: stands[key] for key in stood if "/Movies/" in key} == {
+        k: f for k, f in stood.items() if "/Movies/" in k
+    }
+
+    assert await world.closed(await world.harvest()) == ("closed", 10, [], [])
+    assert {world.tmdb.asked["movie", id_] for id_ in MOVIES} == {1}
+    assert await world.lake.objects(LANDING + "export") == {}
+
+
+async def test_the_command_line_tells_it_in_one_sentence(world: World, tmp_path: Path) -> None:
+    """Exit 4, and no word more; TMDB has been asked for no title."""
+    policy = harvesting(world.lake.name)
+    await world.grant(lessened=without(policy, "LandAndMend", PUT))
+    environment = (
+        kept()
+        | world.variables()
+        | {
+            "TMDB_API_KEY": KEY,
+            "TMDB_BASE_URL": world.tmdb.url,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL_S3": world.server.endpoint,
+            "AWS_ACCESS_KEY_ID": "lessened",
+            "AWS_SECRET_ACCESS_KEY": world.server.guests["lessened"],
+        }
+    )
+    ended = await Shell(environment, tmp_path).run()
+    assert ended.code == Exit.STORE
+    [sentence] = ended.sentences
+    wanted = re.escape(refused(f"write s3://{world.lake.name}/Raw/API/_harvest/RUN/plan.json"))
+    assert re.fullmatch(wanted.replace("RUN", r"\S+"), sentence)
+    assert {route for route, _ in world.tmdb.asked} == {"authentication"}
+
+
+OF_A_CHILD = {
+    LIST: "list s3://{bucket}/{run}",
+    UPLOADS: "list the uploads of s3://{bucket}/Raw/API/Movies/2026/11/22/",
+    PUT: f"begin s3://{{bucket}}/{LANDING}{BATCH}.json",
+    ABORT: f"abort s3://{{bucket}}/{LANDING}{BATCH}.json",
+    GET: "read s3://{bucket}/{run}plan.json",
+}
+"""By action: what the child of a fan-out says it cannot do without it. It removes nothing, and reads no CSV."""
+
+
+@pytest.mark.parametrize("action", OF_A_CHILD)
+async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: str, world: World) -> None:
+    """A shard is refused like a whole run, and harvested with the action it is as if nothing had been."""
+    policy = harvesting(world.lake.name)
+    [sid] = {each["Sid"] for each in policy if action in each["Action"]} - {"ReadTheCsvs"}
+    await world.grant(function=policy, lessened=without(policy, sid, action))
+    await world.harvest(limit=5)
+    shard = Shard(world.watcher.run.plan.run, "Raw/API", 10_000, NOON, {"Series": (tuple(SERIES),)})
+    if action == ABORT:
+        await world.begin(f"{LANDING}{BATCH}.json")
+    world.tmdb.faults = scripted({})
+
+    async def child(guest: str) -> Report:
+        return await harvest_shard(
+            world.settings(guest), shard, watcher=world.watcher, stop=Stop(), now=lambda: NOON, sleep=no_wait
+        )
+
+    with pytest.raises(StoreError) as caught:
+        await child("lessened")
+    told = OF_A_CHILD[action].format(bucket=world.lake.name, run=world.watcher.run.layout.folder)
+    assert str(caught.value) == refused(told)
+    assert await world.lake.objects(LANDING) == {}
+    report = await child("function")
+    assert (report.status, report.books.found, await world.lake.uploads("")) == ("landed", 5, [])
+
+
+async def test_a_plain_run_removes_nothing(world: World) -> None:
+    """`s3:DeleteObject` may be spared: started, stopped and gone on with, it closes its books without."""
+    world.tmdb.faults = scripted({})
+    await world.grant(
+        function=harvesting(world.lake.name), lessened=without(harvesting(world.lake.name), "LandAndMend", DELETE)
+    )
+    assert (await world.harvest("lessened", limit=5)).status == "stopped"
+    assert await world.closed(await world.harvest("lessened")) == ("closed", 10, [], [])
+
+
+async def test_a_stranger_that_may_not_be_removed_stays_and_is_told(world: World) -> None:
+    """Without `s3:DeleteObject` the run ends well all the same, says what it could not do, and `verify` names it."""
+    world.tmdb.faults = scripted({})
+    await world.grant(
+        function=harvesting(world.lake.name), lessened=without(harvesting(world.lake.name), "LandAndMend", DELETE)
+    )
+    stranger = f"{LANDING}export.json"
+    await world.lake.put(stranger, b"{}")
+    with capture_logs() as logs:
+        report = await world.harvest("lessened")
+    assert [line["problem"] for line in logs if line["event"] == "stranger_stays"] == [
+        refused(f"remove s3://{world.lake.name}/{stranger}")
+    ]
+    assert await world.closed(report) == ("closed", 10, [f"{stranger} is in no receipt"], [])
+    assert (await world.harvest()).status == "closed"
+    assert await world.lake.objects(stranger) == {}
+
+
+@pytest.mark.parametrize(("sid", "action"), TOLD)
+async def test_the_doctor_names_the_action_that_is_missing(sid: str, action: str, world: World) -> None:
+    """Before anything is harvested: the permission by the name that AWS has for it, or the CSV that cannot be read."""
+    policy = harvesting(world.lake.name)
+    await world.grant(lessened=without(policy, sid, action))
+    examination = await examined(world.settings("lessened"))
+    what = "MOVIES_CSV" if sid == "ReadTheCsvs" else action
+    assert "AccessDenied" in of(examination, what)
+    assert (examination.healthy, of(examination, what).count("bad: ")) == (
+        (True, 0) if action == DELETE else (False, 1)
+    )
+
+
+# --- uploading the CSVs
+
+YESTERDAY = "Raw/Local/CSV/Movies/2026/11/21/movies.csv"
+
+OF_AN_UPLOAD = {
+    ("SeeWhatStands", LIST): "list s3://{bucket}/Raw/Local/CSV/Movies/",
+    ("SeeWhatStands", UPLOADS): "list the uploads of s3://{bucket}/Raw/Local/CSV/Movies/",
+    ("LandAndMend", PUT): f"begin s3://{{bucket}}/{CSV}",
+    ("LandAndMend", ABORT): f"abort s3://{{bucket}}/{CSV}",
+    ("LandAndMend", GET): f"look at s3://{{bucket}}/{YESTERDAY}",
+}
+"""By action: what an upload says it cannot do without it, where one of yesterday stands and one of today was killed."""
+
+
+def test_no_action_of_an_upload_is_left_out() -> None:
+    """The same as a harvest's, on the CSVs, but for removing: an upload removes nothing."""
+    assert cells(uploading()) == OF_AN_UPLOAD.keys()
+
+
+@pytest.mark.parametrize(("sid", "action"), OF_AN_UPLOAD)
+async def test_an_upload_without_one_action_names_it(sid: str, action: str, world: World, tmp_path: Path) -> None:
+    """With those five on the CSVs it works, after a kill too; without one it says which, and what stood stands."""
+    policy = uploading(world.lake.name)
+    await world.grant(function=policy, lessened=without(policy, sid, action))
+    csv = tmp_path / "movies.csv"
+
+    async def uploaded(guest: str, day: str) -> str:
+        settings = world.settings(guest, movies_csv=str(csv)).model_copy(update={"series_csv": None})
+        report = await upload(settings, stop=Stop(), now=lambda: f"{day}T12:00:00.000Z")
+        return report.status
+
+    await world.lake.delete(CSV)
+    csv.write_bytes(b"id\ntt0000001\n")
+    assert await uploaded("function", "2026-11-21") == "uploaded"
+    csv.write_bytes(b"id\ntt0000001\ntt0000002\n")
+    await world.begin(CSV)
+    with pytest.raises(StoreError) as caught:
+        await uploaded("lessened", "2026-11-22")
+    assert str(caught.value) == refused(OF_AN_UPLOAD[sid, action].format(bucket=world.lake.name))
+    assert await world.lake.read(YESTERDAY) == b"id\ntt0000001\n"
+    assert await world.lake.read(CSV) is None
+    assert await uploaded("function", "2026-11-22") == "uploaded"
+    assert await uploaded("function", "2026-11-22") == "unchanged"
+    assert (await world.lake.read(CSV), await world.lake.uploads("")) == (csv.read_bytes(), [])
+
+
+# --- README
+
+
+def test_readme_asks_for_the_actions_of_the_template() -> None:
+    """Who has a policy of his own to write is told the same: what on the bucket, and what on its objects."""
+    of_bucket, _, of_objects = PERMISSIONS.partition("on its objects")
+    seeing, landing, _ = harvesting()
+    assert set(re.findall(r"`(s3:\w+)`", of_bucket)) == set(seeing["Action"])
+    assert set(re.findall(r"`(s3:\w+)`", of_objects)) == set(landing["Action"])
+    assert "`AbortIncompleteMultipartUpload`" in PERMISSIONS
+    assert "`upload` needs the same but for `s3:DeleteObject`, on `Raw/Local/CSV/*`." in PERMISSIONS
+    keys = [
+        each for kept_in in ("ssm", "secret") for each in statements_of("FunctionRole", "key", stack(TmdbKeyIn=kept_in))
+    ]
+    assert [f"`{action}`" in PERMISSIONS for each in keys for action in each["Action"]] == [True, True]
+
+
+# --- the template's other promises
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"Architecture": "x86_64", "TmdbKeyIn": "secret", "TmdbKeyName": "tmdb"},
+        {"MoviesCsv": "none", "SeriesCsv": "s3://other/series.csv", "AlarmEmail": "a@example.com"},
+        {"BucketName": "my-lake"},
+    ],
+    ids=lambda given: ",".join(given) or "defaults",
+)
+def test_whatever_is_given_every_name_is_one_of_something(given: dict[str, str]) -> None:
+    """No reference leads nowhere, nor to what is not made; the outputs say nothing in brackets of ours but names."""
+    told = stack(**given)
+    assert "Function" in told.resources
+    assert told.resolve(TEMPLATE["Outputs"])["BucketName"]["Value"] == "lake"
+
+
+def test_the_bucket_is_encrypted_versioned_and_shut_to_the_public() -> None:
+    """All four blocks, not one of them; and nobody gets in without TLS."""
+    bucket = stack().properties("Bucket")
+    [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] in ("AES256", "aws:kms")
+    assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(
+        ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"], True
+    )
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    policy = stack().properties("BucketPolicy")
+    [denied] = policy["PolicyDocument"]["Statement"]
+    assert (policy["Bucket"], denied["Effect"], denied["Principal"]) == ("lake", "Deny", "*")
+    assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert denied["Resource"] == ["arn:aws:s3:::lake", "arn:aws:s3:::lake/*"]
+
+
+def test_the_bucket_outlives_the_stack() -> None:
+    """Who takes the stack down keeps what has been harvested."""
+    assert {TEMPLATE["Resources"]["Bucket"][what] for what in ("DeletionPolicy", "UpdateReplacePolicy")} == {"Retain"}
+
+
+def test_parts_that_nobody_completes_are_billed_for_a_day_at_most() -> None:
+    """Those of a machine that never comes back, of any key; and no object is ever expired but replaced ones."""
+    rules = stack().properties("Bucket")["LifecycleConfiguration"]["Rules"]
+    aborting = [rule for rule in rules if rule.get("AbortIncompleteMultipartUpload") == {"DaysAfterInitiation": 1}]
+    assert [rule["Status"] for rule in aborting] == ["Enabled"]
+    assert [rule.keys() & {"Prefix", "TagFilters", "ObjectSizeGreaterThan"} for rule in aborting] == [set()]
+    assert [key for rule in rules for key in rule if key.startswith("Expiration")] == []
+
+
+def test_logs_are_kept_for_so_many_days_and_no_others_can_be_made() -> None:
+    """The function writes to the one group that has a retention; it may make no group, which would have none."""
+    told = stack(LogDays=7)
+    logs, function = told.properties("FunctionLogs"), told.properties("Function")
+    assert logs == {"LogGroupName": f"/aws/lambda/{function['FunctionName']}", "RetentionInDays": 7}
+    assert stack().properties("FunctionLogs")["RetentionInDays"] == TEMPLATE["Parameters"]["LogDays"]["Default"]
+    [writing] = statements_of("FunctionRole", "logs", told)
+    assert writing["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
+    assert writing["Resource"].endswith(f":log-group:{logs['LogGroupName']}:*")
+
+
+def test_nothing_starts_by_itself_unless_asked() -> None:
+    """Neither the timetable nor an upload, which would spend somebody's rate and money."""
+    assert [stack().properties(name)["State"] for name in ("Timetable", "OnUpload")] == ["DISABLED"] * 2
+    asked = stack(ScheduleState="ENABLED", StartOnUpload="ENABLED")
+    assert [asked.properties(name)["State"] for name in ("Timetable", "OnUpload")] == ["ENABLED"] * 2
+
+
+def test_nobody_is_allowed_everything() -> None:
+    """No action and no resource of an Allow is all there are; the one wildcard among the actions is of a Deny."""
+    statements = list(within(stack().resources, "Effect"))
+    allowed = [each for each in statements if each["Effect"] == "Allow"]
+    assert len(allowed) > 10
+    assert [action for each in allowed for action in listed(each["Action"]) if "*" in action] == []
+    bare = re.compile(r"\*|arn:[^/]*:\*")  # arn:…:log-group:name:* has a name before
+    resources = [one for each in allowed for one in listed(each.get("Resource", []))]
+    assert [one for one in resources if bare.fullmatch(one) and ":log-group:/" not in one] == []
+    assert {each["Effect"] for each in statements if "*" in str(each["Action"])} == {"Deny"}
+    assert [each for each in allowed if each.get("Principal") == "*"] == []
+
+
+def test_each_role_is_for_one_service() -> None:
+    """The function's for Lambda, the state machine's for Step Functions, that of who starts it for both schedulers."""
+    taken = {
+        name: [listed(each["Principal"]["Service"]) for each in role["AssumeRolePolicyDocument"]["Statement"]]
+        for name, role in stack().of_type("AWS::IAM::Role").items()
+    }
+    assert taken == {
+        "FunctionRole": [["lambda.amazonaws.com"]],
+        "StateMachineRole": [["states.amazonaws.com"]],
+        "StarterRole": [["scheduler.amazonaws.com", "events.amazonaws.com"]],
+    }
+    assert not any("ManagedPolicyArns" in role for role in stack().of_type("AWS::IAM::Role").values())
+
+
+def test_the_state_machine_may_invoke_the_function_and_read_the_shards() -> None:
+    """Beside beginning and ending its own children: nothing else, of nobody else's."""
+    told = stack(**{"Function.Arn": "arn:function"})
+    states, name = "arn:aws:states:us-east-1:111122223333", told.properties("StateMachine")["StateMachineName"]
+    assert {
+        action: each["Resource"]
+        for each in statements_of("StateMachineRole", "fan-out", told)
+        for action in each["Action"]
+    } == {
+        "lambda:InvokeFunction": ["arn:function", "arn:function:*"],
+        GET: "arn:aws:s3:::lake/Raw/API/_harvest/*/shards.json",
+        "states:StartExecution": f"{states}:stateMachine:{name}",
+        "states:DescribeExecution": f"{states}:execution:{name}/*",
+        "states:StopExecution": f"{states}:execution:{name}/*",
+        "states:RedriveExecution": f"{states}:execution:{name}/*",
+    }
+    [starting] = statements_of("StarterRole", "start", told)
+    assert (starting["Action"], starting["Resource"]) == (["states:StartExecution"], "<StateMachine>")
+
+
+def test_the_function_gets_settings_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variable is one that is read, none is Lambda's own, and together they are what the defaults are."""
+    variables = stack("my-lake").properties("Function")["Environment"]["Variables"]
+    known = {name for field in Settings.model_fields for name in names_of(field)}
+    assert set(variables) <= known
+    assert [name for name in variables if name.startswith(("AWS_", "LAMBDA_"))] == []
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    settings, default = load_settings(), Settings.model_fields
+    assert settings.key_is_kept_in == "ssm:/tmdb/api-key"
+    assert (settings.s3_bucket, settings.movies_csv) == ("my-lake", "s3://my-lake/Raw/Local/CSV/Movies/")
+    same = ("tmdb_rate", "tmdb_language", "tmdb_append", "output_format", "s3_prefix")
+    assert [getattr(settings, name) for name in same] == [default[name].default for name in same]
+
+
+@pytest.mark.parametrize("none", ["MoviesCsv", "SeriesCsv"])
+def test_who_has_one_csv_says_so(none: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`none` is no CSV, and the other is where `upload` puts it."""
+    for name, value in stack(**{none: "none"}).properties("Function")["Environment"]["Variables"].items():
+        monkeypatch.setenv(name, str(value))
+    settings = load_settings()
+    given = {name for name in ("movies_csv", "series_csv") if getattr(settings, name)}
+    assert given == {"movies_csv", "series_csv"} - {none.replace("Csv", "_csv").lower()}
+
+
+@pytest.mark.parametrize(
+    ("kept_in", "name", "action", "resource"),
+    [
+        ("ssm", "/tmdb/api-key", "ssm:GetParameter", "ssm:us-east-1:111122223333:parameter/tmdb/api-key"),
+        ("secret", "tmdb", "secretsmanager:GetSecretValue", "secretsmanager:us-east-1:111122223333:secret:tmdb-??????"),
+    ],
+)
+def test_the_key_is_given_by_where_it_is_kept(kept_in: str, name: str, action: str, resource: str) -> None:
+    """No parameter takes a secret; the function may read the one it is told of, and no other."""
+    told = stack(TmdbKeyIn=kept_in, TmdbKeyName=name)
+    variables = told.properties("Function")["Environment"]["Variables"]
+    assert variables["TMDB_API_KEY"] == f"{kept_in}:{name}"
+    assert Settings(tmdb_api_key=variables["TMDB_API_KEY"]).key_is_kept_in == f"{kept_in}:{name}"
+    [reading] = statements_of("FunctionRole", "key", told)
+    assert (reading["Action"], reading["Resource"]) == ([action], f"arn:aws:{resource}")
+    assert [name for name, parameter in TEMPLATE["Parameters"].items() if "NoEcho" in parameter] == []
+    assert TEMPLATE["Parameters"]["TmdbKeyIn"]["AllowedValues"] == ["ssm", "secret"]
+
+
+# --- the state machine
+
+OURS = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, HarvestError)}
+
+NOT_MENDED = {
+    "HarvestError": "a bug of ours",
+    "SettingsError": "the template sets it wrong",
+    "InputError": "the CSV is no list of ids, or has become another",
+    "TmdbRefusedError": "the key is no good",
+    "StoppedError": "the time of an invocation is too short for a batch",
+}
+"""What asking again cannot mend, with why; and the books, but where they are closed."""
+
+AGAIN = {
+    "Plan": {"StoreError", "TmdbUnavailableError"},
+    "Harvest a shard": {"StoreError", "TmdbUnavailableError"},
+    "Close the books": {"StoreError", "TmdbUnavailableError", "BooksError"},
+}
+"""By state that calls the function: what is asked again. To close the books again mends what is missing."""
+
+
+def names_in(rules: list[dict[str, Any]]) -> set[str]:
+    """The names that some rules of Retry or Catch are for, but for AWS's own, which have a point in them."""
+    return {name for rule in rules for name in rule["ErrorEquals"] if "." not in name}
+
+
+def tasks() -> dict[str, dict[str, Any]]:
+    """The states that call the function, by name."""
+    states = within(MACHINE, "States")
+    return {name: state for each in states for name, state in each["States"].items() if state["Type"] == "Task"}
+
+
+@pytest.mark.parametrize("state", AGAIN)
+def test_each_error_is_asked_again_or_known_to_be_past_that(state: str) -> None:
+    """Whoever makes another error is asked here what the state machine does about it."""
+    books = set() if "BooksError" in AGAIN[state] else {"BooksError"}
+    task = tasks()[state]
+    assert names_in(task["Retry"]) == AGAIN[state]
+    assert AGAIN[state] | NOT_MENDED.keys() | books == OURS.keys()
+    assert names_in(task.get("Catch", [])) <= NOT_MENDED.keys()
+
+
+def test_every_state_that_calls_the_function_is_looked_at() -> None:
+    """None is without a Retry for what AWS itself may do wrong."""
+    assert tasks().keys() == AGAIN.keys()
+    for task in tasks().values():
+        assert "Lambda.TooManyRequestsException" in {name for rule in task["Retry"] for name in rule["ErrorEquals"]}
+
+
+def test_the_template_fills_in_what_the_state_machine_leaves_open() -> None:
+    """Each `${…}` of its definition is given, and no other."""
+    given = stack().properties("StateMachine")["DefinitionSubstitutions"]
+    assert set(re.findall(r"\$\{(\w+)\}", json.dumps(MACHINE))) == given.keys()
+    assert given["Children"] == TEMPLATE["Parameters"]["Children"]["Default"]
