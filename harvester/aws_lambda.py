@@ -28,6 +28,7 @@ from harvester.opening import with_key
 from harvester.orders import read_order
 from harvester.plan import REQUESTS
 from harvester.redaction import Struck
+from harvester.run import utc
 from harvester.settings import load_settings, raw_secrets
 from harvester.shards import harvest_shard, plan_shards
 from harvester.stop import DRAIN_SECONDS, Stop
@@ -43,6 +44,8 @@ SPARE_SECONDS = 10.0
 
 FAILED_SHOWN = 100
 """Failed titles in an answer; Step Functions takes 256 KiB of one. The bucket has them all, in `failed/`."""
+
+_log = logging.getLogger(__name__)
 
 _keys: dict[str, str] = {}
 """TMDB's key, by where it is kept."""
@@ -84,8 +87,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         return asyncio.run(_answer(event, log, until=until))
     except HarvestError as error:
         told = error
-    except (Exception, asyncio.CancelledError) as error:  # the last door: no traceback may pass
-        logging.getLogger(__name__).exception("bug", extra={"traceback": traceback.format_exc()})
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last door: no traceback may pass
+        _log.exception("bug", extra={"traceback": traceback.format_exc()})
         told = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
     if isinstance(told, TmdbRefusedError):
         _keys.clear()  # it may have been replaced where it is kept
@@ -128,24 +131,29 @@ def _check_sources(order: Order, ours: Settings) -> None:
 
 async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[str, Any]:
     watcher, stop = _Landing(), Stop()
+    since = order.since or utc() if order.only else None
     rate = order.shard.rate if order.shard else settings.tmdb_rate
     timer = _ask_in_time(stop, rate=rate, seconds=until - time.monotonic())
     try:
         if order.shard:
             report = await harvest_shard(settings, order.shard, watcher=watcher, stop=stop)
         else:
-            report = await harvest(settings, watcher=watcher, stop=stop, again=order.again, only=order.only)
+            report = await harvest(
+                settings, watcher=watcher, stop=stop, again=order.again, only=order.only, since=since
+            )
     finally:
         timer.cancel()
         watcher.end()
-    # Called again, a child leaves batches with failed titles to whoever closes the books; others try them again.
-    got_on = watcher.landed if order.shard else watcher.whole
+    # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
+    got_on = watcher.landed if order.shard or order.only else watcher.whole
     if report.status == "stopped" and not got_on:
         raise StoppedError(
             "The time was over before one batch had landed: give the function more of it (900 s is the most), or raise "
             f"the rate, which is {rate:g} a second."
         )
-    return _as_json(report)
+    if report.status == "stopped":
+        _log.warning("more", extra={"why": "the time is over: invoked again, it goes on"})
+    return _as_json(report) | {"since": since}
 
 
 def _ask_in_time(stop: Stop, *, rate: float, seconds: float) -> asyncio.TimerHandle:

@@ -79,7 +79,7 @@ def open_csv(source: str) -> io.BufferedReader:
     if source == "-":
         raise InputError(source, f"standard input cannot be uploaded, since a file is read twice: {GIVE}")
     if source.startswith("s3://"):
-        raise InputError(name, "is in S3 already, there is nothing to upload: harvest takes it from there")
+        raise InputError(name, "is in S3, and a file is uploaded: give its path, or let harvest take it from there")
     if not source or "\0" in source:
         raise InputError(name or "--movies or --series", f"is no path: {GIVE}")
     try:

@@ -68,9 +68,19 @@ def open_door(
     """Run `command` with the flags and secrets in force, and exit; `given` is what its function was called with."""
     from harvester.settings import Settings, raw_secrets
 
+    _forget_empty_variables()
     flags = {name: value for name, value in given.items() if name in Settings.model_fields}
     secrets = raw_secrets(**flags)
     go_through(partial(command, flags, secrets), as_json=given["as_json"], verbose=given["verbose"], secrets=secrets)
+
+
+def _forget_empty_variables() -> None:
+    """An empty variable of AWS's is one that is not set, as for our own settings.
+
+    Docker passes on what an `--env-file` leaves empty, and the SDK would look for a profile without a name.
+    """
+    for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
+        del os.environ[name]
 
 
 def go_through(command: Command, *, as_json: bool, verbose: bool = False, secrets: Sequence[str] = ()) -> NoReturn:

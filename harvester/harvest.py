@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harvester.answers import Failed, Found
 from harvester.aws_client import PATIENT
-from harvester.errors import Exit, InputError
+from harvester.errors import Exit
 from harvester.fan_out import Room, fan_out
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.receipts import LandedFile, write_receipt
@@ -105,6 +105,7 @@ async def harvest(
     stop: Stop,
     again: bool = False,
     only: str | None = None,
+    since: str | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
@@ -115,7 +116,8 @@ async def harvest(
         watcher: Told of each title and batch.
         stop: Looked at before each batch.
         again: Harvest also if these ids were finished today.
-        only: The run that this has to be; without it, whichever `open_run` finds.
+        only: The run that is meant; without it, whichever `open_run` finds.
+        since: Batches with titles that failed since then are left; without it they are tried again.
         sleep: How to wait before a title is asked for again; tests need not.
         now: What time it is, as `run.utc` has it.
 
@@ -129,10 +131,7 @@ async def harvest(
         async with stop.at_once():
             inputs = await read_inputs(settings)
             bucket = await stack.enter_async_context(open_bucket_of(settings))
-            run = await open_run(bucket, inputs, settings, again=again, now=now)
-            if only not in (None, run.plan.run):
-                sources = " and ".join(ids.source for ids in inputs.values())
-                raise InputError(sources, f"has other ids than {only} was planned of, or it is closed: begin anew")
+            run = await open_run(bucket, inputs, settings, again=again, only=only, since=since, now=now)
             if run.nothing_to_do:
                 return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
             tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harvester.aws_client import ATTEMPTS
-from harvester.errors import InputError
+from harvester.errors import InputError, StoreError
 from harvester.fan_out import in_thread
 from harvester.forms import is_bucket
 from harvester.pace import Pace
@@ -69,6 +69,10 @@ async def _read_from_s3(source: str, settings: Settings, seen: set[str]) -> Ids:
                 file.flush()
                 read = partial(read_ids, file.name, column=settings.csv_id_column, seen=seen, name=source)
                 return await in_thread(read)
+    except StoreError as error:
+        if error.code != "NoSuchBucket":
+            raise
+        raise InputError(source, "is in a bucket that is not there: give s3://bucket/key of a CSV file") from error
     except OSError as error:
         problem = f"does not fit into {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
         raise InputError(source, problem) from error

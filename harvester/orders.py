@@ -41,7 +41,7 @@ SETTINGS = (
 FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv", "séries": "series_csv"}
 """Names of folders and files, without regard to case, and the setting that a CSV below is for."""
 
-OURS = {"action", "settings", "again", "event", "children", "sources", "run", "shard"}
+OURS = {"action", "settings", "again", "event", "children", "sources", "run", "since", "shard"}
 """Keys of an event of ours."""
 
 
@@ -54,6 +54,7 @@ class Order:
         sources: The only CSVs that are meant, by field name; those of the settings if there are none.
         children: How many may harvest the shards of a plan at a time.
         only: The run that is to be closed.
+        since: When it was begun to be closed; titles that failed since then are not tried again.
         shard: What one child is to harvest.
     """
 
@@ -63,6 +64,7 @@ class Order:
     again: bool = False
     children: int = CHILDREN
     only: str | None = None
+    since: str | None = None
     shard: Shard | None = None
 
 
@@ -73,6 +75,8 @@ def read_order(event: Any) -> Order | None:
         InputError: Nobody knows what it asks for.
         SettingsError: It sets what it may not.
     """
+    if event is None:  # an invocation without a payload
+        return Order()
     if not isinstance(event, dict):
         raise InputError("the event", f"is no JSON object but {event!r:.200}")
     action = event.get("action", "harvest")
@@ -100,6 +104,7 @@ def read_order(event: Any) -> Order | None:
         again=(first.again or _again(event)) and action != "close",  # called once more, it would begin anew
         children=_children((event | began).get("children", CHILDREN)),
         only=str(event["run"]) if action == "close" else None,
+        since=_since(event.get("since")) if action == "close" else None,
         shard=Shard.of(event["shard"]) if "shard" in event else None,
     )
 
@@ -126,6 +131,12 @@ def _again(event: Mapping[str, Any]) -> bool:
     if not isinstance(again, bool):
         raise InputError("the event", f"has {again!r:.200} for again: give true or false")
     return again
+
+
+def _since(given: Any) -> str | None:
+    if not (given is None or isinstance(given, str)):
+        raise InputError("the event", f"has {given!r:.200} for since: give back what the answer before said")
+    return given or None
 
 
 def _children(given: Any) -> int:

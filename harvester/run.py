@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from harvester.batches import RUNS, Layout, cut
-from harvester.errors import BooksError
+from harvester.errors import BooksError, InputError
 from harvester.lake import list_data, run_names, set_aside, stem, unclaimed
 from harvester.receipts import Plan, decode_plan, encode_plan, encode_receipt, fingerprint
 from harvester.s3 import Listed
@@ -49,7 +49,6 @@ class Run:
         standing: What stands in the bucket: as the survey found it, and what has been committed since.
         todo: Batches of the input that have no valid receipt, in order.
         finished: Whether its books had been closed when it was opened, and were those of the receipts.
-        failed: Titles without a usable answer, with the reason.
     """
 
     bucket: Bucket
@@ -59,7 +58,6 @@ class Run:
     standing: Standing
     todo: list[Batch]
     finished: bool = False
-    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def books(self) -> Books:
@@ -72,13 +70,14 @@ class Run:
         return self.standing.moved
 
     @property
+    def failed(self) -> dict[str, str]:
+        """Titles without a usable answer, with the reason."""
+        return self.standing.failed
+
+    @property
     def left(self) -> int:
         """How many batches of the input are not done, failed ones not among them."""
-        return sum(
-            self.layout.receipt_key(batch.collection, batch.name) not in self.standing.in_force
-            and self.layout.failed_key(batch.collection, batch.name) not in self.standing.in_force
-            for batch in self.todo
-        )
+        return len(_undone(self.todo, self.layout, self.standing))
 
     @property
     def nothing_to_do(self) -> bool:
@@ -130,7 +129,6 @@ class Run:
                 await self.bucket.delete(key)
         landed = {file.key: Listed(file.bytes, file.etag) for file in receipt.files}
         self.standing.take(Paper(here, receipt, landed))
-        self.failed |= {i: told["reason"] for i, told in receipt.outcomes.items() if told["outcome"] == "failed"}
 
     async def close(self) -> None:
         """Prove the books against what the bucket lists now, leave no upload of theirs, and write the summary.
@@ -171,18 +169,26 @@ async def open_run(
     settings: Settings,
     *,
     again: bool = False,
+    only: str | None = None,
+    since: str | None = None,
     now: Callable[[], str] = utc,
 ) -> Run:
     """The run to go on with: the latest of these ids and settings, if it is unfinished or of today; else a new one.
 
-    Nothing is written. `again` asks for a new one where today's is finished; an unfinished one is gone on with.
+    Nothing is written. `again` asks for a new one where today's is finished; an unfinished one is gone on with. `only`
+    is the one run that is meant, finished or not, of whichever day. Batches with titles that failed `since` then are
+    taken as done.
 
     Raises:
+        InputError: The run that is meant is of other ids or settings.
         StoreError: S3 refused, or could not be reached.
     """
     ids = {collection: account.ids for collection, account in inputs.items()}
     mark = fingerprint(ids, language=settings.tmdb_language, append=settings.tmdb_append, form=settings.output_format)
     batches = [batch for collection, some in ids.items() for batch in cut(collection, some)]
+    if only and not only.endswith(f"-{mark}"):
+        sources = " and ".join(account.source for account in inputs.values())
+        raise InputError(sources, f"has other ids, or is asked for otherwise, than {only} was planned of: plan anew")
     started = now()
     new = Plan(
         run=f"{started[:10]}-{mark}",
@@ -193,15 +199,15 @@ async def open_run(
         batches={collection: [b.name for b in batches if b.collection == collection] for collection in ids},
     )
     names = await run_names(bucket, settings.s3_prefix)
-    latest = max((name for name in names if name.endswith(f"-{mark}")), default=None)
+    latest = only or max((name for name in names if name.endswith(f"-{mark}")), default=None)
     plan, closed, sound = new, None, False
     if latest:
         layout = Layout(settings.s3_prefix, settings.s3_key_template, latest)
         plan, closed, sound = await _read_plan(bucket, layout, new)
-        if closed and (again or latest != new.run):
+        if closed and not only and (again or latest != new.run):
             plan, closed = new, None
-    run = await _open(plan, bucket, batches, now)
-    if run.given_up:
+    run = await _open(plan, bucket, batches, now, since=since)
+    if run.given_up and not only:
         run, sound = await _open(new, bucket, batches, now), False
     for account in inputs.values():
         run.books.take_input(account)
@@ -226,23 +232,27 @@ async def open_part(
     if strange:
         raise BooksError(f"{key} has no batch {strange[0]}: plan anew")
     layout = Layout(prefix, str(plan.settings["s3_key_template"]), plan.run)
-    standing = await survey(bucket, plan, layout, only=frozenset(batch.name for batch in batches))
-    failed = {key for key, tried_at in standing.tried_at.items() if tried_at >= since}
-    todo = [
+    standing = await survey(bucket, plan, layout, only=frozenset(batch.name for batch in batches), since=since)
+    return Run(bucket, plan, layout, now, standing, _undone(batches, layout, standing))
+
+
+async def _open(
+    plan: Plan, bucket: Bucket, batches: list[Batch], now: Callable[[], str], *, since: str | None = None
+) -> Run:
+    """The run of `plan`, with what the bucket says of its `batches`."""
+    layout = Layout(str(plan.settings["s3_prefix"]), str(plan.settings["s3_key_template"]), plan.run)
+    standing = await survey(bucket, plan, layout, since=since)
+    return Run(bucket, plan, layout, now, standing, _undone(batches, layout, standing))
+
+
+def _undone(batches: list[Batch], layout: Layout, standing: Standing) -> list[Batch]:
+    """Those of the batches that have no paper in force."""
+    return [
         batch
         for batch in batches
         if layout.receipt_key(batch.collection, batch.name) not in standing.in_force
-        and layout.failed_key(batch.collection, batch.name) not in failed
+        and layout.failed_key(batch.collection, batch.name) not in standing.in_force
     ]
-    return Run(bucket, plan, layout, now, standing, todo)
-
-
-async def _open(plan: Plan, bucket: Bucket, batches: list[Batch], now: Callable[[], str]) -> Run:
-    """The run of `plan`, with what the bucket says of its `batches`."""
-    layout = Layout(str(plan.settings["s3_prefix"]), str(plan.settings["s3_key_template"]), plan.run)
-    standing = await survey(bucket, plan, layout)
-    todo = [batch for batch in batches if layout.receipt_key(batch.collection, batch.name) not in standing.in_force]
-    return Run(bucket, plan, layout, now, standing, todo)
 
 
 async def _read_plan(bucket: Bucket, layout: Layout, new: Plan) -> tuple[Plan, dict[str, Any] | None, bool]:

@@ -82,7 +82,7 @@ def show_upload(report: UploadReport, *, harvested: bool = False) -> None:
     """Where the CSVs stand now, and, unless they have been `harvested` too, what to do next."""
     console = Console(highlight=False, emoji=False)
     console.print("[green]Uploaded.[/]" if report.status == "uploaded" else "[green]Nothing to upload.[/]")
-    words = {"uploaded": "uploaded", "unchanged": "unchanged", "in_s3": "is in S3 already"}
+    words = {"uploaded": "uploaded", "unchanged": "unchanged", "in_s3": "taken from S3"}
     done = [words[file.status] + (f" since {file.since}" if file.since else "") for file in report.files]
     for file, what in zip(report.files, done, strict=True):
         many = "" if file.bytes is None else size(file.bytes)
@@ -93,8 +93,9 @@ def show_upload(report: UploadReport, *, harvested: bool = False) -> None:
         rate = f"{size(sent)} in {duration(report.seconds)} ({size(round(sent / report.seconds))}/s)"
         console.print(f"{rate}; SHA-256 and size stored with each, and read back")
     if not harvested:
-        flags = (f"--{file.collection.lower()} {shlex.quote(file.url)}" for file in report.files)
-        console.print(f"Next: harvester harvest {' '.join(flags)}", soft_wrap=True, markup=False)
+        flags = " ".join(f"--{file.collection.lower()} {shlex.quote(file.url)}" for file in report.files)
+        bucket = report.files[0].url.split("/")[2]
+        console.print(f"Next: python -m harvester harvest --bucket {bucket} {flags}", soft_wrap=True, markup=False)
 
 
 def show_plan(told: dict[str, Any]) -> None:

@@ -52,6 +52,7 @@ class Standing:
         books: What the papers in force say; `open_run` adds the input.
         in_force: The keys of those papers: receipts, and of a batch just done also what says who failed.
         landed: The data files they speak of.
+        failed: Titles without a usable answer in those papers, with the reason.
         tried_at: When the batches were tried that have to be done again, by the key of their paper.
         astray: Keys of what we have made ourselves and no paper in force speaks of.
         strangers: Keys of data files that are nobody's.
@@ -64,6 +65,7 @@ class Standing:
     in_force: set[str] = field(default_factory=set)
     landed: dict[str, Listed] = field(default_factory=dict)
     tried_at: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     astray: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     orphans: list[tuple[str, str]] = field(default_factory=list)
@@ -79,10 +81,15 @@ class Standing:
         self.in_force.add(paper.key)
         self.landed |= paper.landed
         self.books.take(receipt)
+        self.failed |= {id_: told["reason"] for id_, told in receipt.outcomes.items() if told["outcome"] == "failed"}
 
 
-async def survey(bucket: Bucket, plan: Plan, layout: Layout, *, only: frozenset[str] | None = None) -> Standing:
+async def survey(
+    bucket: Bucket, plan: Plan, layout: Layout, *, only: frozenset[str] | None = None, since: str | None = None
+) -> Standing:
     """What stands in the bucket of the run of `plan`; with `only`, as if there were no files but of those batches.
+
+    Batches with failed titles are to be done again; those that were tried `since` then have been.
 
     Raises:
         StoreError: S3 refused, or could not be reached.
@@ -92,7 +99,7 @@ async def survey(bucket: Bucket, plan: Plan, layout: Layout, *, only: frozenset[
     if only is not None:
         papers, data = ({key: file for key, file in some.items() if stem(key) in only} for some in (papers, data))
     standing = Standing(papers | data, Moved(plan))
-    read = partial(_read, bucket=bucket, plan=plan, layout=layout, standing=standing)
+    read = partial(_read, bucket=bucket, plan=plan, layout=layout, standing=standing, since=since)
     of_moved: list[Paper] = []
     for folder in (layout.receipts, layout.failed):
         kept = [key for key in papers if key.startswith(folder)]
@@ -107,7 +114,9 @@ async def survey(bucket: Bucket, plan: Plan, layout: Layout, *, only: frozenset[
     return standing
 
 
-async def _read(key: str, *, bucket: Bucket, plan: Plan, layout: Layout, standing: Standing) -> Paper | None:
+async def _read(
+    key: str, *, bucket: Bucket, plan: Plan, layout: Layout, standing: Standing, since: str | None
+) -> Paper | None:
     """Take the paper at `key` for what it is worth; one of moved titles comes back, to be taken after all others."""
     body = await bucket.read(key)
     planned = standing.moved.planned
@@ -127,7 +136,8 @@ async def _read(key: str, *, bucket: Bucket, plan: Plan, layout: Layout, standin
         standing.astray.append(key)  # of a failed try, before the one that did not fail
         return None
     listed = {file.key: await _as_landed(file, bucket, standing.here) for file in receipt.files}
-    whole = None not in listed.values() and not receipt.failed
+    tried = since is not None and receipt.landed_at >= since
+    whole = None not in listed.values() and (tried or not receipt.failed)
     landed = {name: file for name, file in listed.items() if file} if whole else None
     paper = Paper(key, receipt, landed)
     if batch not in planned:

@@ -55,6 +55,8 @@ async def fetch_key(
     service = "ssm" if kind == "ssm" else "secretsmanager"
     operation, called, more, place = _HOW[service]
     action = f"read TMDB's key from {kept}"
+    if name.startswith("arn:"):
+        region = name.split(":")[3]  # it may be kept elsewhere than the bucket
     async with open_client(service, action=action, region=region, profile=profile, credentials=credentials) as (
         client,
         _session,
@@ -73,10 +75,10 @@ async def fetch_key(
             raise store_error(action, type(error).__name__) from None
     for word in place:
         told = told.get(word) or {}
-    return _alone(str(told or ""))
+    return _alone(str(told or ""), kept)
 
 
-def _alone(text: str) -> str:
+def _alone(text: str, kept: str) -> str:
     """The key in `text`, which may be JSON as Secrets Manager's console makes it."""
     try:
         told = orjson.loads(text)
@@ -85,4 +87,6 @@ def _alone(text: str) -> str:
     if not isinstance(told, dict):
         return text
     values = list(told.values())
-    return str(told.get("TMDB_API_KEY") or (values[0] if len(values) == 1 else ""))
+    if "TMDB_API_KEY" not in told and len(values) != 1:
+        raise SettingsError(f"TMDB_API_KEY: {kept} holds {len(values)} values, and none is called TMDB_API_KEY: add it")
+    return str(told.get("TMDB_API_KEY") or values[0])

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import zipfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +26,14 @@ import aiohttp
 from shells import kept
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
 ROOT = Path(__file__).parents[1]
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
-ARTIFACTS = "artifacts"
-TOOLS = ("ministack", "awscli", "cfn-lint")
+RUNTIME = "provided.al2023"
+TOOLS = ("ministack==1.5.33", "awscli==1.46.3", "cfn-lint==1.58.0")
+"""Pinned: a new rule or another habit of theirs is no change of ours."""
 
 BOOTSTRAP = """#!/bin/sh
 export PYTHONPATH="$LAMBDA_TASK_ROOT:{layer}"
@@ -48,9 +51,15 @@ def make_tools(folder: Path) -> Path:
 def make_packages(folder: Path) -> None:
     """Our configuration in `folder`, its packages beside it, as they are deployed; the function with a bootstrap."""
     shutil.copytree(ROOT / "config", folder / "config")
+    template = folder / "config" / "aws" / "template.yaml"
+    known = template.read_text(encoding="utf-8")
+    template.write_text(known.replace("AllowedValues: [python3.11,", f"AllowedValues: [{RUNTIME}, python3.11,"))
     built = folder / "dist"
     command = ["bash", str(ROOT / "config" / "aws" / "build.sh"), str(built), "--arch", "x86_64"]
-    subprocess.run(command, check=True, capture_output=True)
+    told = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
     layer = folder / "layer"
     with zipfile.ZipFile(built / "x86_64" / "layer.zip") as zipped:
         zipped.extractall(layer)
@@ -81,16 +90,25 @@ class Aws:
         text = out.decode().strip()
         return json.loads(text) if text.startswith(("{", "[")) else text
 
-    async def deploy(self, stack: str, packages: Path, **parameters: str) -> dict[str, str]:
-        """The outputs of our template, deployed by the README's commands."""
-        packed = packages / "packed.yaml"
-        template = packages / "config" / "aws" / "template.yaml"
-        words = ("--template-file", str(template), "--s3-bucket", ARTIFACTS, "--output-template-file", str(packed))
-        await self("cloudformation", "package", *words)
-        given = [f"{name}={value}" for name, value in parameters.items()]
-        words = ("--template-file", str(packed), "--stack-name", stack, "--capabilities", "CAPABILITY_IAM")
-        await self("cloudformation", "deploy", *words, "--parameter-overrides", *given)
-        [told] = (await self("cloudformation", "describe-stacks", "--stack-name", stack))["Stacks"]
+    async def deploy(self, packages: Path, **parameters: str) -> dict[str, str]:
+        """The outputs of our template, deployed by the README's very lines but the one that builds the packages.
+
+        `parameters` go where the README has `Runtime` alone.
+        """
+        given = " ".join(f"{name}={value}" for name, value in parameters.items())
+        (packages / "dist" / "runtime").write_text(f"{RUNTIME} {given}\n", encoding="utf-8")
+        [block] = re.findall(r"```\n(ARTIFACTS=.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        script = block.replace("config/aws/build.sh\n", "")
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-euo", "pipefail", "-c", script),
+            env=self.environment | {"PATH": f"{self.tools}:{os.environ['PATH']}"},
+            cwd=packages,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        out, _ = await process.communicate()
+        assert process.returncode == 0, out.decode()
+        [told] = (await self("cloudformation", "describe-stacks", "--stack-name", "tmdb"))["Stacks"]
         return {each["OutputKey"]: each["OutputValue"] for each in told["Outputs"]}
 
     async def start(self, machine: str, **event: Any) -> str:
@@ -98,6 +116,12 @@ class Aws:
         words = ("--state-machine-arn", machine, "--input", json.dumps(event))
         told = await self("stepfunctions", "start-execution", *words)
         return str(told["executionArn"])
+
+    async def map_runs(self, execution: str) -> list[str]:
+        """How each try of an execution's map has ended, or that it runs."""
+        runs = (await self("stepfunctions", "list-map-runs", "--execution-arn", execution))["mapRuns"]
+        told = [await self("stepfunctions", "describe-map-run", "--map-run-arn", run["mapRunArn"]) for run in runs]
+        return [str(each["status"]) for each in told]
 
     async def ended(self, execution: str) -> dict[str, Any]:
         """What became of an execution, once it has ended."""
@@ -107,12 +131,6 @@ class Aws:
                 return told
             await asyncio.sleep(0.5)
 
-    async def children(self, execution: str) -> list[dict[str, Any]]:
-        """The children of an execution's map, in any state."""
-        runs = (await self("stepfunctions", "list-map-runs", "--execution-arn", execution))["mapRuns"]
-        told = [await self("stepfunctions", "list-executions", "--map-run-arn", run["mapRunArn"]) for run in runs]
-        return [child for each in told for child in each["executions"]]
-
 
 @asynccontextmanager
 async def aws_stand_in(tools: Path, folder: Path, port: int, **environment: str) -> AsyncIterator[Aws]:
@@ -120,7 +138,8 @@ async def aws_stand_in(tools: Path, folder: Path, port: int, **environment: str)
     url = f"http://127.0.0.1:{port}"
     ours = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtesttest", "AWS_REGION": REGION}
     ours |= {"AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"}
-    served = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(folder), "HOME": str(folder)}
+    served = {"SFN_WAIT_SCALE": "0.1"}  # a minute is the longest that it waits for a retry: here six seconds
+    served |= {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(folder), "HOME": str(folder)}
     with (folder / "ministack.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             str(tools / "ministack"), env=kept() | ours | served | environment, stdout=log, stderr=log, cwd=folder
@@ -128,12 +147,12 @@ async def aws_stand_in(tools: Path, folder: Path, port: int, **environment: str)
     try:
         aws = Aws(url, tools, kept() | ours | {"HOME": str(folder)})
         await _until_up(process, url, folder / "ministack.log")
-        await aws("s3api", "create-bucket", "--bucket", ARTIFACTS)
         yield aws
     finally:
-        for pid in (*lambdas(folder), process.pid):
-            os.kill(pid, 9)
-        await process.wait()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()  # or it would start others
+        kill_all(lambdas(folder))
 
 
 async def _until_up(process: asyncio.subprocess.Process, url: str, log: Path) -> None:
@@ -146,6 +165,13 @@ async def _until_up(process: asyncio.subprocess.Process, url: str, log: Path) ->
                         return
             except aiohttp.ClientError:
                 await asyncio.sleep(0.1)
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Kill these processes; those that have ended meanwhile do not mind."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def lambdas(folder: Path) -> list[int]:

@@ -88,6 +88,10 @@ class Stack:
         """What `!Ref name`, or `${name}`, stands for; or `!GetAtt`, where there is a point in it."""
         if name == "AWS::NoValue":
             return NOTHING
+        if name in self.whole["Parameters"] and name in self.given:
+            told = self.whole["Parameters"][name]
+            assert re.fullmatch(told.get("AllowedPattern", ".*"), str(self.given[name])), f"{name} may not be so"
+            assert self.given[name] in told.get("AllowedValues", [self.given[name]]), f"{name} may not be so"
         if name in self.given or name in AWS:
             return self.given.get(name, AWS.get(name))
         if name in self.whole["Parameters"]:

@@ -16,6 +16,7 @@ import botocore.loaders
 import pytest
 import pytest_asyncio
 from aiobotocore.session import AioSession
+from hypothesis import settings
 
 from harvester.demo.s3_server import S3Server, s3_server
 from harvester.demo.tmdb_stand_in import KEY
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from harvester.s3 import Bucket
+
+settings.register_profile("ours", deadline=None, database=None, derandomize=True)  # no wall clock, no luck
+settings.load_profile("ours")
 
 PAYLOADS = Path(__file__).parents[2] / "shared" / "tmdb_payloads"
 

@@ -42,7 +42,9 @@ def scheduled(source: str = "aws.events") -> dict[str, Any]:
     return {"version": "0", "id": "53dc4d37", "detail-type": "Scheduled Event", "source": source, "detail": {}}
 
 
-@pytest.mark.parametrize("event", [{}, {"action": "harvest"}, scheduled(), scheduled("aws.scheduler"), {"event": {}}])
+@pytest.mark.parametrize(
+    "event", [{}, None, {"action": "harvest"}, scheduled(), scheduled("aws.scheduler"), {"event": {}}]
+)
 def test_nothing_in_particular_is_a_harvest_by_the_settings(event: dict[str, Any]) -> None:
     """An empty event and what a schedule sends ask for a harvest of the CSVs that the environment names."""
     assert read_order(event) == Order()
@@ -152,7 +154,6 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        (None, "is no JSON object but None"),
         ([{}], "is no JSON object but"),
         ({"acton": "plan"}, "has 'acton', which says nothing to us"),
         ({"action": "Plan"}, "has the action 'Plan': give plan, harvest or close"),

@@ -325,7 +325,10 @@ async def test_neighbours_are_not_taken_for_the_csv(world: World) -> None:
         ("-", "-: standard input cannot be uploaded, since a file is read twice: give the path of a CSV file"),
         ("", "--movies or --series: is no path: give the path of a CSV file"),
         ("a\0b", "a\0b: is no path: give the path of a CSV file"),
-        ("s3://l/a.csv", "s3://l/a.csv: is in S3 already, there is nothing to upload: harvest takes it from there"),
+        (
+            "s3://l/a.csv",
+            "s3://l/a.csv: is in S3, and a file is uploaded: give its path, or let harvest take it from there",
+        ),
         (
             os.fsdecode(b"f\xefn.csv"),
             r"f\udcefn.csv: cannot be read (No such file or directory): give the path of a CSV file",
@@ -697,6 +700,7 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(
 
 def test_the_result_is_shown_with_urls_and_the_next_command(capsys: pytest.CaptureFixture[str]) -> None:
     """What is long is not cut, brackets are no style, and the command can be pasted."""
+    long, two = "x" * 90, "s3://lake/series.csv"
     files = (
         Uploaded("m", "Movies", "uploaded", f"s3://lake/{'x' * 90}/[b] e/movies.csv", 164_700_000, "0" * 64),
         Uploaded("s", "Series", "unchanged", "s3://lake/series.csv", 77_000_000, "1" * 64, DAY),
@@ -707,12 +711,12 @@ def test_the_result_is_shown_with_urls_and_the_next_command(capsys: pytest.Captu
         f" Movies   164.7 MB  uploaded                    s3://lake/{'x' * 90}/[b] e/movies.csv",
         " Series    77.0 MB  unchanged since 2026-11-22  s3://lake/series.csv",
         "164.7 MB in 16.5 s (10.0 MB/s); SHA-256 and size stored with each, and read back",
-        f"Next: harvester harvest --movies 's3://lake/{'x' * 90}/[b] e/movies.csv' --series s3://lake/series.csv",
+        f"Next: python -m harvester harvest --bucket lake --movies 's3://lake/{long}/[b] e/movies.csv' --series {two}",
     ]
     show_upload(UploadReport((Uploaded("s3://a/b", "Movies", "in_s3", "s3://a/b"),), 1.0), harvested=True)
     assert capsys.readouterr().out.splitlines() == [
         "Nothing to upload.",
-        " Movies             is in S3 already  s3://a/b",
+        " Movies             taken from S3  s3://a/b",
     ]
 
 
@@ -747,8 +751,8 @@ async def test_the_command_uploads_and_says_where_and_what_next(shell_for: Any, 
         lines = ended.out.splitlines()
         assert lines[0] == "Uploaded."
         assert lines[1].split() == ["Movies", f"{len(movies) / 1_000:.1f}", "KB", "uploaded", world.url(day)]
-        assert lines[-1] == f"Next: harvester harvest --movies {world.url(day)}"
-        harvested = await shell.run(*lines[-1].removeprefix("Next: harvester ").split(), "--json")
+        assert lines[-1] == f"Next: python -m harvester harvest --bucket {world.lake.name} --movies {world.url(day)}"
+        harvested = await shell.run(*lines[-1].removeprefix("Next: python -m harvester ").split(), "--json")
     assert (harvested.code, harvested.told["books"]["found"]) == (0, 150)
     again = await shell.run("upload", "--json")
     assert (again.code, again.told["status"], again.told["files"][0]["url"]) == (0, "unchanged", world.url(day))
@@ -788,14 +792,14 @@ async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, wo
         source = world.url("Filmes e series/m.csv")
         ended = await shell_for(url=tmdb.url).run("upload", "--then-harvest", "--movies", source)
     assert ended.code == 0
-    assert ended.out.splitlines()[:2] == ["Nothing to upload.", f" Movies             is in S3 already  {source}"]
+    assert ended.out.splitlines()[:2] == ["Nothing to upload.", f" Movies             taken from S3  {source}"]
     assert "Books closed." in ended.out
 
 
 @pytest.mark.parametrize(
     ("words", "environment", "sentence"),
     [
-        (["--movies", "s3://lake/a.csv"], {}, "s3://lake/a.csv: is in S3 already, there is nothing to upload"),
+        (["--movies", "s3://lake/a.csv"], {}, "s3://lake/a.csv: is in S3, and a file is uploaded"),
         (["--movies", "-", "--then-harvest"], {}, "-: standard input cannot be uploaded"),
         (["--then-harvest"], {"TMDB_API_KEY": ""}, "TMDB_API_KEY is not set"),
         (["--limit", "1"], {}, "--limit and --again are about the harvest: give --then-harvest too"),

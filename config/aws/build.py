@@ -127,6 +127,7 @@ async def _build(folder: Path, *, version: str, arches: list[str]) -> None:
         weigh(function, layers)
         tried = await try_handler(scratch, function, layers, version=version)
         put([function, *layers.values()], folder)
+        (folder / "runtime").write_text(f"python{version}\n", encoding="utf-8")  # for the template's parameter
         show(folder, [function, *layers.values()])
     say(tried)
     if not compiles:
@@ -140,8 +141,8 @@ def next_step(folder: Path, *, version: str, arches: list[str]) -> str:
     if folder.resolve() == ROOT / "dist" and set(arches) == set(MACHINES):
         return (
             f"aws cloudformation package --template-file {os.path.relpath(template)} --s3-bucket YOUR-BUCKET"
-            f" --output-template-file {folder}/packaged.yaml"
-            f"\nthen: aws cloudformation deploy --template-file {folder}/packaged.yaml --stack-name tmdb-harvester"
+            f" --output-template-file {folder}/packed.yaml"
+            f"\nthen: aws cloudformation deploy --template-file {folder}/packed.yaml --stack-name tmdb"
             f" --capabilities CAPABILITY_IAM --parameter-overrides Runtime=python{version}"
         )
     return (
@@ -189,7 +190,7 @@ def _why(error: Exception) -> str:
 async def make_tools(folder: Path) -> Path:
     """The `python` of a new environment that has pip, uv and packaging; the last of them is importable here, too."""
     try:
-        await asyncio.to_thread(venv.create, folder, with_pip=True)
+        await asyncio.to_thread(venv.create, folder, with_pip=True, symlinks=os.name != "nt")
     except CalledProcessError as error:
         raise BuildError(
             f"{sys.executable} makes no virtual environment with pip in it (Debian: apt install python3-venv)."

@@ -222,7 +222,7 @@ def _show_settings(settings: Mapping[str, str]) -> None:
     for name, value in sorted(settings.items()):
         say(f"export {name}={shlex.quote(value)}")
     say("# and then, for example:")
-    for words in ("plan", "harvest --limit 200", "harvest", "verify"):
+    for words in ("plan", "upload", "harvest --limit 200", "harvest", "verify"):
         say(f"{_python()} -m harvester {words}")
 
 
