@@ -73,6 +73,14 @@ async def test_flags_come_before_the_environment(shell_for: Any, bucket: Bucket)
     assert b'"language":"pt-BR"' in (await bucket.read(key) or b"")
 
 
+async def test_an_empty_variable_is_one_that_is_not_set(shell_for: Any) -> None:
+    """Docker passes on what a template of an environment leaves empty; a profile without a name is nobody's."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        shell = shell_for(tmdb).having(AWS_PROFILE="", AWS_DEFAULT_PROFILE="", AWS_SESSION_TOKEN="", S3_PREFIX="")
+        ended = await shell.run("plan", "--json")
+    assert (ended.code, ended.told["status"]) == (0, "to_do"), ended
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "code", "sentence"),
     [
@@ -88,7 +96,12 @@ async def test_flags_come_before_the_environment(shell_for: Any, bucket: Bucket)
         ([], {"TMDB_API_KEY": "f" * 32}, 3, "TMDB refuses the key (HTTP 401, code 7"),
         ([], {"S3_BUCKET": "no-such-bucket"}, 4, "NoSuchBucket. Create the bucket, or correct S3_BUCKET."),
         ([], {"AWS_SECRET_ACCESS_KEY": "wrong"}, 4, "SignatureDoesNotMatch"),
-        (["--movies", "s3://no-such-bucket/a.csv"], {}, 4, "NoSuchBucket"),
+        (
+            ["--movies", "s3://no-such-bucket/a.csv"],
+            {},
+            2,
+            "s3://no-such-bucket/a.csv: is in a bucket that is not there",
+        ),
         (["verify"], {}, 1, "There is no run to verify"),
     ],
 )
