@@ -133,10 +133,10 @@ async def test_a_schedule_and_an_upload_harvest_and_a_second_event_finds_nothing
     assert world.lambda_.starts == 1
     assert await world.problems() == []
     landed = world.lambda_.lines("batch_landed")
-    assert [(line["level"], line["collection"], line["found"]) for line in landed] == [
-        ("info", "Movies", 100),
-        ("info", "Movies", 100),
+    assert sorted((line["level"], line["collection"], line["found"]) for line in landed) == [
         ("info", "Movies", 50),
+        ("info", "Movies", 100),
+        ("info", "Movies", 100),
     ]
     assert world.lambda_.lines("run")[0]["run"] == told.answer["run"]
     assert world.lambda_.out == ""
@@ -179,7 +179,8 @@ async def test_with_its_time_nearly_over_it_lands_what_is_whole_and_goes_on_when
     asked = world.titles()
     told = await world.invoke()
     again = world.titles() - asked
-    assert (told.answer["status"], told.answer["books"]["found"], len(again)) == ("closed", 350, 350 - landed)
+    assert (told.answer["status"], told.answer["books"]["found"]) == ("closed", 350)
+    assert 200 <= len(again) <= 350 - landed  # a receipt may have been written in the very moment of the end
     assert not set(MOVIES[:100]) & set(again)
     assert await world.problems() == []
     assert world.lambda_.starts == 1 + deaths
