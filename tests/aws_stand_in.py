@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from packages import ROOT
 from shells import kept
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-ROOT = Path(__file__).parents[1]
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 RUNTIME = "provided.al2023"
@@ -48,18 +48,14 @@ def make_tools(folder: Path) -> Path:
     return folder / "bin"
 
 
-def make_packages(folder: Path) -> None:
-    """Our configuration in `folder`, its packages beside it, as they are deployed; the function with a bootstrap."""
+def make_packages(made: Path, folder: Path) -> None:
+    """Our configuration in `folder`, the packages `made` beside it, as they are deployed; the function can boot."""
     shutil.copytree(ROOT / "config", folder / "config")
     template = folder / "config" / "aws" / "template.yaml"
     known = template.read_text(encoding="utf-8")
     template.write_text(known.replace("AllowedValues: [python3.11,", f"AllowedValues: [{RUNTIME}, python3.11,"))
     built = folder / "dist"
-    command = ["bash", str(ROOT / "config" / "aws" / "build.sh"), str(built), "--arch", "x86_64"]
-    told = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
+    shutil.copytree(made, built)
     layer = folder / "layer"
     with zipfile.ZipFile(built / "x86_64" / "layer.zip") as zipped:
         zipped.extractall(layer)
@@ -67,8 +63,6 @@ def make_packages(folder: Path) -> None:
         bootstrap = zipfile.ZipInfo("bootstrap")
         bootstrap.external_attr = (stat.S_IFREG | 0o755) << 16
         zipped.writestr(bootstrap, BOOTSTRAP.format(layer=layer / "python", python=sys.executable))
-    (built / "arm64").mkdir()  # `package` reads both, whichever is deployed
-    shutil.copy(built / "x86_64" / "layer.zip", built / "arm64" / "layer.zip")
 
 
 @dataclass(frozen=True, slots=True)

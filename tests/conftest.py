@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 from aiobotocore.session import AioSession
 from hypothesis import settings
+from packages import built
 
 from harvester.demo.s3_server import S3Server, s3_server
 from harvester.demo.tmdb_stand_in import KEY
@@ -172,6 +173,12 @@ def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Callable[..., 
         return load_settings(**(told | more))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the Lambda's packages for both architectures."""
+    return built(tmp_path_factory)
 
 
 class Silent:

@@ -15,7 +15,8 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aws_stand_in import ROOT, Aws, aws_stand_in, kill_all, lambdas, make_packages, make_tools
+from aws_stand_in import Aws, aws_stand_in, kill_all, lambdas, make_packages, make_tools
+from packages import ROOT
 from shells import Shell
 
 from harvester.demo.catalog import catalog_of
@@ -41,9 +42,9 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packages")
-    make_packages(folder)
+def packages(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deployed")
+    make_packages(made, folder)
     return folder
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
-import shutil
 import struct
 import subprocess
 import sys
@@ -15,13 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
+from packages import build, copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 pytestmark = [pytest.mark.aws, pytest.mark.timeout(600)]  # wheels are fetched
 
-ROOT = Path(__file__).parents[1]
 LIMIT = 262_144_000
 MACHINES = {"x86_64": 62, "arm64": 183}
 """`e_machine` in the header of an ELF file: EM_X86_64, EM_AARCH64."""
@@ -32,38 +30,6 @@ sys.path[:0] = [{task!r}, {layer!r}]
 import harvester.aws_lambda
 print(*(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)), sep="\\n")
 """
-
-
-def build(*words: str | Path, root: Path = ROOT, cwd: Path, umask: int = -1) -> subprocess.CompletedProcess[str]:
-    """Run the tree's `build.sh` from `cwd`, for the Python the tests run on."""
-    command = [root / "config" / "aws" / "build.sh", *words]
-    env = os.environ | {"PYTHON": sys.executable}
-    return subprocess.run(command, cwd=cwd, env=env, umask=umask, check=False, capture_output=True, text=True)
-
-
-def copy_tree(root: Path, to: Path) -> Path:
-    """What a build reads of the project, with new times and rights, at `to`."""
-    for name in ("harvester", "config"):
-        shutil.copytree(root / name, to / name, copy_function=shutil.copyfile)
-    for name in ("pyproject.toml", "uv.lock", "LICENSE", "README.md"):
-        shutil.copyfile(root / name, to / name)
-    (to / "config" / "aws" / "build.sh").chmod(0o700)
-    return to
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of packages for both architectures, made once for all workers."""
-    scratch = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        scratch = scratch.parent
-    folder = scratch / "packages"
-    with (scratch / "packages.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            told = build(folder, root=copy_tree(ROOT, folder.with_name("tree")), cwd=scratch)
-            assert told.returncode == 0, told.stderr
-    return folder
 
 
 def names(*zips: Path) -> set[PurePosixPath]:
