@@ -111,6 +111,7 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
             before = await landed(lake)
             while "FAILED" not in await aws.map_runs(execution):  # and these until their tries are used up
                 kill_all(lambdas(tmp_path))
+                await asyncio.sleep(0.1)
             assert len(await landed(lake)) < 20
 
             told = await aws.ended(execution)  # the map is tried again, when nobody is at work any more
