@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.batches import RUNS, Layout, cut
+from harvester.batches import Layout, cut
 from harvester.errors import BooksError, InputError
 from harvester.lake import list_data, run_names, set_aside, stem, unclaimed
 from harvester.receipts import Plan, decode_plan, encode_plan, encode_receipt, fingerprint
@@ -226,7 +226,7 @@ async def open_part(
         BooksError: There is no plan of that run, or it does not have these batches.
         StoreError: S3 refused, or could not be reached.
     """
-    key = f"{prefix}/{RUNS}/{name}/plan.json"
+    key = Layout(prefix, "", name).plan_key
     plan = decode_plan(key, await bucket.read(key) or b"")
     strange = [batch.name for batch in batches if batch.name not in plan.batches.get(batch.collection, ())]
     if strange:

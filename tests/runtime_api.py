@@ -25,7 +25,7 @@ from aiohttp import web
 from shells import Running, Shell, kept
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 HANDLER = "harvester.aws_lambda.handler"
 CLIENT = ("-m", "awslambdaric")
@@ -231,23 +231,28 @@ class Lambda:
 
 
 @asynccontextmanager
+async def serving(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """The URL at which a server on loopback answers while inside."""
+    runner = web.ServerRunner(web.Server(answer, access_log=None, handler_cancellation=True), shutdown_timeout=0.05)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
 async def function(
     environment: Mapping[str, str], folder: Path, *, program: tuple[str, ...] = CLIENT, never: tuple[str, ...] = ()
 ) -> AsyncIterator[Lambda]:
     """A function with this environment, in this folder; nothing is started before the first event."""
     deployed = Lambda(Shell(kept() | environment, folder), program, never=list(never))
-    server = web.Server(deployed.serve, access_log=None, handler_cancellation=True)
-    runner = web.ServerRunner(server, shutdown_timeout=0.05)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        deployed.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving(deployed.serve) as deployed.url:
         try:
             yield deployed
         finally:
             await deployed.close()
-    finally:
-        await runner.cleanup()
 
 
 def frames(error: dict[str, Any]) -> list[str]:
@@ -298,12 +303,5 @@ def _aws(told: dict[str, Any], status: int = 200) -> web.Response:
 async def vault() -> AsyncIterator[Vault]:
     """A vault that answers at `.url` while inside, for both services."""
     kept_in = Vault()
-    server = web.Server(kept_in.serve, access_log=None, handler_cancellation=True)
-    runner = web.ServerRunner(server, shutdown_timeout=0.05)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        kept_in.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving(kept_in.serve) as kept_in.url:
         yield kept_in
-    finally:
-        await runner.cleanup()

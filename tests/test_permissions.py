@@ -159,6 +159,21 @@ class World:
     make: Make
     watcher: Silent
 
+    def environment(self, guest: str) -> dict[str, str]:
+        """Of a process that is this guest of the server's."""
+        return (
+            kept()
+            | self.variables()
+            | {
+                "TMDB_API_KEY": KEY,
+                "TMDB_BASE_URL": self.tmdb.url,
+                "AWS_REGION": "us-east-1",
+                "AWS_ENDPOINT_URL_S3": self.server.endpoint,
+                "AWS_ACCESS_KEY_ID": guest,
+                "AWS_SECRET_ACCESS_KEY": self.server.guests[guest],
+            }
+        )
+
     def variables(self) -> dict[str, str]:
         """The environment that the template gives the function, but for where TMDB's key is kept."""
         told = stack(self.lake.name).properties("Function")["Environment"]["Variables"]
@@ -341,19 +356,7 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
     await world.put_csv("Movies", movies)
     await world.put_csv("Series", SERIES)
     await world.grant(function=harvesting(world.lake.name))
-    environment = (
-        kept()
-        | world.variables()
-        | {
-            "TMDB_API_KEY": KEY,
-            "TMDB_BASE_URL": world.tmdb.url,
-            "TMDB_RATE": "400",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL_S3": world.server.endpoint,
-            "AWS_ACCESS_KEY_ID": "function",
-            "AWS_SECRET_ACCESS_KEY": world.server.guests["function"],
-        }
-    )
+    environment = world.environment("function") | {"TMDB_RATE": "400"}
     async with Shell(environment, tmp_path).start("--json") as running:
         await running.until(lambda: world.tmdb.asked.total() > 120)
         running.send(signal.SIGKILL)
@@ -491,18 +494,7 @@ async def test_the_command_line_tells_it_in_one_sentence(world: World, tmp_path:
     """Exit 4, and no word more; TMDB has been asked for no title."""
     policy = harvesting(world.lake.name)
     await world.grant(lessened=without(policy, "LandAndMend", PUT))
-    environment = (
-        kept()
-        | world.variables()
-        | {
-            "TMDB_API_KEY": KEY,
-            "TMDB_BASE_URL": world.tmdb.url,
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL_S3": world.server.endpoint,
-            "AWS_ACCESS_KEY_ID": "lessened",
-            "AWS_SECRET_ACCESS_KEY": world.server.guests["lessened"],
-        }
-    )
+    environment = world.environment("lessened")
     ended = await Shell(environment, tmp_path).run()
     assert ended.code == Exit.STORE
     [sentence] = ended.sentences
