@@ -14,6 +14,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 
+from harvester import __version__
 from harvester.s3_trouble import store_error
 
 if TYPE_CHECKING:
@@ -63,19 +64,21 @@ async def open_client(
     Raises:
         StoreError: No such profile, or no such region, so that we cannot do `action`.
     """
-    config = AioConfig(
-        http_session_cls=_Straight,
-        connect_timeout=10,
-        read_timeout=20,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        max_pool_connections=connections,
-        s3={"addressing_style": "path" if endpoint_url else "auto"},
-    )
     access_key, secret_key, token = credentials or (None, None, None)
     async with AsyncExitStack() as stack:
         try:
             session = AioSession(profile=profile)
             session.register_component("data_loader", _loader())
+            config = AioConfig(
+                http_session_cls=_Straight,
+                connect_timeout=10,
+                read_timeout=20,
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                max_pool_connections=connections,
+                # Botocore's own words, made anew for each request, are a sixth of what a call takes.
+                user_agent=f"tmdb-harvester/{__version__} {session.user_agent()}",
+                s3={"addressing_style": "path" if endpoint_url else "auto"},
+            )
             client = await stack.enter_async_context(
                 session.create_client(
                     service,

@@ -142,12 +142,12 @@ async def _cancelled_before_the_end_of(task: asyncio.Future[Any], seconds: float
     return timer is not None
 
 
-async def _each(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    if isinstance(inputs, AsyncGenerator):
-        async with aclosing(inputs):
-            async for value in inputs:
-                yield value
-    elif isinstance(inputs, AsyncIterable):
+def _each(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
+    return inputs if isinstance(inputs, AsyncGenerator) else _drawn_from(inputs)
+
+
+async def _drawn_from(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
+    if isinstance(inputs, AsyncIterable):
         async for value in inputs:
             yield value
     else:

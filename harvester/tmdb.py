@@ -178,7 +178,7 @@ class Tmdb:
 
     async def _record(self, kind: Kind, id_: str | int) -> Found | Failed | Absent:
         told = await self._ask(f"{kind}/{id_}", self._detail, partial(self._read_record, kind))
-        if isinstance(told, Found):
+        if self._append and isinstance(told, Found):
             self._records_seen[kind] += 1
             self._parts_seen[kind].update(part for part in self._append if part not in told.missing_parts)
         return told
@@ -197,13 +197,12 @@ class Tmdb:
         own further ones among them. With too few titles to tell, TMDB is asked something else, and then for this once
         more, because an outage may have ended just now.
         """
-        ask = partial(self._request, path, query, read)
-        told = await ask()
+        told = await self._request(path, query, read)
         if not isinstance(told, Again):
             return told
         self._in_trouble += 1
         try:
-            return await self._ask_again(path, told, ask)
+            return await self._ask_again(path, told, partial(self._request, path, query, read))
         finally:
             self._in_trouble -= 1
 

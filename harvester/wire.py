@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from harvester.answers import BODY_LIMIT, Again, Answer
+from harvester.answers import BODY_LIMIT, Again, Answer, unzip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +23,14 @@ TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
 
 def open_session(headers: Mapping[str, str], *, connections: int) -> aiohttp.ClientSession:
-    """A session for `get`, to be closed at the end; one per request costs 2.3 times, 8.9 over TLS."""
+    """A session for `get`, to be closed at the end; one per request costs 2.3 times, 8.9 over TLS.
+
+    Bodies are unzipped by us, whole: block by block, as aiohttp does it, takes a fourteenth of a request longer.
+    """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=300),
-        headers=headers,
+        headers={"Accept-Encoding": "gzip", **headers},
+        auto_decompress=False,
         timeout=TIMEOUT,
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(_once,),
@@ -41,7 +45,7 @@ async def get(session: aiohttp.ClientSession, url: str) -> Answer | Again:  # no
             if body is None:
                 return Again("too_large")
             headers = response.headers
-            return Answer(response.status, body, headers.get("Date"), headers.get("Retry-After"))
+            return Answer(response.status, unzip(body), headers.get("Date"), headers.get("Retry-After"))
     except TimeoutError:
         return Again("timeout")
     except aiohttp.ClientConnectorDNSError:
@@ -73,7 +77,7 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """The whole body, unzipped; None if it is over the limit (the rest is not read)."""
+    """The whole body, as it came; None if it is over the limit (the rest is not read)."""
     blocks = []
     size = 0
     while block := await response.content.readany():
