@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Coroutine
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, cast
@@ -32,6 +32,10 @@ Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 """An exit code, the result for `--json` (empty if it has been told before the end), and what prints it for people."""
 
 Command: TypeAlias = Callable[[], Coroutine[Any, Any, Result]]
+
+
+M_MMAP_THRESHOLD = -3
+"""What glibc's malloc.h calls this."""
 
 
 @contextmanager
@@ -113,6 +117,7 @@ def tell_json(told: dict[str, Any]) -> None:
 
 def _run(command: Command) -> Result:
     """The result of `command`; whatever it raises is one too, told in a sentence."""
+    _give_large_blocks_back()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             _on_signals(signal.default_int_handler)  # until the command listens itself
@@ -151,6 +156,19 @@ def _save_traceback() -> str:
         sys.stderr.write(text)
         return "the lines above"
     return file.name
+
+
+def _give_large_blocks_back() -> None:
+    """Have blocks of 2 MiB and more go back to the system when they are freed.
+
+    glibc raises that limit with every larger block that is freed, up to 32 MiB (mallopt(3)), and files of 10 MB leave
+    holes in its heap: with records of 262 KB a harvest took 267 MB and more, and takes 170.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(AttributeError):  # another libc
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 * 2**20)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -232,9 +232,9 @@ async def harvest_batch(
     if not told:
         return
     held = sum(map(len, lines.values()))
-    encoded = list(encode([lines.pop(id_) for id_ in batch.ids if id_ in lines], settings.output_format))
+    found = [id_ for id_ in batch.ids if id_ in lines]
     files = []
-    for number, file in enumerate(encoded, 1):
+    for number, file in enumerate(encode(map(lines.pop, found), settings.output_format), 1):
         key = run.layout.data_key(batch.collection, batch.name, number)
         etag = await run.bucket.land(key, file.body)
         sha256 = hashlib.sha256(file.body).hexdigest()

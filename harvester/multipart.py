@@ -84,15 +84,15 @@ async def under_way(part: io.BytesIO, seconds: float, told: Callable[[int], obje
     size, here = part.getbuffer().nbytes, 0
     async with asyncio.timeout(seconds) as deadline:
 
-        def look() -> None:
+        def look(again: Callable[..., object]) -> None:  # a `look` that named itself would keep the part, in a cycle
             nonlocal here
             before, here = here, part.tell()
             if here != before and 0 < here < size and not deadline.expired():
                 deadline.reschedule(loop.time() + seconds)
             told(here)
-            timers[:] = [loop.call_later(LOOK_SECONDS, look)]
+            timers[:] = [loop.call_later(LOOK_SECONDS, again, again)]
 
-        timers = [loop.call_later(LOOK_SECONDS, look)]
+        timers = [loop.call_later(LOOK_SECONDS, look, look)]
         try:
             yield
         finally:

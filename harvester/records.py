@@ -14,7 +14,7 @@ import orjson
 from harvester.batches import BATCH_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from harvester.answers import Found
 
@@ -57,22 +57,28 @@ def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str
         return None
 
 
-def encode(lines: Sequence[bytes], form: Format) -> Iterator[File]:
-    """Files of `lines` in their order, as few as the limits allow.
+def encode(lines: Iterable[bytes], form: Format) -> Iterator[File]:
+    """Files of `lines` in their order, as few as the limits allow; lines are drawn as files need them.
 
     `jsonl` has a record a line, `array` is one compact JSON array on one line, which Spark reads both ways.
     """
     head, between, tail = (b"", b"\n", b"\n") if form == "jsonl" else (b"[", b",", b"]\n")
     some: list[bytes] = []
     size = 0
+
+    def file() -> File:
+        records, body = len(some), head + between.join(some) + tail
+        some.clear()  # nobody needs them while the file lands
+        return File(body, records)
+
     for line in lines:
         if some and (len(some) == BATCH_SIZE or size + len(line) + len(head + tail) > FILE_BYTES):
-            yield File(head + between.join(some) + tail, len(some))
-            some, size = [], 0
+            yield file()
+            size = 0
         some.append(line)
         size += len(line) + len(between)
     if some:
-        yield File(head + between.join(some) + tail, len(some))
+        yield file()
 
 
 def decode(body: bytes) -> list[dict[str, Any]]:

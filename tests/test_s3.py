@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import socket
+import sys
 import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -108,6 +110,18 @@ async def test_what_landed_comes_back_byte_for_byte(bucket: Bucket, size: int, p
     assert await bucket.read("a/b.json") == body
     assert await bucket.objects("a/") == {"a/b.json": Listed(size, etag)}
     assert etag.rpartition("-")[2] == str(parts)
+
+
+async def test_what_has_landed_is_let_go_at_once(bucket: Bucket) -> None:
+    """Nobody holds a body that has landed until the collector of cycles comes by: with large files that is 150 MB."""
+    body = bytes(6 * 2**20)
+    before = sys.getrefcount(body)
+    gc.disable()
+    try:
+        await bucket.land("a", body)
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()
 
 
 async def test_every_part_but_the_last_is_5_mib_long(s3: S3Server, bucket: Bucket) -> None:
