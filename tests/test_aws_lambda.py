@@ -7,6 +7,8 @@ anything takes: a deadline that has come too early for a slow machine is given a
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import json
 import sys
 from collections import Counter
@@ -115,6 +117,12 @@ def created(bucket: Bucket) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(json.dumps(SENT))
     told["Records"][0]["s3"]["bucket"]["name"] = bucket.name
     return told
+
+
+def test_a_cold_start_leaves_the_collector_at_work() -> None:
+    """Cycles are not looked for while the Lambda's module is imported, and are afterwards."""
+    importlib.import_module("harvester.aws_lambda")
+    assert gc.isenabled()
 
 
 async def test_a_schedule_and_an_upload_harvest_and_a_second_event_finds_nothing_to_do(

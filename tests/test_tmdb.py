@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import orjson
 import pytest
-from conftest import capture_logs
+from conftest import capture_logs, gzip_of
 from loops import Leaping, run_on
 
 from harvester.answers import BODY_LIMIT, Failed, Found, Match, Missing
@@ -45,6 +45,7 @@ from harvester.demo.tmdb_stand_in import KEY, TOKEN, StandIn, stand_in
 from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
+from harvester.redaction import STRUCK
 from harvester.tmdb import LEARNING, PART_TRIES, REFUSALS, TRIES, Tmdb, open_tmdb
 
 if TYPE_CHECKING:
@@ -461,6 +462,15 @@ async def test_a_strange_date_header_harms_nobody(clock: Clock, date: str) -> No
     """A proxy may write what it likes into `Date`: the title is found."""
     async with wire(http(Date=date)) as (url, _), tmdb_at(url, clock) as tmdb:
         assert Found("movie", 603, {"id": 603}) == await tmdb.title(FILM, "movie")
+
+
+@pytest.mark.parametrize("headers", [{"Content_Encoding": "gzip"}, {}], ids=["as its headers say", "unsaid"])
+async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers: dict[str, str]) -> None:
+    """A server that repeats what it was asked does not land the key with a record, however it packs it."""
+    body = gzip_of(orjson.dumps({"id": 603, "title": f"?api_key={KEY}"}))
+    async with wire(http(200, body, **headers)) as (url, _), tmdb_at(url, clock) as tmdb:
+        told = await tmdb.title("tt0000001", "movie")
+        assert told == Found("movie", 603, {"id": 603, "title": f"?api_key={STRUCK}"})
 
 
 @pytest.mark.parametrize(
