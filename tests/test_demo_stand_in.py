@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 import pytest
+from loops import Leaping, run_on
 
 from harvester.demo.catalog import Catalog, catalog_of, find_record, kind_of, movie_record, tv_record
 from harvester.demo.faults import (
@@ -558,6 +559,41 @@ async def test_latency_follows_from_the_request() -> None:
     async with asking(latency=(0.001, 0.002)) as client:
         assert await asyncio.gather(*(client.status(f"/movie/{tt}") for tt in IDS[:10])) == [200] * 10
         assert 1 < client.tmdb.busiest <= 10
+
+
+def test_what_was_late_on_the_way_is_counted_when_it_comes() -> None:
+    """With jitter on the way, requests sent together come one by one, each as late as follows from its id."""
+    loop = Leaping()
+
+    async def story() -> list[float]:
+        async with asking(jitter=100.0, clock=loop.time) as client:
+            sent = loop.time()
+            asked = (client.status(f"/movie/{tt}") for tt in IDS[:4])
+            assert await asyncio.gather(*asked) == [200] * 4
+            return [arrival - sent for arrival in client.tmdb.arrivals]
+
+    late = sorted(100.0 * share("way", "movie", tt, 1) for tt in IDS[:4])
+    assert run_on(loop, story()) == pytest.approx(late, abs=5.0)
+    assert late[-1] - late[0] > 50.0
+
+
+def test_the_limit_counts_what_comes_and_not_what_was_sent() -> None:
+    """Of two requests a second apart, the first so late on the way that both come in one, a limit of 1 refuses one."""
+    loop = Leaping()
+    late = {tt: 1.2 * share("way", "movie", tt, 1) for tt in IDS}
+    slow, quick = max(IDS, key=late.__getitem__), min(IDS, key=late.__getitem__)
+
+    async def story() -> tuple[list[int], list[int]]:
+        told = []
+        for jitter in (0.0, 1.2):
+            async with asking(jitter=jitter, per_second=1, clock=loop.time) as client:
+                first = asyncio.create_task(client.status(f"/movie/{slow}"))
+                await asyncio.sleep(1.1)
+                told.append([await client.status(f"/movie/{quick}"), await first])
+        return told[0], told[1]
+
+    assert late[slow] - late[quick] > 1.1
+    assert run_on(loop, story()) == ([200, 200], [200, 429])
 
 
 @pytest.mark.parametrize("fault", [silence(3600), drip(seconds=3600)])

@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
     per_second: float | None
     retry_after: str | None
     latency: tuple[float, float]
+    jitter: float
     compress: bool
     outage: Fault
     keep_arrivals: int
@@ -69,6 +70,8 @@ class StandIn:
         per_second: Requests accepted within any one second; None for no limit.
         retry_after: The header of the limit's own 429s; None leaves it out.
         latency: Shortest and longest seconds before an answer; which, follows from the id and the try.
+        jitter: Longest seconds that a request is on the way, before it is seen, counted or limited; how long it is,
+            follows from the id and the try. So requests come out of step, as over a real network.
         compress: Answer in chunked gzip whoever accepts gzip, as the real one does.
         outage: What every request meets while `down`: a page of the CDN's, or a `silence`.
         keep_arrivals: How many arrivals to keep, eight bytes each.
@@ -95,6 +98,7 @@ class StandIn:
     per_second: float | None = None
     retry_after: str | None = "1"
     latency: tuple[float, float] = (0.0, 0.0)
+    jitter: float = 0.0
     compress: bool = True
     outage: Fault = field(default_factory=lambda: html(503))
     keep_arrivals: int = 100_000
@@ -157,6 +161,8 @@ async def _serve(tmdb: StandIn, request: web.BaseRequest) -> web.StreamResponse:
     """The answer to one request, or what it meets instead."""
     question = _read(request.path)
     key = question.route, question.tt
+    if tmdb.jitter > 0:
+        await asyncio.sleep(tmdb.jitter * share("way", *key, tmdb.asked[key] + 1))
     tmdb.asked[key] += 1
     fault = _turn_away(tmdb, request)
     if fault is not None:
