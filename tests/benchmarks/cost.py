@@ -1,0 +1,108 @@
+"""What a title costs when nothing holds it back: CPU time, instructions and titles per second, against the bare loop.
+
+The bare loop asks and parses, on asyncio's own loop: one session, `orjson.loads`, nothing kept. The harvest is all of
+it, CSV to closed books, S3 included. Of each there are a short and a long one, and what counts is the difference, so
+that no start is in it; they take turns, and of each the least is taken, since noise only adds.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from bench import HERE, Row, csv_of, medians
+from instructions import LOOPS, count_instructions
+from tmdb_server import answers, fast_tmdb
+
+from harvester.demo.tmdb_stand_in import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench import Bench, Ran
+
+FEW, MANY, QUICK_MANY = 1_000, 9_000, 4_000
+TURNS = 3
+SIZES = {"as they come": 0, "4 KB": 4_096}
+"""Bytes of a record; as it comes, the stand-in's has 1.4 KB, the median of movies recorded."""
+
+CLIENTS = ("bare", "bare on uvloop", "harvest")
+
+_numbers = count(1)
+_counted: dict[str, float] = {}
+
+
+async def measure(bench: Bench) -> dict[str, float]:
+    """CPU ms and ms of a title, by client and size; instructions once, because they stay the same."""
+    many = QUICK_MANY if bench.quick else MANY
+    told: dict[str, float] = {}
+    for size, record_bytes in SIZES.items():
+        async with fast_tmdb(answers(record_bytes=record_bytes)) as tmdb:
+            seen: dict[tuple[str, int], list[Ran]] = {}
+            for _ in range(1 if bench.quick else TURNS):
+                for client in CLIENTS:
+                    for titles in (FEW, many):
+                        seen.setdefault((client, titles), []).append(await _run(bench, client, titles, tmdb.url))
+        for client in CLIENTS:
+            few_runs, many_runs = seen[client, FEW], seen[client, many]
+            for what in ("cpu_seconds", "seconds"):
+                few_least, many_least = (min(getattr(ran, what) for ran in runs) for runs in (few_runs, many_runs))
+                told[f"{client}, {size}, {what}"] = (many_least - few_least) / (many - FEW)
+    if not bench.quick and not _counted:
+        _counted.update(await count_instructions(bench, *LOOPS))
+    return told | _counted
+
+
+async def _run(bench: Bench, client: str, titles: int, url: str) -> Ran:
+    if client != "harvest":
+        words = (str(HERE / "clients" / "bare.py"), url, str(titles), "20")
+        return await bench.python(*words, *(["uvloop"] if "uvloop" in client else []))
+    settings = {"TMDB_BASE_URL": url, "TMDB_API_KEY": KEY, "TMDB_RATE": "10000", "TMDB_CONCURRENCY": "20"}
+    return await bench.harvest(MOVIES_CSV=str(csv_of(bench, titles)), S3_PREFIX=f"Raw/{next(_numbers)}", **settings)
+
+
+def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
+    """Goals 5 and 6."""
+    seen = medians(runs)
+    ratios = medians([{name: value / run[_bare_of(name)] for name, value in run.items()} for run in runs])
+    told = []
+    for size in SIZES:
+        name = f"harvest, {size}, cpu_seconds"
+        on_uvloop = 1 / ratios[f"bare on uvloop, {size}, cpu_seconds"] * ratios[name]
+        told.append(
+            Row(
+                5,
+                f"CPU time of a title, records {size}: {1e6 * seen[name]:.0f} µs "
+                f"against the bare loop's {1e6 * seen[_bare_of(name)]:.0f}",
+                "≤ 1.25 ×",
+                f"{ratios[name]:.2f} × ({on_uvloop:.2f} × a bare loop on uvloop)",
+                ratios[name] <= 1.25,
+            )
+        )
+    if "harvest" in seen:
+        instructions = seen["harvest"] / seen["bare"]
+        told.append(
+            Row(
+                5,
+                f"instructions of a title: {seen['harvest']:,.0f} against {seen['bare']:,.0f}",
+                "≤ 1.25 ×",
+                f"{instructions:.2f} × ({seen['harvest'] / seen['bare on uvloop']:.2f} × on uvloop)",
+                instructions <= 1.25,
+            )
+        )
+    name = "harvest, 4 KB, seconds"
+    return [
+        *told,
+        Row(
+            6,
+            f"titles a second, 4 KB records: {1 / seen[name]:,.0f} against {1 / seen[_bare_of(name)]:,.0f}",
+            "≥ 0.8 ×",
+            f"{1 / ratios[name]:.2f} ×",
+            1 / ratios[name] >= 0.8,
+        ),
+    ]
+
+
+def _bare_of(name: str) -> str:
+    """The same number of the bare loop."""
+    return ",".join(["bare", *name.split(",")[1:]])

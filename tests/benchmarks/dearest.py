@@ -1,0 +1,90 @@
+"""What a harvest spends its CPU time on: py-spy looks 400 times a second at what is being done, and for whom.
+
+A look that finds a call to S3 under way is S3's; of any other the innermost frame that belongs to a part names it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import count
+from typing import TYPE_CHECKING
+
+from bench import csv_of, medians, rivals_bin
+from tmdb_server import answers, fast_tmdb
+
+from harvester.demo.tmdb_stand_in import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bench import Bench, Row
+
+TITLES, QUICK_TITLES = 20_000, 3_000
+
+S3 = "S3: aiobotocore makes, signs, sends and reads its calls, four a batch"
+
+PARTS = {
+    "HTTP: aiohttp, with yarl, sends requests and parses answers": ("aiohttp/", "yarl/", "multidict/"),
+    "a title: its place in line, its turn, what its answer means": ("tmdb.py", "pace.py", "answers.py", "health.py"),
+    "a batch: its records, its file, its receipt": ("harvest.py", "records.py", "receipts.py", "run.py", "batches.py"),
+    "landing: multipart, deadlines": ("s3.py", "multipart.py"),
+    "the ids: reading the CSV": ("titles.py",),
+    "the loop and its tasks": ("asyncio/", "fan_out.py"),
+}
+"""What belongs to each, by the paths of frames; the first that fits wins."""
+
+_numbers = count(1)
+
+
+async def measure(bench: Bench) -> dict[str, float]:
+    """The share of each part, of all looks from the first batch to the closed books."""
+    stacks = bench.folder / "stacks.txt"
+    spy = (str(rivals_bin("py-spy")), "record", "-r", "400", "-f", "raw", "-o", str(stacks), "--")
+    async with fast_tmdb(answers()) as tmdb:
+        titles = QUICK_TITLES if bench.quick else TITLES
+        settings = {"TMDB_BASE_URL": tmdb.url, "TMDB_API_KEY": KEY, "TMDB_RATE": "10000"}
+        place = {"MOVIES_CSV": str(csv_of(bench, titles)), "S3_PREFIX": f"Raw/spied-{next(_numbers)}"}
+        await bench.harvest(before=spy, **settings, **place)
+    looks = Counter[str]()
+    for line in stacks.read_text(encoding="utf-8").splitlines():
+        stack, _, number = line.rpartition(" ")
+        frames = stack.split(";")
+        if any(frame.startswith("_run (harvester/door.py") for frame in frames):
+            looks[_part(frames)] += int(number)
+    return {part: looks[part] / looks.total() for part in (S3, *PARTS, "all else")}
+
+
+def _part(frames: Sequence[str]) -> str:
+    if any("botocore/" in frame for frame in frames):
+        return S3
+    for frame in reversed(frames):
+        path = frame.partition("(")[2]
+        for part, places in PARTS.items():
+            if any(place in path for place in places) and ("harvester/" in path or places[0].endswith("/")):
+                return part
+    return "all else"
+
+
+def rows(_runs: Sequence[dict[str, float]]) -> list[Row]:
+    """No goal, but what is dearest."""
+    return []
+
+
+def text(runs: Sequence[dict[str, float]], _folder: Path) -> str:
+    """The parts, the dearest first."""
+    shares = sorted(medians(runs).items(), key=lambda each: -each[1])
+    dear = [f"{number}. {share:.0%} {part}" for number, (part, share) in enumerate(shares[:3], 1)]
+    rest = "; ".join(f"{share:.0%} {part}" for part, share in shares[3:])
+    return (
+        "\n".join(
+            [
+                "## The three dearest things",
+                "",
+                "Of a harvest's CPU time without a limit, as py-spy sees it:",
+                "",
+                *dear,
+            ]
+        )
+        + f"\n\nThe rest: {rest}.\n"
+    )

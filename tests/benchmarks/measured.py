@@ -1,0 +1,25 @@
+"""`measured.py CORE COMMAND…`: run a command on one core; what it took, as JSON, is the last line printed.
+
+A small process of its own, because the peak of a child begins with what its parent held when it was forked.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+if __name__ == "__main__":
+    os.sched_setaffinity(0, {int(sys.argv[1])})
+    started = time.perf_counter()
+    code = subprocess.call(sys.argv[2:])  # that is what it is for
+    seconds = time.perf_counter() - started
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told = {
+        "code": code,
+        "seconds": seconds,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_bytes": used.ru_maxrss * 1024,
+    }
+    sys.stdout.write("\n" + json.dumps(told) + "\n")

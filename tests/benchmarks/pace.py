@@ -1,0 +1,103 @@
+"""How much of the allowed rate is used: against a limit as high as the ceiling, over a way with jitter, and below it.
+
+A harvest of movies, each one request, for a minute from the first to the last of them. What counts is what the server
+has seen: it is the demo's stand-in, whose limit is a strict one, of any second, and whose answers take 50 to 300 ms.
+Of the 12 seconds of a quick run one hold takes a tenth, and so goals are missed that the minute meets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench import Row, medians
+
+from harvester.demo.catalog import Catalog
+from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.pace import SLACK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench import Bench
+
+SECONDS, QUICK_SECONDS = 60, 12
+
+LATENCY = (0.05, 0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One harvest, and its goals.
+
+    Attributes:
+        number: Of the goals.
+        limit: What the server allows in any second.
+        ceiling: What the harvester is told.
+        jitter: Longest seconds on the way.
+        used: Share of the limit that is to be used by good answers.
+        refused: Share of requests that may be refused.
+    """
+
+    number: int
+    limit: int
+    ceiling: int
+    jitter: float
+    used: float
+    refused: float
+
+
+CASES = {
+    "limit 40, ceiling 40": Case(1, 40, 40, 0.0, 0.985, 0.0),
+    "limit 40, ceiling 40, 20 ms jitter": Case(2, 40, 40, 0.020, 0.95, 0.0),
+    "limit 50, ceiling 60": Case(3, 50, 60, 0.0, 46 / 50, 0.007),
+    "limit 30, ceiling 40": Case(4, 30, 40, 0.0, 0.90, 0.025),
+}
+
+
+async def measure(bench: Bench) -> dict[str, float]:
+    """Of each case the good answers in a second, the 429s, all requests, and the most in any second."""
+    seen: dict[str, float] = {}
+    for name, case in CASES.items():
+        seen |= {f"{name}: {what}": value for what, value in (await _harvest(bench, case)).items()}
+    return seen
+
+
+async def _harvest(bench: Bench, case: Case) -> dict[str, float]:
+    ids = round((QUICK_SECONDS if bench.quick else SECONDS) * case.limit / SLACK)
+    path = bench.folder / f"movies-{ids}.csv"
+    path.write_text("id|t\n" + "".join(f"tt{number:07d}|x\n" for number in range(1, ids + 1)), encoding="utf-8")
+    async with stand_in(
+        catalog=Catalog(otherwise="movie"), per_second=case.limit, latency=LATENCY, jitter=case.jitter
+    ) as tmdb:
+        await bench.harvest(
+            TMDB_API_KEY=KEY,
+            TMDB_BASE_URL=tmdb.url,
+            TMDB_RATE=str(case.ceiling),
+            TMDB_CONCURRENCY="20",
+            MOVIES_CSV=str(path),
+            S3_PREFIX=f"Raw/pace-{case.number}",
+        )
+        _, first, *_, last = tmdb.arrivals  # the very first one is for the key
+        return {
+            "good": (len(tmdb.arrivals) - 1 - tmdb.refused - 1) / (last - first),  # n of them end n - 1 spans
+            "refused": tmdb.refused,
+            "requests": len(tmdb.arrivals) - 1,
+            "peak": tmdb.peak_all,
+        }
+
+
+def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
+    """Goals 1 to 4: of rates the median, of 429s and of requests in a second the most of all runs."""
+    rows = []
+    for name, case in CASES.items():
+        good = medians(runs)[f"{name}: good"]
+        refused = max(run[f"{name}: refused"] for run in runs)
+        share = max(run[f"{name}: refused"] / run[f"{name}: requests"] for run in runs)
+        peak = max(run[f"{name}: peak"] for run in runs)
+        kept = peak <= case.limit if case.number == 1 else True
+        goal = f"≥ {case.used:.1%} used, " + (f"≤ {case.refused:.1%} 429s" if case.refused else "no 429")
+        seen = f"{good / case.limit:.1%}, {good:.1f}/s; {refused:.0f} 429s, {share:.2%}; at most {peak:.0f} in a second"
+        met = good >= case.used * case.limit and share <= case.refused and kept
+        rows.append(Row(case.number, name, goal + ", ≤ 40 in any second" * (case.number == 1), seen, met))
+    return rows

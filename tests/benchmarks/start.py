@@ -1,0 +1,65 @@
+"""How soon the command line and the Lambda are there: `python -m harvester --help`, and the import of the handler.
+
+Beside them the bare interpreter, and the libraries below which no harvest can be; all take turns, because a machine's
+speed is another from minute to minute. Times are of CPU, which on a quiet machine is all the time there is: nothing is
+waited for. Of the command the end is counted too, of an import not: a Lambda's process does not end.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench import Row, medians
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench import Bench
+
+TIMES, QUICK_TIMES = 15, 3
+
+
+def _imports(modules: str) -> tuple[str, str]:
+    """Python's words to import these and be gone."""
+    return "-c", f"import os; import {modules}; os._exit(0)"
+
+
+STARTS = {
+    "help": ("-m", "harvester", "--help"),
+    "handler": _imports("harvester.aws_lambda"),
+    "aiohttp": _imports("aiohttp"),
+    "libraries": _imports("aiohttp, aiobotocore.session"),
+    "python": ("-c", "pass"),
+}
+GOALS = {"help": 0.250, "handler": 0.350}
+"""Seconds."""
+
+WHAT = {"help": "`python -m harvester --help`", "handler": "import of the Lambda's handler"}
+
+
+async def measure(bench: Bench) -> dict[str, float]:
+    """The median and the best of each, in CPU seconds; a first round, which reads from the disk, is not counted."""
+    seen: dict[str, list[float]] = {name: [] for name in STARTS}
+    for turn in range((QUICK_TIMES if bench.quick else TIMES) + 1):
+        for name, words in STARTS.items():
+            ran = await bench.python(*words)
+            if turn:
+                seen[name].append(ran.cpu_seconds)
+    return {name: median(each) for name, each in seen.items()} | {f"best {name}": min(seen[name]) for name in seen}
+
+
+def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
+    """Goal 10, for each door."""
+    ms = {name: 1_000 * seconds for name, seconds in medians(runs).items()}
+    beside = f"Python {ms['python']:.0f} ms, aiohttp {ms['aiohttp']:.0f}, and aiobotocore {ms['libraries']:.0f}"
+    return [
+        Row(
+            10,
+            f"{WHAT[name]} ({beside})",
+            f"≤ {1_000 * goal:.0f} ms",
+            f"{ms[name]:.0f} ms, best {ms[f'best {name}']:.0f}; {ms[name] / ms['libraries']:.2f} × those libraries",
+            ms[name] <= 1_000 * goal,
+        )
+        for name, goal in GOALS.items()
+    ]
