@@ -34,7 +34,7 @@ _ABSENT_CODES = frozenset([6, 34])  # "invalid id", "could not be found"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP response, read to its end; `date` and `retry_after` are the headers as they came."""
+    """One HTTP response, read to its end and unzipped; `date` and `retry_after` are the headers as they came."""
 
     status: int
     body: bytes
@@ -128,17 +128,19 @@ def unzip(body: bytes) -> bytes:
 
     Whatever its headers say: the CDN, on 2026-05-20, served gzip without saying so (seerr).
     """
-    if not body.startswith(b"\x1f\x8b"):
-        return body
+    rest, plain = body, b""
     try:
-        return zlib.decompressobj(wbits=31).decompress(body, BODY_LIMIT + 1)
+        while rest.startswith(b"\x1f\x8b") and len(plain) <= BODY_LIMIT:  # gzip may have several members
+            member = zlib.decompressobj(wbits=31)
+            plain += member.decompress(rest, BODY_LIMIT + 1 - len(plain))
+            rest = member.unused_data
     except zlib.error:
         return body
+    return body if rest is body else plain
 
 
 def _parse(body: bytes) -> dict[str, Any] | str:
     """The JSON object in `body`, or what is wrong with it."""
-    body = unzip(body)
     if len(body) > BODY_LIMIT:
         return "too_large"
     if not body.strip():
@@ -190,9 +192,9 @@ def read_record(
     tmdb_id = body.get("id")
     if not isinstance(tmdb_id, int):
         return Again("bad_body")
-    missing = tuple([part for part in asked if part not in body])
+    missing = tuple(part for part in asked if part not in body)
     found = Found(kind, tmdb_id, body, missing)
-    if missing and any(part in known for part in missing):
+    if any(part in known for part in missing):
         return Again("missing_parts", for_want_of_better=found)
     return found
 

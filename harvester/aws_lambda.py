@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 
-gc.disable()  # what is imported stays: looking through it for cycles is a seventh of a cold start
+gc.disable()  # looking for cycles in what is just being imported is a seventh of a cold start
 
 import asyncio
 import logging

@@ -165,9 +165,9 @@ def _give_large_blocks_back() -> None:
     holes in its heap: with records of 262 KB a harvest took 267 MB and more, and takes 170.
     """
     if sys.platform == "linux":
-        import ctypes
+        with suppress(ImportError, OSError, AttributeError):  # another libc, or none to be had
+            import ctypes
 
-        with suppress(AttributeError):  # another libc
             ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 * 2**20)
 
 

@@ -31,7 +31,7 @@ successors: on a busy machine they wake 3 to 15 ms late, which would take 3 % of
 are spaced anew, or it would end in a burst."""
 
 TIGHT = 1.0115
-"""What is left of `SLACK` at least where delays are made up for: so many seconds take as many requests as the ceiling
+"""What is left of `SLACK` at least where delays are made up for: so many seconds take as many requests as the rate
 allows in one, whichever of them are late."""
 
 BELOW = 0.985
@@ -75,7 +75,6 @@ class Pace:
     ) -> None:
         self.ceiling = self.rate = float(floor(ceiling)) if ceiling > 1 else ceiling
         self.holds = 0
-        self._many = ceil(self.ceiling)
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._queue = asyncio.Lock()
         self._next = self._climbed_at = clock()
@@ -132,10 +131,15 @@ class Pace:
         return sum(turn - 1.0 < other < turn for other in self._turns)
 
     def _due(self) -> float:
-        """When the next turn is: in its place, but not before as many as the ceiling allows have taken their time."""
-        if len(self._turns) < self._many:
-            return self._next
-        return max(self._next, self._turns[-self._many] + self._many * TIGHT / self.ceiling)
+        """When the next turn is: in its place, but not before as many as the rate allows have taken their time.
+
+        Of turns from before the rate sank, as many as the ceiling allows: they were had at another rate.
+        """
+        for rate in (min(self.rate, self.ceiling), self.ceiling):
+            many = ceil(rate)
+            if len(self._turns) >= many and (rate == self.ceiling or self._turns[-many] > self._lowered_at):
+                return max(self._next, self._turns[-many] + many * TIGHT / rate)
+        return self._next
 
     def _climb(self, now: float) -> None:
         seconds, self._climbed_at = max(now - self._climbed_at, 0.0), max(now, self._climbed_at)

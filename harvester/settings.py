@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         40.0,
         gt=0,
         le=10_000,
-        description="requests per second, the ceiling of the pace",
+        description="requests per second, the ceiling of the pace; above 1 a whole number",
         json_schema_extra={"flag": "--rate"},
     )
     tmdb_concurrency: int = Field(

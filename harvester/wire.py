@@ -44,8 +44,10 @@ async def get(session: aiohttp.ClientSession, url: str) -> Answer | Again:  # no
             body = await _read(response)
             if body is None:
                 return Again("too_large")
-            headers = response.headers
-            return Answer(response.status, unzip(body), headers.get("Date"), headers.get("Retry-After"))
+            headers, plain = response.headers, unzip(body)
+            if plain is body and body and headers.get("Content-Encoding", "identity") != "identity":
+                return Again("cut_body")  # it is not what it says, or nothing that we have asked for
+            return Answer(response.status, plain, headers.get("Date"), headers.get("Retry-After"))
     except TimeoutError:
         return Again("timeout")
     except aiohttp.ClientConnectorDNSError:

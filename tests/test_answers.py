@@ -29,6 +29,7 @@ from harvester.answers import (
     judge,
     read_find,
     read_record,
+    unzip,
 )
 from harvester.answers import http_date as moment
 from harvester.errors import TmdbRefusedError
@@ -46,7 +47,7 @@ ZIPPED = gzip_of(GOOD)
 
 
 def answer(status: int, body: bytes = b"", *, retry_after: str | None = None) -> Answer:
-    return Answer(status, body, http_date(), retry_after)
+    return Answer(status, unzip(body), http_date(), retry_after)
 
 
 def told(code: Any, **more: Any) -> bytes:
@@ -77,6 +78,7 @@ JUDGED: list[Any] = [
     pytest.param(200, ZIPPED[: len(ZIPPED) // 2], Again("bad_body"), id="cut gzip"),
     pytest.param(200, ZIPPED[:-8] + b"\0" * 8, Again("bad_body"), id="gzip with a wrong checksum"),
     pytest.param(200, b"\x1f\x8b not gzip", Again("bad_body"), id="gzip in name only"),
+    pytest.param(200, gzip_of(GOOD[:9]) + gzip_of(GOOD[9:]), RECORD, id="gzip of two members"),
     pytest.param(200, gzip_of(b" \n"), Again("empty_body"), id="gzip of nothing"),
     pytest.param(200, gzip_of(ZIPPED), Again("bad_body"), id="gzip of gzip"),
     pytest.param(200, gzip_of(HTML), Again("bad_body"), id="gzip of HTML"),

@@ -278,6 +278,15 @@ async def test_the_sunken_rate_is_the_one_kept(clock: Clock) -> None:
     assert second - first == pytest.approx(SLACK / (40 * SINK), rel=1e-3)
 
 
+async def test_a_sunken_rate_is_for_what_comes(clock: Clock) -> None:
+    """Turns taken before the rate sank keep nobody waiting after it: TMDB says for how long to hold, also if 0."""
+    pace = pace_of(40, clock)
+    *_, refused = await turns_of(pace, 80)
+    pace.hold(0.0, turn=refused)
+    pace.rate = 10.0
+    assert await pace.turn() - refused < 0.05
+
+
 async def test_the_rate_climbs_back_to_the_ceiling_and_no_further(clock: Clock) -> None:
     """Refused once, the rate is back at the ceiling in a few minutes, and stays there."""
     pace = pace_of(40, clock)
@@ -429,3 +438,11 @@ async def test_a_busy_machine_loses_nothing_and_is_not_refused() -> None:
     await server.be_asked(until=300)
     assert server.refused == 0
     assert server.good / 300 >= 0.98 * 40
+
+
+async def test_a_busy_machine_keeps_to_a_limit_it_has_found() -> None:
+    """Waking 15 ms late on average, and up to 30, no more is made up for than the found limit lets through."""
+    server = Server(limit=50, ceiling=60, late=0.030)
+    await server.be_asked(until=120)
+    assert server.pace.holds == 1
+    assert server.good / 120 >= 0.94 * 50

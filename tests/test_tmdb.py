@@ -102,7 +102,8 @@ def tmdb_at(
 async def impatient_tmdb_at(url: str, clock: Clock, *, key: str = KEY, seconds: float = 5.0) -> AsyncIterator[Tmdb]:
     """A `Tmdb` made by hand: its requests have so many true `seconds`, and its breaker goes by the virtual clock."""
     headers = {"Authorization": f"Bearer {key}"} if key == TOKEN else None
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=seconds), headers=headers) as session:
+    timeout = aiohttp.ClientTimeout(total=seconds)
+    async with aiohttp.ClientSession(timeout=timeout, headers=headers, auto_decompress=False) as session:
         yield Tmdb(
             session,
             base_url=url,
@@ -466,7 +467,7 @@ async def test_a_strange_date_header_harms_nobody(clock: Clock, date: str) -> No
 
 @pytest.mark.parametrize("headers", [{"Content_Encoding": "gzip"}, {}], ids=["as its headers say", "unsaid"])
 async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers: dict[str, str]) -> None:
-    """A server that repeats what it was asked does not land the key with a record, however it packs it."""
+    """A server that repeats what it was asked, in gzip, does not land the key with a record."""
     body = gzip_of(orjson.dumps({"id": 603, "title": f"?api_key={KEY}"}))
     async with wire(http(200, body, **headers)) as (url, _), tmdb_at(url, clock) as tmdb:
         told = await tmdb.title("tt0000001", "movie")
@@ -480,7 +481,7 @@ async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers
         pytest.param(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "bad_http", id="another protocol"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "bad_http", id="no length"),
         pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", "bad_http", id="an endless header"),
-        pytest.param(http(200, b"not gzip", Content_Encoding="gzip"), "bad_body", id="gzip in name only"),
+        pytest.param(http(200, b"not gzip", Content_Encoding="gzip"), "cut_body", id="gzip in name only"),
         pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "bad_http", id="no chunk"),
         pytest.param(http(200)[:-3], "cut_body", id="cut short"),
     ],

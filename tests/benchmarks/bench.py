@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 CORES = sorted(os.sched_getaffinity(0))
+if len(CORES) < 2:
+    raise SystemExit("The benchmarks need two cores: one for the servers, one for what is measured.")
 SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
 """The servers and whoever measures are on the first, the client that is measured on the last."""
 

@@ -38,7 +38,7 @@ _numbers = count(1)
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """The share of each part, of all looks from the first batch to the closed books."""
+    """The share of each part, of all looks within the command, from its settings to its closed books."""
     stacks = bench.folder / "stacks.txt"
     spy = (str(rivals_bin("py-spy")), "record", "-r", "400", "-f", "raw", "-o", str(stacks), "--")
     async with fast_tmdb(answers()) as tmdb:

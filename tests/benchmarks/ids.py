@@ -67,7 +67,7 @@ print(time.process_time() - began, len(seen), count)
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """CPU seconds and bytes of both; the CSV is written but once."""
+    """CPU seconds and bytes of both, with a CSV that is the same each time."""
     path = bench.folder / "million.csv"
     if not path.exists():
         _write(path, QUICK_ROWS if bench.quick else ROWS)
