@@ -97,7 +97,7 @@ def results(kept: dict[str, Any]) -> str:
         f"| {row.number} | {row.what} | {row.goal} | {row.seen} | {'met' if row.met else '**missed**'} |"
         for row in rows_of(seen)
     ]
-    when = "; ".join(f"{name} {len(kept[name]['runs'])} runs until {kept[name]['on']}" for name in BENCHMARKS)
+    when = "; ".join(f"{name} {len(kept[name]['runs'])} × until {kept[name]['on']}" for name in BENCHMARKS)
     head = (
         "# How fast it is\n\n"
         f"`python tests/benchmarks/run.py`. {machine()}\n\n"
