@@ -29,6 +29,9 @@ bodies has 262,513, with credits and images."""
 HOLD_LIMIT = 60.0
 """Seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours."""
 
+ID_END = 2**63
+"""TMDB's ids are below it, and never negative: a receipt with another one would not be read back."""
+
 _ABSENT_CODES = frozenset([6, 34])  # "invalid id", "could not be found"
 
 
@@ -44,7 +47,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """TMDB has this title. `missing_parts` were asked for by `append_to_response` and left out all the same."""
+    """TMDB has this title.
+
+    Attributes:
+        kind: What TMDB has it as; for a reclassified title not the kind that its CSV files it under.
+        tmdb_id: TMDB's number, unique within the kind.
+        record: The answer of `/movie/{id}` or `/tv/{id}`.
+        missing_parts: Asked for by `append_to_response` and left out all the same.
+    """
 
     kind: Kind
     tmdb_id: int
@@ -67,13 +77,20 @@ class Failed:
     reason: str
 
 
-Outcome = Found | Missing | Failed
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Not asked for: the run of this name, of the same day, has found the title, or found that TMDB has none."""
+
+    run: str
+
+
+Outcome = Found | Missing | Failed | Fresh
 """What every title ends in, exactly once in a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Not an outcome yet: `/find` knows the id as this."""
+    """Not an outcome yet: `/find` knows the id as this kind, and the record is asked for by TMDB's number."""
 
     kind: Kind
     tmdb_id: int
@@ -190,7 +207,7 @@ def read_record(
         known: Those of `asked` that TMDB is known to have for this kind: worth asking again for.
     """
     tmdb_id = body.get("id")
-    if not isinstance(tmdb_id, int):
+    if type(tmdb_id) is not int or not 0 <= tmdb_id < ID_END:  # JSON's true is an int of Python's too
         return Again("bad_body")
     missing = tuple(part for part in asked if part not in body)
     found = Found(kind, tmdb_id, body, missing)
@@ -220,8 +237,8 @@ def read_find(body: dict[str, Any], kind: Kind) -> Match | Missing | Again:
 
 
 def _number(told: Any) -> int:
-    """One of TMDB's own ids; beyond 64 bits JSON cannot be written, and no id is."""
+    """One of TMDB's own ids."""
     number = int(told)
-    if not 0 <= number < 2**63:
+    if not 0 <= number < ID_END:
         raise ValueError
     return number

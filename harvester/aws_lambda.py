@@ -16,6 +16,7 @@ gc.disable()  # looking for cycles in what is just being imported is a seventh o
 
 import asyncio
 import logging
+import secrets
 import sys
 import time
 import traceback
@@ -26,13 +27,12 @@ import orjson
 
 from harvester.batches import BATCH_SIZE
 from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
-from harvester.harvest import harvest
+from harvester.harvest import Turn, harvest
 from harvester.lines import Lines
 from harvester.opening import with_key
 from harvester.orders import read_order
 from harvester.plan import REQUESTS
 from harvester.redaction import Struck
-from harvester.run import utc
 from harvester.settings import load_settings, raw_secrets
 from harvester.shards import harvest_shard, plan_shards
 from harvester.stop import DRAIN_SECONDS, Stop
@@ -50,7 +50,7 @@ SPARE_SECONDS = 10.0
 """What is left of the time once all has landed or been given up: for the answer, and for clocks that differ."""
 
 FAILED_SHOWN = 100
-"""Failed titles in an answer; Step Functions takes 256 KiB of one. The bucket has them all, in `failed/`."""
+"""Failed titles in an answer; Step Functions takes 256 KiB of one. The bucket has them all, in `outcomes.jsonl.gz`."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
     settings = await with_key(settings, _keys)
     log.learn(_keys.values())
     if order.action == "plan":
-        told = await plan_shards(settings, children=order.children, again=order.again)
+        told = await plan_shards(settings, children=order.children, again=order.again, execution=order.execution)
         return told | {"settings": order.settings}
     return await _harvest(settings, order, until=until)
 
@@ -138,15 +138,22 @@ def _check_sources(order: Order, ours: Settings) -> None:
 
 async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[str, Any]:
     watcher, stop = _Landing(), Stop()
-    since = order.since or utc() if order.only else None
+    attempt = order.attempt or secrets.token_hex(8) if order.only else None
     rate = order.shard.rate if order.shard else settings.tmdb_rate
     timer = _ask_in_time(stop, rate=rate, seconds=until - time.monotonic())
     try:
         if order.shard:
             report = await harvest_shard(settings, order.shard, watcher=watcher, stop=stop)
         else:
+            turn = Turn(wait=False, token=order.token)
             report = await harvest(
-                settings, watcher=watcher, stop=stop, again=order.again, only=order.only, since=since
+                settings,
+                watcher=watcher,
+                stop=stop,
+                again=order.again,
+                only=order.only,
+                attempt=attempt,
+                turn=turn,
             )
     finally:
         timer.cancel()
@@ -160,7 +167,7 @@ async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[st
         )
     if report.status == "stopped":
         _log.warning("more", extra={"why": "the time is over: invoked again, it goes on"})
-    return _as_json(report) | {"since": since}
+    return _as_json(report) | {"attempt": attempt}
 
 
 def _ask_in_time(stop: Stop, *, rate: float, seconds: float) -> asyncio.TimerHandle:

@@ -154,14 +154,20 @@ def upload(
 
 @app.command()
 def verify(
-    run: Annotated[str | None, typer.Option("--run", help="Such as 2026-11-22-3f9a1c2e; else the latest.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Such as 2026-11-22-3f9a1c2e; else the one at work last.")
+    ] = None,
+    day: Annotated[str | None, typer.Option("--day", help="Such as 2026-11-22: all runs of that day.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move foreign objects to quarantine, remove stale files of ours.")
+    ] = False,
     s3_bucket: BucketName = None,
     s3_prefix: Prefix = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read a run back from the bucket and prove its books."""
-    open_door(_with(partial(_verify, run=run)), locals())
+    """Read a run, or a whole day, back from the bucket and prove its books."""
+    open_door(_with(partial(_verify, run=run, day=day, repair=repair)), locals())
 
 
 @app.command()
@@ -293,13 +299,13 @@ async def _plan(settings: Settings, *, again: bool) -> Result:
     return Exit.CLOSED, told, partial(show_plan, told)
 
 
-async def _verify(settings: Settings, *, run: str | None) -> Result:
+async def _verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
     from harvester.progress import counting
     from harvester.show import show_proof
     from harvester.verify import verify as prove
 
     with counting("receipts read back") as progress:
-        proof = await prove(settings, run=run, progress=progress)
+        proof = await prove(settings, run=run, day=day, repairing=repair, progress=progress)
     return (Exit.WRONG if proof.problems else Exit.CLOSED), proof.as_json(), partial(show_proof, proof)
 
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
-from harvester.batches import RUNS
 from harvester.errors import HarvestError, SettingsError, StoreError
 from harvester.forms import is_kept
+from harvester.layout import RUNS
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs, with_key
 from harvester.probes import SPARABLE, Probes
 from harvester.redaction import redact
@@ -215,7 +215,7 @@ def _permission(what: str, told: str | StoreError) -> Finding:
         return Finding(what, "good", told)
     seen = f"cannot {told.action}: {told.code}"
     if what == SPARABLE and told.code == "AccessDenied":
-        return Finding(what, "note", seen, "A plain run does without; clearing away does not (README, Permissions).")
+        return Finding(what, "note", seen, "A harvest does without; `verify --repair` does not (README, Permissions).")
     return Finding(what, "bad", seen, told.advice)
 
 

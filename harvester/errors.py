@@ -6,10 +6,13 @@ Exception
     ├── BooksError             1   what the bucket holds contradicts itself
     ├── SettingsError          2   a setting is missing or wrong (also a ValueError)
     ├── InputError             2   a CSV cannot be read as a list of IMDb ids (also a ValueError)
+    ├── NewerFormatError       2   a newer harvester has written what stands in the bucket
     ├── TmdbRefusedError       3   TMDB does not let us in
     ├── StoreError             4   S3 refuses, or cannot be reached
     ├── TmdbUnavailableError   6   TMDB gives nobody a usable answer
-    └── StoppedError          75   told to stop before the end
+    └── StoppedError          75   stopped before the end
+        ├── BusyError         75   another harvest is at work in this prefix, and a Lambda does not wait
+        └── LeaseLostError    75   another harvest has taken over this prefix
 ```
 
 The number is the exit code of the command line, and the classes' names are what a state machine on AWS can match.
@@ -77,6 +80,15 @@ class InputError(HarvestError, ValueError):
         super().__init__(f"{place}: {problem}")
 
 
+class NewerFormatError(HarvestError):
+    """An object of ours has a higher format than this harvester reads; nothing has been requested yet."""
+
+    exit_code = Exit.USAGE
+
+    def __init__(self, key: str, seen: int) -> None:
+        super().__init__(f"{key} has format {seen}, and this harvester reads format 1: install a newer one")
+
+
 class TmdbRefusedError(HarvestError):
     """TMDB does not let us in: the key is invalid, suspended or revoked.
 
@@ -135,6 +147,14 @@ class TmdbUnavailableError(HarvestError):
 
 
 class StoppedError(HarvestError):
-    """Told to stop before the end; everything landed is safe."""
+    """Stopped before the end; everything landed is safe."""
 
     exit_code = Exit.STOPPED
+
+
+class BusyError(StoppedError):
+    """Another harvest is at work in this prefix, and this one does not wait for it."""
+
+
+class LeaseLostError(StoppedError):
+    """Another harvest has taken over this prefix; this one writes nothing more."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -61,6 +61,28 @@ async def fan_out(
     if len(results) < place:
         raise asyncio.CancelledError  # one of them was, on its own account
     return [results[place] for place in range(place)]
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+    """Run `work` beside the body of the context, and cancel it at the body's end.
+
+    Raises:
+        Exception: That of `work`, after which the body has been cancelled, or the body's own; never a group of both.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            try:
+                yield
+            finally:
+                work_was_first = task.done()
+                task.cancel()
+    except BaseExceptionGroup as errors:  # that of the work, if any, and then that of the body, if any
+        error = errors.exceptions[0 if work_was_first else -1]
+    else:
+        return
+    raise error
 
 
 class Room:

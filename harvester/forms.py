@@ -7,12 +7,13 @@ setting's name before that. A secret is never in what they say.
 from __future__ import annotations
 
 import re
-import string
 from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
+
+from harvester.titles import KINDS
 
 PARTS_LIMIT = 20
 """Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
@@ -22,8 +23,19 @@ _KEPT = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?")
 _PART = re.compile(r"[a-z_]+(/[a-z0-9_]+)?")
-_PLACES = frozenset(["prefix", "collection", "yyyy", "mm", "dd", "batch"])
-_CSV_PLACES = frozenset(["collection", "yyyy", "mm", "dd", "name"])
+
+PATH_LIMIT = 600
+"""Bytes in UTF-8 of the prefix, and of a template; S3 takes 1,024 of a key."""
+
+_ARCHIVE = re.compile(
+    "t?(bz2?|gz|lz|xz|zst)|7z|arj?|bgz|br|brotli|bzip2|cab|cpio|deflate|ear|gzip|jar|lz4|lzma|lzop?|rar|snappy|sz|tar|taz|"
+    "war|z|zipx?|zlib|zstd",
+    re.IGNORECASE,
+)
+"""Extensions of packed files. Hadoop, Spark, Athena, DuckDB and pandas unpack by the name."""
+
+_KEY_FIELDS = ["prefix", "collection", "yyyy", "mm", "dd", "batch"]
+_CSV_FIELDS = {"collection": "", "yyyy": "[0-9]{4}", "mm": "[0-9]{2}", "dd": "[0-9]{2}", "name": ".+"}
 
 
 def is_kept(key: str) -> bool:
@@ -74,9 +86,13 @@ def endpoint(url: str) -> str:
 
 def prefix(folder: str) -> str:
     """A folder in the bucket, without slashes around it."""
-    if not folder.strip("/"):
+    folder = folder.strip("/")
+    if not folder:
         raise ValueError("must name a folder, like Raw/API")
-    return folder.strip("/")
+    _check_path(folder)
+    if "{" in folder or "}" in folder:
+        raise ValueError("must have no braces: it is a folder, no template")
+    return folder
 
 
 def matching(pattern: re.Pattern[str], wanted: str) -> AfterValidator:
@@ -109,29 +125,68 @@ Parts = Annotated[tuple[str, ...], BeforeValidator(split), AfterValidator(parts)
 
 
 def key_template(template: str) -> str:
-    """The template of a data file's key."""
-    _check_places(template, needed=("collection", "batch"), allowed=_PLACES)
-    if not re.search(r"/\{batch\}\.\w+\Z", template):  # by its name alone a file is known as a batch's
-        raise ValueError("must end in /{batch} and an extension, such as /{batch}.json")
+    """The template of a data file's key.
+
+    Keys made from it lie below the prefix, are visible to readers, and differ wherever collection, date or batch do.
+    Safe on text from outside: its length is limited and it is never formatted.
+    """
+    _check_path(template)
+    if not template.startswith("{prefix}/") or _fields_of(template) != _KEY_FIELDS:
+        order = ", ".join(f"{{{name}}}" for name in _KEY_FIELDS[1:-1])
+        raise ValueError(f"must begin with {{prefix}}/ and then have {order} and {{batch}}, each once, in this order")
+    extension = re.search(r"/\{batch}\.([A-Za-z0-9]+)\Z", template)
+    if extension is None:
+        raise ValueError("must end in /{batch} and one extension, such as /{batch}.json")
+    if _ARCHIVE.fullmatch(extension[1]):
+        raise ValueError(f"must not end in .{extension[1]}: readers would unpack the files; use .json")
     return template
 
 
 def csv_template(template: str) -> str:
     """The template of an uploaded CSV's key."""
-    _check_places(template, needed=("collection", "name"), allowed=_CSV_PLACES)
+    _check_path(template)
+    if not {"collection", "name"} <= set(_fields_of(template)) <= _CSV_FIELDS.keys():
+        allowed = ", ".join(f"{{{name}}}" for name in _CSV_FIELDS)
+        raise ValueError(f"must have {{collection}} and {{name}}, and no field but {allowed}")
     if not template.endswith("/{name}"):
         raise ValueError("must end in /{name}")
     return template
 
 
-def _check_places(template: str, *, needed: tuple[str, ...], allowed: frozenset[str]) -> None:
-    try:
-        parsed = [place for place in string.Formatter().parse(template) if place[1] is not None]
-    except ValueError as error:
-        raise ValueError(f"is not a template ({error})") from error
-    places = {name for _, name, _, _ in parsed}
-    if any(spec or conversion for _, _, spec, conversion in parsed):
-        raise ValueError("must not format its places: {mm}, not {mm:02d}")
-    if not set(needed) <= places <= allowed:
-        musts = " and ".join(f"{{{name}}}" for name in needed)
-        raise ValueError(f"must have {musts}, and nothing but {', '.join(sorted(allowed))}")
+def outside_prefix(template: str, info: ValidationInfo) -> str:
+    """The template of a CSV's key, if CSVs and harvest stay apart; `s3_prefix` is validated before it.
+
+    No CSV's key lies below the prefix, whatever the day, nor the prefix in the folder that the keys of all days share.
+    """
+    prefix = str(info.data.get("s3_prefix", ""))  # not there if it is wrong itself
+    folders = prefix.split("/")
+    for collection in KINDS:
+        filled = template.replace("{collection}", collection)
+        shared = "".join(filled.partition("{")[0].rpartition("/")[:2])
+        parts = re.sub(r"\\{(\w+)\\}", lambda field: _CSV_FIELDS[field[1]], re.escape(filled)).split("/")
+        below = len(folders) < len(parts) and all(map(re.fullmatch, parts, folders))
+        if below or (shared and prefix.startswith(shared)):
+            raise ValueError(
+                f"overlaps with S3_PREFIX {prefix!r}: no CSV may lie below the prefix, nor the prefix in the CSVs' "
+                "folder. Change one of the two"
+            )
+    return template
+
+
+def _check_path(path: str) -> None:
+    """Be sure that a folder or a template is short and printable, and that readers skip no part of it."""
+    if (size := len(path.encode(errors="replace"))) > PATH_LIMIT:
+        raise ValueError(f"has {size:,} bytes: shorten it to {PATH_LIMIT}")
+    if not path.isprintable() or "\\" in path:
+        raise ValueError("must have printable characters only, with / between its parts and no \\")
+    for part in path.split("/"):
+        if not part or part[0] in "_.":
+            raise ValueError(f"has a part {part!r}: no part may be empty, nor begin with _ or . (readers skip those)")
+
+
+def _fields_of(template: str) -> list[str]:
+    """The names in braces, in their order."""
+    pieces = re.split(r"\{([a-z]+)}", template)
+    if re.search("[{}]", "".join(pieces[::2])):
+        raise ValueError("must have braces only around the names of fields, like {mm}, and nothing else in them")
+    return pieces[1::2]

@@ -1,40 +1,45 @@
 """The harvest: the one road from CSV to closed books.
 
-`read_ids → cut → harvest → harvest_batch → Tmdb.title (turn, judge) → encode → Bucket.land → receipt → books`
+`read inputs → open run → lease → begin → batches → look up → land → receipt → close`
 
-The command line, the container and the Lambda are doors to `harvest`. Killed at any moment, it loses nothing: data
-lands first and the receipt last, so a batch without one is done again, under the same names.
+The command line, the container and the Lambda are entry points to `harvest`. Killed at any moment, it loses nothing:
+data lands first and the receipt last, so a batch without one is done again, under the same names.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.answers import Failed, Found
+from harvester.answers import Failed, Found, Fresh
 from harvester.aws_client import PATIENT
-from harvester.errors import Exit
+from harvester.data_files import Notices
+from harvester.errors import BusyError, Exit
 from harvester.fan_out import Room, fan_out
+from harvester.landing import land_batch
+from harvester.lease import LeaseTimes, hold_lease
+from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
-from harvester.receipts import LandedFile, write_receipt
-from harvester.records import encode, record_line
-from harvester.run import open_run, utc
+from harvester.records import record_line
+from harvester.run import abort_uploads, utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from harvester.answers import Match, Outcome
+    from harvester.answers import Outcome
     from harvester.batches import Batch
+    from harvester.books import Books
+    from harvester.layout import Layout
     from harvester.pace import Pace
-    from harvester.receipts import Books, Receipt
+    from harvester.receipts import Receipt
     from harvester.run import Run
+    from harvester.s3 import Bucket
     from harvester.settings import Settings
     from harvester.stop import Stop
     from harvester.tmdb import Tmdb
@@ -47,13 +52,17 @@ OPEN_BYTES = 32 * 10**6
 7,000 of them, while S3 was away, took 658 MB before there was this limit."""
 
 
+BEGIN_TRIES = 5
+"""How often a run is opened again whose manifest a process without the lease has replaced."""
+
+
 class Watcher(Protocol):
     """Somebody who looks on: progress, logs, tests."""
 
     def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
         """A run begins or goes on, with `titles` to look up."""
 
-    def title(self, told: Outcome | Match) -> None:
+    def title(self, told: Outcome) -> None:
         """One title has its outcome; it has not landed yet."""
 
     def batch(self, receipt: Receipt) -> None:
@@ -65,8 +74,23 @@ Status = Literal["closed", "nothing_to_do", "failed", "stopped", "landed"]
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """How a harvest gets the lease of its prefix.
+
+    Attributes:
+        wait: Whether it waits while another harvest is at work; otherwise it ends with `BusyError`.
+        token: Of the lease, where several processes share it; a random one without it.
+        times: How often the lease is renewed, and when its holder counts as gone.
+    """
+
+    wait: bool = True
+    token: str | None = None
+    times: LeaseTimes = field(default_factory=LeaseTimes)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """How a harvest ended; `batches` and `batches_left` count what was planned, without those of moved titles."""
+    """How a harvest ended."""
 
     status: Status
     run: str
@@ -106,20 +130,24 @@ async def harvest(
     stop: Stop,
     again: bool = False,
     only: str | None = None,
-    since: str | None = None,
+    attempt: str | None = None,
+    turn: Turn | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
     """Harvest the CSVs of `settings` into its bucket, or what is left of that.
+
+    The lake is read first without the lease; only what is read with it decides what is left.
 
     Args:
         settings: With a key, a bucket and at least one CSV.
         watcher: Told of each title and batch.
         stop: Looked at before each batch.
         again: Harvest also if these ids were finished today.
-        only: The run that is meant; without it, whichever `open_run` finds.
-        since: Batches with titles that failed since then are left; without it they are tried again.
-        sleep: How to wait before a title is asked for again; tests need not.
+        only: The run that is meant; without it, the one that `open_run` finds.
+        attempt: Batches whose failed titles this attempt has tried are left; without it they are tried again.
+        turn: How to get the lease; by default it is waited for.
+        sleep: How to wait before a title, or a listing that is behind, is asked for again; tests need not.
         now: What time it is, as `run.utc` has it.
 
     Raises:
@@ -132,33 +160,61 @@ async def harvest(
         async with stop.at_once():
             inputs = await read_inputs(settings)
             bucket = await stack.enter_async_context(open_bucket_of(settings))
-            run = await open_run(bucket, inputs, settings, again=again, only=only, since=since, now=now)
-            if run.nothing_to_do:
-                return Report("nothing_to_do", run.plan.run, run.books, time.monotonic() - started)
+            look = partial(open_run, inputs=inputs, settings=settings, again=again, only=only, attempt=attempt, now=now)
+            look = partial(look, day=now()[:10], notices=Notices())  # of the start, however long it waits for its turn
+            run = await look(bucket)
+            if run.finished:
+                return Report("nothing_to_do", run.name, run.books, time.monotonic() - started)
             tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
             await tmdb.check_key()
-            await run.begin()
             # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
-            run.bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
-        moved = run.moved.batches()
-        watcher.begin(run, titles=sum(len(batch.ids) for batch in (*moved, *run.todo)), pace=tmdb.pace)
-        harvest_all = partial(harvest_batches, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
+            bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
+            run = await take_turn(stack, bucket, run.layout, partial(look, bucket), turn or Turn())
+            if run.finished:
+                return report_of(run, tmdb, stop, done="nothing_to_do", seconds=time.monotonic() - started)
+        run.sleep = sleep
+        watcher.begin(run, titles=sum(len(batch.ids) for batch in run.todo), pace=tmdb.pace)
         async with stop.draining():
-            await harvest_all(moved)
-            await harvest_all(run.todo)
-            if not stop.cut_short:
-                await harvest_all(run.moved.batches())  # those that moved on the way
+            await harvest_batches(run.todo, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
             if not stop.cut_short:
                 await run.close()
         done: Status = "failed" if run.books.failed else "closed"
         return report_of(run, tmdb, stop, done=done, seconds=time.monotonic() - started)
 
 
+async def take_turn(
+    stack: AsyncExitStack, bucket: Bucket, layout: Layout, look: Callable[[], Awaitable[Run]], turn: Turn
+) -> Run:
+    """The run that `look` finds once the lease is ours, begun unless it is finished; the lease ends with `stack`.
+
+    Uploads that the holder before has left open, killed, are aborted first.
+
+    Raises:
+        BusyError: Another harvest is at work, and this one does not wait.
+        HarvestError: See `errors`.
+    """
+    lease = await stack.enter_async_context(
+        hold_lease(bucket, layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
+    )
+    if lease.previous_run:
+        await abort_uploads(bucket, replace(layout, run=lease.previous_run))
+    for _ in range(BEGIN_TRIES):
+        run = await look()  # again: what was read without the lease may have changed since
+        run.lease = lease
+        if run.finished:
+            return run
+        await lease.name_run(run.name)
+        await abort_uploads(bucket, run.layout)
+        if await run.begin():
+            return run
+    raise BusyError(f"Another harvest keeps beginning {run.name}, without the lease. Nothing is lost; run again later.")
+
+
 def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, seconds: float) -> Report:
     """How a harvest ended that came to where it is `done`, unless it was stopped before."""
     return Report(
         "stopped" if stop.cut_short else done,
-        run.plan.run,
+        run.name,
         run.books,
         seconds,
         requests=tmdb.health.good + tmdb.health.bad,
@@ -198,46 +254,37 @@ async def harvest_batch(
         StoreError: S3 refused, or could not be reached.
         TmdbRefusedError: The key is no good any more.
         TmdbUnavailableError: TMDB answers nobody.
+        LeaseLostError: Another harvest has taken over.
     """
     kind = KINDS[batch.collection]
     lines: dict[str, bytes] = {}
 
-    async def look_up(id_: str) -> Outcome | Match:
-        match = run.moved.matches.get(id_)
-        told: Outcome | Match
-        if match and match.kind != kind:
-            told = match  # known from an earlier try of this batch
+    async def look_up(id_: str) -> Outcome:
+        outcome: Outcome
+        if other := run.elsewhere.get(id_):
+            outcome = Fresh(other)
         else:
-            told = await tmdb.title(id_, kind, tmdb_id=match.tmdb_id if match else None)
-        if isinstance(told, Found):
-            line = record_line(id_, told, language=settings.tmdb_language, fetched_at=run.now())
+            outcome = await tmdb.title(id_, kind)
+        if isinstance(outcome, Found):
+            line = record_line(id_, outcome, language=settings.tmdb_language, fetched_at=run.now())
             if line:
                 lines[id_] = line
                 room.take(len(line))
-            told = replace(told, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
-        watcher.title(told)
-        return told
+            outcome = replace(outcome, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
+        watcher.title(outcome)
+        return outcome
 
     async def in_line() -> AsyncIterator[str]:
         async with tmdb.next_in_line():
             await room.wait()
             if stop.lets_take(len(batch.ids)):
-                await run.abort_orphans(batch)
                 for id_ in batch.ids:
                     yield id_
 
-    told = await fan_out(look_up, in_line(), at_once=len(batch.ids))
-    if not told:
+    outcomes = await fan_out(look_up, in_line(), at_once=len(batch.ids))
+    if not outcomes:
         return
     held = sum(map(len, lines.values()))
-    found = [id_ for id_ in batch.ids if id_ in lines]
-    files = []
-    for number, file in enumerate(encode(map(lines.pop, found), settings.output_format), 1):
-        key = run.layout.data_key(batch.collection, batch.name, number)
-        etag = await run.bucket.land(key, file.body)
-        sha256 = hashlib.sha256(file.body).hexdigest()
-        files.append(LandedFile(key, file.records, len(file.body), sha256, etag))
-    receipt = write_receipt(batch, told, files=files, run=run.plan.run, landed_at=run.now())
-    await run.commit(receipt)
+    receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)
     room.take(-held)
     watcher.batch(receipt)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from harvester.answers import Failed, Found, Match, Missing
+from harvester.answers import Failed, Found, Fresh, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ class Counts:
 
     def __init__(self, titles: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.titles = titles
-        self.found = self.missing = self.failed = self.batches = 0
+        self.found = self.missing = self.failed = self.fresh = self.batches = 0
         self._clock = clock
         self._rate = 0.0
         self._then, self._done_then = clock(), 0
@@ -36,19 +37,19 @@ class Counts:
     @property
     def done(self) -> int:
         """Titles with an outcome."""
-        return self.found + self.missing + self.failed
+        return self.found + self.missing + self.failed + self.fresh
 
-    def take(self, told: Outcome | Match) -> None:
+    def take(self, outcome: Outcome) -> None:
         """Count a title."""
-        match told:
+        match outcome:
             case Found():
                 self.found += 1
             case Missing():
                 self.missing += 1
             case Failed():
                 self.failed += 1
-            case Match():
-                pass  # it is counted when it is looked up as what it is
+            case Fresh():
+                self.fresh += 1
 
     def rate(self) -> float:
         """Titles per second, of late."""
@@ -84,7 +85,7 @@ class Lines:
         self._log.info(
             "run",
             extra={
-                "run": run.plan.run,
+                "run": run.name,
                 "titles": titles,
                 "batches_done": run.books.batches,
                 "rate_per_second": pace.ceiling,
@@ -92,22 +93,23 @@ class Lines:
         )
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
 
-    def title(self, told: Outcome | Match) -> None:
+    def title(self, outcome: Outcome) -> None:
         """Count a title."""
-        self._counts.take(told)
+        self._counts.take(outcome)
 
     def batch(self, receipt: Receipt) -> None:
         """Log a batch."""
         self._counts.batches += 1
-        failed = sum(told["outcome"] == "failed" for told in receipt.outcomes.values())
+        counts = Counter(outcome["outcome"] for outcome in receipt.outcomes.values())
         self._log.info(
-            "batch_failed" if failed else "batch_landed",
+            "batch_failed" if counts["failed"] else "batch_landed",
             extra={
                 "batch": receipt.batch,
                 "collection": receipt.collection,
-                "found": receipt.found,
-                "missing": len(receipt.outcomes) - receipt.found - failed,
-                "failed": failed,
+                "found": counts["found"],
+                "missing": counts["missing"],
+                "failed": counts["failed"],
+                **_fresh(counts["fresh"]),
                 "bytes": sum(file.bytes for file in receipt.files),
             },
         )
@@ -128,7 +130,13 @@ class Lines:
                 "found": counts.found,
                 "missing": counts.missing,
                 "failed": counts.failed,
+                **_fresh(counts.fresh),
                 "left": counts.left(),
             },
         )
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
+
+
+def _fresh(titles: int) -> dict[str, int]:
+    """The count of fresh titles for a log line; empty where there are none, as in most runs."""
+    return {"fresh": titles} if titles else {}

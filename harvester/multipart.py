@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -40,19 +40,21 @@ class Body:
         content_type: Of the object.
         metadata: Stored with the object, to be read back by `Bucket.head`.
         progress: Told how many bytes have been sent; fewer than before, where something has to be sent again.
+        check: Awaited before an upload is begun and before it is completed; what it raises aborts the upload.
     """
 
     parts: Callable[[], Parts]
     content_type: str = "application/json; charset=utf-8"
     metadata: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int], object] = lambda _sent: None
+    check: Callable[[], Awaitable[object]] | None = None
 
 
 def in_memory(body: bytes) -> Callable[[], Parts]:
-    """Parts of 5 MiB, the last one shorter."""
+    """Parts of 5 MiB, the last one shorter; of nothing, one empty part, because S3 completes no upload without any."""
 
     async def parts() -> Parts:
-        for start in range(0, len(body), PART_BYTES):
+        for start in range(0, max(len(body), 1), PART_BYTES):
             yield io.BytesIO(body[start : start + PART_BYTES])
 
     return parts

@@ -10,6 +10,7 @@ misspelt event would otherwise harvest for hours.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import unquote_plus
 
 from harvester.errors import InputError, SettingsError
+from harvester.layout import GENERATION, RUN_NAME
 from harvester.opening import CSV_NAMES
 from harvester.shards import CHILDREN, Shard
 
@@ -41,7 +43,7 @@ SETTINGS = (
 FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv", "séries": "series_csv"}
 """Names of folders and files, without regard to case, and the setting that a CSV below is for."""
 
-OURS = {"action", "settings", "again", "event", "children", "sources", "run", "since", "shard"}
+OURS = {"action", "settings", "again", "event", "execution", "children", "sources", "run", "token", "attempt", "shard"}
 """Keys of an event of ours."""
 
 
@@ -53,8 +55,10 @@ class Order:
         settings: Before those of the environment, by field name.
         sources: The only CSVs that are meant, by field name; those of the settings if there are none.
         children: How many may harvest the shards of a plan at a time.
+        execution: Of the state machine that plans; the tokens of lease and generation follow from it.
         only: The run that is to be closed.
-        since: When it was begun to be closed; titles that failed since then are not tried again.
+        token: Of the lease that its plan has taken.
+        attempt: Of closing it; titles that failed in it are not tried again.
         shard: What one child is to harvest.
     """
 
@@ -63,8 +67,10 @@ class Order:
     sources: dict[str, str] = field(default_factory=dict)
     again: bool = False
     children: int = CHILDREN
+    execution: str | None = None
     only: str | None = None
-    since: str | None = None
+    token: str | None = None
+    attempt: str | None = None
     shard: Shard | None = None
 
 
@@ -103,8 +109,10 @@ def read_order(event: Any) -> Order | None:
         sources=first.sources | _sources(event.get("sources", {})),
         again=(first.again or _again(event)) and action != "close",  # called once more, it would begin anew
         children=_children((event | began).get("children", CHILDREN)),
-        only=str(event["run"]) if action == "close" else None,
-        since=_since(event.get("since")) if action == "close" else None,
+        execution=_text(event, "execution") if action == "plan" else None,
+        only=_matching(event, "run", RUN_NAME.pattern) if action == "close" else None,
+        token=_matching(event, "token", GENERATION) if action == "close" else None,
+        attempt=_matching(event, "attempt", GENERATION) if action == "close" else None,
         shard=Shard.of(event["shard"]) if "shard" in event else None,
     )
 
@@ -133,10 +141,20 @@ def _again(event: Mapping[str, Any]) -> bool:
     return again
 
 
-def _since(given: Any) -> str | None:
+def _text(event: Mapping[str, Any], name: str) -> str | None:
+    given = event.get(name)
     if not (given is None or isinstance(given, str)):
-        raise InputError("the event", f"has {given!r:.200} for since: give back what the answer before said")
+        raise InputError("the event", f"has {given!r:.200} for {name}: give a text, or leave it away")
     return given or None
+
+
+def _matching(event: Mapping[str, Any], name: str, pattern: str) -> str | None:
+    given = _text(event, name)
+    if given is None and name != "run":
+        return None
+    if not re.fullmatch(pattern, given or ""):
+        raise InputError("the event", f"has {given!r:.200} for {name}: give back what the answer before said")
+    return given
 
 
 def _children(given: Any) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, read_inputs
 from harvester.pace import SLACK
-from harvester.run import open_run
 
 if TYPE_CHECKING:
     from harvester.settings import Settings
 
 REQUESTS = {"Movies": 1, "Series": 2}
-"""Requests for a title that TMDB has as what its CSV says; one that it has not costs a movie one more."""
+"""Requests for a title that TMDB has as what its CSV says; one that it has not costs a movie one or two more."""
 
 
 async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
@@ -23,31 +23,29 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
 
     Raises:
         InputError: One of the CSVs cannot be read as a list of ids.
-        StoreError: S3 refused, or could not be reached.
     """
     settings.need_titles()
     settings.need("s3_bucket")
     inputs = await read_inputs(settings)
     async with open_bucket_of(settings) as bucket:
         run = await open_run(bucket, inputs, settings, again=again)
-    nothing = run.nothing_to_do
-    moved = run.moved.batches()
-    told: dict[str, Any] = {}
-    requests = sum(len(batch.ids) for batch in moved)
-    for collection, account in inputs.items():
+    account: dict[str, Any] = {}
+    requests = 0
+    for collection, ids in inputs.items():
         todo = [batch for batch in run.todo if batch.collection == collection]
-        requests += sum(len(batch.ids) for batch in todo) * REQUESTS[collection]
-        batches = len(run.plan.batches[collection])
-        told[collection] = account.as_json() | {
+        asked = sum(id_ not in run.elsewhere for batch in todo for id_ in batch.ids)
+        requests += asked * REQUESTS[collection]
+        batches = len(run.manifest.batches[collection])
+        account[collection] = ids.as_json() | {
+            "fresh": sum(id_ in run.marks for id_ in ids.ids) + sum(len(batch.ids) for batch in todo) - asked,
             "batches": batches,
             "batches_done": batches - len(todo),
             "batches_to_do": len(todo),
         }
     return {
-        "status": "nothing_to_do" if nothing else "to_do",
-        "run": run.plan.run,
-        "input": told,
-        "batches_of_moved_titles": len(moved),
+        "status": "nothing_to_do" if run.finished else "to_do",
+        "run": run.name,
+        "input": account,
         "requests": requests,
         "rate_per_second": settings.tmdb_rate,
         "seconds": round(requests * SLACK / settings.tmdb_rate, 1),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harvester.batches import RUNS, Layout
 from harvester.errors import StoreError
+from harvester.layout import RUNS, Layout
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harvester.s3 import Bucket
 
 SPARABLE = "s3:DeleteObject"
-"""What a plain run does without."""
+"""What no harvest needs, but `verify --repair`."""
 
 _BODY = b'{"what": "written by `harvester doctor`, which removes it again"}\n'
 

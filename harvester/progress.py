@@ -23,7 +23,7 @@ from harvester.lines import LINE_SECONDS, Counts, Lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harvester.answers import Match, Outcome
+    from harvester.answers import Outcome
     from harvester.doctor import Finding
     from harvester.pace import Pace
     from harvester.receipts import Receipt
@@ -115,10 +115,10 @@ class Bar:
         self._counts = Counts(titles, clock=self._clock)
         self._pace = pace
         done = run.books.batches
-        self._progress.print(f"Run {run.plan.run}: {titles:,} titles to look up, {done:,} batches done before")
+        self._progress.print(f"Run {run.name}: {titles:,} titles to look up, {done:,} batches done before")
         self._progress.update(self._task, total=titles)
 
-    def title(self, told: Outcome | Match) -> None:
+    def title(self, told: Outcome) -> None:
         """Count a title."""
         counts = self._counts
         counts.take(told)

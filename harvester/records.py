@@ -81,6 +81,11 @@ def encode(lines: Iterable[bytes], form: Format) -> Iterator[File]:
         yield file()
 
 
+def empty_file(form: Format) -> File:
+    """A file without records, for a batch that no longer fills one; readers find nothing in it."""
+    return File(b"" if form == "jsonl" else b"[]", 0)
+
+
 def decode(body: bytes) -> list[dict[str, Any]]:
     """The records of a data file, of either format.
 

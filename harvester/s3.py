@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,9 @@ CALL_SECONDS = 60.0
 """Deadline of one call, botocore's retries included; a part that gets on has it put off (`multipart.under_way`).
 Without it an upload can hang for ever: see `s3_client`."""
 
-LAST_SECONDS = 4.0
+LAST_SECONDS = 3.0
 """What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
-landing (`stop.DRAIN_SECONDS`). Two calls in a row, begin and abort, fit in."""
+landing (`stop.DRAIN_SECONDS`). Three in a row fit in: to begin an upload, to abort it, to end the lease."""
 
 PARTS_AT_ONCE = 4
 
@@ -45,6 +46,11 @@ READ_TRIES = 4
 
 CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
 """What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
+
+ABSENT = frozenset(["NoSuchKey", "404"])
+
+REFUSED = frozenset(["PreconditionFailed", "ConditionalRequestConflict", "OperationAborted", "412", "409"]) | ABSENT
+"""Answers to a conditional put: the condition does not hold, or another put is under way."""
 
 _OBJECTS = {"NextContinuationToken": "ContinuationToken"}
 _UPLOADS = {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"}
@@ -67,8 +73,27 @@ class Head:
     metadata: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as it was read.
+
+    Attributes:
+        body: Its bytes; empty if it is larger than the limit.
+        etag: S3's mark of the content, without quotes.
+        age: Seconds since it was written, by S3's own clock (`Date` less `Last-Modified`, each to the second);
+            None if S3 does not say.
+    """
+
+    body: bytes
+    etag: str
+    age: float | None
+
+
 class Bucket:
-    """One bucket, open; made by `s3_client.open_bucket`. Keys are whole keys."""
+    """One bucket, open; made by `s3_client.open_bucket`. Keys are whole keys.
+
+    Every method raises `StoreError` where S3 refuses, or cannot be reached.
+    """
 
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
@@ -76,11 +101,7 @@ class Bucket:
         self._log = logging.getLogger(__name__)
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
-        """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request."""
         pages = self._pages("list", "list_objects_v2", _OBJECTS, Prefix=prefix)
         found = [each async for page in pages for each in page.get("Contents", ())]
         if any("ETag" not in each for each in found):
@@ -89,53 +110,36 @@ class Bucket:
         return dict(sorted(listed.items()))  # S3 sorts by bytes, SeaweedFS folder by folder
 
     async def folders(self, prefix: str) -> list[str]:
-        """The names one level below `prefix` (which ends in a slash), without slashes, in order.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """The names one level below `prefix` (which ends in a slash), without slashes, in order."""
         pages = self._pages("list", "list_objects_v2", _OBJECTS, Prefix=prefix, Delimiter="/")
         return sorted(
             [each["Prefix"][len(prefix) : -1] async for page in pages for each in page.get("CommonPrefixes", ())]
         )
 
     async def read(self, key: str) -> bytes | None:
-        """The object at `key`; None if there is none.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """The object at `key`; None if there is none."""
         into = io.BytesIO()
         return into.getvalue() if await self.fetch(key, into) else None
 
     async def fetch(self, key: str, into: IO[bytes]) -> bool:
-        """Write the object at `key` to the file `into`, a block at a time; whether there is one.
+        """Write the object at `key` to the file `into`, a block at a time; whether there is one."""
+        return await self._get(key, into) is not None
 
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(READ_TRIES),
-            wait=tenacity.wait_random_exponential(0.1, 5),
-            retry=tenacity.retry_if_exception_type(CUT_OFF),
-            reraise=True,
-        )
-        try:
-            await retrying(self._fetch_once, key, into)
-        except StoreError as error:
-            if error.code in ("NoSuchKey", "404"):
-                return False
-            raise
-        except CUT_OFF as error:
-            raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
-        return True
+    async def read_stored(self, key: str, *, limit: int) -> Stored | None:
+        """The object at `key` with its ETag and age, its body unread if over `limit` bytes; None if there is none."""
+        into = io.BytesIO()
+        if (response := await self._get(key, into, limit=limit)) is None:
+            return None
+        if "ETag" not in response:
+            raise store_error(f"read s3://{self.name}/{key}", "an answer without an ETag")
+        headers = response["ResponseMetadata"]["HTTPHeaders"]
+        now, written = http_date(headers.get("date")), http_date(headers.get("last-modified"))
+        age = (now - written).total_seconds() if now and written else None
+        body = into.getvalue() if into.tell() <= limit else b""
+        return Stored(body, response["ETag"].strip('"'), age)
 
     async def head(self, key: str) -> Head | None:
-        """What is kept of the object at `key`; None if there is none.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """What is kept of the object at `key`; None if there is none."""
         try:
             told = await self._call("look at", key, "head_object", "ContentLength", Key=key)
         except StoreError as error:
@@ -147,33 +151,39 @@ class Bucket:
         return Head(told["ContentLength"], told.get("Metadata", {}))
 
     async def put(self, key: str, body: bytes) -> None:
-        """Put a small object, in one request.
+        """Put a small object, in one request."""
+        await self._put(key, body)
+
+    async def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
+        """Put a small object only if the one at `key` still has this ETag or, with None, only if there is none.
+
+        False if the condition does not hold, or another put is under way. Read back in either case: some servers ignore
+        the condition, and botocore repeats a put whose answer was lost, and the repetition is refused.
 
         Raises:
-            StoreError: S3 refused, or could not be reached.
+            StoreError: S3 refused for another reason, or could not be reached.
         """
-        await self._call("write", key, "put_object", "ETag", Key=key, Body=body, ContentType="application/json")
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": f'"{etag}"'}
+        try:
+            await self._put(key, body, **condition)
+        except StoreError as error:
+            if error.code in REFUSED:
+                return False
+            raise
+        return True
 
     async def delete(self, key: str) -> None:
-        """Remove the object at `key`, if there is one.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """Remove the object at `key`, if there is one."""
         await self._call("remove", key, "delete_object", None, Key=key)
 
     async def copy(self, key: str, to: str) -> None:
-        """Copy the object at `key`, of at most 5 GB, to the key `to` within S3.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """Copy the object at `key`, of at most 5 GB, to the key `to` within S3."""
         source = {"Bucket": self.name, "Key": key}
         await self._call("copy", key, "copy_object", "CopyObjectResult", Key=to, CopySource=source)
 
-    async def land(self, key: str, body: bytes) -> str:
+    async def land(self, key: str, body: bytes, *, check: Callable[[], Awaitable[object]] | None = None) -> str:
         """Land `body` at `key`, in parts of 5 MiB; the ETag that S3 gave it. All else is as with `land_parts`."""
-        return await self.land_parts(key, Body(in_memory(body)))
+        return await self.land_parts(key, Body(in_memory(body), check=check))
 
     async def land_parts(self, key: str, body: Body) -> str:
         """Land `body` at `key`, whole or not at all; the ETag that S3 gave it.
@@ -193,31 +203,19 @@ class Bucket:
         return await self._land_once(key, body)
 
     async def uploads(self, prefix: str) -> list[tuple[str, str]]:
-        """Key and upload id of every unfinished upload below `prefix`.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """Key and upload id of every unfinished upload below `prefix`."""
         pages = self._pages("list the uploads of", "list_multipart_uploads", _UPLOADS, Prefix=prefix)
         return [(each["Key"], each["UploadId"]) async for page in pages for each in page.get("Uploads", ())]
 
     async def begin(self, key: str, body: Body | None = None) -> str:
-        """The id of a new upload of `body` to `key`, to be completed or aborted.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """The id of a new upload of `body` to `key`, to be completed or aborted."""
         body = body or Body(in_memory(b""))
         told = {"ContentType": body.content_type, "Metadata": body.metadata}
         begun = await self._call("begin", key, "create_multipart_upload", "UploadId", Key=key, **told)
         return str(begun["UploadId"])
 
     async def abort(self, key: str, upload: str) -> None:
-        """Abort an upload; one that is gone already is fine.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """Abort an upload; one that is gone already is fine."""
         try:
             await self._call("abort", key, "abort_multipart_upload", None, Key=key, UploadId=upload)
         except StoreError as error:
@@ -225,11 +223,7 @@ class Bucket:
                 raise
 
     async def server_time(self, prefix: str) -> datetime | None:
-        """What time it is there, to the second, by a listing of `prefix`; None if S3 does not say.
-
-        Raises:
-            StoreError: S3 refused, or could not be reached.
-        """
+        """What time it is there, to the second, by a listing of `prefix`; None if S3 does not say."""
         page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", MaxKeys=1, Prefix=prefix)
         return http_date(page["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
@@ -247,6 +241,8 @@ class Bucket:
             query |= {asked: page[said] for said, asked in goes_on.items()}
 
     async def _land_once(self, key: str, body: Body) -> str:
+        if body.check:
+            await body.check()
         upload = await finish(
             self.begin(key, body), undo=lambda upload: self._abort_after_trouble(key, upload), seconds=LAST_SECONDS
         )
@@ -267,6 +263,8 @@ class Bucket:
 
         try:
             parts = await fan_out(send, numbered(body.parts()), at_once=PARTS_AT_ONCE)
+            if body.check:
+                await body.check()
             where = {"Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
             done = await self._call("complete", key, "complete_multipart_upload", "ETag", **where)
         except BaseException as error:
@@ -284,17 +282,39 @@ class Bucket:
         except (StoreError, TimeoutError, asyncio.CancelledError) as error:
             self._log.warning("upload_left_unfinished", extra={"key": key, "problem": str(error) or "no answer"})
 
-    async def _fetch_once(self, key: str, into: IO[bytes]) -> None:
+    async def _put(self, key: str, body: bytes, **condition: str) -> None:
+        content = {"Body": body, "ContentType": "application/json"}
+        await self._call("write", key, "put_object", "ETag", Key=key, **content, **condition)
+
+    async def _get(self, key: str, into: IO[bytes], *, limit: float = math.inf) -> dict[str, Any] | None:
+        """S3's answer for the object at `key`, None if there is none; its bytes go to `into`, unless over `limit`."""
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(READ_TRIES),
+            wait=tenacity.wait_random_exponential(0.1, 5),
+            retry=tenacity.retry_if_exception_type(CUT_OFF),
+            reraise=True,
+        )
+        try:
+            return await retrying(self._get_once, key, into, limit)
+        except StoreError as error:
+            if error.code in ABSENT:
+                return None
+            raise
+        except CUT_OFF as error:
+            raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
+
+    async def _get_once(self, key: str, into: IO[bytes], limit: float) -> dict[str, Any]:
         into.seek(0)
         into.truncate()
-        got = await self._call("read", key, "get_object", "Body", Key=key)
-        async with got["Body"] as stream:
-            while True:
+        response = await self._call("read", key, "get_object", "Body", Key=key)
+        async with response["Body"] as stream:
+            while max(response.get("ContentLength", 0), into.tell()) <= limit:
                 async with asyncio.timeout(CALL_SECONDS):
                     block = await stream.read(2**18)
                 if not block:
-                    return
+                    return response
                 into.write(block)
+        return response
 
     async def _call(
         self,

@@ -26,10 +26,13 @@ from pydantic_settings import (
 
 from harvester import forms
 from harvester.errors import SettingsError
+from harvester.manifest import RecordOptions
 from harvester.redaction import redact, redact_shapes
 
 TOML_FILE = Path("config/harvester.toml")
 ENV_FILE = Path(".env")
+LONGEST_MESSAGE = 1_000
+"""Characters said of one wrong setting."""
 
 
 class Settings(BaseSettings):
@@ -100,16 +103,17 @@ class Settings(BaseSettings):
     )
     s3_prefix: Annotated[str, AfterValidator(forms.prefix)] = Field(
         "Raw/API",
-        description="folder of the harvest in the bucket",
+        description="folder of the harvest in the bucket; no part begins with `_` or `.`",
         json_schema_extra={"flag": "--prefix"},
     )
     s3_key_template: Annotated[str, AfterValidator(forms.key_template)] = Field(
         "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
-        description="key of a data file; ends in `/{batch}` and an extension",
+        description="key of a data file; begins with `{prefix}/`, has collection and date in this order, "
+        "ends in `/{batch}` and an extension",
     )
-    s3_csv_template: Annotated[str, AfterValidator(forms.csv_template)] = Field(
+    s3_csv_template: Annotated[str, AfterValidator(forms.csv_template), AfterValidator(forms.outside_prefix)] = Field(
         "Raw/Local/CSV/{collection}/{yyyy}/{mm}/{dd}/{name}",
-        description="key of an uploaded CSV; its `{name}` is `movies.csv` or `series.csv`",
+        description="key of an uploaded CSV, outside `S3_PREFIX`; its `{name}` is `movies.csv` or `series.csv`",
     )
     output_format: Literal["jsonl", "array"] = Field(
         "jsonl",
@@ -197,10 +201,12 @@ class Settings(BaseSettings):
             )
         return self.model_copy(update={"tmdb_api_key": SecretStr(key.strip())})
 
-    def of_records(self) -> dict[str, Any]:
-        """The settings that shape what lands, as the plan keeps them."""
-        names = ("tmdb_base_url", "tmdb_language", "tmdb_append", "s3_prefix", "s3_key_template", "output_format")
-        return {name: getattr(self, name) for name in names}
+    @property
+    def record_options(self) -> RecordOptions:
+        """What shapes the records and files of a harvest, beside its ids."""
+        return RecordOptions(
+            self.tmdb_language, tuple(sorted(self.tmdb_append)), self.output_format, self.s3_key_template
+        )
 
 
 def flag_of(name: str) -> str | None:
@@ -294,4 +300,5 @@ def _tell(problem: Any, secrets: list[str]) -> str:
     seen = problem["input"]
     if "URL" in name:  # whoever puts a key into the URL does not want to see it here
         seen = re.sub(r"//.*@|[?#&;].{8,}", "…", str(seen))
-    return redact_shapes(redact(f"{name} {what} (it is {seen!r})", secrets))
+    told = redact_shapes(redact(f"{name} {what} (it is {seen!r})", secrets))
+    return told if len(told) <= LONGEST_MESSAGE else f"{told[:LONGEST_MESSAGE]}…"

@@ -1,18 +1,21 @@
 """Shards: one run harvested in parts, side by side, by children that know nothing of each other.
 
-Where one process is too little, or may live for 15 minutes only, `plan_shards` writes the plan and cuts what is left of
-the run into shards; each child harvests one (`harvest_shard`); `harvest` itself does what is left then and closes the
-books. Plan, names and receipts are those of any other harvest, so that a run begun on a laptop can be ended like this,
-and the reverse. Together the children ask no more than the rate: each has its share of it, and never more of them run
-at a time than it was shared among.
+Where one process is too little, or may live for 15 minutes only, `plan_shards` takes the lease, writes the manifest
+and cuts what is left of the run into shards; each child harvests one and renews the lease (`harvest_shard`); `harvest`
+itself does what is left then, closes the books and ends the lease. Manifest, names and receipts are those of any other
+harvest, so that a run begun on a laptop can be ended like this, and the reverse. Together the children ask no more than
+the rate: each has its share of it, and never more of them run at a time than it was shared among.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import secrets
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,13 +23,18 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.aws_client import PATIENT
-from harvester.batches import Batch
-from harvester.errors import InputError
-from harvester.harvest import Report, harvest_batches, report_of
+from harvester.batches import BATCH_SIZE, Batch
+from harvester.data_files import Notices
+from harvester.documents import FORMAT, RunName, TitleId, Token
+from harvester.errors import InputError, NewerFormatError
+from harvester.harvest import Report, Turn, harvest_batches, report_of, take_turn
+from harvester.layout import Layout
+from harvester.lease import LeaseTimes, share_lease
+from harvester.open_run import open_part, open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.pace import SLACK
 from harvester.plan import REQUESTS
-from harvester.run import open_part, open_run, utc
+from harvester.run import abort_uploads, utc
 from harvester.titles import Collection
 
 if TYPE_CHECKING:
@@ -45,8 +53,7 @@ so do the answers that are no good."""
 SHARD_IDS = 12_000
 """Ids in a shard at most: 15 bytes each in JSON, and Step Functions hands a child 256 KiB (docs, quotas)."""
 
-_Id = Annotated[str, Field(pattern="^tt[0-9]{7,10}$")]
-Cut = dict[Collection, tuple[Annotated[tuple[_Id, ...], Field(min_length=1)], ...]]
+Cut = dict[Collection, tuple[Annotated[tuple[TitleId, ...], Field(min_length=1, max_length=BATCH_SIZE)], ...]]
 """The ids of each batch, by collection."""
 
 
@@ -55,17 +62,21 @@ class Shard:
     """What one child harvests: whole batches of one run, in their order.
 
     Attributes:
-        prefix: Folder of the harvest in the bucket, where the run's plan is found.
+        format: 1; a higher one is refused.
+        generation: Of the run; the child's receipts are of it.
+        token: Of the lease, which the child renews.
+        attempt: Titles that failed in it are left to the close.
         rate: Requests per second that the child may ask at most.
-        planned_at: Titles that failed since then are left to whoever closes the books.
         batches: The ids of each batch, by collection.
     """
 
-    run: Annotated[str, Field(pattern="^[0-9a-f-]+$")]
-    prefix: Annotated[str, Field(pattern="^[^/]")]
+    run: RunName
+    generation: Token
+    token: Token
+    attempt: Token
     rate: Annotated[float, Field(gt=0, le=10_000)]
-    planned_at: str
     batches: Cut
+    format: int = FORMAT
 
     def cut(self) -> list[Batch]:
         """The batches."""
@@ -77,11 +88,16 @@ class Shard:
 
         Raises:
             InputError: It is none.
+            NewerFormatError: A newer harvester has written it.
         """
+        seen = told.get("format") if isinstance(told, dict) else None
+        if type(seen) is int and seen > FORMAT:
+            raise NewerFormatError("the shard", seen)
+        if type(seen) is not int or seen != FORMAT:
+            raise InputError("the event", f"is no shard, as planning writes it: its format is {seen!r:.50}")
         try:
-            return TypeAdapter(cls).validate_python(
-                told
-            )  # made here: 5 ms of every cold start, and few are of children
+            # Made here: 5 ms of every cold start, and few are of children.
+            return TypeAdapter(cls).validate_python(told)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -98,7 +114,7 @@ def share(rate: float, children: int) -> tuple[int, float]:
 
 
 def cut_shards(
-    batches: Sequence[Batch], *, run: str, prefix: str, rate: float, children: int, planned_at: str
+    batches: Sequence[Batch], *, run: str, generation: str, token: str, attempt: str, rate: float, children: int
 ) -> list[Shard]:
     """The shards of `batches`, of about as many requests each, a multiple of `children` so that all end together.
 
@@ -116,17 +132,36 @@ def cut_shards(
             place, held = here, 0
         parts[-1][batch.collection] = (*parts[-1].get(batch.collection, ()), batch.ids)
         done, held = done + cost, held + cost
-    return [Shard(run, prefix, rate, planned_at, part) for part in parts]
+    return [Shard(run, generation, token, attempt, rate, part) for part in parts]
+
+
+def token_of(execution: str | None, what: str) -> str:
+    """A token for `what`: the same whenever the same execution asks for it, a random one without any."""
+    return hashlib.sha256(f"{what}\n{execution}".encode()).hexdigest()[:16] if execution else secrets.token_hex(8)
 
 
 async def plan_shards(
-    settings: Settings, *, children: int = CHILDREN, again: bool = False, now: Callable[[], str] = utc
+    settings: Settings,
+    *,
+    children: int = CHILDREN,
+    again: bool = False,
+    execution: str | None = None,
+    times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
+    now: Callable[[], str] = utc,
 ) -> dict[str, Any]:
-    """Write the plan of the run to go on with, and the shards of what is left of it, as one JSON list in the bucket.
+    """Write the manifest of the run to go on with, and the shards of what is left of it, as a JSON list in the bucket.
 
-    What comes back says where they are, how many children may harvest them at a time, and where the CSVs were found,
-    so that the same are read when the books are closed. `status` is `to_do`, `to_close` where no batch of the plan is
-    left, or `nothing_to_do`.
+    What comes back says where they are, how many children may harvest them at a time, the token of the lease, which is
+    left to them, and where the CSVs were found, so that the same are read when the books are closed. `status` is
+    `to_do`, `to_close` where no batch is left, or `nothing_to_do`, with the lease ended.
+
+    Args:
+        settings: With a key, a bucket and at least one CSV.
+        children: How many may harvest at a time, at most.
+        again: Begin a new generation where today's run is finished.
+        execution: Of the state machine. The tokens follow from it, so that a repeated plan is the same.
+        times: Of the lease.
+        now: What time it is, as `run.utc` has it.
 
     Raises:
         HarvestError: See `errors`.
@@ -134,37 +169,45 @@ async def plan_shards(
     settings.need_titles()
     settings.need("tmdb_api_key", "s3_bucket")
     inputs = await read_inputs(settings)
+    generation, token = token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(open_bucket_of(settings))
-        run = await open_run(bucket, inputs, settings, again=again, now=now)
+        look = partial(open_run, bucket, inputs, settings, again=again, generation=generation, now=now)
+        look = partial(look, day=now()[:10], notices=Notices())
+        run = await look()
+        if not run.finished:
+            tmdb = await stack.enter_async_context(open_tmdb_of(settings))
+            await tmdb.check_key()
+            run = await take_turn(stack, bucket, run.layout, look, Turn(wait=False, token=token, times=times))
         children, rate = share(settings.tmdb_rate, min(children, len(run.todo)))
-        told: dict[str, Any] = {
-            "status": "nothing_to_do" if run.nothing_to_do else "to_do" if run.todo else "to_close",
-            "run": run.plan.run,
+        answer: dict[str, Any] = {
+            "status": "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
+            "run": run.name,
             "bucket": bucket.name,
             "shards_key": run.layout.shards_key,
             "shards": 0,
             "children": children,
             "rate_per_child": rate,
             "batches": len(run.todo),
+            "token": token,
             "sources": {f"{collection.lower()}_csv": ids.source for collection, ids in inputs.items()},
             "books": run.books.as_json(),
         }
-        if not run.nothing_to_do:
-            tmdb = await stack.enter_async_context(open_tmdb_of(settings))
-            await tmdb.check_key()
-            await run.begin()
+        if run.lease and not run.finished:
             shards = cut_shards(
                 run.todo,
-                run=run.plan.run,
-                prefix=settings.s3_prefix,
+                run=run.name,
+                generation=run.manifest.generation,
+                token=token,
+                attempt=secrets.token_hex(8),
                 rate=rate,
                 children=children,
-                planned_at=now(),
             )
+            await run.check_lease()
             await bucket.put(run.layout.shards_key, orjson.dumps([asdict(shard) for shard in shards]))
-            told["shards"] = len(shards)
-    return told
+            answer["shards"] = len(shards)
+            run.lease.keep = True
+    return answer
 
 
 async def harvest_shard(
@@ -173,22 +216,38 @@ async def harvest_shard(
     *,
     watcher: Watcher,
     stop: Stop,
+    times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
-    """Harvest what is left of `shard`; its records are shaped by the run's plan, whatever `settings` say of that.
+    """Harvest what is left of `shard`, in the lease that its plan has taken.
 
     Raises:
+        LeaseLostError: Another harvest has taken over.
         HarvestError: See `errors`. Whatever was raised, what had landed is safe.
     """
     settings.need("tmdb_api_key", "s3_bucket")
+    settings = settings.model_copy(update={"tmdb_rate": shard.rate})
     started = time.monotonic()
+    layout = Layout(settings.s3_prefix, settings.s3_key_template, shard.run)
+    batches = shard.cut()
     async with AsyncExitStack() as stack:
         async with stop.at_once():
             bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
-            run = await open_part(bucket, shard.run, shard.cut(), prefix=shard.prefix, since=shard.planned_at, now=now)
-            shape = {name: run.plan.settings[name] for name in ("tmdb_language", "tmdb_append", "output_format")}
-            settings = settings.model_copy(update={"tmdb_rate": shard.rate, **shape})
+            lease = await stack.enter_async_context(
+                share_lease(bucket, layout.lease_key, token=shard.token, times=times)
+            )
+            await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))
+            run = await open_part(
+                bucket,
+                layout,
+                batches,
+                options=settings.record_options,
+                generation=shard.generation,
+                attempt=shard.attempt,
+                now=now,
+            )
+            run.lease = lease
             tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
         watcher.begin(run, titles=sum(len(batch.ids) for batch in run.todo), pace=tmdb.pace)
         async with stop.draining():

@@ -45,7 +45,7 @@ def show_report(report: Report, settings: Settings) -> None:
     for id_, reason in list(report.failed.items())[:SHOWN]:
         console.print(f"  {id_} failed: {reason}", soft_wrap=True, markup=False)
     if len(report.failed) > SHOWN:
-        more = f"  … and {len(report.failed) - SHOWN:,} more, in {where}/_harvest/{report.run}/failed/"
+        more = f"  … and {len(report.failed) - SHOWN:,} more, in {where}/_harvest/{report.run}/outcomes.jsonl.gz"
         console.print(more, soft_wrap=True, markup=False)
     if report.status == "failed":
         console.print("Run again to retry just their batches.")
@@ -56,16 +56,17 @@ def show_report(report: Report, settings: Settings) -> None:
 def _left(batches: int) -> str:
     """What a harvest that was stopped has left to do."""
     if not batches:
-        return "Titles that have moved or the closing of the books are left"
+        return "The closing of the books is left"
     return "1 batch is left" if batches == 1 else f"{batches:,} batches are left"
 
 
 def books_text(books: Mapping[str, Any]) -> str:
     """The books, as JSON has them, as equations, a line each."""
-    to_do = books["ids"] - books["found"] - books["missing"] - books["failed"]
+    to_do = books["ids"] - sum(books[outcome] for outcome in ("found", "missing", "failed", "fresh"))
     terms = {
         "rows": {"ids": books["ids"], "duplicates": books["duplicates"], "rejected": books["rejected"]},
         "ids": {outcome: books[outcome] for outcome in ("found", "missing", "failed")}
+        | ({"fresh": books["fresh"]} if books["fresh"] else {})
         | ({"to do": to_do} if to_do else {}),
         "missing": books["missing_by_reason"],
         "failed": books["failed_by_reason"],
@@ -101,11 +102,12 @@ def show_upload(report: UploadReport, *, harvested: bool = False) -> None:
 def show_plan(told: dict[str, Any]) -> None:
     """What a harvest would do."""
     console = Console(highlight=False, emoji=False)
-    table = Table(title=f"Run {told['run']}", title_justify="left")
-    for heading in ("", "rows", "ids", "duplicates", "rejected", "batches", "done", "to do"):
+    console.print(f"Run {told['run']}", soft_wrap=True)
+    table = Table(box=None, padding=(0, 1, 0, 0))  # every number whole in 80 columns
+    for heading in ("", "rows", "ids", "duplicates", "rejected", "fresh", "batches", "done", "to do"):
         table.add_column(heading, justify="right" if heading else "left")
     for collection, account in told["input"].items():
-        numbers = ("rows", "ids", "duplicates", "rejected", "batches", "batches_done", "batches_to_do")
+        numbers = ("rows", "ids", "duplicates", "rejected", "fresh", "batches", "batches_done", "batches_to_do")
         table.add_row(collection, *(f"{account[number]:,}" for number in numbers))
     console.print(table)
     for collection, account in told["input"].items():
@@ -125,19 +127,29 @@ def show_proof(proof: Proof) -> None:
     """What `verify` has read, and every harm it found."""
     console = Console(highlight=False, emoji=False)
     heading = "[red]Something is wrong.[/]" if proof.problems else "[green]Proved.[/]"
-    console.print(f"{heading} Run {escape(proof.run)}", soft_wrap=True)
+    what = f"{proof.day}, runs {', '.join(proof.runs)}" if proof.day else f"Run {proof.runs[0]}"
+    console.print(f"{heading} {escape(what)}", soft_wrap=True)
     console.print(books_text(proof.books.as_json()), soft_wrap=True, markup=False)
     books = proof.books
     console.print(
         f"read {books.files:,} files, {proof.records:,} records, {size(books.bytes)}; {books.batches:,} receipts"
     )
+    for line in proof.repaired[:SHOWN]:
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+    if len(proof.repaired) > SHOWN:
+        console.print(f"  … and {len(proof.repaired) - SHOWN:,} more repaired")
+    for name in proof.unfinished:
+        console.print(f"  {name} is not finished: the same harvest goes on with it", soft_wrap=True, markup=False)
     for problem in proof.problems[:SHOWN]:
         console.print(f"  {problem}", soft_wrap=True, markup=False)
     if proof.problems:
         more = f" ({len(proof.problems) - SHOWN:,} more with --json)" if len(proof.problems) > SHOWN else ""
-        past = "This run is of an earlier day: harvest leaves it as it is, and collects anew."
-        mend = past if proof.past else "Harvest again to mend them."
-        console.print(f"{len(proof.problems):,} problems{more}. {mend}", soft_wrap=True)
+        advice = "This run is of an earlier day: harvest leaves it as it is, and collects anew." if proof.past else ""
+        if proof.left_to_harvest:
+            advice = "Harvest again to do what is missing."
+        if proof.foreign or proof.stale:
+            advice = f"{advice} verify --repair moves away what is foreign or stale.".lstrip()
+        console.print(f"{len(proof.problems):,} problems{more}. {advice}", soft_wrap=True)
 
 
 def show_examination(examination: Examination) -> None:

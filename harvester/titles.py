@@ -4,7 +4,8 @@ First on the road. The CSVs have one row per artist, so a title's id stands in 4
 files are separated by pipes without any quoting or escaping (a field may hold a lone `"` or end in a backslash);
 copies made by pandas or a spreadsheet have commas, semicolons or tabs, with quotes. The header line tells which.
 
-Promise: `rows = ids + duplicates + rejected`, and memory for one block of the file above the ids themselves.
+Promise: `rows = ids + duplicates + rejected`, and memory for one block of the file above the ids themselves and
+8 bytes for the line of each id and each rejected row.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import gzip
 import itertools
 import re
 import zlib
+from array import array
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,8 +60,9 @@ MAGIC = {
 """How files begin that are taken for CSVs by mistake, and what they are."""
 
 REJECTS_KEPT, REJECT_LENGTH = 1_000, 200
-"""All rejects are counted; this many are kept, with this many characters of their row."""
+"""All rejected rows are counted, each with its line; the text is kept of this many, this many characters of each."""
 
+_WELL_FORMED = re.compile(r"tt[0-9]{7,10}")
 _TITLE_ID = re.compile(r"tt(?:[0-9]{7}|[1-9][0-9]{7,9})")
 _LOOSE_ID = re.compile(r"(?:tt)?([0-9]{1,10})(?:\.0)?")
 _NO_LINE = b"\n"  # what no line begins with
@@ -75,13 +78,25 @@ class Reject:
 
 @dataclass(slots=True)
 class Ids:
-    """What a CSV holds: distinct ids in order of first sight, and an account of every row."""
+    """What a CSV holds: distinct ids in order of first sight, and an account of every row.
+
+    Attributes:
+        lines: The line of each of `ids` where it was seen first, counted as in `Reject`; a quoted row's first line.
+        rejected_lines: The line of every rejected row.
+        rejects: The first `REJECTS_KEPT` rejected rows, with their text.
+    """
 
     source: str
     ids: list[str] = field(default_factory=list)
     rows: int = 0
-    rejected: int = 0
+    rejected_lines: array[int] = field(default_factory=partial(array, "L"))
     rejects: list[Reject] = field(default_factory=list)
+    lines: array[int] = field(default_factory=partial(array, "L"))
+
+    @property
+    def rejected(self) -> int:
+        """Rows without an IMDb title id."""
+        return len(self.rejected_lines)
 
     @property
     def duplicates(self) -> int:
@@ -98,6 +113,11 @@ class Ids:
             "rejected": self.rejected,
             "rejects": [{"line": reject.line, "text": reject.text} for reject in self.rejects],
         }
+
+
+def is_title_id(value: object) -> bool:
+    """Whether `value` is a text of the form `^tt[0-9]{7,10}$`, as every id that `parse_id` returns is."""
+    return isinstance(value, str) and _WELL_FORMED.fullmatch(value) is not None
 
 
 def parse_id(text: str) -> str | None:
@@ -300,11 +320,12 @@ def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]
     ids.rows += 1
     id_ = parse_id(text)
     if id_ is None:
-        ids.rejected += 1
+        ids.rejected_lines.append(line)
         if len(ids.rejects) < REJECTS_KEPT:
             ids.rejects.append(Reject(line, redact_shapes(row().rstrip("\r\n"))[:REJECT_LENGTH]))
         return False
     if id_ not in seen:
         seen.add(id_)
         ids.ids.append(id_)
+        ids.lines.append(line)
     return True

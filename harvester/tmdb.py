@@ -1,10 +1,13 @@
 """TMDB: speak HTTP to it, with one semaphore, one pace and one policy of asking again.
 
-A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230), and one more, `/find`,
-where TMDB does not have it as a movie. A series costs two: `/find/{tt…}` and `/tv/{id}`. Promises: no more than
-`concurrency` requests in flight, each with its turn of the pace; a 429 holds everybody; a title is failed only while
-others are being answered, because an outage is nobody's fault; no URL with a query, where a v3 key stands, leaves this
-module.
+A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230). A series costs two:
+`/find/{tt…}` and `/tv/{number}`. A reclassified title, which TMDB has as the other kind only, costs three where the CSV
+has it among the movies (`/movie`, `/find`, `/tv`) and two where it has it among the series (`/find`, `/movie`). An id
+that TMDB does not have costs two among the movies and one among the series.
+
+Promises: no more than `concurrency` requests in flight, each with its turn of the pace; a 429 holds everybody; a title
+is failed only while others are being answered, because an outage is nobody's fault; no URL with a query, where a v3 key
+stands, leaves this module.
 """
 
 from __future__ import annotations
@@ -137,32 +140,29 @@ class Tmdb:
         if isinstance(told, Again):
             raise TmdbUnavailableError(told.reason, f"{self._base_url}/authentication has no usable answer")
 
-    async def title(self, id_: str, kind: Kind, *, tmdb_id: int | None = None) -> Found | Missing | Failed | Match:
+    async def title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
         """What TMDB has under the IMDb id `id_`, which its CSV files under `kind`.
 
-        A `Match` comes back where TMDB knows it as the other kind only. `tmdb_id`, if known, saves asking `/find`.
+        A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is.
 
         Raises:
             TmdbRefusedError: The key is no good any more.
             TmdbUnavailableError: TMDB answers nobody.
         """
-        told = await self._title(id_, kind, tmdb_id)
-        self.answered += not isinstance(told, Failed)
-        return told
+        outcome = await self._title(id_, kind)
+        self.answered += not isinstance(outcome, Failed)
+        return outcome
 
-    async def _title(self, id_: str, kind: Kind, tmdb_id: int | None) -> Found | Missing | Failed | Match:
-        told: Found | Missing | Failed | Match | Absent
-        if tmdb_id is None and kind == "movie":
-            told = await self._record("movie", id_)
-            if not isinstance(told, Absent):
-                return told
-        if tmdb_id is None:
-            told = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind))
-            if not isinstance(told, Match) or told.kind != kind:
-                return Missing("unknown") if isinstance(told, Absent) else told
-            tmdb_id = told.tmdb_id
-        told = await self._record(kind, tmdb_id)
-        return Missing("unknown") if isinstance(told, Absent) else told
+    async def _title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
+        response: Found | Missing | Failed | Match | Absent
+        if kind == "movie":
+            response = await self._record("movie", id_)
+            if not isinstance(response, Absent):
+                return response
+        response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind))
+        if isinstance(response, Match):
+            response = await self._record(response.kind, response.tmdb_id)
+        return Missing("unknown") if isinstance(response, Absent) else response
 
     @asynccontextmanager
     async def next_in_line(self) -> AsyncIterator[None]:

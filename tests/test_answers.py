@@ -275,10 +275,23 @@ def test_a_record_is_kept_as_it_came() -> None:
     assert Found("movie", 603, RECORD) == read_record(RECORD, "movie")
 
 
-@pytest.mark.parametrize("body", [{}, {"id": None}, {"id": "603"}, {"id": 6.5}, {"id": [1]}, {"title": "Matrix"}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"title": "Matrix"},
+        *({"id": id_} for id_ in (None, "603", 6.5, [1], True, False, -1, -603, 2**63, 2**64 - 1)),
+    ],
+)
 def test_an_object_without_a_tmdb_id_is_no_record(body: dict[str, Any]) -> None:
-    """An object that has no number under `id` is asked for again."""
+    """An object that has no number of TMDB's under `id` is asked for again."""
     assert Again("bad_body") == read_record(body, "movie")
+
+
+@pytest.mark.parametrize("id_", [0, 2**63 - 1])
+def test_every_id_that_a_receipt_can_have_is_a_tmdb_id(id_: int) -> None:
+    """The smallest and the largest: 63 bits."""
+    assert Found("tv", id_, {"id": id_}) == read_record({"id": id_}, "tv")
 
 
 def test_an_error_without_success_is_no_record() -> None:

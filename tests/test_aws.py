@@ -12,6 +12,8 @@ import shutil
 import socket
 import subprocess
 from bisect import bisect_left
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +23,7 @@ from shells import Shell
 
 from harvester.demo.catalog import catalog_of
 from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.lease import LeaseState, decode_lease, encode_lease
 from harvester.s3_client import open_bucket
 
 if TYPE_CHECKING:
@@ -30,9 +33,16 @@ if TYPE_CHECKING:
     from harvester.demo.tmdb_stand_in import StandIn
     from harvester.s3 import Bucket
 
-pytestmark = [pytest.mark.aws, pytest.mark.timeout(400), pytest.mark.xdist_group("aws")]
+pytestmark = [pytest.mark.aws, pytest.mark.timeout(1_200), pytest.mark.xdist_group("aws")]
 
 LAKE, RATE, CHILDREN = "lake-of-tests", 100, 4
+LEASE = "Raw/API/_harvest/lease.json"
+LAPTOP = LeaseState("another", "laptop", "2026-11-22T10:00:00Z")
+"""The lease of another harvest, of which nothing is known but that it renews."""
+
+NOT_THERE = {"BusyError", "LeaseLostError", "BooksError", "HarvestError"}
+"""What no step of an undisturbed execution ends with."""
+
 MOVIES, SERIES = ([f"tt{number:07}" for number in some] for some in (range(1_000, 2_500), range(2_500, 3_000)))
 
 
@@ -94,14 +104,35 @@ async def deployed(aws: Aws, packages: Path, folder: Path) -> str:
     return told["StateMachineArn"]
 
 
+@asynccontextmanager
+async def lake_of(aws: Aws) -> AsyncIterator[Bucket]:
+    """The bucket of our stack, as its owner has it open."""
+    credentials = (aws.environment["AWS_ACCESS_KEY_ID"], aws.environment["AWS_SECRET_ACCESS_KEY"], None)
+    async with open_bucket(LAKE, region="us-east-1", credentials=credentials, endpoint_url=aws.url) as lake:
+        yield lake
+
+
+def shell_of(aws: Aws, tmdb: StandIn, folder: Path) -> Shell:
+    """The command line on a laptop, with the CSVs and the lake of our stack."""
+    settings = aws.environment | {
+        "AWS_ENDPOINT_URL_S3": aws.url,
+        "S3_BUCKET": LAKE,
+        "TMDB_BASE_URL": tmdb.url,
+        "TMDB_RATE": str(RATE),
+        "TMDB_API_KEY": "ssm:/tmdb/api-key",
+        "MOVIES_CSV": f"s3://{LAKE}/Raw/Local/CSV/Movies/",
+        "SERIES_CSV": str(folder / "series.csv"),
+    }
+    return Shell(settings, folder)
+
+
 async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and_closes_the_same_books(
     tools: Path, packages: Path, tmdb: StandIn, tmp_path: Path
 ) -> None:
     """2,000 ids over four children under one rate: one is killed, then all for good, and the books are the CLI's."""
     async with aws_stand_in(tools, tmp_path, free_port(), TMDB_BASE_URL=tmdb.url) as aws:
         machine = await deployed(aws, packages, tmp_path)
-        credentials = (aws.environment["AWS_ACCESS_KEY_ID"], aws.environment["AWS_SECRET_ACCESS_KEY"], None)
-        async with open_bucket(LAKE, region="us-east-1", credentials=credentials, endpoint_url=aws.url) as lake:
+        async with lake_of(aws) as lake:
             execution = await aws.start(machine)
             await until_asked(tmdb, 300)
             while len(crowd := lambdas(tmp_path)) < CHILDREN:
@@ -119,23 +150,19 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
             closed = json.loads(told["output"])
             assert closed["status"] == "closed"
             assert await aws.map_runs(execution) == ["FAILED", "SUCCEEDED"]
+            assert await aws.errors(execution) == []
+            assert set(await aws.errors_of_children(execution)).isdisjoint(NOT_THERE)
             after = await landed(lake)
             assert {key: when for key, when in after.items() if key in before} == before
             assert len(after) == closed["books"]["batches"] == 20
             assert await lake.uploads("") == []
+            lease = decode_lease(await lake.read(LEASE) or b"")
+            assert lease is not None
+            assert (lease.run, lease.ended) == (closed["run"], True)
         assert busiest(tmdb, seconds=5) <= 1.3 * 5 * RATE  # the machine may be busy, too; each for itself it were 4
         told = await aws.ended(await aws.start(machine))
         assert json.loads(told["output"])["status"] == "nothing_to_do"
-        settings = aws.environment | {
-            "AWS_ENDPOINT_URL_S3": aws.url,
-            "S3_BUCKET": LAKE,
-            "TMDB_BASE_URL": tmdb.url,
-            "TMDB_RATE": str(RATE),
-            "TMDB_API_KEY": "ssm:/tmdb/api-key",
-            "MOVIES_CSV": f"s3://{LAKE}/Raw/Local/CSV/Movies/",
-            "SERIES_CSV": str(tmp_path / "series.csv"),
-        }
-        shell = Shell(settings, tmp_path)
+        shell = shell_of(aws, tmdb, tmp_path)
         proof = await said(shell, "verify")
         assert (proof["status"], proof["run"], proof["books"]) == ("proved", closed["run"], closed["books"])
         same = await said(shell, "harvest")  # the very run, from the command line
@@ -143,6 +170,42 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
         other = await said(shell, "harvest", "--prefix", "Raw/Other")
         assert other["status"] == "closed"
         assert other["books"] == closed["books"]
+
+
+async def test_beside_another_harvest_an_execution_waits_and_one_that_is_taken_over_from_is_planned_anew(
+    tools: Path, packages: Path, tmdb: StandIn, tmp_path: Path
+) -> None:
+    """Busy at first, it begins when the other has ended; its children lose the lease; a second plan does the rest."""
+    async with aws_stand_in(tools, tmp_path, free_port(), TMDB_BASE_URL=tmdb.url) as aws:
+        machine = await deployed(aws, packages, tmp_path)
+        async with lake_of(aws) as lake:
+            await lake.put(LEASE, encode_lease(LAPTOP))
+            execution = await aws.start(machine)
+            while "BusyError" not in await aws.errors(execution):
+                await asyncio.sleep(0.1)
+            assert {route for route, _ in tmdb.asked} == {"authentication"}
+            await lake.put(LEASE, encode_lease(replace(LAPTOP, ended=True)))
+            await until_asked(tmdb, 300)
+            busy = (await aws.errors(execution)).count("BusyError")
+            await lake.put(LEASE, encode_lease(LAPTOP))  # as if the children had been silent for too long
+            kill_all(lambdas(tmp_path))  # called again, each looks for the lease first
+            while "LeaseLostError" not in await aws.errors_of_children(execution):
+                await lake.put(LEASE, encode_lease(LAPTOP))
+                await asyncio.sleep(0.5)
+            while (await aws.errors(execution)).count("BusyError") < busy + 2:  # the close, and the second plan
+                await lake.put(LEASE, encode_lease(LAPTOP))
+                await asyncio.sleep(0.5)
+            before = await landed(lake)
+            await lake.put(LEASE, encode_lease(replace(LAPTOP, ended=True)))
+            told = await aws.ended(execution)
+            assert told["status"] == "SUCCEEDED", told
+            closed = json.loads(told["output"])
+            assert (closed["status"], closed["books"]["ids"], closed["books"]["batches"]) == ("closed", 2_000, 20)
+            assert await aws.map_runs(execution) == ["SUCCEEDED", "SUCCEEDED"]
+            after = await landed(lake)
+            assert {key: when for key, when in after.items() if key in before} == before
+        proof = await said(shell_of(aws, tmdb, tmp_path), "verify")
+        assert (proof["status"], proof["run"], proof["books"]) == ("proved", closed["run"], closed["books"])
 
 
 async def said(shell: Shell, *words: str) -> dict[str, Any]:

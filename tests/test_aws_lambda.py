@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -23,6 +24,7 @@ from harvester.demo.catalog import Catalog
 from harvester.demo.faults import Fault, always, scripted, silence
 from harvester.demo.s3_link import on_keys, refusing, s3_link
 from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
+from harvester.lease import LeaseState, encode_lease
 from harvester.verify import verify
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ pytestmark = [
 
 MOVIES = [f"tt{number:07d}" for number in range(1, 351)]
 ONE_KEY, ANOTHER_KEY = "5ec7e7ab1e0ddba11c0ffee0ca5cade5", "0ddba11c0ffee5ca1ab1e0ff1ced0bad"
+EXECUTION = "arn:aws:states:us-east-1:000000000000:execution:tmdb-harvest:5ca1ab1e-0000"
+OF_A_CLOSE = ("run", "sources", "settings", "token")
+"""What the state machine takes of the plan's answer for the close."""
 FOLDER = "Filmes e séries"
 KEY_OF_CSV = f"Raw/{FOLDER}/Movies/2026/11/22/movies.csv"
 SENT = {
@@ -151,22 +156,63 @@ async def test_a_schedule_and_an_upload_harvest_and_a_second_event_finds_nothing
 
 
 async def test_the_steps_of_a_state_machine_close_the_books(deploy: Callable[..., Any]) -> None:
-    """Plan, each shard twice, close: called as the state machine calls them, with what it was started with."""
+    """Plan twice, each shard twice, close: called as the state machine calls them, with what it was started with."""
     world = await deploy(MOVIES)
-    settings = {"s3_prefix": "Raw/Outra pasta", "tmdb_rate": 4_000}
-    plan = (await world.invoke({"action": "plan", "children": "4", "event": {"settings": settings}})).answer
+    settings = {"s3_prefix": "Raw/Outra pasta", "tmdb_rate": 4_000, "tmdb_language": "pt-BR"}
+    step = {"action": "plan", "children": "4", "execution": EXECUTION, "event": {"settings": settings}}
+    plan = (await world.invoke(step)).answer
     assert (plan["status"], plan["shards"], plan["rate_per_child"], plan["settings"]) == ("to_do", 4, 1_000, settings)
     assert plan["sources"] == {"movies_csv": f"s3://{world.bucket.name}/{KEY_OF_CSV}"}
+    assert (await world.invoke(step)).answer == plan  # the first answer was lost
     shards = orjson.loads(await world.bucket.read(plan["shards_key"]) or b"")
+    step = {"action": "harvest", "settings": plan["settings"]}
     for shard in (*shards, *shards):
-        told = (await world.invoke({"action": "harvest", "shard": shard})).answer
+        told = (await world.invoke(step | {"shard": shard})).answer
         assert (told["status"], told["run"]) == ("landed", plan["run"])
-    step = {"action": "close", "run": plan["run"], "sources": plan["sources"], "settings": plan["settings"]}
+    closing = {"action": "close", "attempt": None} | {name: plan[name] for name in OF_A_CLOSE}
     for status in ("closed", "nothing_to_do"):
-        told = (await world.invoke(step)).answer
+        told = (await world.invoke(closing)).answer
         assert (told["status"], told["run"], told["books"]["found"]) == (status, plan["run"], 350)
+    assert (await world.invoke(step | {"shard": shards[0]})).name == "LeaseLostError"
     assert set(world.titles().values()) == {1}
     assert world.lambda_.starts == 1
+
+
+async def test_beside_a_fan_out_a_lambda_is_busy_and_its_steps_are_not(deploy: Callable[..., Any]) -> None:
+    """Between plan and close the lease is the fan-out's: another event, and another execution's plan, do not wait."""
+    world = await deploy(MOVIES[:100])
+    step = {"action": "plan", "execution": EXECUTION, "event": {}}
+    plan = (await world.invoke(step)).answer
+    [shard] = orjson.loads(await world.bucket.read(plan["shards_key"]) or b"")
+    for other in ({}, {"again": True}, step | {"execution": f"{EXECUTION}-2"}):
+        told = await world.invoke(other)
+        assert (told.name, told.sentence[:33]) == ("BusyError", "Another harvest is at work here: ")
+    assert (await world.invoke({"action": "harvest", "shard": shard})).answer["status"] == "landed"
+    closing = {"action": "close"} | {name: plan[name] for name in OF_A_CLOSE}
+    assert (await world.invoke(closing | {"token": "0ddba11c0ffee5ca"})).name == "BusyError"
+    assert (await world.invoke(closing)).answer["status"] == "closed"
+    assert (await world.invoke()).answer["status"] == "nothing_to_do"
+    assert set(world.titles().values()) == {1}
+
+
+async def test_a_close_that_is_called_again_with_its_attempt_tries_no_title_twice(deploy: Callable[..., Any]) -> None:
+    """As the state machine gives it back; a new attempt tries what has failed once more."""
+    poison = MOVIES[5]
+    deep = Fault("answer", body=b'{"id": 5, "title": "Deep", "x": ' + b"[" * 300 + b"]" * 300 + b"}")
+    faults = lambda asked: deep if (asked.route, asked.id) == ("movie", poison) else None  # noqa: E731
+    world = await deploy(MOVIES[:100], tmdb={"faults": faults})
+    plan = (await world.invoke({"action": "plan", "execution": EXECUTION})).answer
+    closing = {"action": "close"} | {name: plan[name] for name in OF_A_CLOSE}
+    first = (await world.invoke(closing | {"attempt": None})).answer
+    assert (first["status"], first["failed"]) == ("failed", {poison: "too_deep"})
+    asked = world.titles()
+    again = (await world.invoke(closing | {"attempt": first["attempt"]})).answer
+    assert (again["status"], again["failed"], again["attempt"]) == ("failed", {poison: "too_deep"}, first["attempt"])
+    assert world.titles() == asked
+    world.tmdb.faults = scripted({})
+    told = (await world.invoke(closing | {"attempt": None})).answer
+    assert (told["status"], told["attempt"] == first["attempt"]) == ("closed", False)
+    assert set(world.titles() - asked) == set(MOVIES[:100])
 
 
 async def test_with_its_time_nearly_over_it_lands_what_is_whole_and_goes_on_when_called_again(
@@ -219,14 +265,23 @@ async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(
     """One name for each exit code, a sentence of ours, of our frames the handler's alone, and no secret."""
     silent = {("movie", id_): [always(silence(3600))] for id_ in MOVIES[:100]}
     world = await deploy(MOVIES[:100], tmdb={"catalog": Catalog(otherwise="movie"), "faults": scripted(silent)})
-    begun = {"run": "2026-11-22-01234567", "prefix": "Raw/API", "rate": 10, "planned_at": "2026-11-22T00:00:00.000Z"}
+    token = "c0ffee0123456789"
+    begun = {"format": 1, "run": "2026-11-22-01234567", "rate": 10}
+    begun |= {"generation": token, "token": token, "attempt": token}
     lone = {"action": "harvest", "shard": begun | {"batches": {"Movies": [MOVIES[:3]]}}}
+    held, lease = LeaseState("another", "laptop", "2026-11-22T10:00:00Z"), "Raw/API/_harvest/lease.json"
     told = {
         "SettingsError": await world.invoke({"settings": {"s3_bucket": "another"}}),
         "InputError": await world.invoke({"acton": "plan"}),
-        "BooksError": await world.invoke(lone),
+        "NewerFormatError": await world.invoke(lone | {"shard": {"format": 2}}),
         "StoppedError": await world.invoke(seconds=6),
     }
+    await world.bucket.put(lease, encode_lease(held))
+    told["BusyError"] = await world.invoke()
+    told["LeaseLostError"] = await world.invoke(lone)
+    await world.bucket.put(lease, encode_lease(replace(held, token=token)))
+    told["BooksError"] = await world.invoke(lone)
+    await world.bucket.put(lease, encode_lease(replace(held, ended=True)))
     world.tmdb.revoked = True
     told["TmdbRefusedError"] = await world.invoke()
     world.tmdb.revoked = False
@@ -239,7 +294,12 @@ async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(
     own_file = await world.invoke({"settings": {"movies_csv": "/proc/self/environ"}})
     refused = "The event may not have movies_csv be '/proc/self/environ': give s3://bucket/key"
     assert (own_file.name, own_file.sentence) == ("SettingsError", refused)
-    assert "is not a plan" in told["BooksError"].sentence
+    assert told["BooksError"].sentence == "Raw/API/_harvest/2026-11-22-01234567/manifest.json is not there"
+    assert told["NewerFormatError"].sentence.startswith("the shard has format 2, and this harvester reads format 1")
+    assert told["BusyError"].sentence.startswith(f"Another harvest is at work here: laptop, since {held.since}")
+    assert told["LeaseLostError"].sentence.startswith(
+        f"Another harvest has taken over here: laptop, since {held.since}"
+    )
     assert told["TmdbRefusedError"].sentence.startswith("TMDB refuses the key (HTTP 401, code 7")
     assert "AccessDenied. Grant this action" in told["StoreError"].sentence
     assert (await world.invoke(b'{"action": "\xf0\x9f\x98\x80 \\ud83d"}')).name == "InputError"

@@ -103,6 +103,11 @@ async def test_an_empty_variable_is_one_that_is_not_set(shell_for: Any) -> None:
             "s3://no-such-bucket/a.csv: is in a bucket that is not there",
         ),
         (["verify"], {}, 1, "There is no run to verify"),
+        (["verify", "--repair"], {}, 1, "There is no run to verify"),
+        (["verify", "--day", "2026-11-29"], {}, 1, "There is no run of 2026-11-29 to verify"),
+        (["verify", "--day", "yesterday"], {}, 2, "--day 'yesterday' is no day: give one such as 2026-11-29"),
+        (["verify", "--day", "2026-02-30"], {}, 2, "--day '2026-02-30' is no day: give one such as 2026-11-29"),
+        (["verify", "--day", "2026-11-29", "--run", "2026-11-29-3f9a1c2e"], {}, 2, "--run and --day are both given"),
     ],
 )
 async def test_each_trouble_has_its_exit_code_and_one_sentence(

@@ -74,7 +74,7 @@ async def chaos(folder: Path, text: str) -> tuple[int | None, dict[str, Any], st
 
 @pytest.mark.timeout(180)
 async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp_path: Path) -> None:
-    """`demo --chaos` ends with audited books: nothing lost, doubled, altered, invented, orphaned or strange."""
+    """`demo --chaos` ends with audited books: nothing lost, doubled, altered, invented, orphaned or foreign."""
     code, told, story = await chaos(
         tmp_path / "[/x] out", "500=4%,reset=2%,empty=2%,s3-503=2%,s3-reset-after=1%,kill=2"
     )
@@ -93,7 +93,7 @@ async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp
 
 @pytest.mark.timeout(120)
 async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
-    """A record lost, doubled, altered or invented, an orphaned upload and a stranger are each counted."""
+    """A record lost, doubled, altered or invented, an orphaned upload and a foreign object are each counted."""
     async with open_stage(tmp_path, rate=10_000, latency=(0, 0)) as stage:
         report = await stage.ask("harvest")
         assert report["status"] == "closed"
@@ -103,7 +103,7 @@ async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
         lost, doubled, altered, mistaken, misled, *rest = (await stage.bucket.read(first) or b"").splitlines(
             keepends=True
         )
-        told = dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "strangers"), 1)
+        told = dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "foreign"), 1)
         altered = altered.replace(b'"adult":false', b'"adult":true')
         mistaken = mistaken.replace(b'"tmdb_id":', b'"tmdb_id":1')
         invented = rest[0].replace(rest[0][12:21], b"tt9999999")

@@ -158,7 +158,7 @@ async def test_each_permission_that_is_lacking_is_named(
     s3: S3Server, bucket: Bucket, settings_for: Make, operation: str, permission: str
 ) -> None:
     """What S3 refuses is told by its name with what to do, and the others are tried all the same and cleared away."""
-    state = "note" if operation == "delete" else "bad"  # a plain run does without
+    state = "note" if operation == "delete" else "bad"  # a harvest deletes nothing
     async with stand_in() as tmdb, s3_link(s3.endpoint) as link:
         link.rules[operation] = refusing(403, "AccessDenied")
         settings = settings_for(tmdb.url, movies=["tt0000001"], aws_endpoint_url_s3=link.url)
@@ -171,6 +171,7 @@ async def test_each_permission_that_is_lacking_is_named(
             assert await left_behind(bucket) == []
     assert of(examination, permission).startswith(f"{state}: cannot ")
     assert "AccessDenied" in of(examination, permission)
+    assert ("`verify --repair` does not" in of(examination, permission)) == (operation == "delete")
     assert examination.healthy == (state == "note")
     assert of(examination, "s3:ListBucketMultipartUploads") != ""
     assert of(examination, "s3:DeleteObject") != ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.fan_out import Room, fan_out, finish
+from harvester.fan_out import Room, beside, fan_out, finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -303,6 +303,134 @@ async def test_a_timeout_around_it_is_a_timeout() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await fan_out(for_ever, range(100), at_once=10)
+    assert others_running() == set()
+
+
+# beside
+
+
+class Work:
+    """Work beside a body: it is under way until it is cancelled, or told to fail."""
+
+    def __init__(self) -> None:
+        self.begun = self.over = False
+        self.error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        self.begun = True
+        try:
+            await self.error
+        finally:
+            await rest(3)
+            self.over = True
+
+
+async def test_the_work_ends_with_the_body() -> None:
+    """Beside the body it runs; with the body's end it is cancelled and awaited."""
+    work = Work()
+    async with beside(work.run()):
+        await rest(3)
+        assert (work.begun, work.over) == (True, False)
+    assert work.over
+    assert others_running() == set()
+
+
+async def test_work_that_ends_by_itself_disturbs_nobody() -> None:
+    """The body goes on to its own end."""
+    async with beside(rest(2)):
+        await rest(10)
+        assert others_running() == set()
+
+
+async def test_a_body_that_never_waits_leaves_no_work_behind() -> None:
+    """Work that has not begun is not begun any more."""
+    work = Work()
+    async with beside(work.run()):
+        pass
+    assert not work.begun
+    assert others_running() == set()
+
+
+async def test_when_the_work_fails_the_body_is_cancelled_and_its_error_comes_out() -> None:
+    """What the caller catches is what the work raised, the very object, and no group."""
+    work, error, cleaned = Work(), LookupError("the lease"), []
+
+    async def body() -> None:
+        async with beside(work.run()):
+            try:
+                work.error.set_exception(error)
+                await for_ever()
+            finally:
+                await rest(3)
+                cleaned.append(1)
+
+    with pytest.raises(LookupError) as caught:
+        await body()
+    assert (caught.value is error, cleaned) == (True, [1])
+    assert "ExceptionGroup" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("error", [LookupError("a title"), ExceptionGroup("several", [OSError()])], ids=repr)
+async def test_what_the_body_raises_comes_out_itself(error: Exception) -> None:
+    """The very object, after the work has been cancelled and awaited, even where that fails in turn."""
+    work = Work()
+
+    async def fail_in_turn() -> None:
+        try:
+            await work.run()
+        finally:
+            raise OSError("cleaning up")
+
+    async def body() -> None:
+        async with beside(fail_in_turn()):
+            await rest(3)
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        await body()
+    assert (caught.value is error, caught.value.__context__, work.over) == (True, None, True)
+
+
+async def test_a_body_that_fails_on_being_cancelled_does_not_hide_the_works_error() -> None:
+    """What went wrong first comes out."""
+    work = Work()
+
+    async def body() -> None:
+        async with beside(work.run()):
+            try:
+                work.error.set_exception(LookupError("the lease"))
+                await for_ever()
+            finally:
+                raise OSError("cleaning up")
+
+    with pytest.raises(LookupError, match="the lease"):
+        await body()
+
+
+async def test_work_that_fails_on_being_cancelled_is_told() -> None:
+    """A body that has returned does not hide it."""
+
+    async def fail() -> None:
+        try:
+            await for_ever()
+        finally:
+            raise OSError("cleaning up")
+
+    async def body() -> None:
+        async with beside(fail()):
+            await rest(3)
+
+    with pytest.raises(OSError, match="cleaning up"):
+        await body()
+
+
+async def test_cancelled_from_outside_both_end() -> None:
+    """A cancel is a cancel, and a timeout a timeout; nothing is left running."""
+    work = Work()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01), beside(work.run()):
+            await for_ever()
+    assert work.over
     assert others_running() == set()
 
 

@@ -1,23 +1,23 @@
 """What S3 can do wrong, at every request of a harvest: a table of places and faults, each once and for good.
 
 Between harvester and S3 stands the link, which does to the requests of one place what a fault says. What came of it is
-looked at past the link, and is the same everywhere: objects are whole, a receipt speaks of what is there, and the next
-harvest closes the books, asking TMDB for nothing but batches without a receipt.
+looked at past the link, and is the same everywhere: objects are whole, a receipt names what is there, the lease is
+given back, and the next harvest closes the books, asking TMDB for nothing but batches without a receipt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import re
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -25,13 +25,18 @@ from botocore.httpsession import where
 from conftest import Silent, capture_logs, client_of
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 
+from harvester.batches import Batch
 from harvester.demo.catalog import Catalog, movie_record, tv_record
-from harvester.demo.faults import refusal, scripted
+from harvester.demo.faults import always, healthy, refusal, scripted
 from harvester.demo.s3_link import answering, at_first, on_keys, refusing, reset, reset_after, s3_link, silent
 from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.errors import Exit, StoreError
-from harvester.harvest import Report, harvest
-from harvester.receipts import Receipt, decode_plan, decode_receipt
+from harvester.errors import Exit, HarvestError, StoppedError, StoreError
+from harvester.harvest import Report, Turn, harvest
+from harvester.ids_file import decode_ids, decode_outcomes
+from harvester.layout import Layout
+from harvester.lease import LeaseState, LeaseTimes, decode_lease
+from harvester.manifest import decode_manifest, decode_summary
+from harvester.receipts import Receipt, decode_receipt
 from harvester.records import decode
 from harvester.s3 import CALL_SECONDS
 from harvester.s3_client import open_bucket
@@ -40,7 +45,7 @@ from harvester.stop import Stop
 from harvester.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 
     from harvester.demo.s3_link import Call, Forward, Link, Rule
     from harvester.demo.s3_server import S3Server
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
 
     Make = Callable[..., Settings]
     Story = Callable[["World"], Coroutine[Any, Any, None]]
-    Tell = Callable[..., None]
+    Play = Callable[..., None]
 
 MOVIES, SERIES = ("tt0000001", "tt0000002"), ("tt0900001",)
 FOUND = [*MOVIES, *SERIES]
@@ -60,14 +65,14 @@ POISON = MOVIES[1]
 CATALOG = Catalog(kinds={SERIES[0]: "tv"}, otherwise="movie")
 
 ATTEMPTS, PATIENT = 5, 7
-"""Requests that botocore makes of one call: until the plan is written, and from then on."""
+"""Requests that botocore makes of one call: of the first look, and from then on."""
 
-MOST_CALLS = 21 + 2 * (2 * PATIENT - 1)
-"""Calls of a harvest: 19 when all is well, and one of each batch to the end, which aiohttp doubles at a reset."""
+MOST_CALLS = 80 + 2 * (2 * PATIENT - 1)
+"""Calls of a harvest: at most 75 when all is well, and one of each batch to the end, doubled by aiohttp at a reset."""
 
 NOON = "2026-11-22T12:00:00.000Z"
 
-STRANGER, STRANGE = "export.json", b'{"made": "by somebody else"}'
+FOREIGN, FOREIGN_BODY = "export.json", b'{"made": "by another program"}'
 
 _numbers = itertools.count(1)
 
@@ -76,19 +81,26 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What stands in the bucket, found whole.
+    """What is in the bucket, found whole.
 
     Attributes:
         files: The ids in each data file, by its key.
         receipts: Those of batches that are done.
         uploads: The keys of unfinished uploads.
-        strangers: The keys of what somebody else has put there.
+        lease: Who is at work, or was.
+        foreign: The keys of the foreign object, wherever it is.
     """
 
     files: dict[str, list[str]]
     receipts: list[Receipt]
     uploads: list[str]
-    strangers: list[str]
+    lease: LeaseState | None
+    foreign: list[str]
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next harvest would wait for the lease: nobody could give it back."""
+        return self.lease is not None and not self.lease.ended
 
 
 @dataclass(slots=True)
@@ -97,11 +109,12 @@ class World:
 
     Attributes:
         settings: Those of a harvest through the link.
-        past: Those of somebody who reaches S3 past it.
+        past: Those that reach S3 past it.
         lake: The bucket, past the link.
+        other: The name of another run of the same day, if there is one; it has `POISON`.
         calls: What the last harvest asked of S3.
         seconds: How long it took, by the loop.
-        struck: For each rule there has been, how many calls got another answer than S3's.
+        spoilt: For each rule there has been, the calls that got another answer than S3's, by key.
     """
 
     tmdb: StandIn
@@ -109,61 +122,97 @@ class World:
     settings: Settings
     past: Settings
     lake: Bucket
+    other: str | None = None
     calls: list[Call] = field(default_factory=list)
     seconds: float = 0.0
-    struck: dict[str, int] = field(default_factory=dict)
+    spoilt: dict[str, Counter[str]] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
         return self.settings.s3_prefix
 
-    def spoil(self, operation: str, rule: Rule, keys: str = ".*") -> None:
-        """The rule, for all calls of this operation with these keys below the prefix; one of them must come."""
-        where = rf"^{self.prefix}/{keys}$"
-        self.link.rules[operation] = in_its_time(on_keys(where, self.counted(f"{operation} of {where}", rule)))
+    def layout(self, run: str) -> Layout:
+        return Layout(self.prefix, self.settings.s3_key_template, run)
 
-    def counted(self, name: str, rule: Rule) -> Rule:
+    def spoil(self, operation: str, rule: Rule, keys: str = ".*", *, after: tuple[str, ...] = ()) -> Counter[str]:
+        """The rule, for all calls of this operation with these keys below the prefix; one of them must come.
+
+        It waits for the calls `after` which it is to begin: regular expressions, in their order, of the operation and
+        the key below the prefix. What is returned counts the calls that meet it, by key.
+        """
+        pattern = rf"^{self.prefix}/{keys}$"
+        met = self.spoilt[f"{operation} of {pattern} after {after}"] = Counter[str]()
+        self.link.rules[operation] = in_its_time(on_keys(pattern, self.following(after, self.counted(met, rule))))
+        return met
+
+    def counted(self, met: Counter[str], rule: Rule) -> Rule:
         """The rule, each answer of it counted that is not S3's own."""
-        self.struck[name] = 0
 
-        async def told(call: Call, forward: Forward) -> web.StreamResponse:
-            s3s: list[web.Response] = []
+        async def counting(call: Call, forward: Forward) -> web.StreamResponse:
+            own: list[web.Response] = []
 
             async def noted() -> web.Response:
-                s3s.append(await forward())
-                return s3s[-1]
+                own.append(await forward())
+                return own[-1]
 
             answer = None
             try:
                 answer = await rule(call, noted)
             finally:  # or the silence was cancelled
-                self.struck[name] += all(answer is not own for own in s3s)
+                met[call.key] += all(answer is not each for each in own)
             return answer
 
-        return told
+        return counting
 
-    def after_a_receipt(self, rule: Rule) -> Rule:
-        """The rule, for whatever is asked when a batch has landed."""
+    def following(self, after: tuple[str, ...], rule: Rule) -> Rule:
+        """The rule, for what is asked when the calls `after` have been made, each after the one before it."""
+        first = len(self.link.seen)
 
         async def late(call: Call, forward: Forward) -> web.StreamResponse:
-            before = (one for one in self.link.seen if one is not call)
-            landed = any(one.operation == "put" and "/receipts/" in one.key for one in before)
-            return await (rule(call, forward) if landed else forward())
+            before = (each for each in itertools.islice(self.link.seen, first, None) if each is not call)
+            names = (f"{each.operation} {each.key.removeprefix(self.prefix + '/')}" for each in before)
+            come = all(any(re.fullmatch(pattern, name) for name in names) for pattern in after)
+            return await (rule(call, forward) if come else forward())
 
         return late
 
     def heal(self) -> None:
         self.link.rules.clear()
         self.link.rules["*"] = in_its_time(at_first())
+        self.tmdb.faults = healthy
 
-    async def harvest(self, *, limit: int | None = None) -> Report | StoreError:
-        """Harvest through the link: what it reports, or that S3 was the trouble."""
+    async def harvest(
+        self,
+        settings: Settings | None = None,
+        *,
+        limit: int | None = None,
+        again: bool = False,
+        takes_over: bool = False,
+        sleep: Callable[[float], Awaitable[None]] = no_wait,
+    ) -> Report | HarvestError:
+        """Harvest through the link: what it reports, or the trouble that it ended with.
+
+        Args:
+            settings: Others than those of the world.
+            limit: Of titles.
+            again: Once more, although the books are closed.
+            takes_over: Take the lease although its holder, which is this very process, has not given it back.
+            sleep: How to wait before a title is asked for again.
+        """
         loop, before = asyncio.get_running_loop(), len(self.link.seen)
         began = loop.time()
+        turn = Turn(times=LeaseTimes(silent=-1.0)) if takes_over else Turn()
         try:
-            stop = Stop(limit=limit)
-            return await harvest(self.settings, watcher=Silent(), stop=stop, sleep=no_wait, now=lambda: NOON)
-        except StoreError as error:
+            return await harvest(
+                settings or self.settings,
+                watcher=Silent(),
+                stop=Stop(limit=limit),
+                again=again,
+                turn=turn,
+                sleep=sleep,
+                now=lambda: NOON,
+            )
+        except HarvestError as error:
             return error
         finally:
             self.calls, self.seconds = self.link.seen[before:], loop.time() - began
@@ -173,27 +222,44 @@ class World:
         with abroad():
             bodies = {key: await self.lake.read(key) or b"" for key in await self.lake.objects(f"{self.prefix}/")}
             uploads = [key for key, _ in await self.lake.uploads(f"{self.prefix}/")]
-        seen = Seen({}, [], uploads, [])
-        for key, body in bodies.items():
-            if key.endswith(STRANGER):
-                assert body == STRANGE
-                seen.strangers.append(key)
-            elif "/_harvest/" not in key:
-                seen.files[key] = [self.whole(record) for record in decode(body)]
-            elif "/receipts/" in key:
-                seen.receipts.append(decode_receipt(key, body))
-            elif "/failed/" in key:
-                decode_receipt(key, body)
-            elif key.endswith("/plan.json"):
-                decode_plan(key, body)
-            else:
-                assert orjson.loads(body)["books"]["found"] == len(FOUND)
+        lease = decode_lease(bodies.get(f"{self.prefix}/_harvest/lease.json", b""))
+        seen = Seen({}, [], uploads, lease, [key for key in bodies if f"/{FOREIGN}" in key])
+        runs = {key.split("/_harvest/")[1][:19] for key in bodies if re.search(rf"/{RUN}", key)}
+        known = {f"{self.prefix}/_harvest/lease.json"} if lease else set()
+        for layout in map(self.layout, runs):
+            known |= self.take_run(layout, bodies, seen)
+        for key in seen.foreign:
+            assert bodies[key] == FOREIGN_BODY
+        for key in bodies.keys() - known - {*seen.foreign}:
+            assert "/_harvest/" not in key, key
+            seen.files[key] = [self.whole(record) for record in decode(bodies[key])]
         for receipt in seen.receipts:
-            assert [id_ for file in receipt.files for id_ in seen.files[file.key]] == list(receipt.ids)
+            assert [id_ for file in receipt.files for id_ in seen.files[file.key]] == [*receipt.recorded]
             for file in receipt.files:
                 landed = bodies[file.key]
                 assert (len(landed), sha256(landed).hexdigest()) == (file.bytes, file.sha256)
         return seen
+
+    def take_run(self, layout: Layout, bodies: dict[str, bytes], seen: Seen) -> set[str]:
+        """The keys of what there is about a run, each document of it found sound."""
+        known = {key for key in bodies if key.startswith(layout.folder)} - {*seen.foreign}
+        receipts = []
+        for key in known - {layout.manifest_key}:
+            if layout.generation_of(key):
+                frozen = decode_ids(bodies[key]).ids
+                assert set(FOUND) >= {id_ for ids in frozen.values() for id_ in ids}
+            elif key == layout.outcomes_key:
+                assert set(FOUND) >= {id_ for id_, _ in decode_outcomes(bodies[key])}
+            elif key == layout.summary_key:
+                decode_summary(layout, bodies[key])
+            else:
+                receipts.append(decode_receipt(layout, key, bodies[key]))
+        if layout.manifest_key in known:
+            manifest = decode_manifest(layout, bodies[layout.manifest_key])
+            assert layout.ids_key(manifest.generation) in known  # they were written before
+            current = (each for each in receipts if each.generation == manifest.generation)
+            seen.receipts.extend(receipt for receipt in current if not receipt.failed)
+        return known
 
     def whole(self, record: dict[str, Any]) -> str:
         """The id of a record, found to be all that TMDB has under it."""
@@ -202,37 +268,46 @@ class World:
         assert {name: value for name, value in record.items() if name != "harvest"} == sent | {"imdb_id": id_}
         return id_
 
-    async def closed(self, report: Report | StoreError) -> None:
+    async def closed(self, report: Report | HarvestError) -> Seen:
         """Be sure that the books are closed: nothing is lost, nothing double, nothing left behind."""
         assert isinstance(report, Report), report
-        assert (report.exit_code, report.books.found) == (Exit.CLOSED, len(FOUND))
+        books = report.books
+        fresh = 0 if self.other is None else 1
+        assert (report.exit_code, books.found, books.fresh) == (Exit.CLOSED, len(FOUND) - fresh, fresh)
         seen = await self.look()
         assert sorted(id_ for ids in seen.files.values() for id_ in ids) == FOUND
         assert seen.uploads == []
+        return seen
 
     async def problems(self) -> list[str]:
-        """What `verify` finds wrong."""
+        """What `verify` finds wrong on the day, or unfinished but for the other run."""
         with abroad():
-            return (await verify(self.past)).problems
+            proof = await verify(self.past, day=NOON[:10])
+        return proof.problems + [run for run in proof.unfinished if run != self.other]
 
     async def goes_on(self, seen: Seen) -> None:
         """Be sure that the next harvest, without a fault, closes the books and asks only for what was not done."""
         self.heal()
         done = {id_ for receipt in seen.receipts for id_ in receipt.ids}
+        done |= set() if self.other is None else {POISON}
         asked = Counter(self.tmdb.asked)
-        report = await self.harvest()
+        report = await self.harvest(takes_over=seen.waits)
         again = {id_ for route, id_ in Counter(self.tmdb.asked) - asked if route != "authentication"}
         assert again == {*FOUND} - done
-        await self.closed(report)
+        after = await self.closed(report)
+        assert not after.waits or after.lease == seen.lease  # where nothing was left to do, nobody takes it
 
-    def told(self, error: Report | StoreError, sentence: str) -> None:
-        """Be sure that the harvest has ended with exit 4, soon, and with this sentence (a regular expression)."""
+    def is_trouble(self, error: Report | HarvestError, sentence: str, *, deadlines: int = 1) -> None:
+        """Be sure that the harvest has ended with exit 4, soon, and with this sentence (a regular expression).
+
+        Soon is one deadline of a call after another, so many, and less than one for all the rest.
+        """
         assert isinstance(error, StoreError), error
         assert error.exit_code == Exit.STORE
         assert re.fullmatch(sentence, str(error)), str(error)
         assert not any(secret in str(error) for secret in (KEY, *(self.settings.credentials or ())) if secret)
         assert len(self.calls) <= MOST_CALLS
-        assert self.seconds < 2 * CALL_SECONDS
+        assert self.seconds < (1 + deadlines) * CALL_SECONDS
 
 
 @asynccontextmanager
@@ -263,14 +338,14 @@ async def bucket(s3: S3Server) -> AsyncIterator[Bucket]:
 
 
 @pytest.fixture
-def tell(s3: S3Server, bucket: Bucket, settings_for: Make) -> Tell:
+def play(s3: S3Server, bucket: Bucket, settings_for: Make) -> Play:
     """Runs a story to its end in a world of its own, on a loop that loses no time waiting; every fault must be met."""
 
     def run(story: Story, **options: Any) -> None:
         async def whole_story() -> None:
             async with world_of(s3, bucket.name, settings_for, **options) as world:
                 await story(world)
-                assert [name for name, times in world.struck.items() if not times] == []
+                assert [name for name, calls in world.spoilt.items() if not calls.total()] == []
 
         run_on(Leaping(), whole_story())
 
@@ -292,11 +367,11 @@ def _one_authority(_clean_environment: None, monkeypatch: pytest.MonkeyPatch, au
     monkeypatch.setenv("AWS_CA_BUNDLE", str(authority))
 
 
-# --- the table
+# --- what was before
 
 
 async def nothing(world: World) -> None:
-    """The bucket is empty."""
+    """The prefix is empty."""
 
 
 async def interrupted(world: World) -> None:
@@ -306,33 +381,72 @@ async def interrupted(world: World) -> None:
     assert (report.exit_code, report.batches_left) == (Exit.STOPPED, 1)
 
 
-async def copied(world: World) -> None:
-    """The movies have landed, and have been copied: they have another mark, so that they are read to be known."""
-    await interrupted(world)
-    with abroad():
-        for key in await world.lake.objects(f"{world.prefix}/Movies/"):
-            await world.lake.put(key, await world.lake.read(key) or b"")
-
-
-async def visited(world: World) -> None:
-    """The movies have landed, and somebody has put a file of his own beside them."""
-    await interrupted(world)
-    with abroad():
-        for key in await world.lake.objects(f"{world.prefix}/Movies/"):
-            await world.lake.put(f"{key.rpartition('/')[0]}/{STRANGER}", STRANGE)
-
-
 async def failed(world: World) -> None:
-    """A movie has failed, so that its batch is tried again, and the paper about it will be removed."""
+    """A movie has failed, so that the books were closed with that, and its batch is tried again."""
     world.tmdb.faults = scripted({("movie", POISON): [refusal(500)] * 7})
     report = await world.harvest()
     assert isinstance(report, Report), report
     assert (report.exit_code, report.failed) == (Exit.FAILED, {POISON: "http_500"})
 
 
+async def copied(world: World) -> None:
+    """The movies have landed, and have been copied: they have another ETag, so that they are read."""
+    await interrupted(world)
+    with abroad():
+        for key in await world.lake.objects(f"{world.prefix}/Movies/"):
+            await world.lake.put(key, await world.lake.read(key) or b"")
+
+
+async def orphaned(world: World) -> None:
+    """The movies have landed; of the series an upload is left that was killed."""
+    await interrupted(world)
+    [run] = {call.key.split("/_harvest/")[1][:19] for call in world.link.seen if call.key.endswith("manifest.json")}
+    with abroad():
+        await world.lake.begin(world.layout(run).data_key("Series", Batch("Series", SERIES).name))
+
+
+async def relabelled(world: World) -> None:
+    """S3 answers with another ETag than it lists, so that at the end every file is read."""
+    world.link.rules["complete"] = in_its_time(
+        doctored(lambda body: re.sub(rb"<ETag>.*?</ETag>", b"<ETag>&quot;other&quot;</ETag>", body))
+    )
+
+
+async def another(world: World) -> None:
+    """Another run of the day has one of the movies."""
+    csv = Path(str(world.settings.movies_csv)).with_name("other.csv")
+    csv.write_text(f"id|t\n{POISON}|x\n", encoding="utf-8")
+    report = await world.harvest(world.settings.model_copy(update={"movies_csv": str(csv), "series_csv": None}))
+    assert isinstance(report, Report), report
+    assert (report.status, report.books.found) == ("closed", 1)
+    world.other = report.run
+
+
+async def another_unfinished(world: World) -> None:
+    """The same, but that run has no summary, so that its receipts are read."""
+    await another(world)
+    with abroad():
+        await world.lake.delete(world.layout(world.other).summary_key)
+
+
+async def another_killed(world: World) -> None:
+    """The same, and it was killed before the receipt, so that its file is read."""
+    await another_unfinished(world)
+    with abroad():
+        for key in await world.lake.objects(world.layout(world.other).receipts):
+            await world.lake.delete(key)
+
+
+# --- the table
+
 RUN = r"_harvest/\d{4}-\d\d-\d\d-[0-9a-f]{8}/"
+OTHER = "_harvest/{other}/"
 DAY = r"(Movies|Series)/\d{4}/\d\d/\d\d/"
 FILE = DAY + r"tt\d{7}-tt\d{7}-[0-9a-f]{8}\.json"
+LEASE = r"_harvest/lease\.json"
+TAKEN = (f"put {LEASE}", f"get {LEASE}")
+LOOKED = (*TAKEN, f"list {RUN}receipts/")
+LANDED = (f"put {RUN}receipts/.+",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,41 +455,102 @@ class Place:
 
     Attributes:
         operation: What it asks of S3.
-        keys: Of which keys, below the prefix.
+        keys: Of which keys, below the prefix; `{other}` is another run of the day.
         verb: What we call it in a sentence.
         before: What must have been for a harvest to come there.
-        late: Whether the same is asked before anything has landed, which is another place.
+        after: The calls that have been made before, where the same is asked earlier, too.
         attempts: How often botocore asks.
+        calls: How many calls meet it: two, where the end of the lease does so as well.
     """
 
     operation: str
     keys: str
     verb: str
     before: Callable[[World], Awaitable[None]] = nothing
-    late: bool = False
+    after: tuple[str, ...] = ()
     attempts: int = PATIENT
+    calls: int = 1
+
+
+LOOK = {
+    "list of the runs": Place("list", "_harvest/", "list"),
+    "get of the manifest": Place("get", RUN + "manifest.json", "read", interrupted),
+    "get of the summary": Place("get", RUN + "summary.json", "read", failed),
+    "list of the data": Place("list", DAY, "list"),
+    "list of the day's runs": Place("list", "_harvest/", "list", after=(f"list {DAY}",)),
+    "get of another run's manifest": Place("get", OTHER + "manifest.json", "read", another),
+    "get of the ids": Place("get", RUN + "ids-.+", "read", interrupted),
+    "list of the ids": Place("list", RUN + "ids-", "list"),
+    "get of another run's summary": Place("get", OTHER + "summary.json", "read", another),
+    "get of another run's outcomes": Place("get", OTHER + "outcomes.jsonl.gz", "read", another),
+    "list of another run's receipts": Place("list", OTHER + "receipts/", "list", another_unfinished),
+    "get of another run's receipt": Place("get", OTHER + "receipts/.+", "read", another_unfinished),
+    "get of another run's file": Place("get", FILE, "read", another_killed),
+    "list of the receipts": Place("list", RUN + "receipts/", "list"),
+    "get of a receipt": Place("get", RUN + "receipts/.+", "read", interrupted),
+    "get of a file": Place("get", FILE, "read", copied),
+}
+"""What is read to know what is left to do: first without the lease, then with it."""
+
+
+def upload_of(name: str, keys: str) -> dict[str, Place]:
+    return {
+        f"create of {name}": Place("create", keys, "begin"),
+        f"part of {name}": Place("part", keys, "upload"),
+        f"complete of {name}": Place("complete", keys, "complete"),
+    }
+
+
+def uploads_at(moment: str, **more: Any) -> dict[str, Place]:
+    return {
+        f"uploads of the data, {moment}": Place("uploads", DAY, "list the uploads of", **more),
+        f"uploads of the run, {moment}": Place("uploads", RUN, "list the uploads of", **more),
+    }
+
+
+def with_lease(places: dict[str, Place]) -> Iterator[tuple[str, Place]]:
+    for name, place in places.items():
+        yield f"{name}, with the lease", replace(place, after=(*TAKEN, *place.after))
 
 
 PLACES = {
-    "list of the runs": Place("list", "_harvest/", "list", attempts=ATTEMPTS),
-    "get of the plan": Place("get", RUN + "plan.json", "read", interrupted, attempts=ATTEMPTS),
-    "get of the summary": Place("get", RUN + "summary.json", "read", interrupted, attempts=ATTEMPTS),
-    "list of the run": Place("list", RUN, "list", attempts=ATTEMPTS),
-    "list of the data": Place("list", DAY, "list", attempts=ATTEMPTS),
-    "uploads": Place("uploads", DAY, "list the uploads of", attempts=ATTEMPTS),
-    "get of a receipt": Place("get", RUN + "receipts/.+", "read", interrupted, attempts=ATTEMPTS),
-    "get of a file": Place("get", FILE, "read", copied, attempts=ATTEMPTS),
-    "put of the plan": Place("put", RUN + "plan.json", "write", attempts=ATTEMPTS),
-    "create": Place("create", FILE, "begin"),
-    "part": Place("part", FILE, "upload"),
-    "complete": Place("complete", FILE, "complete"),
+    **{name: replace(place, attempts=ATTEMPTS) for name, place in LOOK.items()},
+    "get of the lease": Place("get", LEASE, "read"),
+    "put of the lease": Place("put", LEASE, "write", calls=2),
+    "get of the lease, read back": Place("get", LEASE, "read", after=TAKEN[:1], calls=2),
+    **uploads_at("of the holder before", before=interrupted, after=TAKEN),
+    "abort of an orphan": Place("abort", FILE, "abort", orphaned, after=TAKEN),
+    **dict(with_lease(LOOK)),
+    "get of the lease, to name the run": Place("get", LEASE, "read", after=LOOKED, calls=2),
+    "put of the lease, to name the run": Place("put", LEASE, "write", after=LOOKED, calls=2),
+    **uploads_at("to begin", after=LOOKED),
+    **upload_of("the ids", RUN + "ids-.+"),
+    "put of the manifest": Place("put", RUN + "manifest.json", "write"),
+    "get of the manifest, read back": Place("get", RUN + "manifest.json", "read", after=(f"put {RUN}manifest.json",)),
+    **upload_of("a file", FILE),
     "put of a receipt": Place("put", RUN + "receipts/.+", "write"),
-    "delete": Place("delete", RUN + "failed/.+", "remove", failed),
-    "list of the run, to close": Place("list", RUN, "list", late=True),
-    "list of the data, to close": Place("list", DAY, "list", late=True),
+    **uploads_at("to close", after=LANDED),
+    "list of the receipts, to close": Place("list", RUN + "receipts/", "list", after=LANDED),
+    "list of the data, to close": Place("list", DAY, "list", after=LANDED),
+    "get of a file, to close": Place("get", FILE, "read", relabelled, after=LANDED),
+    **upload_of("the outcomes", RUN + "outcomes.jsonl.gz"),
+    "get of the summary, to close": Place("get", RUN + "summary.json", "read", after=LANDED),
+    "get of the manifest, to close": Place("get", RUN + "manifest.json", "read", after=LANDED),
     "put of the summary": Place("put", RUN + "summary.json", "write"),
 }
-"""In the order of the road; `abort` and `copy`, whose trouble is not the harvest's, have tests of their own below."""
+"""In the order of the road: every request whose trouble ends a harvest."""
+
+BESIDE = (
+    "abort of what failed",
+    "get of the lease, to renew it",
+    "put of the lease, to renew it",
+    "get of the lease, to end it",
+    "put of the lease, to end it",
+    "get of a file, for what it keeps",
+    "copy of a foreign object",
+    "delete of a foreign object or a stale file",
+)
+"""The others, which have tables of their own below: a harvest ends as it would without them, or they are `verify`'s."""
 
 SAFE = "What has landed is safe; run again to go on."
 GO_ON = f"So it is. {SAFE}"
@@ -412,6 +587,12 @@ class Fault:
         who = r"http://127\.0\.0\.1:\d+ breaks the connection\. " if self.advice == NETWORK else ""
         return who + re.escape(self.advice)
 
+    def at(self, operation: str) -> Fault:
+        """The same at this operation: an error as the body of a GET is no error to botocore, but has no ETag."""
+        if operation == "get" and self.code == "InternalError" and self is FAULTS["200 with an error"]:
+            return replace(self, code="an answer without an ETag", advice=SAFE, passes=False)
+        return self
+
 
 FAULTS = {
     "503": Fault(refusing(503, "SlowDown"), "SlowDown", GO_ON),
@@ -426,81 +607,115 @@ FAULTS = {
 
 ONCE = [(fault, "once") for fault in FAULTS]
 ALWAYS = [(fault, "always") for fault in FAULTS]
-THROUGH = [
-    (place, fault)
-    for place in PLACES
-    for fault in FAULTS
-    if not (PLACES[place].operation == "get" and fault == "200 with an error")
+FILES_READ = [name for name, place in PLACES.items() if (place.operation, place.keys) == ("get", FILE)]
+CELLS = [
+    (place, fault, lasts)
+    for place, (fault, lasts) in itertools.product(PLACES, ONCE + ALWAYS)
+    if not (place in FILES_READ and fault == "200 with an error")
 ]
-"""The table; an error that comes as the body of a GET is no error, but a body, and has a test of its own below."""
+"""The table; an error that comes as the body of a data file is what is in it, and has a test of its own below."""
+
+PASSING = [cell for cell in CELLS if cell[2] == "once" and FAULTS[cell[1]].at(PLACES[cell[0]].operation).passes]
+STAYING = [cell for cell in CELLS if cell not in PASSING]
+
+
+def sampled(cells: Iterable[tuple[Any, ...]], *aspects: Callable[..., object]) -> list[Any]:
+    """These cells as parameters; for the default run a few of them, by seed, that have every value of each aspect.
+
+    All of them: `pytest -m kill`.
+    """
+    cells, chosen = list(cells), set[tuple[Any, ...]]()
+    values = {cell: {(number, aspect(*cell)) for number, aspect in enumerate(aspects)} for cell in cells}
+    left = set().union(*values.values())
+    shuffled = random.Random(7).sample(cells, len(cells))
+    while left:
+        best = max(shuffled, key=lambda cell: len(values[cell] & left))
+        chosen.add(best)
+        left -= values[best]
+    return [pytest.param(*cell, marks=() if cell in chosen else pytest.mark.kill) for cell in cells]
+
+
+def of_the_place(place: str, *_rest: object) -> object:
+    return place
+
+
+def of_the_operation(place: str, fault: str, lasts: str) -> object:
+    return PLACES[place].operation, fault, lasts
 
 
 def lasting(rule: Rule, lasts: str) -> Rule:
     return at_first(rule) if lasts == "once" else rule
 
 
-async def spoilt(world: World, place: Place, fault: Fault, lasts: str) -> Report | StoreError:
-    """What comes of a harvest with this fault at this place."""
+async def spoilt(world: World, place: Place, rule: Rule) -> tuple[Report | HarvestError, Counter[str]]:
+    """What comes of a harvest with this rule at this place, and the calls that have met it, by key."""
     await place.before(world)
-    rule = lasting(fault.rule, lasts)
-    world.spoil(place.operation, world.after_a_receipt(rule) if place.late else rule, place.keys)
-    return await world.harvest()
+    keys = place.keys.replace("{other}", world.other or "")
+    met = world.spoil(place.operation, rule, keys, after=place.after)
+    return await world.harvest(), met
 
 
-@pytest.mark.parametrize(("place", "fault"), [(place, fault) for place, fault in THROUGH if FAULTS[fault].passes])
-def test_a_fault_that_passes_is_nobodys_business(tell: Tell, place: str, fault: str) -> None:
+def action_at(world: World, place: Place) -> str:
+    """What a sentence says that could not be done there (a regular expression)."""
+    keys = place.keys.replace("{other}", world.other or "")
+    return f"Cannot {place.verb} s3://{world.lake.name}/{world.prefix}/{keys}"
+
+
+@pytest.mark.parametrize(("place", "fault", "lasts"), sampled(PASSING, of_the_place, of_the_operation))
+def test_a_fault_that_passes_is_nobodys_business(play: Play, place: str, fault: str, lasts: str) -> None:
     """Where botocore asks again, one fault at any request leaves closed books and nothing else."""
 
     async def story(world: World) -> None:
-        report = await spoilt(world, PLACES[place], FAULTS[fault], "once")
+        report, _ = await spoilt(world, PLACES[place], lasting(FAULTS[fault].rule, lasts))
         assert len(world.calls) <= MOST_CALLS
-        await world.closed(report)
+        seen = await world.closed(report)
+        assert not seen.waits
         assert await world.problems() == []
 
-    tell(story)
+    play(story)
 
 
-@pytest.mark.parametrize(
-    ("place", "fault", "lasts"),
-    [(*one, "once") for one in THROUGH if not FAULTS[one[1]].passes] + [(*one, "always") for one in THROUGH],
-)
+@pytest.mark.parametrize(("place", "fault", "lasts"), sampled(STAYING, of_the_place, of_the_operation))
 def test_a_fault_that_stays_ends_the_harvest_and_the_next_one_closes_the_books(
-    tell: Tell, place: str, fault: str, lasts: str
+    play: Play, place: str, fault: str, lasts: str
 ) -> None:
     """It ends soon, with exit 4, action, key, S3's word and what to do; nothing is lost, half there or left behind."""
 
     async def story(world: World) -> None:
-        here, what = PLACES[place], FAULTS[fault]
-        error = await spoilt(world, here, what, lasts)
-        action = f"Cannot {here.verb} s3://{world.lake.name}/{world.prefix}/{here.keys}"
-        world.told(error, rf"{action}: {what.code}\. {what.sentence}")
-        tries = Counter(call.key for call in world.calls if call.operation == here.operation)
-        least, most = what.tries(here.attempts)
-        assert least <= max(tries.values()) - here.late <= most
+        here, what = PLACES[place], FAULTS[fault].at(PLACES[place].operation)
+        error, met = await spoilt(world, here, lasting(what.rule, lasts))
+        world.is_trouble(error, rf"{action_at(world, here)}: {what.code}\. {what.sentence}", deadlines=here.calls)
         # Uploads that have begun without our knowing, no answer having come, are left to the next harvest.
-        unknown = tries.total() if (place, fault) == ("create", "reset after") else 0
+        left = met.total() if (here.operation, fault) == ("create", "reset after") else here.operation == "abort"
         seen = await world.look()
-        assert len(seen.uploads) <= unknown
+        calls = here.calls if lasts == "always" else 1
+        least, most = what.tries(here.attempts)
+        assert least * calls <= max(met.values()) <= most * calls
+        assert len(seen.uploads) <= left
+        assert not seen.waits or here.keys == LEASE
         await world.goes_on(seen)
 
-    tell(story)
+    play(story)
+
+
+# --- beside the table
 
 
 @pytest.mark.parametrize(("fault", "lasts"), ONCE + ALWAYS)
-def test_an_abort_that_fails_leaves_an_upload_to_the_next_harvest(tell: Tell, fault: str, lasts: str) -> None:
-    """What is told is why an upload had to be aborted; that it could not be is logged, and mended next time."""
+def test_an_abort_that_fails_leaves_an_upload_to_the_next_harvest(play: Play, fault: str, lasts: str) -> None:
+    """The sentence says why an upload had to be aborted; that it could not be is logged, and the next harvest does."""
 
     async def story(world: World) -> None:
         what = FAULTS[fault]
-        world.spoil("part", at_first(refusing(403, "AccessDenied")))
-        world.spoil("abort", lasting(what.rule, lasts))
+        world.spoil("part", at_first(refusing(403, "AccessDenied")), FILE)
+        tries = world.spoil("abort", lasting(what.rule, lasts))
         with capture_logs() as logs:
             error = await world.harvest()
         action = f"s3://{world.lake.name}/{world.prefix}/{FILE}"
-        world.told(error, rf"Cannot upload {action}: AccessDenied\. {re.escape(ADVICE['AccessDenied'])}")
-        tries = Counter(call.key for call in world.calls if call.operation == "abort")
+        world.is_trouble(error, rf"Cannot upload {action}: AccessDenied\. {re.escape(ADVICE['AccessDenied'])}")
         assert max(tries.values()) <= what.tries()[1]
-        vain = len(tries) if lasts == "always" else int(not what.passes)
+        aborted = {call.key for call in world.calls if call.operation == "abort"}
+        vain = len(aborted) if lasts == "always" else int(not what.passes)
         left = [line for line in logs if line["event"] == "upload_left_unfinished"]
         assert len(left) == vain
         sentence = rf"Cannot abort {action}: {what.code}\. {what.sentence}"
@@ -511,62 +726,153 @@ def test_an_abort_that_fails_leaves_an_upload_to_the_next_harvest(tell: Tell, fa
         # The other batch may have been cancelled while S3 completed its upload: then there is none to abort.
         open_ones = [line["key"] for line in left if line["key"] not in seen.files]
         assert sorted(seen.uploads) == ([] if fault == "reset after" else sorted(open_ones))
+        assert not seen.waits
         await world.goes_on(seen)
 
-    tell(story)
+    play(story)
 
 
-@pytest.mark.parametrize(("fault", "lasts"), ONCE + ALWAYS)
-def test_a_stranger_that_cannot_be_set_aside_stays_and_keeps_nobody(tell: Tell, fault: str, lasts: str) -> None:
-    """The file of somebody else is whole, here or there or both, and the books close without it."""
+RENEWAL, END = (f"put {RUN}manifest.json", f"get {RUN}manifest.json"), (f"put {RUN}summary.json",)
+
+HOLD_SECONDS = 40
+"""For which TMDB holds everybody: the lease is renewed after 30."""
+
+
+@pytest.mark.parametrize(
+    ("moment", "operation", "fault", "lasts"),
+    sampled(
+        [(*where, *how) for *where, how in itertools.product(["renewal", "end"], ["get", "put"], ONCE + ALWAYS)],
+        lambda moment, operation, _fault, lasts: (moment, operation, lasts),
+        lambda _moment, operation, fault, _lasts: (operation, fault),
+        lambda _moment, _operation, fault, lasts: (fault, lasts),
+    ),
+)
+def test_a_lease_that_cannot_be_renewed_or_given_back_keeps_no_books_open(
+    play: Play, moment: str, operation: str, fault: str, lasts: str
+) -> None:
+    """While nobody has taken over, the harvest goes on and closes its books; what failed is logged."""
+
+    async def story(world: World) -> None:
+        what, verb = FAULTS[fault].at(operation), "read" if operation == "get" else "write"
+        world.tmdb.faults = scripted({("movie", POISON): [refusal(429, retry_after=str(HOLD_SECONDS))]})
+        world.spoil(operation, lasting(what.rule, lasts), LEASE, after=RENEWAL if moment == "renewal" else END)
+        with capture_logs() as logs:
+            report = await world.harvest(sleep=asyncio.sleep)
+        seen = await world.closed(report)
+        problems = [(line["event"], line["problem"]) for line in logs if line["event"].startswith("lease_")]
+        event = "lease_not_ended" if moment == "end" or lasts == "always" else "lease_not_renewed"
+        at_last = [problem for name, problem in problems if name == event]
+        assert len(at_last) == (lasts == "always" or not what.passes)
+        action = f"Cannot {verb} s3://{world.lake.name}/{world.prefix}/{LEASE}"
+        for _, problem in problems:
+            assert re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
+        given_back = event != "lease_not_ended" or not at_last or (operation, fault) == ("put", "reset after")
+        assert seen.waits is not given_back
+        assert await world.problems() == []
+        await world.goes_on(seen)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("fault", "lasts"),
+    ONCE + ALWAYS,
+)
+def test_a_record_that_is_to_be_kept_is_not_lost_where_its_file_cannot_be_read(
+    play: Play, fault: str, lasts: str
+) -> None:
+    """Asked again, a title fails, whose record stands: it is kept, or the harvest ends before anything is replaced."""
 
     async def story(world: World) -> None:
         what = FAULTS[fault]
-        await visited(world)
-        world.spoil("copy", lasting(what.rule, lasts))
-        with capture_logs() as logs:
-            report = await world.harvest()
-        assert isinstance(report, Report), report
-        assert report.exit_code == Exit.CLOSED
+        await world.closed(await world.harvest())
+        world.tmdb.faults = scripted({("movie", POISON): [always(refusal(500))]})
+        here = Place("get", FILE, "read")
+        world.spoil("get", lasting(what.rule, lasts), FILE, after=LOOKED)
+        report = await world.harvest(again=True)
+        if lasts == "once" and what.at("get").passes:
+            assert isinstance(report, Report), report
+            assert (report.exit_code, report.failed) == (Exit.FAILED, {POISON: "http_500"})
+        elif fault == "200 with an error":
+            world.is_trouble(report, rf"{action_at(world, here)}: .+")
+        else:
+            world.is_trouble(report, rf"{action_at(world, here)}: {what.code}\. {what.sentence}")
         seen = await world.look()
-        stays = [key for key in seen.strangers if "/_harvest/" not in key]
-        problems = [line["problem"] for line in logs if line["event"] == "stranger_stays"]
-        assert len(stays) == len(problems) == (lasts == "always" or not what.passes)
-        for problem in problems:
-            action = rf"Cannot copy s3://{world.lake.name}/{world.prefix}/{DAY}{STRANGER}"
-            assert re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
-        assert await world.problems() == [f"{key} is in no receipt" for key in stays]
+        assert sorted(id_ for ids in seen.files.values() for id_ in ids) == FOUND
+        assert not seen.waits
         await world.goes_on(seen)
-        assert ["/_harvest/" in key for key in (await world.look()).strangers] == [True]
-        assert await world.problems() == []
 
-    tell(story)
+    play(story)
 
 
-@pytest.mark.parametrize("lasts", ["once", "always"])
-@pytest.mark.parametrize("place", [place for place in PLACES if PLACES[place].operation == "get"])
-def test_an_error_that_comes_as_a_body_is_a_damaged_paper(tell: Tell, place: str, lasts: str) -> None:
-    """What cannot be read is done again or written anew, and the books close."""
+@pytest.mark.parametrize(
+    ("operation", "fault", "lasts"),
+    sampled(
+        [(operation, *how) for operation, how in itertools.product(["copy", "delete"], ONCE + ALWAYS)],
+        lambda operation, _fault, lasts: (operation, lasts),
+        lambda operation, fault, _lasts: (operation, fault),
+        lambda _operation, fault, lasts: (fault, lasts),
+    ),
+)
+def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
+    play: Play, operation: str, fault: str, lasts: str
+) -> None:
+    """`verify --repair` goes on with the rest and names what is left, no harvest minds, and the next repair does it."""
 
     async def story(world: World) -> None:
-        await world.closed(await spoilt(world, PLACES[place], FAULTS["200 with an error"], lasts))
-        assert await world.problems() == []
+        what = FAULTS[fault]
+        seen = await world.closed(await world.harvest())
+        movies = min(seen.files)
+        foreign, stale = f"{movies.rpartition('/')[0]}/{FOREIGN}", f"{movies.removesuffix('.json')}.2.json"
+        with abroad():
+            await world.lake.put(foreign, FOREIGN_BODY)
+            await world.lake.put(stale, await world.lake.read(movies) or b"")
+        named = {
+            foreign: f"{foreign} is foreign: no run of the day has such a file; --repair moves it away",
+            stale: f"{stale} is in no receipt: --repair removes it",
+        }
+        world.spoil(operation, lasting(what.rule, lasts))
+        with capture_logs() as logs:
+            proof = await verify(world.settings, repairing=True)
+        vain = [foreign, stale] if operation == "delete" and lasts == "always" else [foreign]
+        vain = vain if lasts == "always" or not what.passes else []
+        problems = {line["key"]: line["problem"] for line in logs if line["event"] == "not_repaired"}
+        assert list(problems) == vain
+        for key, problem in problems.items():
+            action = f"Cannot {'copy' if operation == 'copy' else 'remove'} s3://{world.lake.name}/{re.escape(key)}"
+            assert re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
+        stays = [] if (operation, fault) == ("delete", "reset after") else vain  # removed, and nobody heard
+        assert proof.problems == [named[key] for key in stays]
+        seen = await world.look()
+        assert [key for key in (foreign, stale) if key in seen.foreign or key in seen.files] == stays
+        copies = [key for key in seen.foreign if "/quarantine/" in key]
+        assert len(copies) == (operation == "delete" or not vain or fault == "reset after")
+        asked = world.tmdb.asked.total()
+        report = await world.harvest()
+        assert isinstance(report, Report), report
+        assert (report.exit_code, report.books.found) == (Exit.CLOSED, len(FOUND))
+        assert world.tmdb.asked.total() - asked <= 1  # the key
+        assert {call.operation for call in world.calls} & {"copy", "delete"} == set()
+        world.heal()
+        assert (await verify(world.settings, repairing=True)).problems == []
+        seen = await world.look()
+        assert len(seen.foreign) == len(copies) + (foreign in stays)
+        assert [key for key in seen.foreign if "/quarantine/" not in key] == []
 
-    tell(story)
+    play(story)
 
 
-# --- answers that make no sense
+# --- answers that are not what they should be
 
 
 def doctored(change: Callable[[bytes], bytes], *, without: str = "") -> Rule:
-    """The true answer, with its body changed, or without a header."""
+    """The true answer, with its body changed and no checksum of it, or without a header."""
 
     async def rule(_call: Call, forward: Forward) -> web.StreamResponse:
         answer = await forward()
         assert isinstance(answer.body, bytes)
-        kept = {
-            name: value for name, value in answer.headers.items() if name.lower() not in {"content-length", without}
-        }
+        dropped = ("content-length", "x-amz-checksum", *([without] if without else []))  # which would not fit it
+        kept = {name: value for name, value in answer.headers.items() if not name.lower().startswith(dropped)}
         return web.Response(status=answer.status, body=change(answer.body), headers=kept)
 
     return rule
@@ -581,65 +887,162 @@ UNMARKED = doctored(lambda body: re.sub(rb"<ETag>.*?</ETag>", b"", body), withou
 
 
 @pytest.mark.parametrize(
+    ("place", "lasts"),
+    itertools.product(FILES_READ, ["once", "always"]),
+)
+def test_an_answer_that_is_not_the_file_that_is_listed_loses_and_doubles_nothing(
+    play: Play, place: str, lasts: str
+) -> None:
+    """An error as the body of a data file: its batch is done again, or the harvest ends; the next one closes."""
+
+    async def story(world: World) -> None:
+        report, _ = await spoilt(world, PLACES[place], lasting(FAULTS["200 with an error"].rule, lasts))
+        if isinstance(report, Report):
+            await world.closed(report)
+        else:
+            assert report.exit_code in (Exit.WRONG, Exit.STORE), report
+        await world.goes_on(await world.look())
+        assert await world.problems() == []
+
+    play(story)
+
+
+PAGES = {"empty": EMPTY, "a portal": PORTAL, "half": HALF}
+
+DOCUMENTS = {
+    "get of the manifest": "closes",
+    "get of the summary": "closes",
+    "get of another run's manifest": "closes",
+    "get of the ids": "closes",
+    "get of another run's summary": "closes",
+    "get of another run's outcomes": "closes",
+    "get of another run's receipt": "closes",
+    "get of a receipt": "closes",
+    "get of the lease, read back": "closes",
+    "get of the manifest, read back": "closes",
+    "get of the manifest, to close": "is stopped",
+}
+"""What comes of a harvest that once reads nonsense there."""
+
+
+@pytest.mark.parametrize(
+    ("place", "page"),
+    sampled(itertools.product(DOCUMENTS, PAGES), of_the_place, lambda _place, page: page),
+)
+def test_a_document_that_is_read_as_nonsense_is_as_if_it_were_not_there(play: Play, place: str, page: str) -> None:
+    """What cannot be read is done again or read again, and the books close; nothing is asked for twice on a day."""
+
+    async def story(world: World) -> None:
+        report, _ = await spoilt(world, PLACES[place], at_first(PAGES[page]))
+        if DOCUMENTS[place] == "is stopped":
+            assert isinstance(report, StoppedError), report
+        else:
+            await world.closed(report)
+        await world.goes_on(await world.look())
+        assert await world.problems() == []
+
+    play(story)
+
+
+@pytest.mark.parametrize(
     ("place", "rule"),
     [
         pytest.param(place, rule, id=f"{place}-{name}")
         for name, rule in {"half": HALF, "empty": EMPTY, "a portal": PORTAL, "text": TEXT}.items()
-        for place in ("list of the runs", "list of the run", "list of the data", "uploads", "create", "complete")
+        for place in (
+            "list of the runs",
+            "list of the data",
+            "list of the receipts",
+            "uploads of the data, to begin",
+            "create of a file",
+            "complete of a file",
+        )
     ]
     + [
         pytest.param("list of the data", ENDLESS, id="list-more to come without a word where"),
         pytest.param("list of the data, to close", UNMARKED, id="list-without ETag"),
-        pytest.param("part", UNMARKED, id="part-without ETag"),
-        pytest.param("complete", UNMARKED, id="complete-without ETag"),
+        pytest.param("part of a file", UNMARKED, id="part-without ETag"),
+        pytest.param("complete of a file", UNMARKED, id="complete-without ETag"),
         pytest.param("put of a receipt", UNMARKED, id="put-without ETag"),
+        pytest.param("put of the lease", UNMARKED, id="lease-without ETag"),
+        pytest.param("get of the manifest", UNMARKED, id="get-without ETag"),
     ],
 )
-def test_an_answer_that_makes_no_sense_is_the_stores_trouble(tell: Tell, place: str, rule: Rule) -> None:
+def test_an_answer_that_makes_no_sense_is_the_stores_trouble(play: Play, place: str, rule: Rule) -> None:
     """Half an answer, none or another's is exit 4: neither an empty bucket, harvested anew, nor a bug of ours."""
 
     async def story(world: World) -> None:
         here = PLACES[place]
-        error = await spoilt(world, here, Fault(rule, "", ""), "always")
-        action = f"Cannot {here.verb} s3://{world.lake.name}/{world.prefix}/{here.keys}"
-        world.told(error, rf"{action}: .+\. (.+ )?{SAFE}")
+        error, _ = await spoilt(world, here, rule)
+        world.is_trouble(error, rf"{action_at(world, here)}: .+\. (.+ )?{SAFE}", deadlines=here.calls)
         await world.goes_on(await world.look())
 
-    tell(story)
+    play(story)
 
 
-EDGES = ["list of the runs", "get of the plan", "create", "part", "put of a receipt"]
+EDGES = [
+    "list of the runs",
+    "get of the manifest",
+    "put of the lease",
+    "create of a file",
+    "part of a file",
+    "put of a receipt",
+]
 
 
-@pytest.mark.parametrize("place", EDGES)
+def of_the_answer(_place: str, status: int, body: str) -> object:
+    return status, body
+
+
 @pytest.mark.parametrize(
-    ("status", "body"),
-    [(500, "<Error><Code>Inter"), (502, "<html>Bad gateway</html>"), (503, ""), (504, "Gateway timeout")],
+    ("place", "status", "body"),
+    sampled(
+        [
+            (place, *answer)
+            for place in EDGES
+            for answer in [
+                (500, "<Error><Code>Inter"),
+                (502, "<html>Bad gateway</html>"),
+                (503, ""),
+                (504, "Gateway timeout"),
+            ]
+        ],
+        of_the_place,
+        of_the_answer,
+    ),
 )
-def test_an_error_in_other_words_than_s3s_passes_by_its_status(tell: Tell, place: str, status: int, body: str) -> None:
+def test_an_error_in_other_words_than_s3s_passes_by_its_status(play: Play, place: str, status: int, body: str) -> None:
     """A balancer's page, half an error or none at all: what may pass is asked again, whatever it is written in."""
 
     async def story(world: World) -> None:
-        await world.closed(await spoilt(world, PLACES[place], Fault(answering(status, body), "", ""), "once"))
+        report, _ = await spoilt(world, PLACES[place], at_first(answering(status, body)))
+        await world.closed(report)
 
-    tell(story)
+    play(story)
 
 
-@pytest.mark.parametrize("place", EDGES)
 @pytest.mark.parametrize(
-    ("status", "body"), [(403, "<html>Blocked</html>"), (403, ""), (502, "<html>Bad gateway</html>")]
+    ("place", "status", "body"),
+    sampled(
+        [
+            (place, *answer)
+            for place in EDGES
+            for answer in [(403, "<html>Blocked</html>"), (403, ""), (502, "<html>Bad gateway</html>")]
+        ],
+        of_the_place,
+        of_the_answer,
+    ),
 )
-def test_an_error_in_other_words_than_s3s_is_told_by_its_status(tell: Tell, place: str, status: int, body: str) -> None:
+def test_an_error_in_other_words_than_s3s_is_told_by_its_status(play: Play, place: str, status: int, body: str) -> None:
     """Where S3 has no word for it, the sentence has at least the number."""
 
     async def story(world: World) -> None:
         here = PLACES[place]
-        error = await spoilt(world, here, Fault(answering(status, body), "", ""), "always")
-        action = f"Cannot {here.verb} s3://{world.lake.name}/{world.prefix}/{here.keys}"
-        world.told(error, rf"{action}: .*\b{status}\b.*{SAFE}")
+        error, _ = await spoilt(world, here, answering(status, body))
+        world.is_trouble(error, rf"{action_at(world, here)}: .*\b{status}\b.*{SAFE}", deadlines=here.calls)
         await world.goes_on(await world.look())
 
-    tell(story)
+    play(story)
 
 
 # --- pages
@@ -669,7 +1072,7 @@ def in_pages(rule: Rule) -> Rule:
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if FAULTS[fault].passes])
-def test_a_listing_whose_second_page_fails_once_is_whole(tell: Tell, fault: str) -> None:
+def test_a_listing_whose_second_page_fails_once_is_whole(play: Play, fault: str) -> None:
     """No page is left out: what has a receipt on any page is done, and TMDB is asked nothing."""
 
     async def story(world: World) -> None:
@@ -681,25 +1084,26 @@ def test_a_listing_whose_second_page_fails_once_is_whole(tell: Tell, fault: str)
         assert (report.status, report.books.found) == ("nothing_to_do", len(FOUND))
         assert world.tmdb.asked.total() == asked
         pages = Counter(call.key.removeprefix(world.prefix) for call in world.calls if call.operation == "list")
-        assert max(pages.values()) > 4  # the plan, two receipts and the summary, and one of them again
+        assert max(pages.values()) == 5  # twice the lease and the run, and one of them again
 
-    tell(story)
+    play(story)
 
 
-def test_a_listing_whose_second_page_is_refused_is_no_listing(tell: Tell) -> None:
+@pytest.mark.parametrize("keys", ["_harvest/", RUN + "receipts/"], ids=["runs", "receipts"])
+def test_a_listing_whose_second_page_is_refused_is_no_listing(play: Play, keys: str) -> None:
     """What the first page does not show is not taken for missing: exit 4, with nothing asked and nothing written."""
 
     async def story(world: World) -> None:
         await world.harvest()
         asked = world.tmdb.asked.total()
-        world.spoil("list", in_pages(refusing(403, "AccessDenied")))
-        folder = f"s3://{world.lake.name}/{world.prefix}/{RUN}"
-        world.told(await world.harvest(), rf"Cannot list {folder}: AccessDenied\. {re.escape(ADVICE['AccessDenied'])}")
+        world.spoil("list", in_pages(refusing(403, "AccessDenied")), keys)
+        action = f"Cannot list s3://{world.lake.name}/{world.prefix}/{keys}"
+        world.is_trouble(await world.harvest(), rf"{action}: AccessDenied\. {re.escape(ADVICE['AccessDenied'])}")
         assert world.tmdb.asked.total() == asked
-        assert {call.operation for call in world.calls} == {"list", "get"}
+        assert {call.operation for call in world.calls} <= {"list", "get"}
         await world.goes_on(await world.look())
 
-    tell(story)
+    play(story)
 
 
 # --- uploads that go wrong in their own ways
@@ -717,47 +1121,48 @@ def test_a_listing_whose_second_page_is_refused_is_no_listing(tell: Tell) -> Non
     ],
 )
 def test_an_upload_that_s3_refuses_is_done_again_by_the_next_harvest(
-    tell: Tell, place: str, status: int, code: str, said: str
+    play: Play, place: str, status: int, code: str, said: str
 ) -> None:
     """What S3 finds wrong is told in its words, as a sentence; the upload is aborted and its batch stays open."""
 
     async def story(world: World) -> None:
-        here, body = PLACES[place], f"<Error><Code>{code}</Code><Message>{said}</Message></Error>"
-        error = await spoilt(world, here, Fault(answering(status, body), "", ""), "once")
-        action = f"Cannot {here.verb} s3://{world.lake.name}/{world.prefix}/{here.keys}"
-        world.told(error, rf"{action}: {code}\. {said.rstrip('.')}\. {SAFE}")
+        here = PLACES[f"{place} of a file"]
+        body = f"<Error><Code>{code}</Code><Message>{said}</Message></Error>"
+        error, _ = await spoilt(world, here, at_first(answering(status, body)))
+        world.is_trouble(error, rf"{action_at(world, here)}: {code}\. {said.rstrip('.')}\. {SAFE}")
         seen = await world.look()
         assert seen.uploads == []
         await world.goes_on(seen)
 
-    tell(story)
+    play(story)
 
 
-@pytest.mark.parametrize("place", ["part", "complete"])
-def test_an_upload_that_is_gone_is_begun_anew(tell: Tell, place: str) -> None:
+@pytest.mark.parametrize(
+    "place", ["part of a file", "complete of a file", "complete of the ids", "complete of the outcomes"]
+)
+def test_an_upload_that_is_gone_is_begun_anew(play: Play, place: str) -> None:
     """Another harvester of the same ids has aborted it, or it was completed and nobody heard: the batch lands."""
 
     async def story(world: World) -> None:
-        report = await spoilt(world, PLACES[place], Fault(refusing(404, "NoSuchUpload"), "", ""), "once")
+        report, _ = await spoilt(world, PLACES[place], at_first(refusing(404, "NoSuchUpload")))
         assert (getattr(report, "status", report), (await world.look()).uploads) == ("closed", [])
 
-    tell(story)
+    play(story)
 
 
-def test_a_completion_whose_answer_is_lost_lands_or_is_done_again(tell: Tell) -> None:
+def test_a_completion_whose_answer_is_lost_lands_or_is_done_again(play: Play) -> None:
     """S3 has done it, nobody heard, and the second try meets an upload that is gone: nothing is lost by that."""
 
     async def story(world: World) -> None:
-        lost = Fault(at_first(reset_after, refusing(404, "NoSuchUpload")), "", "")
-        await spoilt(world, PLACES["complete"], lost, "always")
+        await spoilt(world, PLACES["complete of a file"], at_first(reset_after, refusing(404, "NoSuchUpload")))
         seen = await world.look()
         assert (len(seen.files) >= 1, seen.uploads) == (True, [])
         await world.goes_on(seen)
 
-    tell(story)
+    play(story)
 
 
-def test_a_second_file_that_is_refused_leaves_its_batch_open(tell: Tell) -> None:
+def test_a_second_file_that_is_refused_leaves_its_batch_open(play: Play) -> None:
     """A batch of two files, the second refused in its second part: the first alone is no receipt's."""
 
     async def story(world: World) -> None:
@@ -765,8 +1170,8 @@ def test_a_second_file_that_is_refused_leaves_its_batch_open(tell: Tell) -> None
             return await (refusing(403, "AccessDenied")(call, forward) if call.part == 2 else forward())
 
         world.spoil("part", second_part, DAY + r".+\.2\.json")
-        action = f"s3://{world.lake.name}/{world.prefix}/{DAY}"
-        world.told(await world.harvest(), rf"Cannot upload {action}.+\.2\.json: AccessDenied\. .+")
+        action = f"Cannot upload s3://{world.lake.name}/{world.prefix}/{DAY}"
+        world.is_trouble(await world.harvest(), rf"{action}.+\.2\.json: AccessDenied\. .+")
         seen = await world.look()
         assert seen.uploads == []
         assert "Movies" not in {receipt.collection for receipt in seen.receipts}
@@ -774,7 +1179,7 @@ def test_a_second_file_that_is_refused_leaves_its_batch_open(tell: Tell) -> None
         await world.goes_on(seen)
 
     large = Catalog(kinds=CATALOG.kinds, otherwise="movie", record_bytes=6_000_000)
-    tell(story, catalog=large)
+    play(story, catalog=large)
 
 
 # --- trouble in the midst of a harvest
@@ -789,20 +1194,20 @@ def test_a_second_file_that_is_refused_leaves_its_batch_open(tell: Tell) -> None
         (403, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
     ],
 )
-def test_credentials_that_end_in_the_midst_say_what_to_do(tell: Tell, status: int, code: str, does: str) -> None:
+def test_credentials_that_end_in_the_midst_say_what_to_do(play: Play, status: int, code: str, does: str) -> None:
     """From one request to the next nothing is allowed any more: exit 4, what to mend, and what has landed is kept."""
 
     async def story(world: World) -> None:
-        world.spoil("*", world.after_a_receipt(refusing(status, code)))
-        world.told(await world.harvest(), rf"Cannot .+: {code}\. .*{does}.*")
+        world.spoil("*", refusing(status, code), after=LANDED)
+        world.is_trouble(await world.harvest(), rf"Cannot .+: {code}\. .*{does}.*")
         seen = await world.look()
         assert len(seen.receipts) == 1
         await world.goes_on(seen)
 
-    tell(story)
+    play(story)
 
 
-def test_an_s3_that_slows_everybody_down_for_two_minutes_ends_harvests_and_harms_nothing(tell: Tell) -> None:
+def test_an_s3_that_slows_everybody_down_for_two_minutes_ends_harvests_and_harms_nothing(play: Play) -> None:
     """Started every half minute, a harvest ends with exit 4 while that lasts, keeps S3 quiet, and then closes."""
 
     async def story(world: World) -> None:
@@ -814,14 +1219,14 @@ def test_an_s3_that_slows_everybody_down_for_two_minutes_ends_harvests_and_harms
             slow = began[-1] < began[0] + 120
             return await (refusing(503, "SlowDown")(call, forward) if slow else forward())
 
-        world.spoil("*", world.after_a_receipt(busy))
+        world.spoil("*", busy, after=LANDED)
         ends = 0
-        while isinstance(report := await world.harvest(), StoreError):
-            world.told(report, rf"Cannot .+: SlowDown\. {GO_ON}")
+        while isinstance(report := await world.harvest(takes_over=True), StoreError):
+            world.is_trouble(report, rf"Cannot .+: SlowDown\. {GO_ON}")
             assert len((await world.look()).receipts) == 1
             ends += 1
             await asyncio.sleep(30)
         assert 1 <= ends <= 4
         await world.closed(report)
 
-    tell(story)
+    play(story)

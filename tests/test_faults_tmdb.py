@@ -49,6 +49,7 @@ from harvester.demo.shapes import tmdb_id
 from harvester.demo.tmdb_stand_in import StandIn, stand_in
 from harvester.errors import TmdbUnavailableError
 from harvester.harvest import Report, harvest
+from harvester.ids_file import decode_outcomes
 from harvester.opening import open_bucket_of
 from harvester.stop import Stop
 from harvester.verify import verify
@@ -56,8 +57,8 @@ from harvester.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-    from harvester.batches import Layout
     from harvester.demo.faults import Asked, Faults
+    from harvester.layout import Layout
     from harvester.settings import Settings
     from harvester.titles import Collection, Kind
 
@@ -100,7 +101,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 # The fault is met once (`first`), or always (`every`), by the first of 21 titles; or always by the only one (`alone`).
-# The title's outcome and reason are those of its receipt or of the paper in `failed/`; the run's, of its report.
+# The title's outcome and reason are those of its receipt; the run's, of its report.
 #
 # "6 of 27" is 6 requests for this title on this route, of 27 in all. In all, movies are 1 for the key + 20 neighbours,
 # series 1 + 2·20 and 1 for the title's other route, which is not asked where /find is not answered. Its own: 2 are the
@@ -367,25 +368,28 @@ def line_of(case: Case, id_: str, fetched_at: str) -> bytes:
 
 
 def outcomes_of(case: Case, reason: str) -> dict[str, dict[str, Any]]:
-    """What the paper says of every id."""
-    told: dict[str, dict[str, Any]] = {
+    """What the receipt says of every id."""
+    outcomes: dict[str, dict[str, Any]] = {
         id_: {"outcome": "found", "kind": case.kind, "tmdb_id": tmdb_id(case.kind, id_)} for id_ in case.ids
     }
-    return told | ({} if TITLE in case.found else {TITLE: {"outcome": "failed", "reason": reason}})
+    return outcomes | ({} if TITLE in case.found else {TITLE: {"outcome": "failed", "reason": reason}})
 
 
 async def check_what_landed(case: Case, settings: Settings, layout: Layout, report: Report) -> None:
-    """The bucket has one paper of the batch, in the right place, and its records as the catalog has them."""
+    """The bucket has the batch's receipt and what belongs to a run that has ended, and the catalog's own records."""
     batch = Batch(case.collection, case.ids)
-    closed = TITLE in case.found
-    paper = (layout.receipt_key if closed else layout.failed_key)(batch.collection, batch.name)
-    papers = {layout.plan_key, paper} | ({layout.summary_key} if closed else set())
+    place = layout.receipt_key(batch.collection, batch.name)
     async with open_bucket_of(settings) as bucket:
-        assert papers == set(await bucket.objects(layout.folder))
-        receipt = orjson.loads(await bucket.read(paper) or b"")
+        documents = await bucket.objects(layout.folder)
+        [ids] = [key for key in documents if layout.generation_of(key)]
+        assert documents.keys() == {layout.manifest_key, ids, place, layout.outcomes_key, layout.summary_key}
+        receipt = orjson.loads(await bucket.read(place) or b"")
+        books = orjson.loads(await bucket.read(layout.summary_key) or b"")["books"]
+        outcomes = [*decode_outcomes(await bucket.read(layout.outcomes_key) or b"")]
         bodies = [await bucket.read(file["key"]) or b"" for file in receipt["files"]]
         data = await bucket.objects(layout.data_folder("Movies")) | await bucket.objects(layout.data_folder("Series"))
-    assert outcomes_of(case, report.failed.get(TITLE, "")) == receipt["outcomes"]
+    assert outcomes_of(case, report.failed.get(TITLE, "")) == receipt["outcomes"] == dict(outcomes)
+    assert (books["found"], books["failed_by_reason"]) == (len(case.found), dict(Counter(report.failed.values())))
     assert {file["key"] for file in receipt["files"]} == set(data)
     lines = [line for body in bodies for line in body.splitlines()]
     records = [orjson.loads(line) for line in lines]

@@ -15,10 +15,13 @@ from loops import no_wait
 
 from harvester.batches import cut
 from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, refusal, scripted, silence
+from harvester.demo.faults import always, healthy, refusal, scripted, silence
 from harvester.demo.s3_link import s3_link
 from harvester.demo.tmdb_stand_in import stand_in
 from harvester.harvest import OPEN_BYTES, harvest
+from harvester.ids_file import decode_outcomes
+from harvester.manifest import decode_summary
+from harvester.receipts import decode_receipt
 from harvester.stop import Stop
 from harvester.verify import verify
 
@@ -45,6 +48,12 @@ async def records_in(bucket: Bucket, folder: str) -> list[dict[str, Any]]:
         body = await bucket.read(key)
         records += [orjson.loads(line) for line in (body or b"").splitlines()]
     return records
+
+
+async def ids_in(bucket: Bucket) -> list[str]:
+    """The id of every record of the lake."""
+    records = await records_in(bucket, "Raw/API/Movies/") + await records_in(bucket, "Raw/API/Series/")
+    return [record["imdb_id"] for record in records]
 
 
 async def test_every_id_ends_in_one_outcome_and_the_books_close(
@@ -79,23 +88,45 @@ async def test_a_finished_run_of_today_is_left_alone(bucket: Bucket, settings_fo
         assert tmdb.asked.total() == before
 
 
-async def test_a_film_that_is_a_series_lands_among_the_series(
+async def test_a_movie_that_is_a_series_lands_among_the_series(
     bucket: Bucket, settings_for: Make, watcher: Silent
 ) -> None:
-    """An id that TMDB knows only as the other kind is harvested as what it is, in a batch made of such ids."""
+    """An id that TMDB knows only as the other kind is harvested as what it is, in its own batch and receipt."""
     movies = ids_from(1, 150)
-    strays = [movies[3], movies[120]]
-    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(strays, "tv"), otherwise="movie")) as tmdb:
+    reclassified = [movies[3], movies[120]]
+    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(reclassified, "tv"), otherwise="movie")) as tmdb:
         report = await harvest(settings_for(tmdb.url, movies=movies), watcher=watcher, stop=Stop())
-        assert tmdb.asked["movie", strays[0]] == 1
-        assert tmdb.asked["find", strays[0]] == 1
-        assert tmdb.asked["tv", strays[0]] == 1
-    assert (report.status, report.books.found) == ("closed", 150)
+        for route in ("movie", "find", "tv"):
+            assert tmdb.asked[route, reclassified[0]] == 1
+        proof = await verify(settings_for(tmdb.url))
+    assert (report.status, report.books.found, report.books.batches, proof.problems) == ("closed", 150, 2, [])
     series = await records_in(bucket, "Raw/API/Series/")
-    assert [record["imdb_id"] for record in series] == strays
+    assert [record["imdb_id"] for record in series] == reclassified
     assert {record["harvest"]["kind"] for record in series} == {"tv"}
-    keys = list(await bucket.objects("Raw/API/Series/"))
-    assert [key.rpartition("/")[2][:19] for key in keys] == [f"{strays[0]}-{strays[1]}"]
+    assert [record["imdb_id"] for record in await records_in(bucket, "Raw/API/Movies/")] == [
+        id_ for id_ in movies if id_ not in reclassified
+    ]
+    names = [batch.name for batch in cut("Movies", movies)]
+    layout = watcher.run.layout
+    assert sorted(await bucket.objects("Raw/API/Series/")) == [layout.data_key("Series", name) for name in names]
+    assert sorted(await bucket.objects(layout.receipts)) == [layout.receipt_key("Movies", name) for name in names]
+
+
+async def test_a_series_that_is_a_movie_lands_among_the_movies(
+    bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """The reverse: an id of the series' CSV that TMDB has as a movie lands there, next to the movies' own batches."""
+    movies, series = ids_from(1, 120), ids_from(900_001, 110)
+    reclassified = [series[0], series[105]]
+    catalog = Catalog(kinds=dict.fromkeys(series, "tv") | dict.fromkeys(reclassified, "movie"), otherwise="movie")
+    async with stand_in(catalog=catalog) as tmdb:
+        report = await harvest(settings_for(tmdb.url, movies=movies, series=series), watcher=watcher, stop=Stop())
+        proof = await verify(settings_for(tmdb.url))
+    assert (report.status, report.books.found, report.books.batches, proof.problems) == ("closed", 230, 4, [])
+    assert [record["imdb_id"] for record in await records_in(bucket, "Raw/API/Movies/")] == movies + reclassified
+    assert [record["imdb_id"] for record in await records_in(bucket, "Raw/API/Series/")] == [
+        id_ for id_ in series if id_ not in reclassified
+    ]
 
 
 async def test_a_batch_without_a_receipt_is_done_again_under_the_same_names(
@@ -118,8 +149,11 @@ async def test_a_batch_without_a_receipt_is_done_again_under_the_same_names(
     assert sorted(record["imdb_id"] for record in await records_in(bucket, "Raw/API/Movies/")) == movies
 
 
-@pytest.mark.parametrize("harm", ["deleted", "truncated", "edited", "receipt edited"])
-async def test_what_was_damaged_is_mended_by_the_next_harvest(
+HARMS = ["deleted", "truncated", "emptied", "edited", "receipt edited", "receipt deleted", "receipt emptied"]
+
+
+@pytest.mark.parametrize("harm", HARMS)
+async def test_what_was_damaged_is_repaired_by_the_next_harvest(
     harm: str, bucket: Bucket, settings_for: Make, watcher: Silent
 ) -> None:
     """A batch is done only while its files are what its receipt says, also after the books were closed."""
@@ -128,35 +162,81 @@ async def test_what_was_damaged_is_mended_by_the_next_harvest(
         await harvest(settings, watcher=watcher, stop=Stop())
         key = next(iter(await bucket.objects("Raw/API/Movies/")))
         body = await bucket.read(key) or b""
-        receipt = next(iter(await bucket.objects(f"{watcher.run.layout.folder}receipts/")))
+        receipt = next(iter(await bucket.objects(watcher.run.layout.receipts)))
         match harm:
             case "deleted":
                 await bucket.delete(key)
             case "truncated":
                 await bucket.put(key, body[:-10])
+            case "emptied":
+                await bucket.put(key, b"")
             case "edited":
                 await bucket.put(key, body.replace(b"tt0000005", b"tt0000006"))
-            case _:
+            case "receipt edited":
                 await bucket.put(receipt, (await bucket.read(receipt) or b"").replace(b"tt0000005", b"tt0000995"))
+            case "receipt deleted":
+                await bucket.delete(receipt)
+            case _:
+                await bucket.put(receipt, b"")
         asked = tmdb.asked.total()
         report = await harvest(settings, watcher=watcher, stop=Stop())
         assert tmdb.asked.total() - asked == 101  # the key, and the one batch
         proof = await verify(settings)
+        again = await harvest(settings, watcher=watcher, stop=Stop())
     assert (report.status, report.books.found, proof.problems) == ("closed", 200, [])
+    assert again.status == "nothing_to_do"
     assert len(await records_in(bucket, "Raw/API/Movies/")) == 200
 
 
-async def test_a_copied_object_with_another_mark_is_still_what_landed(
+@pytest.mark.parametrize("what", ["ids", "manifest", "summary", "outcomes"])
+@pytest.mark.parametrize("harm", ["deleted", "nonsense"])
+async def test_of_a_closed_run_nothing_is_asked_again_for_the_sake_of_what_is_written_about_it(
+    what: str, harm: str, bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """Ids, manifest, summary or outcomes lost or damaged: they are written anew from what stands, and proved."""
+    movies = ids_from(1, 150)
+    async with stand_in(catalog=Catalog(kinds={movies[7]: "tv"}, otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=movies)
+        await harvest(settings, watcher=watcher, stop=Stop())
+        layout = watcher.run.layout
+        key = {
+            "ids": layout.ids_key(watcher.run.manifest.generation),
+            "manifest": layout.manifest_key,
+            "summary": layout.summary_key,
+            "outcomes": layout.outcomes_key,
+        }[what]
+        await (bucket.delete(key) if harm == "deleted" else bucket.put(key, b"nonsense"))
+        asked = Counter(tmdb.asked)
+        report = await harvest(settings, watcher=watcher, stop=Stop())
+        again = Counter(tmdb.asked) - asked
+        proof = await verify(settings)
+        last = await harvest(settings, watcher=watcher, stop=Stop())
+    assert (report.books.found, proof.problems, last.status) == (150, [], "nothing_to_do")
+    assert {route for route, _ in again} <= {"authentication"}
+    assert sorted(record["imdb_id"] for record in await records_in(bucket, "Raw/API/Movies/")) == sorted(
+        set(movies) - {movies[7]}
+    )
+
+
+async def test_a_copied_object_with_another_etag_is_still_what_landed(
     bucket: Bucket, settings_for: Make, watcher: Silent
 ) -> None:
-    """Bytes decide: a bucket copied by other tools has other ETags, and nothing is asked again."""
+    """Bytes decide: a bucket copied by other tools has other ETags, and no title is asked for again."""
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
-        settings = settings_for(tmdb.url, movies=ids_from(1, 20))
+        settings = settings_for(tmdb.url, movies=ids_from(1, 120))
         await harvest(settings, watcher=watcher, stop=Stop())
-        key = next(iter(await bucket.objects("Raw/API/Movies/")))
-        await bucket.put(key, await bucket.read(key) or b"")
-        report = await harvest(settings, watcher=watcher, stop=Stop())
-    assert report.status == "nothing_to_do"
+        before = await bucket.objects("Raw/API/Movies/")
+        for key in before:
+            await bucket.put(key, await bucket.read(key) or b"")
+        copied = await bucket.objects("Raw/API/Movies/")
+        assert {key for key in before if before[key].etag != copied[key].etag} == before.keys()
+        asked = Counter(tmdb.asked)
+        reports = [await harvest(settings, watcher=watcher, stop=Stop()) for _ in range(2)]
+        proof = await verify(settings)
+        assert {route for route, _ in tmdb.asked - asked} <= {"authentication"}
+    assert [(report.exit_code, report.books.found) for report in reports] == [(0, 120)] * 2
+    assert (reports[-1].status, proof.problems) == ("nothing_to_do", [])
+    assert await bucket.objects("Raw/API/Movies/") == copied
 
 
 async def test_a_failed_title_keeps_its_batch_open_and_its_neighbours_land(
@@ -171,38 +251,72 @@ async def test_a_failed_title_keeps_its_batch_open_and_its_neighbours_land(
         report = await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
         assert (report.status, report.exit_code, report.failed) == ("failed", 5, {poison: "http_500"})
         assert len(await records_in(bucket, "Raw/API/Movies/")) == 249
-        papers = await bucket.objects(watcher.run.layout.folder)
-        failed = watcher.run.layout.failed_key("Movies", next(cut("Movies", movies[100:])).name)
-        assert [key for key in papers if "/failed/" in key] == [failed]
-        assert watcher.run.layout.summary_key not in papers
-        asked = Counter(tmdb.asked)
-        report = await harvest(settings, watcher=watcher, stop=Stop())
-        again = Counter(tmdb.asked) - asked
-    assert (report.status, report.books.found) == ("closed", 250)
-    assert {id_ for route, id_ in again if route == "movie"} == set(movies[100:200])
-    papers = await bucket.objects(watcher.run.layout.folder)
-    assert [key for key in papers if "/failed/" in key] == []
-
-
-async def test_a_moved_title_that_failed_is_tried_again_in_its_own_batch(
-    bucket: Bucket, settings_for: Make, watcher: Silent
-) -> None:
-    """Moved titles keep their batch from run to run, so that what had landed of it is not doubled."""
-    movies = ids_from(1, 120)
-    strays = [movies[5], movies[60], movies[110]]
-    script = {("tv", strays[1]): [refusal(500)] * 7}
-    catalog = Catalog(kinds=dict.fromkeys(strays, "tv"), otherwise="movie")
-    async with stand_in(catalog=catalog, faults=scripted(script)) as tmdb:
-        settings = settings_for(tmdb.url, movies=movies)
-        report = await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
-        assert (report.status, report.failed) == ("failed", {strays[1]: "http_500"})
+        layout = watcher.run.layout
+        names = [batch.name for batch in cut("Movies", movies)]
+        assert sorted(await bucket.objects(layout.receipts)) == [layout.receipt_key("Movies", name) for name in names]
+        receipt = decode_receipt(
+            layout,
+            layout.receipt_key("Movies", names[1]),
+            await bucket.read(layout.receipt_key("Movies", names[1])),
+        )
+        assert receipt.outcomes[poison] == {"outcome": "failed", "reason": "http_500"}
+        proof = await verify(settings)
+        assert (proof.problems, proof.books, proof.records) == ([], report.books, 249)
         asked = Counter(tmdb.asked)
         report = await harvest(settings, watcher=watcher, stop=Stop())
         again = Counter(tmdb.asked) - asked
         proof = await verify(settings)
-    assert (report.status, report.books.found, proof.problems) == ("closed", 120, [])
-    assert {(route, id_) for route, id_ in again if route != "authentication"} == {("tv", id_) for id_ in strays}
-    assert [record["imdb_id"] for record in await records_in(bucket, "Raw/API/Series/")] == strays
+    assert (report.status, report.books.found, proof.problems) == ("closed", 250, [])
+    assert {id_ for route, id_ in again if route == "movie"} == set(movies[100:200])
+    assert sorted(await bucket.objects(layout.receipts)) == [layout.receipt_key("Movies", name) for name in names]
+
+
+async def test_totals_with_failed_titles_are_written_and_the_retry_writes_them_again(
+    bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """They reconcile, so there are outcomes and a summary, which say who failed and, after the retry, that none did."""
+    movies = ids_from(1, 120)
+    poison = movies[110]
+    faults = scripted({("movie", poison): [refusal(500)] * 6})
+    async with stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
+        settings = settings_for(tmdb.url, movies=movies)
+        for status, failed in (("failed", {"http_500": 1}), ("closed", {})):
+            report = await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
+            assert report.status == status
+            layout = watcher.run.layout
+            summary = decode_summary(layout, await bucket.read(layout.summary_key))
+            assert summary.generation == watcher.run.manifest.generation
+            assert (summary.books["failed_by_reason"], summary.books) == (failed, report.books.as_json())
+            outcomes = dict(decode_outcomes(await bucket.read(layout.outcomes_key) or b""))
+            assert list(outcomes) == movies
+            assert outcomes[poison]["outcome"] == ("failed" if failed else "found")
+    assert len(await records_in(bucket, "Raw/API/Movies/")) == 120
+
+
+async def test_a_reclassified_title_that_failed_is_tried_again_in_its_own_batch(
+    bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """It belongs to its batch from run to run: that is done again as a whole, and what had landed is not doubled."""
+    movies = ids_from(1, 220)
+    reclassified = [movies[5], movies[60], movies[110], movies[210]]
+    script = {("tv", reclassified[1]): [refusal(500)] * 7}
+    catalog = Catalog(kinds=dict.fromkeys(reclassified, "tv"), otherwise="movie")
+    async with stand_in(catalog=catalog, faults=scripted(script)) as tmdb:
+        settings = settings_for(tmdb.url, movies=movies)
+        report = await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
+        assert (report.status, report.failed) == ("failed", {reclassified[1]: "http_500"})
+        assert [record["imdb_id"] for record in await records_in(bucket, "Raw/API/Series/")] == [
+            reclassified[0],
+            *reclassified[2:],
+        ]
+        asked = Counter(tmdb.asked)
+        report = await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
+        again = Counter(tmdb.asked) - asked
+        proof = await verify(settings)
+    assert (report.status, report.books.found, proof.problems) == ("closed", 220, [])
+    assert {id_ for route, id_ in again if route == "movie"} == set(movies[:100])
+    assert {id_ for route, id_ in again if route == "tv"} == set(reclassified[:2])
+    assert [record["imdb_id"] for record in await records_in(bucket, "Raw/API/Series/")] == reclassified
 
 
 async def test_a_limit_takes_whole_batches_and_the_next_run_goes_on(
@@ -247,28 +361,29 @@ async def test_open_batches_are_given_up_when_the_time_to_drain_is_over(
         def batch(self, receipt: Any) -> None:
             stop.ask("SIGTERM", drain_seconds=0)
 
-    quiet = scripted({("movie", movies[0]): [silence(60)]})
+    quiet = scripted({("movie", movies[0]): [always(silence(60))]})
     async with stand_in(catalog=Catalog(otherwise="movie"), faults=quiet) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         report = await harvest(settings, watcher=Impatient(), stop=stop)
         assert (report.status, report.books.found) == ("stopped", 100)
+        tmdb.faults = healthy
         report = await harvest(settings, watcher=watcher, stop=Stop())
         assert (report.status, report.books.found) == ("closed", 200)
 
 
 async def test_a_slow_title_keeps_nobody_else_waiting(bucket: Bucket, settings_for: Make) -> None:
     """While one title of the first batch is silent, all other batches are asked and land."""
-    movies = ids_from(1, 1_000)
+    movies = ids_from(1, 600)
     order: list[str] = []
     stop = Stop()
 
     class Waiting(Silent):
         def batch(self, receipt: Any) -> None:
             order.append(receipt.batch)
-            if len(order) == 9:
+            if len(order) == 5:
                 stop.ask("enough", drain_seconds=0)
 
-    quiet = scripted({("movie", movies[0]): [silence(60)]})
+    quiet = scripted({("movie", movies[0]): [always(silence(60))]})
     async with stand_in(catalog=Catalog(otherwise="movie"), faults=quiet) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvest(settings, watcher=Waiting(), stop=stop)
@@ -282,15 +397,43 @@ async def test_again_harvests_anew_under_the_same_names(bucket: Bucket, settings
     async with stand_in(catalog=catalog) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvest(settings, watcher=watcher, stop=Stop())
-        keys = list(await bucket.objects("Raw/API/"))
+        keys = sorted(await bucket.objects("Raw/API/Movies/")) + sorted(await bucket.objects("Raw/API/Series/"))
+        receipts = sorted(await bucket.objects(watcher.run.layout.receipts))
+        first = watcher.run.manifest
         report = await harvest(settings, watcher=watcher, stop=Stop(limit=100), again=True)
-        assert (report.status, report.books.found) == ("stopped", 99)
+        assert (report.status, report.books.found, report.batches_left) == ("stopped", 100, 2)
         report = await harvest(settings, watcher=watcher, stop=Stop())
         assert (report.status, report.books.found) == ("closed", 300)
-        assert tmdb.asked["movie", movies[200]] == 2
+        assert Counter(tmdb.asked[route, id_] for route, id_ in tmdb.asked if route == "movie") == {2: 300}
+        assert tmdb.asked["tv", movies[9]] == 2
         proof = await verify(settings)
     assert proof.problems == []
-    assert list(await bucket.objects("Raw/API/")) == keys
+    assert sorted(await bucket.objects("Raw/API/Movies/")) + sorted(await bucket.objects("Raw/API/Series/")) == keys
+    assert sorted(await bucket.objects(watcher.run.layout.receipts)) == receipts
+    second = watcher.run.manifest
+    assert (second.run, second.batches, second.input) == (first.run, first.batches, first.input)
+    assert second.generation != first.generation
+
+
+@pytest.mark.parametrize("limit", [1, 100, 200])
+async def test_again_takes_nothing_away_that_has_landed(
+    limit: int, bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """Begun anew and stopped early, the day's folder still has every title, once: files are replaced one by one."""
+    movies, series = ids_from(1, 250), ids_from(900_001, 30)
+    catalog = Catalog(kinds=dict.fromkeys(series, "tv") | {movies[9]: "tv", movies[201]: "unknown"}, otherwise="movie")
+    found = sorted([*movies, *series])
+    found.remove(movies[201])
+    async with stand_in(catalog=catalog) as tmdb:
+        settings = settings_for(tmdb.url, movies=movies, series=series)
+        await harvest(settings, watcher=watcher, stop=Stop())
+        report = await harvest(settings, watcher=watcher, stop=Stop(limit=limit), again=True)
+        assert report.status == "stopped"
+        assert sorted(await ids_in(bucket)) == found
+        report = await harvest(settings, watcher=watcher, stop=Stop())
+        proof = await verify(settings)
+    assert (report.status, report.books.found, proof.problems) == ("closed", 279, [])
+    assert sorted(await ids_in(bucket)) == found
 
 
 async def test_more_than_ten_megabytes_land_as_several_files(
@@ -362,59 +505,6 @@ async def test_the_recorded_answers_come_back_out_of_the_bucket_as_they_were(
         assert record == expected
 
 
-def at(time: str) -> Callable[[], str]:
-    """A clock that stands still."""
-    return lambda: f"{time}.000Z"
-
-
-async def test_started_again_after_midnight_it_goes_on_under_its_own_date(
-    bucket: Bucket, settings_for: Make, watcher: Silent
-) -> None:
-    """What was begun yesterday lands under yesterday; what was finished yesterday is a new collection today."""
-    evening, morning = at("2026-11-21T23:50:00"), at("2026-11-22T00:10:00")
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
-        settings = settings_for(tmdb.url, movies=ids_from(1, 150))
-        await harvest(settings, watcher=watcher, stop=Stop(limit=100), now=evening)
-        report = await harvest(settings, watcher=watcher, stop=Stop(), now=morning)
-        assert (report.status, report.run[:10], report.books.found) == ("closed", "2026-11-21", 150)
-        assert len(await bucket.objects("Raw/API/Movies/2026/11/21/")) == 2
-        report = await harvest(settings, watcher=watcher, stop=Stop(), now=morning)
-        assert (report.status, report.run[:10], report.books.found) == ("closed", "2026-11-22", 150)
-        assert len(await bucket.objects("Raw/API/Movies/2026/11/22/")) == 2
-
-
-async def test_more_rows_of_the_same_ids_make_a_new_day_all_the_same(
-    bucket: Bucket, settings_for: Make, watcher: Silent
-) -> None:
-    """A CSV that grew by artists of known titles does not keep today from being collected."""
-    movies = ids_from(1, 5)
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
-        settings = settings_for(tmdb.url, movies=movies)
-        await harvest(settings, watcher=watcher, stop=Stop(), now=at("2026-11-21T10:00:00"))
-        more = settings_for(tmdb.url, movies=[*movies, movies[0]])
-        report = await harvest(more, watcher=watcher, stop=Stop(), now=at("2026-11-22T10:00:00"))
-    assert (report.status, report.run[:10], report.books.found, report.books.rows) == ("closed", "2026-11-22", 5, 12)
-
-
-@pytest.mark.parametrize(("later", "day"), [("2026-11-22T01:00:00", "21"), ("2026-11-22T23:00:00", "22")])
-async def test_a_title_that_fails_for_ever_does_not_keep_the_next_day_from_being_collected(
-    later: str, day: str, bucket: Bucket, settings_for: Make, watcher: Silent
-) -> None:
-    """For half a day the failed titles of yesterday are tried again; after that a new collection begins."""
-    movies = ids_from(1, 120)
-    faults = scripted({("movie", movies[0]): [always(refusal(500))]})
-    async with stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
-        settings = settings_for(tmdb.url, movies=movies)
-        told = [
-            await harvest(settings, watcher=watcher, stop=Stop(), now=at(time), sleep=no_wait)
-            for time in ("2026-11-21T22:00:00", later)
-        ]
-    assert [(report.status, report.run[:10]) for report in told] == [
-        ("failed", "2026-11-21"),
-        ("failed", f"2026-11-{day}"),
-    ]
-
-
 async def test_interrupted_again_is_gone_on_with_by_the_same_command(
     bucket: Bucket, settings_for: Make, watcher: Silent
 ) -> None:
@@ -430,40 +520,69 @@ async def test_interrupted_again_is_gone_on_with_by_the_same_command(
         assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 2
 
 
-async def test_an_upload_orphaned_by_a_kill_is_aborted_by_the_next_run_that_takes_its_batch(
+async def test_an_upload_orphaned_by_a_kill_is_aborted_by_the_next_harvest(
     s3: S3Server, bucket: Bucket, settings_for: Make, watcher: Silent
 ) -> None:
-    """Parts without an end are invisible and billed: ours are gone when the batch is, and nobody else's are touched."""
+    """Parts without an end are invisible and billed: those of any batch of the day are gone, nobody else's are."""
     movies = ids_from(1, 150)
-    first, second = (f"Raw/API/Movies/2026/11/22/{batch.name}.json" for batch in cut("Movies", movies))
-    foreign = "Raw/API/Movies/2026/11/22/export.json"
-    noon = at("2026-11-22T12:00:00")
+    keys = [f"Raw/API/{{}}/2026/11/22/{batch.name}.json" for batch in cut("Movies", movies)]
+    ours = [
+        keys[0].format("Movies"),
+        keys[1].format("Movies"),
+        keys[1].format("Series"),
+        keys[0].format("Movies").replace(".json", ".2.json"),
+    ]
+    foreign = [
+        "Raw/API/Movies/2026/11/22/export.json",
+        keys[0].format("Movies") + ".bak",
+        keys[0].format("Movies").replace("/22/", "/23/"),
+        keys[0].format("Movies").replace("Raw/API", "Raw/API2"),
+    ]
     async with client_of(s3) as client, stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
-        for key in (first, second, foreign):
+        for key in (*ours, *foreign):
             await client.create_multipart_upload(Bucket=bucket.name, Key=key)
         settings = settings_for(tmdb.url, movies=movies)
-        await harvest(settings, watcher=watcher, stop=Stop(limit=100), now=noon)
-        assert sorted(key for key, _ in await bucket.uploads("")) == sorted([second, foreign])
-        await harvest(settings, watcher=watcher, stop=Stop(), now=noon)
-        assert [key for key, _ in await bucket.uploads("")] == [foreign]
+        report = await harvest(settings, watcher=watcher, stop=Stop(limit=100), now=lambda: "2026-11-22T12:00:00.000Z")
+        assert report.status == "stopped"
+        assert sorted(key for key, _ in await bucket.uploads("")) == sorted(foreign)
+        await harvest(settings, watcher=watcher, stop=Stop(), now=lambda: "2026-11-22T12:30:00.000Z")
+        assert sorted(key for key, _ in await bucket.uploads("")) == sorted(foreign)
+
+
+async def test_uploads_of_a_dead_holders_run_are_aborted_by_the_next_holder(
+    s3: S3Server, bucket: Bucket, settings_for: Make, watcher: Silent
+) -> None:
+    """The lease names the run of the harvest that was killed: its orphans are aborted even if it is never resumed."""
+    movies, others = ids_from(1, 120), ids_from(1_001, 20)
+    [batch] = cut("Movies", others)
+    async with client_of(s3) as client, stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=others)
+        await harvest(settings, watcher=watcher, stop=Stop(), now=lambda: "2026-11-20T12:00:00.000Z")
+        for folder in ("Raw/API/Movies/2026/11/20", "Raw/API/Series/2026/11/20", "Raw/API/Movies/2026/11/19"):
+            await client.create_multipart_upload(Bucket=bucket.name, Key=f"{folder}/{batch.name}.json")
+        settings = settings_for(tmdb.url, movies=movies)
+        await harvest(settings, watcher=watcher, stop=Stop(), now=lambda: "2026-11-22T12:00:00.000Z")
+    assert [key for key, _ in await bucket.uploads("")] == [f"Raw/API/Movies/2026/11/19/{batch.name}.json"]
 
 
 async def test_while_s3_does_not_answer_no_more_is_held_than_fits(
     s3: S3Server, bucket: Bucket, settings_for: Make, watcher: Silent
 ) -> None:
     """With records of 200 KB two batches are more than may be held: TMDB is asked for the third when one has landed."""
-    size, opened = 200_000, asyncio.Event()
+    size, opened, held = 200_000, asyncio.Event(), []
     assert 100 * size < OPEN_BYTES < 180 * size  # when the third is in line, 20 titles of the second are on their way
 
-    async def held(_call: Call, forward: Forward) -> web.StreamResponse:
-        await opened.wait()
+    async def hold(call: Call, forward: Forward) -> web.StreamResponse:
+        if call.key.startswith("Raw/API/Movies/"):
+            held.append(call.key)
+            await opened.wait()
         return await forward()
 
     async with stand_in(catalog=Catalog(otherwise="movie", record_bytes=size)) as tmdb, s3_link(s3.endpoint) as link:
-        link.rules["create"] = held
+        link.rules["create"] = hold
         settings = settings_for(tmdb.url, movies=ids_from(1, 210), aws_endpoint_url_s3=link.url)
         harvesting = asyncio.ensure_future(harvest(settings, watcher=watcher, stop=Stop()))
-        while link.times("create") < 2:
+        while len(held) < 2:
             await asyncio.sleep(0.01)
         assert Counter(route for route, _ in tmdb.asked.elements()) == {"authentication": 1, "movie": 200}
         opened.set()

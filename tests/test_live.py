@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from harvester.answers import Found, Match, Missing
+from harvester.answers import Found, Missing
 from harvester.errors import TmdbRefusedError
 from harvester.pace import Pace
 from harvester.tmdb import Tmdb, open_tmdb
@@ -46,7 +46,6 @@ async def test_a_film_is_found_by_its_imdb_id_in_one_request() -> None:
 @pytest.mark.parametrize(
     ("id_", "kind", "expected"),
     [
-        ("tt0903747", "movie", Match("tv", 1396)),
         ("tt0959621", "tv", Missing("episode", 1396)),
         ("tt9999999999", "movie", Missing("unknown")),
     ],
@@ -54,6 +53,16 @@ async def test_a_film_is_found_by_its_imdb_id_in_one_request() -> None:
 async def test_what_is_no_film_is_told_apart(id_: str, kind: str, expected: object) -> None:
     """`/find` still fills the array of what the id really is."""
     assert await ask(id_, kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("id_", "kind", "found"), [("tt0903747", "movie", ("tv", 1396)), ("tt0133093", "tv", ("movie", 603))]
+)
+async def test_a_title_of_the_other_kind_is_found_as_what_it_is(id_: str, kind: str, found: tuple[str, int]) -> None:
+    """A series among the movies, or a movie among the series, has its record in the same look-up."""
+    outcome = await ask(id_, kind)
+    assert isinstance(outcome, Found)
+    assert (outcome.kind, outcome.tmdb_id, outcome.record["id"]) == (*found, found[1])
 
 
 async def test_a_double_hit_is_what_its_csv_says() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harvester.errors import InputError, SettingsError
+from harvester.errors import InputError, NewerFormatError, SettingsError
 from harvester.orders import SETTINGS, Order, read_order
 from harvester.settings import Settings, load_settings
 from harvester.shards import Shard
@@ -18,12 +19,15 @@ from harvester.shards import Shard
 KEY = "Raw/Filmes+e+s%C3%A9ries/Movies/2026/11/22/movies.csv"
 
 SHARD = {
+    "format": 1,
     "run": "2026-11-22-0123abcd",
-    "prefix": "Raw/API",
+    "generation": "5d1c0ffee5ca1ab1",
+    "token": "c0ffee0123456789",
+    "attempt": "a77e3970123abcde",
     "rate": 10.0,
-    "planned_at": "2026-11-22T10:00:00.000Z",
     "batches": {"Movies": [["tt0000001", "tt0000002"]], "Series": [["tt0000003"]]},
 }
+EXECUTION = "arn:aws:states:us-east-1:000000000000:execution:tmdb-harvest:5ca1ab1e-0000"
 
 
 def sent(key: str = KEY, *, name: str = "ObjectCreated:CompleteMultipartUpload") -> dict[str, Any]:
@@ -107,20 +111,50 @@ def test_two_csvs_of_one_kind_in_one_event_are_refused() -> None:
 
 
 def test_the_steps_of_the_state_machine() -> None:
-    """Plan, harvest and close, as `distributed_map.asl.json` calls them."""
+    """Plan, harvest and close, as `distributed_map.asl.json` calls them; what a step does not need is not taken."""
     settings = {"tmdb_language": "pt-BR", "tmdb_append": "credits"}
     began = {"settings": settings, "again": True}
-    planned = Order("plan", settings=settings, again=True, children=6)
-    assert read_order({"action": "plan", "children": "6", "event": began}) == planned
-    by_upload = Order("plan", sources={"movies_csv": "s3://lake/Movies/x.csv"}, children=6)
-    assert read_order({"action": "plan", "children": "6", "event": sent("Movies/x.csv")}) == by_upload
-    told = read_order({"action": "harvest", "shard": SHARD})
-    assert told is not None
-    assert told.shard == Shard.of(SHARD)
+    step = {"action": "plan", "children": "6", "execution": EXECUTION}
+    planned = Order("plan", settings=settings, again=True, children=6, execution=EXECUTION)
+    assert read_order(step | {"event": began}) == planned
+    by_upload = Order("plan", sources={"movies_csv": "s3://lake/Movies/x.csv"}, children=6, execution=EXECUTION)
+    assert read_order(step | {"event": sent("Movies/x.csv")}) == by_upload
+    told = read_order({"action": "harvest", "shard": SHARD, "settings": settings})
+    assert told == Order("harvest", settings=settings, shard=Shard.of(SHARD))
+    assert told.shard is not None
     assert told.shard.cut()[1].ids == ("tt0000003",)
     step = {"action": "close", "run": SHARD["run"], "sources": {"movies_csv": "s3://a/b.csv"}, "settings": settings}
-    closing = Order("close", settings=settings, sources={"movies_csv": "s3://a/b.csv"}, only=str(SHARD["run"]))
-    assert read_order(step) == closing
+    step |= {"token": SHARD["token"]}
+    closing = Order(
+        "close",
+        settings=settings,
+        sources={"movies_csv": "s3://a/b.csv"},
+        only=str(SHARD["run"]),
+        token=str(SHARD["token"]),
+    )
+    assert read_order(step | {"attempt": None}) == closing  # as it is called first
+    assert read_order(step | {"attempt": SHARD["attempt"]}) == replace(closing, attempt=str(SHARD["attempt"]))
+
+
+def test_what_is_of_another_step_is_not_taken() -> None:
+    """An execution is of a plan, token and attempt are of a close: no other step is given a lease that way."""
+    tokens = {"execution": EXECUTION, "token": SHARD["token"], "attempt": SHARD["attempt"]}
+    assert read_order(tokens) == Order()
+    assert read_order({"action": "harvest", "shard": SHARD} | tokens) == Order("harvest", shard=Shard.of(SHARD))
+    assert read_order({"action": "plan"} | tokens) == Order("plan", execution=EXECUTION)
+
+
+@pytest.mark.parametrize("more", [{"batches": "of another kind"}, SHARD], ids=["of another form", "of this form"])
+def test_the_shard_of_a_newer_harvester_is_refused_in_a_sentence(more: dict[str, Any]) -> None:
+    """A higher format is named, whatever else is in it; unknown keys of this one are ignored."""
+    with pytest.raises(NewerFormatError, match=r"^the shard has format 2, and this harvester reads format 1") as caught:
+        read_order({"action": "harvest", "shard": more | {"format": 2}})
+    assert caught.value.exit_code == 2
+    for strange in (2.0, "2", 0, None, True):
+        with pytest.raises(InputError, match="is no shard, as planning writes it: its format is"):
+            read_order({"action": "harvest", "shard": SHARD | {"format": strange}})
+    told = read_order({"action": "harvest", "shard": SHARD | {"colour": "blue"}})
+    assert told == Order("harvest", shard=Shard.of(SHARD))
 
 
 def test_what_it_was_started_with_decides_about_the_children_and_the_step_about_settings() -> None:
@@ -132,8 +166,8 @@ def test_what_it_was_started_with_decides_about_the_children_and_the_step_about_
 
 def test_to_close_is_never_to_harvest_again() -> None:
     """An answer that was lost has the books closed twice; with `again` the second time would harvest anew."""
-    told = read_order({"action": "close", "run": "x", "again": True, "event": {"again": True}})
-    assert told == Order("close", only="x")
+    told = read_order({"action": "close", "run": SHARD["run"], "again": True, "event": {"again": True}})
+    assert told == Order("close", only=str(SHARD["run"]))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -175,7 +209,27 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"action": "harvest", "shard": SHARD | {"rate": float("nan")}}, "is no shard"),
         ({"action": "harvest", "shard": SHARD | {"run": None}}, "is no shard"),
         ({"action": "harvest", "shard": SHARD | {"run": "../x"}}, "is no shard"),
-        ({"action": "harvest", "shard": SHARD | {"prefix": "\ud800"}}, "is no shard"),
+        ({"action": "harvest", "shard": SHARD | {"run": f"{SHARD['run']}\n"}}, "is no shard"),
+        (
+            {"action": "harvest", "shard": SHARD | {"generation": "../x"}},
+            "is no shard, as planning writes it: generation",
+        ),
+        ({"action": "harvest", "shard": SHARD | {"token": None}}, "is no shard, as planning writes it: token"),
+        ({"action": "harvest", "shard": SHARD | {"attempt": "\ud800"}}, "is no shard, as planning writes it: attempt"),
+        ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [["tt0000001"] * 101]}}}, "is no shard"),
+        ({"action": "plan", "execution": 5}, "has 5 for execution: give a text, or leave it away"),
+        ({"action": "close", "run": "../2026-11-22-0123abcd"}, "for run"),
+        ({"action": "close", "run": "x-0123abcd"}, "for run"),
+        ({"action": "close", "run": f"{SHARD['run']}\n"}, "for run"),
+        ({"action": "close", "run": None}, "for run"),
+        (
+            {"action": "close", "run": SHARD["run"], "token": "two words"},
+            "has 'two words' for token: give back",
+        ),
+        (
+            {"action": "close", "run": SHARD["run"], "attempt": ["c0ffee00"]},
+            "for attempt: give a text",
+        ),
         ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [["../../x"]]}}}, "is no shard"),
         ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [[]]}}}, r"is no shard.*batches\.Movies\.0"),
         ({"action": "harvest", "shard": SHARD | {"batches": {"Filmes": [["tt1"]]}}}, "is no shard"),
@@ -219,8 +273,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=9,
 )
-WORDS = ["action", "settings", "again", "event", "children", "sources", "run", "shard", "Records", "source", "Service"]
-WORDS += ["detail", "detail-type", "bucket", "object", "key", "name", "s3", "eventName", *SHARD, *SETTINGS]
+WORDS = ["action", "settings", "again", "event", "execution", "children", "sources", "run", "token", "attempt", "shard"]
+WORDS += ["Records", "source", "Service", "detail", "detail-type", "bucket", "object", "key", "name", "s3", "eventName"]
+WORDS += [*SHARD, *SETTINGS]
 VALUES = ["plan", "harvest", "close", "aws.s3", "Amazon S3", "Object Created", "ObjectCreated:Put", "Movies/1.csv"]
 NEAR = st.recursive(
     JSON | st.sampled_from(VALUES) | st.sampled_from([sent(), SHARD]),
@@ -233,6 +288,6 @@ NEAR = st.recursive(
 @example(json.loads('{"event":' * 400 + "{}" + "}" * 400))
 def test_any_json_is_an_order_or_none_or_an_error_with_a_sentence(event: Any) -> None:
     """Whoever sends it, and whatever it is: never anything but that, and settings that are sound or refused."""
-    with suppress(InputError, SettingsError):
+    with suppress(InputError, NewerFormatError, SettingsError):
         order = read_order(event)
         assert order is None or load_settings(**order.settings)

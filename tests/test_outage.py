@@ -34,7 +34,8 @@ from harvester.demo.s3_server import S3Server, s3_server
 from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
 from harvester.errors import Exit, StoppedError, StoreError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fan_out import fan_out
-from harvester.harvest import harvest, open_bucket_of, open_tmdb_of
+from harvester.harvest import Turn, harvest, open_bucket_of, open_tmdb_of
+from harvester.lease import LeaseTimes
 from harvester.s3 import CALL_SECONDS, LAST_SECONDS
 from harvester.show import SHOWN, show_report
 from harvester.stop import DRAIN_SECONDS, Stop
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     Make = Callable[..., Settings]
     Story = Callable[["World"], Coroutine[Any, Any, None]]
-    Tell = Callable[[Story], None]
+    Play = Callable[[Story], None]
 
 pytestmark = pytest.mark.timeout(180)  # for what hangs: a busy machine may take its time
 
@@ -80,7 +81,7 @@ class World:
 
 
 @pytest.fixture
-def tell(s3: S3Server, settings_for: Make) -> Tell:
+def play(s3: S3Server, settings_for: Make) -> Play:
     """Tells a story to its end on a loop that loses no time waiting."""
 
     async def whole(story: Story) -> None:
@@ -101,44 +102,61 @@ async def side_by_side(*stories: Callable[[], Awaitable[Any]]) -> list[Any]:
     return await fan_out(lambda story: story(), stories, at_once=len(stories))
 
 
-# --- what stands in the bucket
+# --- what is in the bucket
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What the bucket holds after a run: whether its books are closed, outcomes by id, and what is wrong."""
+class Left:
+    """What the bucket holds after a run.
 
-    closed: bool
+    Attributes:
+        failed_in_summary: How many titles had failed when the books were closed; None where they were not.
+        done: Outcomes by id, of batches that are done.
+        failed: The same, of batches with failed titles, which are to be tried again.
+        harm: What is wrong; a batch without a receipt is not.
+    """
+
+    failed_in_summary: int | None
     done: dict[str, str]
     failed: dict[str, str]
     harm: list[str]
 
 
-async def standing(settings: Settings) -> Standing:
-    """What papers and files say together: batches without a paper are no harm, all else that `verify` finds is."""
+async def left_in(settings: Settings) -> Left:
+    """What receipts, summary and files say together, and what `verify` finds."""
     done: dict[str, str] = {}
     failed: dict[str, str] = {}
+    summaries = []
     async with open_bucket_of(settings) as lake:
-        papers = await lake.objects(f"{settings.s3_prefix}/_harvest/")
-        for key in papers:
-            for folder, outcomes in (("/receipts/", done), ("/failed/", failed)):
-                if folder in key:
-                    told = json.loads(await lake.read(key) or b"")["outcomes"]
-                    outcomes |= {id_: what["outcome"] for id_, what in told.items()}
+        for key in await lake.objects(f"{settings.s3_prefix}/_harvest/"):
+            if "/receipts/" in key:
+                outcomes = {
+                    id_: outcome["outcome"]
+                    for id_, outcome in json.loads(await lake.read(key) or b"")["outcomes"].items()
+                }
+                (failed if "failed" in outcomes.values() else done).update(outcomes)
+            elif key.endswith("/summary.json"):
+                summaries.append(json.loads(await lake.read(key) or b"")["books"]["failed"])
         harm = [f"{key} is an open upload" for key, _ in await lake.uploads(settings.s3_prefix)]
     problems = (await verify(settings)).problems if done or failed else []
     harm += [problem for problem in problems if not problem.endswith("has no receipt: harvest goes on with it")]
-    return Standing(any(key.endswith("/summary.json") for key in papers), done, failed, harm)
+    return Left(summaries[0] if summaries else None, done, failed, harm)
 
 
-async def closes(settings: Settings, tmdb: StandIn) -> tuple[str, int, set[str], list[str]]:
+TAKES_OVER = Turn(times=LeaseTimes(silent=-1.0))
+"""Of a harvest that does not wait for the lease: this very process has it, and could not give it back."""
+
+
+async def closes(
+    settings: Settings, tmdb: StandIn, *, turn: Turn | None = None
+) -> tuple[str, int, set[str], list[str]]:
     """Run once more: how it ends, how many are found, for whom TMDB was asked, and what is wrong afterwards."""
     asked = Counter(tmdb.asked)
-    report = await harvest(settings, watcher=Silent(), stop=Stop())
+    report = await harvest(settings, watcher=Silent(), stop=Stop(), turn=turn)
     again = {id_ for _, id_ in Counter(tmdb.asked) - asked if id_}
-    left = await standing(settings)
-    assert left.closed
-    return report.status, report.books.found, again, left.harm + [f"{id_} is in failed/" for id_ in left.failed]
+    left = await left_in(settings)
+    assert left.failed_in_summary == 0
+    return report.status, report.books.found, again, left.harm + [f"{id_} has failed" for id_ in left.failed]
 
 
 class After(Silent):
@@ -215,7 +233,7 @@ async def tide(way: str) -> AsyncIterator[Tide]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_tmdb_gone_in_mid_harvest_ends_the_run_and_fails_nobody(way: str, tell: Tell) -> None:
+def test_tmdb_gone_in_mid_harvest_ends_the_run_and_fails_nobody(way: str, play: Play) -> None:
     """Within two minutes the run ends with exit 6, what landed is safe, and the next run asks for the rest alone."""
 
     async def story(world: World) -> None:
@@ -233,18 +251,23 @@ def test_tmdb_gone_in_mid_harvest_ends_the_run_and_fails_nobody(way: str, tell: 
                 await side_by_side(ebb, lambda: harvest(settings, watcher=watcher, stop=Stop()))
             assert now() - began[0] <= NOTICED
             assert (caught.value.exit_code, caught.value.reason) == (6, WAYS[way][1])
-            left = await standing(settings)
+            left = await left_in(settings)
             assert 100 <= len(left.done) < 170
-            assert (set(left.done.values()), left.failed, left.harm, left.closed) == ({"found"}, {}, [], False)
+            assert (set(left.done.values()), left.failed, left.harm, left.failed_in_summary) == (
+                {"found"},
+                {},
+                [],
+                None,
+            )
             await tmdb.come_back()
             rest = {*CAUGHT["movies"], *CAUGHT["series"]} - set(left.done)
             assert await closes(settings, tmdb.tmdb) == ("closed", 170, rest, [])
 
-    tell(story)
+    play(story)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_outage_of_twenty_seconds_is_waited_out(way: str, tell: Tell) -> None:
+def test_an_outage_of_twenty_seconds_is_waited_out(way: str, play: Play) -> None:
     """What passes is survived: the books close in the same run, and nobody has failed."""
 
     async def story(world: World) -> None:
@@ -261,10 +284,10 @@ def test_an_outage_of_twenty_seconds_is_waited_out(way: str, tell: Tell) -> None
             _, report = await side_by_side(ebb_and_flood, lambda: harvest(settings, watcher=watcher, stop=Stop()))
             assert (report.status, report.exit_code, report.books.found, report.failed) == ("closed", 0, 170, {})
 
-    tell(story)
+    play(story)
 
 
-def test_silence_at_the_start_is_given_up_within_two_minutes(tell: Tell) -> None:
+def test_silence_at_the_start_is_given_up_within_two_minutes(play: Play) -> None:
     """Before anything is asked, a TMDB that does not answer costs no more time than one that goes away later."""
 
     async def story(world: World) -> None:
@@ -276,7 +299,7 @@ def test_silence_at_the_start_is_given_up_within_two_minutes(tell: Tell) -> None
                     await opened.check_key()
                 assert now() - began <= NOTICED
 
-    tell(story)
+    play(story)
 
 
 # --- TMDB comes and goes
@@ -306,7 +329,7 @@ def down_for(*routes: str) -> Callable[[Asked], Fault | None]:
 
 
 @pytest.mark.parametrize(("weather", "failed"), [(every_ten_seconds, 20), (refused_for_a_minute, 0)])
-def test_changing_weather_costs_time_and_hardly_a_title(weather: Any, failed: int, tell: Tell) -> None:
+def test_changing_weather_costs_time_and_hardly_a_title(weather: Any, failed: int, play: Play) -> None:
     """Up and down every ten seconds, or refusing every second request for a minute: the books close all the same.
 
     Who asks seven times in half a minute, and each time while TMDB is down, has failed; the next run finds it.
@@ -325,15 +348,15 @@ def test_changing_weather_costs_time_and_hardly_a_title(weather: Any, failed: in
             report = await harvest(settings, watcher=Silent(), stop=Stop())
             assert sum(fault is not None for fault in met) >= 20  # it has met some of it
             assert (report.books.accounted, len(report.failed) <= failed) == (200, True)
-            left = await standing(settings)
+            left = await left_in(settings)
             tmdb.faults = healthy
             assert (await closes(settings, tmdb))[1:] == (200, set(left.failed), left.harm)
             assert left.harm == []
 
-    tell(story)
+    play(story)
 
 
-def test_tmdb_answering_one_in_five_loses_nobody(tell: Tell) -> None:
+def test_tmdb_answering_one_in_five_loses_nobody(play: Play) -> None:
     """Who had six bad answers in a row has failed, everybody else is found; the next run finds the rest."""
 
     async def story(world: World) -> None:
@@ -344,8 +367,8 @@ def test_tmdb_answering_one_in_five_loses_nobody(tell: Tell) -> None:
             assert (report.status, report.books.accounted) == ("failed", 200)
             assert set(report.failed.values()) == {"http_503"}
             assert 100 < report.books.found < 200
-            left = await standing(settings)
-            assert (left.harm, left.closed) == ([], False)
+            left = await left_in(settings)
+            assert (left.harm, left.failed_in_summary) == ([], len(report.failed))
             assert Counter((left.done | left.failed).values()) == {
                 "found": report.books.found,
                 "failed": len(report.failed),
@@ -353,10 +376,10 @@ def test_tmdb_answering_one_in_five_loses_nobody(tell: Tell) -> None:
             tmdb.faults = healthy
             assert await closes(settings, tmdb) == ("closed", 200, set(left.failed), [])
 
-    tell(story)
+    play(story)
 
 
-def test_while_others_are_answered_those_behind_a_shut_door_fail_alone(tell: Tell) -> None:
+def test_while_others_are_answered_those_behind_a_shut_door_fail_alone(play: Play) -> None:
     """With /find down, who needs it has failed and all others are found; once it is up, the next run finds them."""
     strays = MOVIES[10:40]
 
@@ -370,11 +393,11 @@ def test_while_others_are_answered_those_behind_a_shut_door_fail_alone(tell: Tel
             tmdb.faults = healthy
             assert await closes(settings, tmdb) == ("closed", 350, set(MOVIES[:100]), [])
 
-    tell(story)
+    play(story)
 
 
 @pytest.mark.parametrize("route", ["find", "tv"])
-def test_while_no_title_is_answered_none_fails(route: str, tell: Tell) -> None:
+def test_while_no_title_is_answered_none_fails(route: str, play: Play) -> None:
     """With the door down that every title left needs, the run ends with exit 6 and nobody has failed."""
     series = [f"tt{number:07d}" for number in range(900_001, 900_101)]
 
@@ -386,19 +409,19 @@ def test_while_no_title_is_answered_none_fails(route: str, tell: Tell) -> None:
                 ended: Any = (await harvest(settings, watcher=Silent(), stop=Stop())).exit_code
             except TmdbUnavailableError as error:
                 ended = error.exit_code
-            left = await standing(settings)
+            left = await left_in(settings)
             assert (int(ended), len(left.failed), left.harm) == (6, 0, [])
             tmdb.faults = healthy
             assert await closes(settings, tmdb) == ("closed", 100, set(series), [])
 
-    tell(story)
+    play(story)
 
 
 # --- the key is revoked
 
 
 @pytest.mark.parametrize("concurrency", [1, 20])
-def test_a_key_revoked_in_mid_harvest_ends_it_and_the_good_key_goes_on(concurrency: int, tell: Tell) -> None:
+def test_a_key_revoked_in_mid_harvest_ends_it_and_the_good_key_goes_on(concurrency: int, play: Play) -> None:
     """After the first 401 no new request is sent; what landed is safe, and with a good key the rest is asked for."""
 
     async def story(world: World) -> None:
@@ -417,16 +440,16 @@ def test_a_key_revoked_in_mid_harvest_ends_it_and_the_good_key_goes_on(concurren
                 await side_by_side(revoke, lambda: harvest(settings, watcher=watcher, stop=Stop()))
             more = tmdb.asked.total() - before[0]
             assert (caught.value.exit_code, caught.value.status, caught.value.code) == (3, 401, 7)
-            left = await standing(settings)
+            left = await left_in(settings)
             assert 100 <= len(left.done) < 400
-            assert (left.failed, left.harm, left.closed) == ({}, [], False)
+            assert (left.failed, left.harm, left.failed_in_summary) == ({}, [], None)
             with pytest.raises(TmdbRefusedError):
                 await harvest(settings, watcher=Silent(), stop=Stop())
             tmdb.revoked = False
             assert await closes(settings, tmdb) == ("closed", 400, set(MOVIES + SERIES) - set(left.done), [])
         assert 1 <= more <= concurrency  # those that were on their way when the first 401 came
 
-    tell(story)
+    play(story)
 
 
 # --- poison
@@ -434,19 +457,17 @@ def test_a_key_revoked_in_mid_harvest_ends_it_and_the_good_key_goes_on(concurren
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """Ids that TMDB cannot answer at one of its doors, those of the CSVs, and those that TMDB has as the other kind."""
+    """Ids that TMDB cannot answer on one of its routes, those of the CSVs, and the reclassified among them."""
 
     ids: list[str]
     route: Any = "movie"
     movies: list[str] = field(default_factory=lambda: MOVIES[:210])
     series: list[str] = field(default_factory=lambda: SERIES)
-    moved: list[str] = field(default_factory=list)
+    reclassified: list[str] = field(default_factory=list)
 
     @property
     def batches(self) -> list[Batch]:
-        """The batches that cannot be done: a moved title is in one of its own."""
-        if self.moved:
-            return list(cut("Series", self.moved))
+        """The batches that cannot be done."""
         planned = [*cut("Movies", self.movies), *cut("Series", self.series)]
         return [batch for batch in planned if set(batch.ids) & set(self.ids)]
 
@@ -459,7 +480,7 @@ POISONS = {
     "the only id there is": Poison([MOVIES[0]], movies=MOVIES[:1], series=[]),
     "a series that /find cannot answer": Poison([SERIES[30]], "find"),
     "a series that /tv cannot answer": Poison([SERIES[30]], "tv"),
-    "a moved title": Poison([STRAYS[1]], "tv", moved=STRAYS),
+    "a reclassified title": Poison([STRAYS[1]], "tv", reclassified=STRAYS),
     "in two batches": Poison([MOVIES[7], MOVIES[199]]),
     "all ids of a batch": Poison(MOVIES[100:200]),
 }
@@ -467,11 +488,11 @@ POISONS = {
 
 @pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
 def test_poison_fails_by_name_and_alone_and_is_forgotten_when_it_heals(
-    poison: Poison, tell: Tell, capsys: pytest.CaptureFixture[str]
+    poison: Poison, play: Play, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit 5 with the ids named and all others landed; healed, the next run asks for their batches and closes."""
     script: Any = {(poison.route, id_): [always(refusal(500))] for id_ in poison.ids}
-    catalog = Catalog(KINDS | dict.fromkeys(poison.moved, "tv"))
+    catalog = Catalog(KINDS | dict.fromkeys(poison.reclassified, "tv"))
     everybody = set(poison.movies + poison.series)
 
     async def story(world: World) -> None:
@@ -483,16 +504,17 @@ def test_poison_fails_by_name_and_alone_and_is_forgotten_when_it_heals(
             show_report(report, settings)
             shown = re.findall(r"(tt\d+) failed: http_500", capsys.readouterr().out)
             assert sorted(shown) == sorted(poison.ids)[:SHOWN]
-            left = await standing(settings)
+            left = await left_in(settings)
             assert {id_ for id_, what in left.failed.items() if what == "failed"} == set(poison.ids)
             neighbours = {id_ for id_, what in (left.done | left.failed).items() if what == "found"}
-            assert (neighbours, left.harm, left.closed) == (everybody - set(poison.ids), [], False)
+            assert (neighbours, left.harm) == (everybody - set(poison.ids), [])
+            assert left.failed_in_summary == len(poison.ids)
             blocked = {id_ for batch in poison.batches for id_ in batch.ids}
             assert set(left.failed) == blocked
             tmdb.faults = healthy
             assert await closes(settings, tmdb) == ("closed", len(everybody), blocked, [])
 
-    tell(story)
+    play(story)
 
 
 # --- nobody at home, at the start
@@ -596,8 +618,9 @@ async def test_tmdb_gone_in_mid_run_ends_the_process_with_exit_6(shell_for: Any,
         (sentence,) = end.sentences
         assert sentence.startswith("TMDB is unavailable: ")
         assert f"requests to http://{address}/3 had no usable answer" in sentence
-        left = await standing(settings)
-        assert (set(left.done), left.failed, left.harm, left.closed) == (set(MOVIES[:100]), {}, [], False)
+        left = await left_in(settings)
+        assert (set(left.done), left.failed, left.harm) == (set(MOVIES[:100]), {}, [])
+        assert left.failed_in_summary is None
         async with stand_in(port=port, catalog=CATALOG) as tmdb:
             assert await closes(settings, tmdb) == ("closed", 350, set(MOVIES[100:]), [])
 
@@ -606,14 +629,16 @@ async def test_tmdb_gone_in_mid_run_ends_the_process_with_exit_6(shell_for: Any,
 
 
 class Hush:
-    """Before an S3 that falls silent at a call, for all that is asked from then on, until it is `opened` again."""
+    """Before an S3 that from the `nth` such call on is silent, whatever it is asked, until it is `opened`."""
 
-    def __init__(self, operation: str, keys: str = "") -> None:
-        self._operation, self._keys = operation, keys
+    def __init__(self, operation: str, keys: str = "", nth: int = 1) -> None:
+        self._operation, self._keys, self._left = operation, keys, nth
         self.held, self.opened = asyncio.Event(), asyncio.Event()
 
     async def rule(self, call: Call, forward: Forward) -> web.StreamResponse:
         if call.operation == self._operation and re.search(self._keys, call.key):
+            self._left -= 1
+        if self._left == 0:
             self.held.set()
         if self.held.is_set():
             await self.opened.wait()
@@ -650,10 +675,11 @@ def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
             assert (caught.value.exit_code, now() - began[0] <= 2 * CALL_SECONDS) == (4, True)
             loop.leaping = False
             await store.start_again()
-            left = await standing(settings)
-            assert (set(left.done), left.failed, left.closed) == (set(MOVIES[:100]), {}, False)
+            left = await left_in(settings)
+            assert (set(left.done), left.failed, left.failed_in_summary) == (set(MOVIES[:100]), {}, None)
             assert "is an open upload" in left.harm[0]
-            assert await closes(settings, tmdb) == ("closed", 400, set(MOVIES[100:] + SERIES), [])
+            closed = await closes(settings, tmdb, turn=TAKES_OVER)
+            assert closed == ("closed", 400, set(MOVIES[100:] + SERIES), [])
 
     run_on(loop, story())
 
@@ -690,7 +716,7 @@ def test_s3_gone_for_a_second_and_slow_to_come_back_is_waited_out(settings_for: 
                 coming.opened.set()
 
             _, report = await side_by_side(restart, lambda: harvest(settings, watcher=watcher, stop=Stop()))
-            assert (report.exit_code, report.books.found, (await standing(settings)).harm) == (0, 400, [])
+            assert (report.exit_code, report.books.found, (await left_in(settings)).harm) == (0, 400, [])
             assert (
                 max(call.attempt for call in link.seen[before[0] :] if call.operation in LANDING) > 1
             )  # it was missed
@@ -798,20 +824,25 @@ async def feed(path: Path, rows: bytes, running: Running, stack: AsyncExitStack)
 
 
 SILENT_AT = {
-    "survey": ("list", ""),
-    "get": ("get", "/plan.json"),
-    "plan": ("put", "/plan.json"),
-    "begin": ("create", ""),
-    "part": ("part", ""),
-    "complete": ("complete", ""),
-    "receipt": ("put", "/receipts/"),
-    "closing": ("put", "/summary.json"),
+    "first look": ("list", "", 1),
+    "get": ("get", "/manifest.json", 1),
+    "lease": ("put", "/lease.json", 1),
+    "second look": ("list", "/receipts/", 2),
+    "ids": ("complete", "/ids-", 1),
+    "manifest": ("put", "/manifest.json", 1),
+    "begin": ("create", "/tt", 1),
+    "part": ("part", "/tt", 1),
+    "complete": ("complete", "/tt", 1),
+    "receipt": ("put", "/receipts/", 1),
+    "outcomes": ("create", "/outcomes", 1),
+    "closing": ("put", "/summary.json", 1),
 }
-"""The stages of a harvest, by the call at which S3 falls silent; for there to be a plan, one was stopped before."""
+"""The stages of a harvest, by the call at which S3 falls silent, and which of them; for there to be a manifest to get,
+one was stopped before."""
 
 
 @pytest.mark.parametrize("stage", SILENT_AT)
-def test_a_stop_while_s3_says_nothing_takes_less_than_a_container_waits(stage: str, tell: Tell) -> None:
+def test_a_stop_while_s3_says_nothing_takes_less_than_a_container_waits(stage: str, play: Play) -> None:
     """Whatever S3 falls silent in the midst of, half a minute after the request the harvest has ended by itself."""
 
     async def story(world: World) -> None:
@@ -831,13 +862,32 @@ def test_a_stop_while_s3_says_nothing_takes_less_than_a_container_waits(stage: s
                 code = report.exit_code
             except StoppedError as error:
                 code = error.exit_code
-            assert now() - began[0] <= DRAIN_SECONDS + 2 * LAST_SECONDS < CONTAINER_SECONDS
+            assert now() - began[0] <= DRAIN_SECONDS + 3 * LAST_SECONDS < CONTAINER_SECONDS
             assert code == Exit.STOPPED
             hush.opened.set()
-            status, *rest = await closes(settings, tmdb)
+            status, *rest = await closes(settings, tmdb, turn=TAKES_OVER)
             assert (status, rest[0], rest[2]) == ("closed", 120, [])
 
-    tell(story)
+    play(story)
+
+
+def test_a_lease_that_cannot_be_given_back_holds_nobody_up(play: Play) -> None:
+    """S3 silent when all is done: closed books are soon known to be closed, whether somebody asks to stop or not."""
+
+    async def story(world: World) -> None:
+        async with stand_in(catalog=CATALOG) as tmdb:
+            settings = world.settings_for(tmdb.url, movies=IDS)
+            hush, began = Hush("put", "/lease.json", 3), []  # after the one that takes it and the one with the run
+            world.link.rules["*"] = in_its_time(hush.rule)
+
+            async def look() -> None:
+                await hush.held.wait()
+                began.append(now())
+
+            _, report = await side_by_side(look, lambda: harvest(settings, watcher=Silent(), stop=Stop()))
+            assert (report.status, now() - began[0] <= LAST_SECONDS) == ("closed", True)
+
+    play(story)
 
 
 async def stopped_before(stage: str, settings: Settings) -> None:
@@ -896,8 +946,9 @@ async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
 ) -> None:
     """What S3 answers after the signal still counts: a batch lands, and books that were being closed are closed."""
     holds = {
-        "survey": (("list", ""), 75, 0),
-        "landing": (("complete", ""), 75, 100),
+        "first look": (("list", ""), 75, 0),
+        "lease": (("put", "/lease.json"), 75, 0),
+        "landing": (("complete", "/tt"), 75, 100),
         "closing": (("put", "/summary.json"), 0, 350),  # nothing was left to be done
     }
     shared = settings_for("http://localhost/3", movies=MOVIES)
@@ -915,7 +966,7 @@ async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
                 await running.says("taking no more batches")
                 hush.opened.set()
                 end = await running.ended()
-            left = await standing(settings)
+            left = await left_in(settings)
             went = await how_it_went(end, settings, tmdb, MOVIES)
             return went | {
                 "code": end.code == code,

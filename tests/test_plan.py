@@ -1,4 +1,4 @@
-"""Plan: what a harvest would do, asking nobody but the bucket."""
+"""Plan: what a harvest would do; only the bucket is asked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Make = Callable[..., Settings]
 
 NOBODY = "http://127.0.0.1:9/3"
-"""Where no TMDB is: whoever asks it fails."""
+"""Where no TMDB is: a request to it fails."""
 
 
 def ids_from(first: int, count: int) -> list[str]:
@@ -53,12 +53,13 @@ async def test_a_new_run_is_counted_row_for_row(bucket: Bucket, settings_for: Ma
             "duplicates": 1,
             "rejected": 1,
             "rejects": [{"line": 4, "text": "nm0000002|c"}],
+            "fresh": 0,
             "batches": 1,
             "batches_done": 0,
             "batches_to_do": 1,
         }
     }
-    assert (told["status"], told["batches_of_moved_titles"]) == ("to_do", 0)
+    assert (told["status"], told["requests"]) == ("to_do", 2)
 
 
 async def test_a_movie_costs_one_request_and_a_series_two(bucket: Bucket, settings_for: Make) -> None:
@@ -116,18 +117,86 @@ async def test_a_finished_run_leaves_nothing_to_do(bucket: Bucket, settings_for:
     assert (anew["status"], anew["requests"], batches_of(anew)) == ("to_do", 3, {"Movies": (1, 0, 1)})
 
 
-async def test_moved_titles_that_are_to_do_are_planned(bucket: Bucket, settings_for: Make) -> None:
-    """A title that TMDB has as the other kind costs one request more, in a batch that is in no CSV."""
+async def test_an_unfinished_run_is_gone_on_with_also_again(bucket: Bucket, settings_for: Make) -> None:
+    """`again` is for what is finished: a restart with it plans no more than what is left."""
+    async with stand_in() as tmdb:
+        settings = settings_for(tmdb.url, movies=ids_from(1, 250))
+        report = await harvest(settings, watcher=Silent(), stop=Stop(limit=150))
+        planned = await plan(settings, again=True)
+    assert (report.status, planned["run"], planned["requests"]) == ("stopped", report.run, 50)
+    assert batches_of(planned) == {"Movies": (3, 2, 1)}
+
+
+async def test_reclassified_titles_are_planned_with_their_batch(bucket: Bucket, settings_for: Make) -> None:
+    """A title that TMDB has as the other kind is of the batch that its CSV says: done with it, and to do with it."""
     movies = ids_from(1, 4)
     async with stand_in(catalog=Catalog(kinds=dict.fromkeys(movies[:2], "tv"), otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        watcher = Silent()
-        await harvest(settings, watcher=watcher, stop=Stop())
-        [moved] = await bucket.objects(f"{watcher.run.layout.folder}receipts/Series/")
-        await bucket.delete(moved)
-        told = await plan(settings)
-    assert (told["status"], told["batches_of_moved_titles"], told["requests"]) == ("to_do", 1, 2)
-    assert batches_of(told) == {"Movies": (1, 1, 0)}
+        await harvest(settings, watcher=Silent(), stop=Stop())
+        done = await plan(settings)
+        [reclassified] = await bucket.objects("Raw/API/Series/")
+        await bucket.delete(reclassified)
+        planned = await plan(settings)
+    assert (done["status"], done["requests"], batches_of(done)) == ("nothing_to_do", 0, {"Movies": (1, 1, 0)})
+    assert (planned["status"], planned["requests"], batches_of(planned)) == ("to_do", 4, {"Movies": (1, 0, 1)})
+
+
+def csv_of(folder: Path, ids: list[str]) -> str:
+    """A CSV of these ids, under a name of its own."""
+    path = folder / f"{ids[0]}-{len(ids)}.csv"
+    path.write_text("id\n" + "".join(f"{id_}\n" for id_ in ids), encoding="utf-8")
+    return str(path)
+
+
+def fresh_of(planned: dict[str, Any]) -> tuple[int, int]:
+    """The movies that another run of the day has, and the requests."""
+    return planned["input"]["Movies"]["fresh"], planned["requests"]
+
+
+async def test_what_another_run_of_the_day_has_is_not_planned(
+    bucket: Bucket, settings_for: Make, tmp_path: Path
+) -> None:
+    """Ids that stand already are counted as fresh, whether found or missing, and cost no request."""
+    async with stand_in(catalog=Catalog(kinds={"tt0000003": "unknown"})) as tmdb:
+        first = settings_for(tmdb.url, movies_csv=csv_of(tmp_path, ids_from(1, 150)))
+        grown = settings_for(tmdb.url, movies_csv=csv_of(tmp_path, ids_from(1, 380)))
+        assert fresh_of(await plan(grown)) == (0, 380)
+        await harvest(first, watcher=Silent(), stop=Stop())
+        planned = await plan(grown)
+        assert (fresh_of(planned), batches_of(planned)) == ((150, 230), {"Movies": (3, 0, 3)})
+        report = await harvest(grown, watcher=Silent(), stop=Stop())
+        assert (report.run, report.books.fresh, report.books.found) == (planned["run"], 150, 230)
+        planned = await plan(grown)
+        assert (planned["status"], planned["requests"]) == ("nothing_to_do", 0)
+        assert batches_of(planned) == {"Movies": (3, 3, 0)}
+
+
+async def test_what_another_run_has_got_since_the_cut_is_not_planned(
+    bucket: Bucket, settings_for: Make, tmp_path: Path
+) -> None:
+    """The batches stay as they were cut, and the ids in them that need no request any more are fresh."""
+    async with stand_in() as tmdb:
+        first = settings_for(tmdb.url, movies_csv=csv_of(tmp_path, ids_from(1, 250)))
+        second = settings_for(tmdb.url, movies_csv=csv_of(tmp_path, ids_from(151, 30)))
+        await harvest(first, watcher=Silent(), stop=Stop(limit=100))
+        await harvest(second, watcher=Silent(), stop=Stop())
+        planned = await plan(first)
+        assert (fresh_of(planned), batches_of(planned)) == ((30, 120), {"Movies": (3, 1, 2)})
+        before = tmdb.asked.total() - tmdb.asked["authentication", ""]
+        report = await harvest(first, watcher=Silent(), stop=Stop())
+        assert tmdb.asked.total() - tmdb.asked["authentication", ""] - before == 120
+    assert (report.status, report.books.fresh) == ("closed", 30)
+
+
+@pytest.mark.parametrize("other", [{"tmdb_language": "pt-BR"}, {"output_format": "array"}, {"tmdb_append": "credits"}])
+async def test_other_options_on_the_same_day_are_refused(
+    other: dict[str, str], bucket: Bucket, settings_for: Make
+) -> None:
+    """A plan says what a harvest would: a day has records of one form."""
+    async with stand_in() as tmdb:
+        await harvest(settings_for(tmdb.url, movies=ids_from(1, 3)), watcher=Silent(), stop=Stop())
+    with pytest.raises(SettingsError, match="One day has one form: give another --prefix, or clear that day first"):
+        await plan(settings_for(NOBODY, movies=ids_from(1, 3), **other))
 
 
 async def test_planning_it_again_leaves_what_has_landed(bucket: Bucket, settings_for: Make) -> None:

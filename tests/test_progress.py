@@ -12,38 +12,37 @@ from conftest import capture_logs
 from loops import Leaping, run_on
 from rich.console import Console
 
-from harvester.answers import Failed, Found, Match, Missing
+from harvester.answers import Failed, Found, Fresh, Missing
 from harvester.lines import LINE_SECONDS, SMOOTHING, Counts, Lines
 from harvester.progress import Bar, watching
-from harvester.receipts import LandedFile, Receipt
 
 if TYPE_CHECKING:
     from conftest import Clock
 
 FOUND, MISSING, FAILED = Found("movie", 1, {}), Missing("unknown"), Failed("timeout")
-MOVED = Match("tv", 7)
+FRESH = Fresh("2026-11-22-91ab03cc")
 
-RUN: Any = SimpleNamespace(plan=SimpleNamespace(run="2026-11-22-3f9a1c2e"), books=SimpleNamespace(batches=3))
+RUN: Any = SimpleNamespace(name="2026-11-22-3f9a1c2e", books=SimpleNamespace(batches=3))
 PACE: Any = SimpleNamespace(ceiling=40.0)
 
 
-def receipt(*outcomes: str, moved: int = 0) -> Receipt:
-    """A receipt with these outcomes, and two files if anything was found."""
-    told = {f"tt{number:07}": {"outcome": outcome, "reason": "some"} for number, outcome in enumerate(outcomes, 1)}
-    found = outcomes.count("found")
-    files = (LandedFile("a", found - 1, 1_000, "", ""), LandedFile("b", 1, 500, "", "")) if found else ()
-    return Receipt("tt1-tt9-00", "Movies", "run", files, told, "", {f"tt1{number}": {} for number in range(moved)})
+def receipt(*outcomes: str) -> Any:
+    """What a watcher reads of a receipt: these outcomes, and two files if anything was found."""
+    by_id = {f"tt{number:07}": {"outcome": outcome} for number, outcome in enumerate(outcomes, 1)}
+    files = (SimpleNamespace(bytes=1_000), SimpleNamespace(bytes=500)) if "found" in outcomes else ()
+    return SimpleNamespace(batch="tt1-tt9-00", collection="Movies", outcomes=by_id, files=files)
 
 
 # --- counting
 
 
 def test_every_title_is_counted_under_its_outcome() -> None:
-    """Found, missing and failed; one that has moved has no outcome yet, and will come again."""
-    counts = Counts(10)
-    for told in (FOUND, FOUND, FOUND, MISSING, MISSING, FAILED, MOVED):
-        counts.take(told)
-    assert (counts.found, counts.missing, counts.failed, counts.done, counts.titles) == (3, 2, 1, 6, 10)
+    """Found, missing, failed and fresh: every outcome counts once, and all of them are done."""
+    counts = Counts(20)
+    for outcome in (FOUND, FOUND, FOUND, FOUND, MISSING, MISSING, MISSING, FAILED, FAILED, FRESH):
+        counts.take(outcome)
+    assert (counts.found, counts.missing, counts.failed, counts.fresh) == (4, 3, 2, 1)
+    assert (counts.done, counts.titles) == (10, 20)
 
 
 def test_before_a_second_has_passed_there_is_no_rate(clock: Clock) -> None:
@@ -118,17 +117,34 @@ async def test_the_beginning_is_a_line() -> None:
         (receipt("found", "found", "missing"), "batch_landed", (2, 1, 0, 1_500)),
         (receipt("found", "failed", "missing", "failed"), "batch_failed", (1, 1, 2, 1_500)),
         (receipt("missing"), "batch_landed", (0, 1, 0, 0)),
-        (receipt("found", moved=2), "batch_landed", (1, 0, 0, 1_500)),
     ],
 )
-def test_every_batch_is_a_line(landed: Receipt, event: str, counted: tuple[int, ...]) -> None:
+def test_every_batch_is_a_line(landed: Any, event: str, counted: tuple[int, ...]) -> None:
     """Its name, its outcomes and its bytes; one with failed titles is called by another name, to be found by."""
     lines = Lines()
     with capture_logs() as logs:
         lines.batch(landed)
+    names = ("found", "missing", "failed", "bytes")
+    batch = {"event": event, "log_level": "info", "batch": "tt1-tt9-00", "collection": "Movies"}
+    assert logs == [batch | dict(zip(names, counted, strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("landed", "event", "counted"),
+    [
+        (receipt("found", "fresh", "fresh", "missing"), "batch_landed", (1, 1, 0, 2)),
+        (receipt("failed", "fresh"), "batch_failed", (0, 0, 1, 1)),
+        (receipt("fresh", "fresh", "fresh"), "batch_landed", (0, 0, 0, 3)),
+    ],
+)
+def test_a_batch_with_fresh_titles_says_how_many(landed: Any, event: str, counted: tuple[int, ...]) -> None:
+    """Titles that another run of the day has are neither found nor missing: they are counted by themselves."""
+    lines = Lines()
+    with capture_logs() as logs:
+        lines.batch(landed)
     [line] = logs
-    assert (line["event"], line["batch"], line["collection"]) == (event, "tt1-tt9-00", "Movies")
-    assert (line["found"], line["missing"], line["failed"], line["bytes"]) == counted
+    assert line["event"] == event
+    assert tuple(line[name] for name in ("found", "missing", "failed", "fresh")) == counted
 
 
 def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
@@ -140,8 +156,8 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
         with capture_logs() as logs:
             began = loop.time()
             lines.begin(RUN, titles=10, pace=PACE)
-            for told in (FOUND, FOUND, MISSING, FAILED, MOVED):
-                lines.title(told)
+            for outcome in (FOUND, FOUND, MISSING, FAILED):
+                lines.title(outcome)
             while len(logs) < 3:  # the beginning, and two more
                 await asyncio.sleep(0.1)
             assert 2 * LINE_SECONDS <= round(loop.time() - began, 3) < 3 * LINE_SECONDS
@@ -156,6 +172,23 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
         line | {"titles_per_second": 0.4, "left": "0:15"},
         line | {"titles_per_second": 0.3, "left": "0:21"},
     ]
+
+
+def test_the_line_every_ten_seconds_counts_fresh_titles_where_there_are_some() -> None:
+    """What is done is the sum of the counts on the line."""
+
+    async def story() -> list[Any]:
+        lines = Lines(clock=asyncio.get_running_loop().time)
+        with capture_logs() as logs:
+            lines.begin(RUN, titles=10, pace=PACE)
+            for outcome in (FOUND, FRESH, FRESH):
+                lines.title(outcome)
+            await asyncio.sleep(LINE_SECONDS + 1)
+        lines.end()
+        return logs
+
+    _, line = run_on(Leaping(), story())
+    assert (line["done"], line["found"], line["missing"], line["failed"], line["fresh"]) == (3, 1, 0, 0, 2)
 
 
 def test_lines_that_never_began_can_end() -> None:
@@ -181,10 +214,10 @@ def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Consol
     """How far, how fast, what became of the titles, and how long it will take."""
     bar = Bar(terminal, clock=clock.time)
     bar.begin(RUN, titles=1_250, pace=PACE)
-    for told in [FOUND] * 1_000 + [MISSING] * 30 + [FAILED, FAILED]:
-        bar.title(told)
+    for outcome in [FOUND] * 1_000 + [MISSING] * 30 + [FAILED]:
+        bar.title(outcome)
     clock.now += 25.8
-    bar.title(MOVED)
+    bar.title(FAILED)
     bar.batch(receipt("found"))
     bar.end()
     text = written(terminal)

@@ -1,4 +1,4 @@
-"""Properties across modules: any bytes, any answer, any record, any paper, and what holds of all of them.
+"""Properties across modules: any bytes, any answer, any record, any document, and what holds of all of them.
 
 Two of them are also fuzz targets, in `fuzz/`, where a fuzzer that sees which branches it reaches looks further.
 """
@@ -9,21 +9,35 @@ import hashlib
 import importlib.util
 import json
 import os
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 from conftest import gzip_of
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harvester.answers import Found, Match, Missing
-from harvester.batches import Batch, Layout, cut
-from harvester.errors import BooksError
-from harvester.receipts import LandedFile, Plan, decode_plan, decode_receipt, encode_plan, encode_receipt, write_receipt
+from harvester.answers import Failed, Found, Fresh, Missing
+from harvester.batches import Batch, cut
+from harvester.books import Books
+from harvester.documents import encode_document
+from harvester.errors import BooksError, NewerFormatError
+from harvester.layout import Layout
+from harvester.manifest import (
+    Account,
+    Digests,
+    Manifest,
+    RecordOptions,
+    Summary,
+    decode_manifest,
+    decode_summary,
+)
+from harvester.receipts import LandedFile, decode_receipt, outcome_json, receipt_of
 from harvester.records import FILE_BYTES, decode, encode
 
 if TYPE_CHECKING:
@@ -216,40 +230,55 @@ def test_any_records_come_back_from_their_files(records: list[dict[str, Any]], f
         assert json.loads(whole) == [json.loads(orjson.dumps(record)) for record in decode(file.body)]
 
 
-# Papers
+# Documents
 
 RUN = "2026-11-22-3f9a1c2e"
 LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", RUN)
-TOLD = (
-    Found("movie", 603, {}),
-    Missing("unknown"),
-    Match("tv", 1399),
-    Missing("episode", 1396),
-    Found("movie", 605, {}),
-)
-BATCH = Batch("Movies", ("tt0000001", "tt0000002", "tt0000003", "tt0000004", "tt0000005"))
-RECEIPT = write_receipt(
+KEPT = {"outcome": "failed", "reason": "http_500", "kept": True, "kind": "movie", "tmdb_id": 607}
+OUTCOMES = [
+    outcome_json(Found("movie", 603, {})),
+    outcome_json(Missing("unknown")),
+    outcome_json(Found("tv", 1399, {})),
+    outcome_json(Missing("episode", 1396)),
+    outcome_json(Fresh("2026-11-22-00000001")),
+    outcome_json(Failed("timeout")),
+    KEPT,
+]
+BATCH = Batch("Movies", tuple(f"tt{number:07d}" for number in range(1, len(OUTCOMES) + 1)))
+RECEIPT = receipt_of(
     BATCH,
-    TOLD,
-    files=[LandedFile(LAYOUT.data_key("Movies", BATCH.name), 2, 2_000, "ab" * 32, '"cd-1"')],
+    OUTCOMES,
+    files=[
+        LandedFile(LAYOUT.data_key("Movies", BATCH.name), 2, 2_000, "ab" * 32, "cd-1"),
+        LandedFile(LAYOUT.data_key("Movies", BATCH.name, 2), 0, 0, "ab" * 32, "cd-2"),
+        LandedFile(LAYOUT.data_key("Series", BATCH.name), 1, 1_000, "ab" * 32, "cd-3"),
+    ],
     run=RUN,
+    generation="5d1c0b7a5d1c0b7a",
+    attempt="a77e3b7a",
     landed_at="2026-11-22T10:00:00.000Z",
 )
 RECEIPT_KEY = LAYOUT.receipt_key("Movies", BATCH.name)
-PLAN = Plan(
+MANIFEST = Manifest(
     run=RUN,
-    fingerprint="3f9a1c2e",
+    generation="5d1c0b7a5d1c0b7a",
     created_at="2026-11-22T09:00:00.000Z",
-    input={"Movies": {"source": "m.csv", "rows": 7, "ids": 5, "duplicates": 1, "rejected": 1, "rejects": []}},
-    settings={
-        "tmdb_base_url": "https://api.themoviedb.org/3",
-        "tmdb_language": None,
-        "tmdb_append": ["credits"],
-        "s3_prefix": "Raw/API",
-        "s3_key_template": LAYOUT.template,
-        "output_format": "jsonl",
-    },
-    batches={"Movies": [BATCH.name]},
+    input={"Movies": Account("m.csv", 10, 8, 1, 1), "Series": Account("s.csv", 0, 0, 0, 0)},
+    options=RecordOptions("pt-BR", ("credits",), "jsonl", LAYOUT.template),
+    batches={"Movies": [BATCH.name], "Series": []},
+    fresh=1,
+    ids_sha256="12" * 32,
+    unknown={"colour": ["red", {"a": 1}]},
+)
+BOOKS = MANIFEST.books()
+BOOKS.take(RECEIPT)
+SUMMARY = Summary(
+    run=RUN,
+    generation="5d1c0b7a5d1c0b7a",
+    closed_at="2026-11-22T11:00:00.000Z",
+    books=BOOKS.as_json(),
+    digests=Digests("ab" * 32, "cd" * 32, "ef" * 32),
+    unknown={"colour": ["red", {"a": 1}]},
 )
 
 GONE = object()
@@ -284,9 +313,9 @@ def changed(whole: Any, changes: list[tuple[tuple[str | int, ...], Any]]) -> Any
     return whole.get("root")
 
 
-def changes_of(whole: Any) -> st.SearchStrategy[Any]:
-    """The value with one to three places changed, into anything."""
-    one = st.tuples(st.sampled_from(places_in(whole)), st.just(GONE) | JSON)
+def changes_of(whole: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """The value with one to three places changed, into any of these values."""
+    one = st.tuples(st.sampled_from(places_in(whole)), st.just(GONE) | values)
     return st.lists(one, min_size=1, max_size=3).map(lambda changes: changed(whole, changes))
 
 
@@ -298,74 +327,157 @@ def cuts_of(body: bytes) -> st.SearchStrategy[bytes]:
 
 
 def sealed(whole: Any) -> bytes:
-    """A paper as somebody writes it who knows how to seal it."""
+    """A document with the seal that fits what it says: no key is needed to make one."""
     if not isinstance(whole, dict):
         return orjson.dumps(whole)
     rest = {name: value for name, value in whole.items() if name != "seal"}
     return orjson.dumps(rest | {"seal": hashlib.sha256(orjson.dumps(rest)).hexdigest()})
 
 
-def read(decode_paper: Callable[[str, bytes], Any], key: str, body: bytes) -> Any:
-    """The paper in `body`; None if it is none and was refused by its key."""
+WHOLE_RECEIPT, WHOLE_MANIFEST, WHOLE_SUMMARY = (
+    orjson.loads(encode_document(document)) for document in (RECEIPT, MANIFEST, SUMMARY)
+)
+VALUES = JSON | st.sampled_from(
+    [
+        {},
+        [],
+        [[]],
+        "x" * 5_000,
+        "../../x",
+        "{prefix:>999999999}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix!r:{prefix}}",
+        "Finance/ledger.parquet",
+        RUN,
+        f"{RUN}\n",
+        BATCH.name,
+        LAYOUT.manifest_key,
+        WHOLE_RECEIPT["files"],
+        WHOLE_RECEIPT["outcomes"],
+        {"Movies": [BATCH.name] * 3},
+        {"Movies": {}},
+        {BATCH.ids[0]: KEPT},
+        *OUTCOMES,
+        2**63,
+        10**18,
+    ]
+)
+"""Any JSON, and what is as large, as deep or as misleading as the values that it stands for."""
+
+
+def forged(whole: dict[str, Any]) -> st.SearchStrategy[bytes]:
+    """A document of the right keys: arbitrary JSON under some or all of them, well sealed or not."""
+    whole = {name: value for name, value in whole.items() if name != "seal"}
+    some = st.dictionaries(st.sampled_from(sorted(whole)), VALUES, max_size=3).map(lambda values: whole | values)
+    formats = st.just(1) | st.sampled_from([2, 0, -1, None, True, 1.0, "1", [1], 2**63])
+    all_of_them = st.fixed_dictionaries(dict.fromkeys(whole, VALUES) | {"format": formats})
+    values = some | all_of_them | changes_of(whole, VALUES)
+    return values.map(sealed) | values.map(orjson.dumps)
+
+
+def read(decode_document: Callable[[bytes], Any], key: str, body: bytes) -> Any:
+    """The document in `body`; None if it is none, or a newer one, and was refused in a sentence that names the key."""
     try:
-        return decode_paper(key, body)
-    except BooksError as error:
-        if not str(error).startswith(key):
-            raise
-        return None
-
-
-WHOLE_RECEIPT = orjson.loads(encode_receipt(RECEIPT))
-FORGED = changes_of(WHOLE_RECEIPT)
+        return decode_document(body)
+    except (BooksError, NewerFormatError) as error:
+        sentence = str(error)
+    assert sentence.startswith(key)
+    assert len(sentence) < 1_000
+    assert "\n" not in sentence
+    return None
 
 
 @settings(QUICK, max_examples=400)
-@given(FORGED.map(sealed) | FORGED.map(orjson.dumps) | cuts_of(encode_receipt(RECEIPT)) | st.binary(max_size=40))
-def test_any_paper_is_a_receipt_or_a_contradiction(body: bytes) -> None:
-    """Cut, edited or forged: BooksError by its key, or a receipt of the ids of its key, whose counts agree."""
-    receipt = read(decode_receipt, RECEIPT_KEY, body)
+@given(forged(WHOLE_RECEIPT) | cuts_of(encode_document(RECEIPT)) | st.binary(max_size=40))
+@example(sealed(WHOLE_RECEIPT))
+def test_any_document_is_a_receipt_or_refused(body: bytes) -> None:
+    """Cut, edited or forged: refused by its key, or a receipt of the ids of its key that names no file but its own."""
+    receipt = read(lambda some: decode_receipt(LAYOUT, RECEIPT_KEY, some), RECEIPT_KEY, body)
     if receipt is None:
         return
-    assert (receipt.ids, receipt.batch, receipt.collection) == (BATCH.ids, BATCH.name, "Movies")
-    assert receipt.found == sum(file.records for file in receipt.files)
-    assert not receipt.failed
-
-
-@pytest.mark.parametrize("place", [2**63, 2**64 - 1, -(2**63), 10**6, -1, 1.5, True, None, "2", [2]])
-def test_a_moved_id_has_a_place_in_its_batch(place: Any) -> None:
-    """Where an id stood is a number that a batch has; the paper is done again otherwise, and the run goes on."""
-    body = sealed(changed(WHOLE_RECEIPT, [(("moved", "tt0000003", "place"), place)]))
-    with pytest.raises(BooksError, match=BATCH.name):
-        decode_receipt(RECEIPT_KEY, body)
-
-
-WHOLE_PLAN = orjson.loads(encode_plan(PLAN))
+    assert (receipt.ids, receipt.batch, receipt.collection, receipt.run) == (BATCH.ids, BATCH.name, "Movies", RUN)
+    assert len(receipt.recorded) == sum(file.records for file in receipt.files)
+    assert set(receipt.recorded.values()) <= {"movie", "tv"}
+    keys = [LAYOUT.data_key(name, BATCH.name, number) for name in ("Movies", "Series") for number in range(1, 101)]
+    assert {file.key for file in receipt.files} <= set(keys)
+    books = Books()
+    books.take(receipt)
+    assert (books.accounted, books.batches) == (len(BATCH.ids), 1)
+    assert json.loads(json.dumps(books.as_json())) == books.as_json()
+    assert decode_receipt(LAYOUT, RECEIPT_KEY, encode_document(receipt)) == receipt
 
 
 @settings(QUICK, max_examples=400)
-@given(changes_of(WHOLE_PLAN).map(orjson.dumps) | cuts_of(encode_plan(PLAN)) | st.binary(max_size=40))
-def test_any_paper_is_a_plan_or_none(body: bytes) -> None:
-    """Cut or edited: BooksError by its key, or a plan that says something and can be written again."""
-    plan = read(decode_plan, LAYOUT.plan_key, body)
-    if plan is None:
+@given(forged(WHOLE_MANIFEST) | cuts_of(encode_document(MANIFEST)) | st.binary(max_size=40))
+@example(sealed(WHOLE_MANIFEST))
+def test_any_document_is_a_manifest_or_refused(body: bytes) -> None:
+    """Cut, edited or forged: refused by its key, or a manifest of its run whose keys lie below the prefix."""
+    manifest = read(lambda some: decode_manifest(LAYOUT, some), LAYOUT.manifest_key, body)
+    if manifest is None:
         return
-    assert decode_plan(LAYOUT.plan_key, encode_plan(plan)).says == plan.says
+    assert manifest.run == RUN
+    for batch in manifest.names:
+        theirs = Layout(LAYOUT.prefix, manifest.options.key_template, manifest.run)
+        file = theirs.parse(theirs.data_key("Movies", batch))
+        assert file
+        assert (file.collection, file.batch) == ("Movies", batch)
+        assert theirs.data_folder("Movies").startswith("Raw/API/")
+        assert not theirs.data_folder("Movies").startswith("Raw/API/_")
+        assert LAYOUT.receipt_key("Movies", batch).startswith(LAYOUT.receipts)
+    assert LAYOUT.generation_of(LAYOUT.ids_key(manifest.generation)) == manifest.generation
+    books = manifest.books()
+    assert books.rows == books.ids + books.duplicates + books.rejected
+    assert len(manifest.options.fingerprint({"Movies": BATCH.ids})) == 8
+    assert decode_manifest(LAYOUT, encode_document(manifest)) == manifest
+
+
+@settings(QUICK, max_examples=400)
+@given(forged(WHOLE_SUMMARY) | cuts_of(encode_document(SUMMARY)) | st.binary(max_size=40))
+@example(sealed(WHOLE_SUMMARY))
+def test_any_document_is_a_summary_or_refused(body: bytes) -> None:
+    """Cut, edited or forged: refused by its key, or a summary of its run whose books can be read."""
+    summary = read(lambda some: decode_summary(LAYOUT, some), LAYOUT.summary_key, body)
+    if summary is None:
+        return
+    assert summary.run == RUN
+    books = Books.of_json(summary.books)
+    assert (books.missing.total(), books.failed.total()) == (summary.books["missing"], summary.books["failed"])
+    assert books.as_json().items() <= summary.books.items()
+    assert decode_summary(LAYOUT, encode_document(summary)) == summary
+
+
+def many(text: str, count: int) -> str:
+    return ",".join([text] * count)
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("name", "value"),
     [
-        (("settings", "s3_key_template"), "{prefix}/{collection}/{day}/{batch}.json"),
-        (("settings", "s3_key_template"), "{prefix.x}/{collection}/{batch}.json"),
-        (("settings", "s3_key_template"), "{prefix}/{collection}/{batch.json"),
-        (("settings", "s3_key_template"), "{}/{collection}/{batch}.json"),
-        (("run",), ""),
-        (("run",), "today"),
-        (("run",), "2026-11-23-3f9a1c2e"),
+        ("batches", f'{{"Movies":[{many("1", 10**6)}],"Series":[]}}'),
+        ("batches", f'{{"Movies":[{many("[]", 10**6)}],"Series":[]}}'),
+        ("batches", f'{{"Movies":[{many(chr(34) * 2, 10**6)}],"Series":[]}}'),
+        ("files", f"[{many('{}', 10**6)}]"),
+        ("outcomes", "{" + ",".join(f'"{n}":0' for n in range(10**6)) + "}"),
+        ("books", "{" + ",".join(f'"{n}":-1' for n in range(10**6)) + "}"),
+        ("generation", f'"{"f" * 10**7}"'),
+        ("run", f'"{"2026-11-22-" * 10**6}"'),
+        ("run", "9" * 10**6),
+        ("colour", f"[{many('[]', 10**6)}]"),
+        ("colour", "[" * 10**6),
     ],
+    ids=lambda value: value[:12],
 )
-def test_a_plan_that_cannot_name_its_keys_is_none(place: tuple[str, ...], value: str) -> None:
-    """A template that cannot be filled in, or a run of another name, is found when the plan is read and not later."""
-    body = orjson.dumps(changed(WHOLE_PLAN, [(place, value)]))
-    with pytest.raises(BooksError, match=r"plan\.json is not a plan"):
-        decode_plan(LAYOUT.plan_key, body)
+@pytest.mark.parametrize("which", ["receipt", "manifest", "summary"])
+def test_a_large_document_is_refused_within_seconds_and_in_a_sentence(which: str, name: str, value: str) -> None:
+    """A million values that are none: seconds of CPU time at most, and neither the memory nor the message to match."""
+    key, document, decode_it = {
+        "receipt": (RECEIPT_KEY, RECEIPT, lambda some: decode_receipt(LAYOUT, RECEIPT_KEY, some)),
+        "manifest": (LAYOUT.manifest_key, MANIFEST, lambda some: decode_manifest(LAYOUT, some)),
+        "summary": (LAYOUT.summary_key, SUMMARY, lambda some: decode_summary(LAYOUT, some)),
+    }[which]
+    whole = orjson.loads(encode_document(document))
+    whole.pop(name, None)
+    body = orjson.dumps(whole).removesuffix(b"}") + f',"{name}":{value}}}'.encode()
+    started, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read(decode_it, key, body) is None
+    assert time.process_time() - started < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2**20  # kilobytes

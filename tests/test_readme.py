@@ -13,6 +13,7 @@ import test_faults_s3
 import test_faults_tmdb
 import test_hostile_csv
 import test_kills
+import test_repair
 import test_verify
 import typer
 
@@ -20,8 +21,7 @@ from harvester.cli import app
 from harvester.errors import Exit
 from harvester.settings import Settings, flag_of
 
-S3_CALLS = len(test_faults_s3.PLACES) + 2
-"""Abort and copy have tables of their own."""
+S3_CALLS = len(test_faults_s3.PLACES) + len(test_faults_s3.BESIDE)
 
 HOSTILE = [*test_hostile_csv.CORPUS, *test_hostile_csv.CARRIAGE_RETURNS, *test_hostile_csv.NO_TEXT]
 
@@ -102,7 +102,7 @@ NUMBERS = [
     f"{len(test_faults_s3.FAULTS)} faults × {S3_CALLS} calls × once or always",
     f"{len(test_faults_s3.FAULTS) * S3_CALLS * 2} cells",
     f"{len(HOSTILE)} hostile files",
-    f"{len(test_verify.HARMS)} harms and {len(test_verify.STRANGERS)} kinds of strangers",
+    f"{len(test_verify.HARMS)} harms and {len(test_repair.FOREIGN)} kinds of foreign objects",
 ]
 
 

@@ -1,10 +1,9 @@
-"""Receipts, plans and books: what they hold comes back as it was, and what contradicts itself is never believed."""
+"""Receipts: what became of each id comes back as it was, and what contradicts itself is never believed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -12,22 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.answers import Failed, Found, Match, Missing, Outcome
-from harvester.batches import Batch, Layout
+from harvester.answers import Failed, Found, Fresh, Missing, Outcome
+from harvester.batches import Batch
+from harvester.documents import encode_document
 from harvester.errors import BooksError, Exit
+from harvester.layout import Layout
 from harvester.receipts import (
-    Books,
     LandedFile,
-    Plan,
     Receipt,
-    decode_plan,
     decode_receipt,
-    encode_plan,
-    encode_receipt,
-    fingerprint,
-    write_receipt,
+    has_record,
+    outcome_json,
+    receipt_of,
+    stands,
 )
-from harvester.titles import Ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,173 +32,270 @@ if TYPE_CHECKING:
     from harvester.titles import Collection
 
 RUN = "2026-11-22-3f9a1c2e"
+OTHER_RUN = "2026-11-22-00000001"
 LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", RUN)
-NOW = "2026-11-22T10:00:00+00:00"
+GENERATION, ATTEMPT = "5d1c0b7a5d1c0b7a", "a77e3b7a"
+NOW = "2026-11-22T10:00:00.000Z"
+KEPT = {"outcome": "failed", "reason": "http_500", "kept": True, "kind": "movie", "tmdb_id": 607}
 
-TOLD: tuple[Found | Missing | Failed | Match, ...] = (
+OUTCOMES: tuple[Outcome, ...] = (
     Found("movie", 603, {"id": 603}),
     Missing("unknown"),
-    Match("tv", 1399),
+    Found("tv", 1399, {"id": 1399}),
     Missing("episode", 1396),
     Found("movie", 605, {"id": 605}),
-    Match("tv", 1400),
+    Fresh(OTHER_RUN),
     Missing("season", 1397),
 )
-IDS = tuple(f"tt{number:07d}" for number in range(1, len(TOLD) + 1))
+IDS = tuple(f"tt{number:07d}" for number in range(1, len(OUTCOMES) + 1))
 
 
-def a_file(records: int, *, key: str = "Raw/API/Movies/2026/11/22/x.json") -> LandedFile:
-    return LandedFile(key, records, 1_000 * records, "ab" * 32, '"cd-1"')
+def batch_of(count: int, collection: Collection = "Movies") -> Batch:
+    return Batch(collection, tuple(f"tt{number:07d}" for number in range(1, count + 1)))
+
+
+def a_file(batch: Batch, records: int, *, collection: Collection = "Movies", number: int = 1) -> LandedFile:
+    return LandedFile(LAYOUT.data_key(collection, batch.name, number), records, 1_000 * records, "ab" * 32, "cd-1")
 
 
 def a_receipt(
-    told: Sequence[Outcome | Match] = TOLD,
+    outcomes: Sequence[Outcome | dict[str, Any]] = OUTCOMES,
     *,
     files: Sequence[LandedFile] | None = None,
     collection: Collection = "Movies",
+    attempt: str | None = None,
 ) -> Receipt:
-    batch = Batch(collection, tuple(f"tt{number:07d}" for number in range(1, len(told) + 1)))
-    found = sum(isinstance(what, Found) for what in told)
-    files = files if files is not None else [a_file(found)] if found else []
-    return write_receipt(batch, told, files=files, run=RUN, landed_at=NOW)
+    """A receipt of as many ids; without `files`, one for each collection that has records."""
+    batch = batch_of(len(outcomes), collection)
+    values = [outcome if isinstance(outcome, dict) else outcome_json(outcome) for outcome in outcomes]
+    kinds = [outcome["kind"] for outcome in values if has_record(outcome)]
+    made = [a_file(batch, kinds.count(kind), collection=name) for name, kind in KINDS_IN_ORDER if kinds.count(kind) > 0]
+    return receipt_of(
+        batch,
+        values,
+        files=made if files is None else files,
+        run=RUN,
+        generation=GENERATION,
+        attempt=attempt,
+        landed_at=NOW,
+    )
+
+
+KINDS_IN_ORDER: tuple[tuple[Collection, str], ...] = (("Movies", "movie"), ("Series", "tv"))
 
 
 def key_of(receipt: Receipt) -> str:
     return LAYOUT.receipt_key(receipt.collection, receipt.batch)
 
 
+def read(receipt: Receipt, body: bytes) -> Receipt:
+    return decode_receipt(LAYOUT, key_of(receipt), body)
+
+
 def seal_of(whole: dict[str, Any]) -> str:
-    """SHA-256 over all the rest of a paper, as it stands."""
+    """SHA-256 over all the rest of a document, as it stands."""
     rest = {name: value for name, value in whole.items() if name != "seal"}
     return hashlib.sha256(orjson.dumps(rest)).hexdigest()
 
 
 def sealed(whole: dict[str, Any]) -> bytes:
-    """A paper that was altered by somebody who knows how to seal it."""
-    return orjson.dumps(whole | {"seal": seal_of(whole)})
+    """A document that was altered, with the seal that fits what it says now."""
+    rest = {name: value for name, value in whole.items() if name != "seal"}
+    return orjson.dumps(rest | {"seal": seal_of(rest)})
 
 
 def test_a_receipt_that_was_edited_is_not_believed() -> None:
     """Also an edit that contradicts nothing breaks the seal, and so does its absence."""
     receipt = a_receipt()
-    whole = json.loads(encode_receipt(receipt))
-    assert decode_receipt(key_of(receipt), sealed(whole)) == receipt
+    whole = json.loads(encode_document(receipt))
+    assert read(receipt, sealed(whole)) == receipt
     edited = {**whole, "landed_at": "2027-01-01T00:00:00.000Z"}
     for body in (edited, {name: value for name, value in whole.items() if name != "seal"}):
         with pytest.raises(BooksError, match="has been edited"):
-            decode_receipt(key_of(receipt), orjson.dumps(body))
+            read(receipt, orjson.dumps(body))
 
 
 def test_a_receipt_is_written_as_the_design_has_it() -> None:
-    """Batch, collection, run, files, the outcome of each id in the batch's order, the time; `moved` only if any has."""
-    receipt = a_receipt(TOLD[:2] + TOLD[3:5] + (Failed("http_500"),))
-    whole = json.loads(encode_receipt(receipt))
+    """Format, batch, run, generation, files, the outcome of each id in the batch's order, the time, and the seal."""
+    receipt = a_receipt((*OUTCOMES, Failed("http_500"), KEPT), attempt=ATTEMPT)
+    whole = json.loads(encode_document(receipt))
+    stem = f"2026/11/22/{receipt.batch}.json"
     assert whole == {
+        "format": 1,
         "batch": receipt.batch,
         "collection": "Movies",
         "run": RUN,
+        "generation": GENERATION,
+        "attempt": ATTEMPT,
         "files": [
-            {
-                "key": "Raw/API/Movies/2026/11/22/x.json",
-                "records": 2,
-                "bytes": 2_000,
-                "sha256": "ab" * 32,
-                "etag": '"cd-1"',
-            }
+            {"key": f"Raw/API/Movies/{stem}", "records": 3, "bytes": 3_000, "sha256": "ab" * 32, "etag": "cd-1"},
+            {"key": f"Raw/API/Series/{stem}", "records": 1, "bytes": 1_000, "sha256": "ab" * 32, "etag": "cd-1"},
         ],
         "outcomes": {
             "tt0000001": {"outcome": "found", "kind": "movie", "tmdb_id": 603},
             "tt0000002": {"outcome": "missing", "reason": "unknown"},
-            "tt0000003": {"outcome": "missing", "reason": "episode", "show_id": 1396},
-            "tt0000004": {"outcome": "found", "kind": "movie", "tmdb_id": 605},
-            "tt0000005": {"outcome": "failed", "reason": "http_500"},
+            "tt0000003": {"outcome": "found", "kind": "tv", "tmdb_id": 1399},
+            "tt0000004": {"outcome": "missing", "reason": "episode", "show_id": 1396},
+            "tt0000005": {"outcome": "found", "kind": "movie", "tmdb_id": 605},
+            "tt0000006": {"outcome": "fresh", "run": OTHER_RUN},
+            "tt0000007": {"outcome": "missing", "reason": "season", "show_id": 1397},
+            "tt0000008": {"outcome": "failed", "reason": "http_500"},
+            "tt0000009": {"outcome": "failed", "reason": "http_500", "kept": True, "kind": "movie", "tmdb_id": 607},
         },
         "landed_at": NOW,
         "seal": seal_of(whole),
     }
-    assert list(whole["outcomes"]) == list(IDS[:5])
-    moved = json.loads(encode_receipt(a_receipt()))["moved"]
-    assert moved == {
-        "tt0000003": {"kind": "tv", "tmdb_id": 1399, "place": 2},
-        "tt0000006": {"kind": "tv", "tmdb_id": 1400, "place": 5},
-    }
+    assert list(whole["outcomes"]) == [f"tt{number:07d}" for number in range(1, 10)]
 
 
-def test_a_receipt_needs_word_of_every_id() -> None:
-    """Less or more told than the batch has ids is a bug, and is not written down."""
-    batch = Batch("Movies", IDS)
-    for told in (TOLD[:-1], (*TOLD, TOLD[0])):
+def test_an_outcome_is_written_with_what_was_kept_of_a_failed_title_and_of_no_other() -> None:
+    """Kind and number of the record that stayed are a failed title's alone; without one nothing says `kept`."""
+    origin = {"kind": "movie", "tmdb_id": 607}
+    assert outcome_json(Failed("http_500"), origin) == KEPT
+    assert outcome_json(Failed("http_500")) == {"outcome": "failed", "reason": "http_500"}
+    for outcome in OUTCOMES:
+        assert outcome_json(outcome, origin) == outcome_json(outcome)
+
+
+def test_a_receipt_needs_an_outcome_for_every_id() -> None:
+    """Fewer or more outcomes than the batch has ids is a bug, and is not written down."""
+    batch = batch_of(len(OUTCOMES))
+    values = [outcome_json(outcome) for outcome in OUTCOMES]
+    for some in (values[:-1], [*values, values[0]]):
         with pytest.raises(ValueError):
-            write_receipt(batch, told, files=[], run=RUN, landed_at=NOW)
+            receipt_of(batch, some, files=[], run=RUN, generation=GENERATION, attempt=None, landed_at=NOW)
 
 
-WORDS = st.sampled_from([*TOLD, Failed("timeout"), Failed("http_500")])
+ANY_OUTCOME = st.sampled_from([*OUTCOMES, Failed("timeout"), Failed("http_500"), KEPT])
 
 
-@given(told=st.lists(WORDS, min_size=1, max_size=100), split=st.integers(0, 3))
-def test_a_receipt_comes_back_as_it_was_written(told: list[Outcome | Match], split: int) -> None:
-    """Encoded and decoded it is equal, and its ids are the batch's in their order, moved ones at their places."""
-    found = sum(isinstance(what, Found) for what in told)
-    first = min(split, found)
-    receipt = a_receipt(told, files=[a_file(count) for count in (first, found - first) if count])
-    key = LAYOUT.failed_key("Movies", receipt.batch) if receipt.failed else key_of(receipt)
-    again = decode_receipt(key, encode_receipt(receipt))
+@given(
+    outcomes=st.lists(ANY_OUTCOME, min_size=1, max_size=100),
+    split=st.integers(0, 3),
+    collection=st.sampled_from(["Movies", "Series"]),
+    attempt=st.none() | st.just(ATTEMPT),
+)
+def test_a_receipt_comes_back_as_it_was_written(
+    outcomes: list[Outcome], split: int, collection: Collection, attempt: str | None
+) -> None:
+    """Encoded and decoded it is equal, and its ids are the batch's, in their order, reclassified ones too."""
+    batch = batch_of(len(outcomes), collection)
+    files = []
+    for name, kind in KINDS_IN_ORDER:
+        count = sum(outcome == KEPT or isinstance(outcome, Found) for outcome in outcomes if kind_of(outcome) == kind)
+        first = min(split, count)
+        files += [a_file(batch, some, collection=name, number=n) for n, some in enumerate((first, count - first), 1)]
+    receipt = a_receipt(outcomes, files=files, collection=collection, attempt=attempt)
+    again = read(receipt, encode_document(receipt))
     assert again == receipt
-    assert again.ids == tuple(f"tt{number:07d}" for number in range(1, len(told) + 1))
-    assert list(again.outcomes) == [id_ for id_ in again.ids if id_ not in again.moved]
-    assert Batch("Movies", again.ids).name == receipt.batch
+    assert again.ids == batch.ids
+    assert Batch(collection, again.ids).name == receipt.batch
+
+
+def kind_of(outcome: Outcome | dict[str, Any]) -> str | None:
+    return "movie" if outcome == KEPT else getattr(outcome, "kind", None)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "outcomes",
     [
-        [Match("tv", 1)],
-        [Match("tv", 1), Match("tv", 2), Match("tv", 3)],
-        [Match("tv", 1), Found("movie", 2, {}), Match("tv", 3)],
-        [Found("movie", 1, {}), Match("tv", 2), Match("tv", 3), Found("movie", 4, {}), Match("tv", 5)],
+        [Found("tv", 1, {})],
+        [Found("tv", 1, {}), Found("tv", 2, {}), Found("tv", 3, {})],
+        [Found("tv", 1, {}), Found("movie", 2, {}), Found("tv", 3, {})],
+        [Found("movie", 1, {}), Found("tv", 2, {}), Found("tv", 3, {}), Found("movie", 4, {}), Found("tv", 5, {})],
     ],
 )
-def test_moved_ids_keep_their_places(told: list[Outcome | Match]) -> None:
-    """First, last, adjacent or all of them: the batch's name can still be proved from its receipt."""
-    receipt = a_receipt(told)
-    assert receipt.ids == IDS[: len(told)]
-    assert decode_receipt(key_of(receipt), encode_receipt(receipt)).ids == IDS[: len(told)]
+def test_reclassified_titles_keep_their_places(outcomes: list[Outcome]) -> None:
+    """First, last, adjacent or all of them: they stand in the receipt of their batch, which proves its own name."""
+    receipt = a_receipt(outcomes)
+    again = read(receipt, encode_document(receipt))
+    assert again.ids == IDS[: len(outcomes)]
+    assert list(again.recorded.values()) == [outcome.kind for outcome in outcomes if isinstance(outcome, Found)]
+    assert {file.key.split("/")[2] for file in again.files} == {
+        "Movies" if kind == "movie" else "Series" for kind in again.recorded.values()
+    }
 
 
 def test_a_receipt_counts_what_was_found_and_whether_any_failed() -> None:
-    """`found` is the records that must have landed; one failed title is enough to have the batch done again."""
-    assert (a_receipt().found, a_receipt().failed) == (2, False)
-    failed = a_receipt([*TOLD, Failed("timeout")])
-    assert (failed.found, failed.failed) == (2, True)
-    assert (a_receipt([Missing("unknown")]).found, a_receipt([Missing("unknown")]).failed) == (0, False)
+    """`found` counts the found, `recorded` also the kept; one failed title is enough to have the batch done again."""
+    receipt = a_receipt()
+    assert (receipt.found, receipt.failed) == (3, False)
+    assert receipt.recorded == {"tt0000001": "movie", "tt0000003": "tv", "tt0000005": "movie"}
+    failed = a_receipt([*OUTCOMES, Failed("timeout")])
+    assert (failed.found, failed.failed, failed.recorded) == (3, True, receipt.recorded)
+    kept = a_receipt([*OUTCOMES, KEPT])
+    assert (kept.found, kept.failed, kept.recorded) == (3, True, receipt.recorded | {"tt0000008": "movie"})
+    missing = a_receipt([Missing("unknown")])
+    assert (missing.found, missing.failed, missing.recorded) == (0, False, {})
 
 
-def test_a_paper_of_failed_titles_is_read_under_its_own_key() -> None:
-    """The same paper stands in `failed/` while titles have failed, and is believed there too."""
-    receipt = a_receipt([*TOLD, Failed("timeout")])
-    assert decode_receipt(LAYOUT.failed_key("Movies", receipt.batch), encode_receipt(receipt)) == receipt
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (outcome_json(Found("movie", 603, {})), (True, True)),
+        (outcome_json(Missing("unknown")), (False, True)),
+        (outcome_json(Fresh(OTHER_RUN)), (False, False)),
+        (outcome_json(Failed("timeout")), (False, False)),
+        (KEPT, (True, True)),
+        (KEPT | {"kept": False}, (False, False)),
+        (KEPT | {"kept": 1}, (False, False)),
+    ],
+)
+def test_found_missing_and_kept_ids_stand_for_the_whole_day(
+    outcome: dict[str, Any], expected: tuple[bool, bool]
+) -> None:
+    """No other run of the day asks for them; fresh and failed ones it does, unless their record was kept."""
+    assert (has_record(outcome), stands(outcome)) == expected
+
+
+@pytest.mark.parametrize("outcome", [Failed("timeout"), KEPT])
+def test_a_receipt_with_failed_titles_is_read_in_the_same_place(outcome: Outcome | dict[str, Any]) -> None:
+    """There is one place for receipts: one of a batch with failed titles is believed there too, reasons and all."""
+    receipt = a_receipt([*OUTCOMES, outcome])
+    assert key_of(receipt).startswith(LAYOUT.receipts)
+    assert read(receipt, encode_document(receipt)) == receipt
 
 
 def rename(whole: dict[str, Any], old: str, new: str) -> None:
-    whole["outcomes"] = {new if id_ == old else id_: told for id_, told in whole["outcomes"].items()}
+    whole["outcomes"] = {new if id_ == old else id_: outcome for id_, outcome in whole["outcomes"].items()}
 
 
 CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another id": lambda whole: rename(whole, "tt0000002", "tt0000008"),
     "another first id": lambda whole: rename(whole, "tt0000001", "tt0000008"),
+    "an id of a name": lambda whole: rename(whole, "tt0000002", "nm0000002"),
     "an id less": lambda whole: whole["outcomes"].pop("tt0000002"),
     "an id more": lambda whole: whole["outcomes"].update(tt0000009={"outcome": "missing", "reason": "unknown"}),
     "another order": lambda whole: whole.update(outcomes=dict(reversed(whole["outcomes"].items()))),
-    "a moved id less": lambda whole: whole["moved"].pop("tt0000003"),
-    "a moved id elsewhere": lambda whole: whole["moved"]["tt0000003"].update(place=1),
-    "nothing moved": lambda whole: whole.pop("moved"),
-    "no ids": lambda whole: whole.update(outcomes={}, moved={}),
+    "a reclassified id less": lambda whole: whole["outcomes"].pop("tt0000003"),
+    "no ids": lambda whole: whole.update(outcomes={}),
+    "101 ids": lambda whole: whole["outcomes"].update(
+        {f"tt{n:07d}": {"outcome": "missing", "reason": "unknown"} for n in range(8, 102)}
+    ),
     "another batch": lambda whole: whole.update(batch="tt0000001-tt0000007-00000000"),
+    "no batch's name": lambda whole: whole.update(batch="tt0000001"),
     "another collection": lambda whole: whole.update(collection="Series"),
+    "a strange collection": lambda whole: whole.update(collection="Books"),
+    "another run": lambda whole: whole.update(run=OTHER_RUN),
+    "no run's name": lambda whole: whole.update(run="today"),
+    "no generation": lambda whole: whole.pop("generation"),
+    "a strange generation": lambda whole: whole.update(generation="../../x"),
+    "a generation of null": lambda whole: whole.update(generation=None),
+    "no attempt": lambda whole: whole.pop("attempt"),
+    "a strange attempt": lambda whole: whole.update(attempt=5),
     "more records": lambda whole: whole["files"][0].update(records=3),
     "less records": lambda whole: whole["files"][0].update(records=1),
     "no files": lambda whole: whole.update(files=[]),
-    "a file twice": lambda whole: whole["files"].append(whole["files"][0]),
+    "a file less": lambda whole: whole["files"].pop(),
+    "a file twice": lambda whole: whole["files"].append({**whole["files"][0], "records": 0}),
+    "201 files": lambda whole: whole["files"].extend({**whole["files"][0], "records": 0} for _ in range(199)),
+    "a file of another batch": lambda whole: whole["files"][0].update(key=LAYOUT.data_key("Movies", batch_of(3).name)),
+    "a file of another day": lambda whole: whole["files"][0].update(
+        key=whole["files"][0]["key"].replace("/22/", "/23/")
+    ),
+    "a file of somebody else": lambda whole: whole["files"][0].update(key="Finance/ledger.parquet"),
+    "a receipt for a file": lambda whole: whole["files"][0].update(key=LAYOUT.receipt_key("Movies", whole["batch"])),
+    "a file's key of a list": lambda whole: whole["files"][0].update(key=[]),
     "found made missing": lambda whole: whole["outcomes"].update(tt0000001={"outcome": "missing", "reason": "unknown"}),
     "a strange outcome": lambda whole: whole["outcomes"]["tt0000002"].update(outcome="lost"),
     "an outcome of null": lambda whole: whole["outcomes"]["tt0000002"].update(outcome=None),
@@ -210,63 +304,131 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "outcomes of words": lambda whole: whole.update(outcomes=dict.fromkeys(IDS, "found")),
     "outcomes of null": lambda whole: whole.update(outcomes=None),
     "no outcomes": lambda whole: whole.pop("outcomes"),
+    "fresh by no run": lambda whole: whole["outcomes"]["tt0000006"].pop("run"),
+    "fresh by a strange run": lambda whole: whole["outcomes"]["tt0000006"].update(run="../x"),
     "no time": lambda whole: whole.pop("landed_at"),
+    "a time of a number": lambda whole: whole.update(landed_at=5),
+    "a time of null": lambda whole: whole.update(landed_at=None),
     "no files' list": lambda whole: whole.pop("files"),
-    "a strange key": lambda whole: whole.update(colour="red"),
-    "a file's strange key": lambda whole: whole["files"][0].update(colour="red"),
     "a file without digest": lambda whole: whole["files"][0].pop("sha256"),
+    "a strange digest": lambda whole: whole["files"][0].update(sha256="AB" * 32),
     "records of words": lambda whole: whole["files"][0].update(records="2"),
-    "a moved id without place": lambda whole: whole["moved"]["tt0000003"].pop("place"),
+    "records of a fraction": lambda whole: whole["files"][0].update(records=2.0),
+    "records below nothing": lambda whole: [
+        file.update(records=records) for file, records in zip(whole["files"], (-1, 4), strict=True)
+    ],
+    "bytes below nothing": lambda whole: whole["files"][0].update(bytes=-1),
 }
 
 
 @pytest.mark.parametrize("contradiction", CONTRADICTIONS)
 def test_a_receipt_that_contradicts_itself_is_not_believed(contradiction: str) -> None:
-    """Tampered ids, wrong counts, strange or absent outcomes: a BooksError that names the key."""
+    """Tampered ids, wrong counts, strange or absent values: a BooksError that names the key."""
     receipt = a_receipt()
-    whole = json.loads(encode_receipt(receipt))
+    whole = json.loads(encode_document(receipt))
     CONTRADICTIONS[contradiction](whole)
     with pytest.raises(BooksError) as caught:
-        decode_receipt(key_of(receipt), sealed(whole))
+        read(receipt, sealed(whole))
     assert str(caught.value).startswith(key_of(receipt))
     assert caught.value.exit_code == Exit.WRONG
 
 
 @pytest.mark.parametrize(
-    ("id_", "told"),
+    "outcome",
     [
-        ("tt0000002", {"outcome": "missing"}),
-        ("tt0000002", {"outcome": "failed"}),
-        ("tt0000002", {"outcome": "missing", "reason": ["unknown"]}),
+        {"outcome": "missing"},
+        {"outcome": "failed"},
+        {"outcome": "missing", "reason": ["unknown"]},
+        {"outcome": "failed", "reason": ""},
+        {"outcome": "failed", "reason": "x" * 201},
     ],
 )
-def test_a_receipt_without_a_reason_is_not_believed(id_: str, told: dict[str, Any]) -> None:
-    """What is missing or failed has a reason; without one the books could not be made, and it is told by the key."""
+def test_a_receipt_without_a_reason_is_not_believed(outcome: dict[str, Any]) -> None:
+    """What is missing or failed has a reason; without one the books could not be made, and the error names the key."""
     receipt = a_receipt()
-    whole = json.loads(encode_receipt(receipt))
-    whole["outcomes"][id_] = told
+    whole = json.loads(encode_document(receipt))
+    whole["outcomes"]["tt0000002"] = outcome
     with pytest.raises(BooksError, match=receipt.batch):
-        Books().take(decode_receipt(key_of(receipt), sealed(whole)))
+        read(receipt, sealed(whole))
 
 
 @pytest.mark.parametrize(
-    "where", [{"kind": "tv"}, {"tmdb_id": 1399}, {"kind": "person", "tmdb_id": 1399}, {"kind": []}]
+    "where",
+    [
+        {},
+        {"kind": "movie"},
+        {"tmdb_id": 603},
+        {"kind": "person", "tmdb_id": 603},
+        {"kind": [], "tmdb_id": 603},
+        {"kind": "movie", "tmdb_id": -1},
+        {"kind": "movie", "tmdb_id": 2**63},
+        {"kind": "movie", "tmdb_id": "603"},
+        {"kind": "movie", "tmdb_id": True},
+    ],
 )
-def test_a_receipt_with_ids_moved_nowhere_is_not_believed(where: dict[str, Any]) -> None:
-    """A moved id is told with its kind and its TMDB id, or it would be harvested nowhere."""
+def test_a_title_found_nowhere_is_not_believed(where: dict[str, Any]) -> None:
+    """A found title has a kind and TMDB's number, or nobody could say in which folder its record is."""
     receipt = a_receipt()
-    whole = json.loads(encode_receipt(receipt))
-    whole["moved"]["tt0000003"] = where | {"place": whole["moved"]["tt0000003"]["place"]}
+    whole = json.loads(encode_document(receipt))
+    whole["outcomes"]["tt0000001"] = {"outcome": "found"} | where
     with pytest.raises(BooksError, match=receipt.batch):
-        decode_receipt(key_of(receipt), sealed(whole))
+        read(receipt, sealed(whole))
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"outcome": "failed", "reason": "http_500", "kept": True},
+        {"outcome": "failed", "reason": "http_500", "kept": True, "kind": "person"},
+        {"outcome": "failed", "reason": "http_500", "kept": True, "kind": []},
+        {"outcome": "failed", "reason": "http_500", "kept": True, "kind": None},
+        {"outcome": "missing", "reason": "unknown", "kept": True, "kind": "movie"},
+        {"outcome": "fresh", "run": OTHER_RUN, "kept": True, "kind": "movie"},
+        {"outcome": "failed", "reason": "http_500"},
+        {"outcome": "failed", "reason": "http_500", "kept": False, "kind": "movie"},
+    ],
+)
+def test_a_record_kept_of_no_kind_or_no_failed_title_is_not_believed(outcome: dict[str, Any]) -> None:
+    """Only a failed title's record is kept, and its kind is known; without it the files have a record too many."""
+    receipt = a_receipt([*OUTCOMES, KEPT])
+    whole = json.loads(encode_document(receipt))
+    whole["outcomes"]["tt0000008"] = outcome
+    with pytest.raises(BooksError, match=receipt.batch):
+        read(receipt, sealed(whole))
+
+
+def test_an_emptied_file_is_one_of_the_receipts_files() -> None:
+    """A file that its batch no longer fills is named with 0 records, in either collection."""
+    batch = batch_of(len(OUTCOMES))
+    files = [
+        a_file(batch, 2),
+        a_file(batch, 0, number=2),
+        a_file(batch, 1, collection="Series"),
+        a_file(batch, 0, collection="Series", number=2),
+    ]
+    receipt = a_receipt(files=files)
+    assert read(receipt, encode_document(receipt)).files == tuple(files)
+
+
+def test_keys_that_are_not_known_are_ignored() -> None:
+    """A later version of the same format may say more, of the batch, a file or a title: it is read all the same."""
+    receipt = a_receipt([*OUTCOMES, KEPT])
+    whole = json.loads(encode_document(receipt))
+    whole |= {"colour": "red", "moved": {"tt0000003": {}}, "ids": 5}
+    whole["files"][0] |= {"colour": ["red"]}
+    for outcome in whole["outcomes"].values():
+        outcome |= {"colour": None, "alias": "tt0000001"}
+    again = read(receipt, sealed(whole))
+    assert (again.batch, again.ids, again.files) == (receipt.batch, receipt.ids, receipt.files)
+    assert again.recorded == receipt.recorded
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"5", b"null", b'"text"', b"{}", b'{"files":5}', b"\xff"])
-def test_what_is_no_receipt_is_told_by_its_key(body: bytes) -> None:
+def test_what_is_no_receipt_is_named_by_its_key(body: bytes) -> None:
     """A cut, foreign or empty object under a receipt's key is a BooksError, never a traceback."""
     key = LAYOUT.receipt_key("Movies", "tt0000001-tt0000007-00000000")
     with pytest.raises(BooksError, match=r"tt0000001-tt0000007-00000000\.json is not a receipt"):
-        decode_receipt(key, body)
+        decode_receipt(LAYOUT, key, body)
 
 
 @pytest.mark.parametrize(
@@ -275,163 +437,13 @@ def test_what_is_no_receipt_is_told_by_its_key(body: bytes) -> None:
         LAYOUT.receipt_key("Movies", "tt0000001-tt0000007-00000000"),
         LAYOUT.receipt_key("Series", a_receipt().batch),
         LAYOUT.receipt_key("Movies", "x" + a_receipt().batch),
+        LAYOUT.receipt_key("Movies", f"x/{a_receipt().batch}"),
+        LAYOUT.receipt_key("Movies", a_receipt().batch).replace(RUN, OTHER_RUN),
         a_receipt().batch + ".json",
     ],
 )
 def test_a_receipt_under_another_key_is_not_believed(key: str) -> None:
-    """A good receipt that was copied to another batch's or collection's key does not make that batch done."""
+    """A good receipt that was copied to another batch's, collection's or run's key does not make that batch done."""
     with pytest.raises(BooksError) as caught:
-        decode_receipt(key, encode_receipt(a_receipt()))
+        decode_receipt(LAYOUT, key, encode_document(a_receipt()))
     assert str(caught.value).startswith(key)
-
-
-def test_a_plan_comes_back_as_it_was_written() -> None:
-    """Input, settings and batches of a run survive the bucket."""
-    plan = Plan(
-        run=RUN,
-        fingerprint="3f9a1c2e",
-        created_at=NOW,
-        input={
-            "Movies": {
-                "source": "Ação.csv",
-                "rows": 4,
-                "ids": 2,
-                "duplicates": 1,
-                "rejected": 1,
-                "rejects": [{"line": 2, "text": "\u2028"}],
-            }
-        },
-        settings={
-            "tmdb_language": None,
-            "tmdb_append": ["credits"],
-            "output_format": "jsonl",
-            "s3_key_template": "{prefix}/{collection}/{batch}.json",
-        },
-        batches={"Movies": [a_receipt().batch], "Series": []},
-    )
-    assert decode_plan(LAYOUT.plan_key, encode_plan(plan)) == plan
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"nonsense", b"[]", b"5", b"null", b"{}", b'{"run":"x","colour":"red"}', b"\xff"]
-)
-def test_what_is_no_plan_is_told_by_its_key(body: bytes) -> None:
-    """A cut or foreign object under the plan's key is a BooksError that names it."""
-    with pytest.raises(BooksError, match=r"plan\.json is not a plan"):
-        decode_plan(LAYOUT.plan_key, body)
-
-
-INPUT: dict[Collection, Sequence[str]] = {"Movies": ["tt0000001", "tt0000002"], "Series": ["tt0000003"]}
-
-
-def a_fingerprint(ids: dict[Collection, Sequence[str]] | None = None, **changes: Any) -> str:
-    settings = {"language": None, "append": ("credits", "keywords"), "form": "jsonl"}
-    return fingerprint(INPUT if ids is None else ids, **(settings | changes))
-
-
-def test_a_fingerprint_is_eight_hexadecimal_digits_and_stays() -> None:
-    """The same input and settings are the same run, today and in a year: 4 bytes of SHA-256, pinned."""
-    # printf 'Movies\ntt0000001\ntt0000002\nSeries\ntt0000003\nNone\ncredits,keywords\njsonl' | sha256sum
-    assert a_fingerprint() == "6f23723b"
-
-
-def test_a_fingerprint_is_the_same_for_what_makes_the_same_records() -> None:
-    """The order of the appended parts, and of the collections, changes no record."""
-    same = [
-        a_fingerprint(append=("keywords", "credits")),
-        a_fingerprint({"Series": INPUT["Series"], "Movies": INPUT["Movies"]}),
-        a_fingerprint({"Movies": tuple(INPUT["Movies"]), "Series": tuple(INPUT["Series"])}),
-    ]
-    assert same == [a_fingerprint()] * 3
-
-
-def test_a_fingerprint_changes_with_whatever_changes_records() -> None:
-    """Another id, order, collection, language, part or format is another run."""
-    one, two, three = "tt0000001", "tt0000002", "tt0000003"
-    prints = [
-        a_fingerprint(),
-        a_fingerprint({"Movies": [one, two], "Series": ["tt0000004"]}),
-        a_fingerprint({"Movies": [two, one], "Series": [three]}),
-        a_fingerprint({"Movies": [one], "Series": [three]}),
-        a_fingerprint({"Movies": [one], "Series": [two, three]}),
-        a_fingerprint({"Movies": [three], "Series": [one, two]}),
-        a_fingerprint({"Movies": [one, two, three]}),
-        a_fingerprint({"Series": [one, two, three]}),
-        a_fingerprint({"Movies": [one, two]}),
-        a_fingerprint(language="pt-BR"),
-        a_fingerprint(language="pt"),
-        a_fingerprint(append=()),
-        a_fingerprint(append=("credits",)),
-        a_fingerprint(append=("credits", "keywords", "images")),
-        a_fingerprint(form="array"),
-    ]
-    assert [count for count in Counter(prints).values() if count > 1] == []
-
-
-def ids_read(*, rows: int, ids: int, rejected: int) -> Ids:
-    return Ids("a.csv", [f"tt{number:07d}" for number in range(1, ids + 1)], rows, rejected)
-
-
-def test_the_books_balance_when_every_row_and_id_is_accounted_for() -> None:
-    """Rows = ids + duplicates + rejected, and ids = found + missing + failed, over both CSVs and all batches."""
-    books = Books()
-    assert books.balance
-    books.take_input(ids_read(rows=10, ids=6, rejected=1))
-    books.take_input(ids_read(rows=3, ids=2, rejected=0))
-    assert (books.rows, books.ids, books.duplicates, books.rejected) == (13, 8, 4, 1)
-    assert (books.accounted, books.balance) == (0, False)
-    books.take(a_receipt())
-    assert (books.accounted, books.balance) == (5, False)
-    books.take(a_receipt([Found("tv", 1, {}), Failed("timeout")], collection="Series"))
-    assert (books.accounted, books.balance) == (7, False)
-    books.take(a_receipt([Failed("timeout")], collection="Series"))
-    assert (books.accounted, books.balance) == (8, True)
-    books.take(a_receipt([Missing("unknown")], collection="Series"))
-    assert (books.accounted, books.balance) == (9, False)
-
-
-@pytest.mark.parametrize("name", ["rows", "ids", "duplicates", "rejected", "found"])
-@pytest.mark.parametrize("by", [-1, 1])
-def test_books_that_are_one_off_do_not_balance(name: str, by: int) -> None:
-    """One row or title too many or too few anywhere is seen."""
-    books = Books()
-    books.take_input(ids_read(rows=9, ids=5, rejected=1))
-    books.take(a_receipt())
-    assert books.balance
-    setattr(books, name, getattr(books, name) + by)
-    assert not books.balance
-
-
-def test_moved_ids_are_accounted_for_where_they_land() -> None:
-    """A receipt's moved ids are no outcome of its own: the other collection's receipt has it, once."""
-    books = Books()
-    books.take(a_receipt([Match("tv", 1), Match("tv", 2)]))
-    assert books.accounted == 0
-    books.take(a_receipt([Found("tv", 1, {}), Missing("unknown")], collection="Series"))
-    assert books.accounted == 2
-
-
-def test_the_books_are_shown_as_the_summary_has_them() -> None:
-    """These keys stand in `summary.json` and in `--json`; reasons are counted, in alphabetical order."""
-    books = Books()
-    books.take_input(ids_read(rows=14, ids=9, rejected=2))
-    books.take(a_receipt([*TOLD, Failed("timeout"), Failed("http_500"), Failed("timeout")]))
-    books.take(a_receipt([Found("tv", 1, {})], files=[a_file(1)], collection="Series"))
-    told = books.as_json()
-    assert list(told.items()) == [
-        ("rows", 14),
-        ("duplicates", 3),
-        ("rejected", 2),
-        ("ids", 9),
-        ("found", 3),
-        ("missing", 3),
-        ("failed", 3),
-        ("missing_by_reason", {"episode": 1, "season": 1, "unknown": 1}),
-        ("failed_by_reason", {"http_500": 1, "timeout": 2}),
-        ("batches", 2),
-        ("files", 2),
-        ("bytes", 3_000),
-    ]
-    assert list(told["missing_by_reason"]) == ["episode", "season", "unknown"]
-    assert list(told["failed_by_reason"]) == ["http_500", "timeout"]
-    assert json.loads(json.dumps(told)) == told

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.answers import Found, read_record
-from harvester.records import FILE_BYTES, File, decode, encode, record_line
+from harvester.records import FILE_BYTES, File, decode, empty_file, encode, record_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,6 +186,13 @@ def test_what_is_no_data_file_is_a_value_error(body: bytes) -> None:
 def test_no_records_are_no_file(form: Format) -> None:
     """A batch that found nothing writes nothing."""
     assert list(encode([], form)) == []
+
+
+@pytest.mark.parametrize(("form", "body"), [("jsonl", b""), ("array", b"[]")])
+def test_an_emptied_file_has_no_record_in_either_format(form: Format, body: bytes) -> None:
+    """A file that its batch no longer fills is 0 bytes as JSON Lines and `[]` as an array: readers find nothing."""
+    assert empty_file(form) == File(body, 0)
+    assert decode(body) == []
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out
 from harvester.multipart import PART_BYTES
-from harvester.s3 import CALL_SECONDS, READ_TRIES, Bucket, Listed
+from harvester.s3 import CALL_SECONDS, READ_TRIES, Bucket, Listed, Stored
 from harvester.s3_client import open_bucket
 
 if TYPE_CHECKING:
@@ -456,6 +457,147 @@ def test_a_body_that_stalls_is_read_again(s3: S3Server, bucket: Bucket) -> None:
             assert link.times("get") >= 2
 
     hurried(story(), times=20)
+
+
+# --- reading what stands, and writing only if it still does
+
+
+async def test_what_stands_is_read_with_its_etag_and_its_age(bucket: Bucket) -> None:
+    """The ETag is that of the listing; the age is counted by the server, from the second of the put."""
+    await bucket.put("a", b"body")
+    stored = await bucket.read_stored("a", limit=4)
+    assert stored is not None
+    assert (stored.body, stored.etag) == (b"body", (await bucket.objects("a"))["a"].etag)
+    assert stored.age is not None
+    assert 0 <= stored.age < 60
+    assert await bucket.read_stored("missing", limit=4) is None
+
+
+@pytest.mark.parametrize(
+    ("date", "modified", "age"),
+    [
+        ("Sun, 29 Nov 2026 10:01:31 GMT", "Sun, 29 Nov 2026 10:00:00 GMT", 91),
+        ("Sun, 29 Nov 2026 10:00:00 GMT", "Sun, 29 Nov 2026 10:00:01 GMT", -1),
+        ("Sun, 29 Nov 2026 10:00:00 GMT", None, None),
+        ("today", "Sun, 29 Nov 2026 10:00:00 GMT", None),
+    ],
+)
+async def test_an_age_is_what_one_answer_says(date: str, modified: str | None, age: float | None) -> None:
+    """It is the difference of two headers of the same answer, and None where one of them says no time."""
+
+    async def say(call: Call, forward: Forward) -> web.StreamResponse:
+        headers = {"Date": date, "ETag": '"e"'} | ({"Last-Modified": modified} if modified else {})
+        return web.Response(body=b"body", headers=headers)
+
+    async with s3_link() as link, through(link) as lake:
+        link.rules["get"] = say
+        stored = await lake.read_stored("a", limit=100)
+    assert stored == Stored(b"body", "e", age)
+
+
+async def test_an_object_without_an_etag_is_no_answer() -> None:
+    """Without one nothing can be put on condition."""
+    async with s3_link() as link, through(link) as lake:
+        link.rules["get"] = answering(200, "body")
+        with pytest.raises(StoreError, match=r"^Cannot read s3://lake/a: an answer without an ETag"):
+            await lake.read_stored("a", limit=100)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_is_too_large_is_not_read(s3: S3Server, bucket: Bucket, *, chunked: bool) -> None:
+    """Over the limit the body is empty, whether or not the server says beforehand how long it is; the rest is known."""
+    await bucket.put("a", bytes(1_000_000))
+
+    async def in_chunks(call: Call, forward: Forward) -> web.StreamResponse:
+        whole = await forward()
+        headers = {name: value for name, value in whole.headers.items() if name != "Content-Length"}
+        response = web.StreamResponse(headers=headers)
+        response.enable_chunked_encoding()
+        await response.prepare(call.request)
+        assert isinstance(whole.body, bytes)
+        with suppress(ConnectionError):  # nobody reads on
+            await response.write(whole.body)
+        return response
+
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        if chunked:
+            link.rules["get"] = in_chunks
+        stored = await lake.read_stored("a", limit=999_999)
+        whole = await lake.read_stored("a", limit=1_000_000)
+    assert stored is not None
+    assert whole is not None
+    assert (stored.body, stored.etag, stored.age is None) == (b"", whole.etag, False)
+    assert whole.body == bytes(1_000_000)
+
+
+async def test_what_stands_is_read_again_where_its_body_is_cut_off(s3: S3Server, bucket: Bucket) -> None:
+    """As with any other read."""
+    body = os.urandom(100_000)
+    await bucket.put("a", body)
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        link.rules["get"] = at_first(cut_off, cut_off)
+        stored = await lake.read_stored("a", limit=100_000)
+    assert stored is not None
+    assert (stored.body, link.times("get")) == (body, 3)
+
+
+async def test_a_put_on_condition_is_done_only_where_the_condition_holds(bucket: Bucket) -> None:
+    """With None there must be no object, with an ETag that very one; else nothing is written."""
+    assert await bucket.put_if("a", b"one", etag=None)
+    assert not await bucket.put_if("a", b"two", etag=None)
+    one = await bucket.read_stored("a", limit=100)
+    assert one is not None
+    assert one.body == b"one"
+    assert await bucket.put_if("a", b"two", etag=one.etag)
+    assert not await bucket.put_if("a", b"three", etag=one.etag)
+    assert not await bucket.put_if("missing", b"three", etag=one.etag)
+    assert [await bucket.read("a"), await bucket.read("missing")] == [b"two", None]
+
+
+@pytest.mark.parametrize("new", [True, False])
+async def test_of_eight_puts_on_one_condition_one_is_done(bucket: Bucket, *, new: bool) -> None:
+    """Exactly one of those who have seen the same is let through, and what it wrote stands."""
+    if not new:
+        await bucket.put("a", b"before")
+    seen = await bucket.read_stored("a", limit=100)
+    etag = seen.etag if seen else None
+    bodies = [str(number).encode() for number in range(8)]
+    done = await fan_out(lambda body: bucket.put_if("a", body, etag=etag), bodies, at_once=8)
+    assert sum(done) == 1
+    assert await bucket.read("a") == bodies[done.index(True)]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (412, "PreconditionFailed"),
+        (409, "ConditionalRequestConflict"),
+        (409, "OperationAborted"),
+        (404, "NoSuchKey"),
+        (412, ""),
+        (409, ""),
+        (404, ""),
+    ],
+)
+async def test_a_condition_that_does_not_hold_is_an_answer(status: int, code: str) -> None:
+    """412, 409 and 404, in S3's words or in none: read again, and decide anew."""
+    async with s3_link() as link, through(link) as lake:
+        link.rules["put"] = refusing(status, code) if code else answering(status)
+        assert not await lake.put_if("a", b"body", etag="e")
+        assert not await lake.put_if("a", b"body", etag=None)
+    assert [(call.headers.get("If-Match"), call.headers.get("If-None-Match")) for call in link.seen] == [
+        ('"e"', None),
+        (None, "*"),
+    ]
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "NoSuchBucket"), (403, "AccessDenied"), (501, "NotImplemented")])
+async def test_a_put_on_condition_that_is_refused_otherwise_is_an_error(status: int, code: str) -> None:
+    """That the bucket is not there, or conditions not known, has nothing to do with what others write."""
+    async with s3_link() as link, through(link) as lake:
+        link.rules["put"] = refusing(status, code)
+        with pytest.raises(StoreError, match=rf"^Cannot write s3://lake/a: {code}\."):
+            await lake.put_if("a", b"body", etag=None)
 
 
 # --- small objects

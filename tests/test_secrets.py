@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import html
 import io
 import itertools
@@ -30,7 +31,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 import pytest_asyncio
 import trustme
-from conftest import client_of
+from conftest import client_of, gzip_of
 from loops import Leaping, run_on
 from shells import HARVESTER, QUICK, Running, Shell, answerless, kept, on_our_loop
 
@@ -160,12 +161,14 @@ def command_lines(pid: int) -> dict[str, bytes]:
 
 
 async def objects(client: Any, bucket: str) -> dict[str, bytes]:
-    """Every object and every unfinished upload, with key, body, and all that is said of them."""
+    """Every object and every unfinished upload, with key, body, unpacked too, and all that is said of them."""
     told = {}
     for each in (await client.list_objects_v2(Bucket=bucket)).get("Contents", ()):
         got = await client.get_object(Bucket=bucket, Key=each["Key"])
         about = f"{each['Key']}\n{got['Metadata']}\n{got['ResponseMetadata']['HTTPHeaders']}\n"
-        told[f"object {each['Key']}"] = about.encode() + await got["Body"].read()
+        body = await got["Body"].read()
+        unpacked = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else b""
+        told[f"object {each['Key']}"] = about.encode() + body + unpacked
     uploads = await client.list_multipart_uploads(Bucket=bucket)
     told["unfinished uploads"] = repr(uploads.get("Uploads")).encode()
     return told
@@ -467,6 +470,7 @@ async def test_the_search_finds_a_secret_in_every_place(shell_for: Any, nobody: 
     put = partial(shell.client.put_object, Bucket=shell.bucket)
     await put(Key=f"a/{V3}/b.json", Body=b"")
     await put(Key="body.json", Body=V3.encode())
+    await put(Key="packed.jsonl.gz", Body=gzip_of(V3.encode()))
     await put(Key="metadata.json", Metadata={"key": V3})
     await shell.client.create_multipart_upload(Bucket=shell.bucket, Key=f"unfinished/{V3}.json")
     async with shell.start(program=("-c", PLANT), stdin=asyncio.subprocess.PIPE) as searching:
@@ -491,6 +495,7 @@ async def test_the_search_finds_a_secret_in_every_place(shell_for: Any, nobody: 
         f"file {temporary}",
         f"object a/{V3}/b.json",
         "object body.json",
+        "object packed.jsonl.gz",
         "object metadata.json",
         "unfinished uploads",
     } == {leak for leak in leaks if " of " not in leak}  # a process that was just begun may have had a line as well

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import traceback
+from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harvester.errors import Exit, SettingsError
-from harvester.forms import PARTS_LIMIT
+from harvester.forms import PARTS_LIMIT, PATH_LIMIT, key_template
+from harvester.forms import prefix as validate_prefix
+from harvester.manifest import RecordOptions
 from harvester.settings import Settings, flag_of, load_settings
 
 if TYPE_CHECKING:
@@ -324,53 +331,325 @@ def test_more_than_20_parts_are_refused() -> None:
     assert "20" in said
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
+DAY = "{prefix}/{collection}/{yyyy}/{mm}/{dd}"
+
+GOOD = {
+    "s3_key_template": [
         "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
-        "{collection}/{batch}.jsonl",
-        "{prefix}/{collection}/year={yyyy}/month={mm}/{batch}.json",
-        "{{x}}/{collection}-x/{batch}.json",
+        "{prefix}/{collection}/year={yyyy}/month={mm}/day={dd}/{batch}.json",
+        "{prefix}/{collection}/{yyyy}-{mm}-{dd}/{batch}.json",
+        "{prefix}/{collection}{yyyy}{mm}{dd}/{batch}.jsonl",
+        "{prefix}/Séries e filmes/日本/{collection}_x/{yyyy}._{mm}/{dd}/more/{batch}.NDJSON",
+        DAY + "/{batch}.gzjson",
+        DAY + "x" * (PATH_LIMIT - len(DAY + "/{batch}.json")) + "/{batch}.json",
     ],
-)
-def test_a_template_needs_collection_and_batch(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
-    """Movies and series never share a file, and no two batches do; the rest is the user's choice."""
-    monkeypatch.setenv("S3_KEY_TEMPLATE", template)
-    assert load_settings().s3_key_template == template
+    "s3_prefix": [
+        "Raw/API",
+        "Elsewhere",
+        "Raw/Local/CSVs",
+        "Raw/Local/CSV-API/Movies",
+        "Raw/Outra pasta/2026/é日本",
+        "a_b/c.d/e.",
+        "x" * PATH_LIMIT,
+        "é" * (PATH_LIMIT // 2),
+    ],
+    "s3_csv_template": [
+        "Raw/Local/CSV/{collection}/{yyyy}/{mm}/{dd}/{name}",
+        "{collection}/{name}",
+        "CSV/{collection}/{name}",
+        "Raw/API-csv/{collection}/{name}",
+        "Raw/API{collection}/{name}",
+        "Raw/CSV {collection}/{yyyy}-{mm}/{yyyy}-{mm}-{dd}/é/{name}",
+        "{yyyy}/{collection}/{name}",
+        "API/Raw/{collection}/{name}",
+    ],
+}
+"""Keys and folders that work, each with the defaults of the other settings."""
+
+NO_PATHS = [
+    "{prefix}/x\\y",
+    "{prefix}/\\",
+    "{prefix}//x",
+    "/{prefix}/x",
+    "{prefix}/_x",
+    "{prefix}/.x",
+    "{prefix}/_",
+    "{prefix}/.",
+    "{prefix}/..",
+    "{prefix}/x/_harvest",
+    "{prefix}/_x{x}",
+    "{prefix}/x\ny",
+    "{prefix}/x\r",
+    "{prefix}/x\ty",
+    "{prefix}/x\0y",
+    "{prefix}/x\x7fy",
+    "{prefix}/x\N{NO-BREAK SPACE}y",
+    "{prefix}/x\N{ZERO WIDTH SPACE}y",
+    "{prefix}/x\N{RIGHT-TO-LEFT OVERRIDE}y",
+    "{prefix}/x\N{LINE SEPARATOR}y",
+    "{prefix}/x\udcffy",
+    "{prefix}/" + "x" * PATH_LIMIT,
+    "{prefix}/" + "é" * (PATH_LIMIT // 2),
+]
+"""Beginnings that no key has: readers skip them, a hand cannot type them, or S3 does not take them."""
+
+NO_BRACES = [
+    "{",
+    "}",
+    "{}",
+    "{0}",
+    "{{",
+    "}}",
+    "{{x}}",
+    "{day}",
+    "{x.y}",
+    "{x[0]}",
+    "{x!r}",
+    "{x:>9}",
+    "{x:{x}}",
+    "{ x }",
+]
+
+ARCHIVES = "zip gz tgz bz2 xz zst lz4 br 7z rar tar snappy lzo z tbz2 txz lzma zstd gzip deflate sz jar ZIP Gz Z 7Z tAr"
+
+BAD = {
+    "s3_key_template": [
+        "",
+        "x",
+        "/",
+        "{batch}",
+        "{batch}.json",
+        "Finance/{batch}.json",
+        "Finance/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix}",
+        "{prefix}/{batch}.json",
+        "{prefix}/{collection}/{batch}.json",
+        "{prefix}/{collection}/{yyyy}/{mm}/{batch}.json",
+        "{prefix}/{collection}/{yyyy}/{dd}/{batch}.json",
+        "{prefix}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "x/" + DAY + "/{batch}.json",
+        "x" + DAY + "/{batch}.json",
+        "/" + DAY + "/{batch}.json",
+        "{prefix}-x/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix}{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{PREFIX}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix}/{collection}/{dd}/{mm}/{yyyy}/{batch}.json",
+        "{prefix}/{yyyy}/{mm}/{dd}/{collection}/{batch}.json",
+        "{prefix}/{batch}/{collection}/{yyyy}/{mm}/{dd}.json",
+        "{prefix}/{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix}/{collection}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix}/{collection}/{yyyy}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{dd}/{batch}.json",
+        DAY + "/{batch}/{batch}.json",
+        DAY + "/{name}/{batch}.json",
+        DAY + "/{batch}",
+        DAY + "/{batch}.",
+        DAY + "/{batch}.json ",
+        DAY + "/{batch}.json\n",
+        DAY + "/{batch}.json/",
+        DAY + "/{batch}/x.json",
+        DAY + "/{batch}x.json",
+        DAY + "/{batch}-.json",
+        DAY + "/x{batch}.json",
+        DAY + "-{batch}.json",
+        DAY + "{batch}.json",
+        DAY + "/{batch}.tar.gz",
+        DAY + "/{batch}.json.gz",
+        DAY + "/{batch}.gz.json",
+        DAY + "/{batch}.js-on",
+        DAY + "/{batch}.jsón",
+        DAY + "/{{batch}}.json",
+        DAY + "/{batch!r}.json",
+        DAY + "/{batch.json",
+        DAY + "/}{batch}.json",
+        "{{prefix}}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix}/{collection}/{yyyy}/{mm:02d}/{dd}/{batch}.json",
+        "{prefix!r:{prefix}}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        "{prefix:>99999999999}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
+        *(f"{DAY}/{{batch}}.{extension}" for extension in ARCHIVES.split()),
+        *(DAY.replace("{prefix}", path) + "/{batch}.json" for path in NO_PATHS),
+        *(DAY + f"/{braces}/{{batch}}.json" for braces in NO_BRACES),
+        *(DAY + f"/x{braces}x/{{batch}}.json" for braces in NO_BRACES),
+    ],
+    "s3_prefix": [
+        "",
+        "/",
+        "//",
+        *(
+            path.removeprefix("{prefix}/")
+            for path in NO_PATHS
+            if path[0] == "{" and "//" not in path and len(path) < 100
+        ),
+        *(path.replace("{prefix}", "Raw") for path in NO_PATHS if path[0] == "{"),
+        *NO_BRACES,
+        *(f"Raw/x{braces}x/API" for braces in NO_BRACES),
+        "Raw/{collection}",
+    ],
+    "s3_csv_template": [
+        "",
+        "{name}",
+        "x/{name}",
+        "{collection}",
+        "{collection}/x.csv",
+        "{collection}/{name}.csv",
+        "{collection}/x-{name}",
+        "{collection}{name}",
+        "{collection}/{name}/",
+        "{collection}/{name}\n",
+        "{collection}/{batch}/{name}",
+        "{prefix}/{collection}/{name}",
+        *(path.replace("{prefix}", "CSV") + "/{collection}/{name}" for path in NO_PATHS),
+        *(f"CSV/{braces}/{{collection}}/{{name}}" for braces in NO_BRACES),
+        *(f"CSV/x{braces}x/{{collection}}/{{name}}" for braces in NO_BRACES),
+    ],
+}
+"""Keys and folders that cannot work."""
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in GOOD.items() for value in values])
+def test_a_prefix_or_template_that_works_is_taken_as_it_is(name: str, value: str) -> None:
+    """Hive's folders or one folder a day, another alphabet, a dot or an underscore within: the user's choice."""
+    assert getattr(load_settings(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_prefix_or_template_that_cannot_work_is_refused(name: str) -> None:
+    """It is told before TMDB is asked, with its value: all days in one folder, or what readers skip, is found late."""
+    assert [value for value in BAD[name] if not _is_refused(name, value)] == []
+
+
+def _is_refused(name: str, value: str) -> bool:
+    try:
+        load_settings(**{name: value})
+    except SettingsError as error:
+        said = str(error)
+        return said.startswith(f"{name.upper()} ") and repr(value)[:600] in said and "overlaps" not in said
+    return False
+
+
+def test_what_others_wrote_is_refused_at_once_however_large_it_would_become() -> None:
+    """A template from a manifest is never formatted, and one of a megabyte is not repeated whole."""
+    for template in (DAY + "/{batch:>99999999999}.json", "{prefix:>99999999999}", "{prefix!r:{prefix}}", "{" * 2**20):
+        with pytest.raises(ValueError, match=r"must|600"):
+            key_template(template)
+    for name in ("s3_key_template", "s3_csv_template", "s3_prefix"):
+        assert len(wrong(**{name: "é{x}\n" * 2**18})) < 1_100
 
 
 @pytest.mark.parametrize(
-    "template",
+    ("prefix", "template"),
     [
-        "{prefix}/{batch}.json",
-        "{prefix}/{collection}/{yyyy}.json",
-        "{prefix}/{collection}/{hour}/{batch}.json",
-        "{collection}/{batch}",
-        "{collection}/{batch}.",
-        "{batch}/{collection}.json",
-        "{collection}/{batch}-x.json",
-        "{prefix}/{yyyy}/{collection}-{batch}.json",
-        "{{collection}/{batch}.json",
-        "{collection}/{batch}.tar.gz",
-        "{collection}/{batch.json",
-        "{collection}/}{batch}.json",
-        "{}/{collection}/{batch}.json",
-        "{0}/{collection}/{batch}.json",
-        "{prefix.x}/{collection}/{batch}.json",
-        "{prefix[0]}/{collection}/{batch}.json",
-        "{collection}/{{batch}}.json",
-        "{collection}/{batch!r}.json",
-        "{collection}/{batch}.json\n",
-        "{collection}/{yyyy}/{mm:02d}/{batch}.json",
-        "{collection:%Y}/{batch}.json",
-        "{collection!x}/{batch}.json",
+        ("Raw", None),
+        ("Raw/Local", None),
+        ("Raw/Local/CSV", None),
+        ("/Raw/Local/CSV/", None),
+        ("Raw/Local/CSV/Movies", None),
+        ("Raw/Local/CSV/Series", None),
+        ("Raw/Local/CSV/Movies/x", None),
+        ("Raw/Local/CSV/Series/2026/11/22", None),
+        (None, "Raw/API/{collection}/{name}"),
+        (None, "Raw/API/csv/{collection}/{name}"),
+        (None, "Raw/API/{collection}/{yyyy}/{mm}/{dd}/{name}"),
+        (None, "Raw/{yyyy}/{collection}/{name}"),
+        ("Movies", "{collection}/{name}"),
+        ("Series/Raw", "{collection}/{name}"),
+        ("Movies-csv/x", "{collection}-csv/{name}"),
+        ("CSV/xMovies/x", "CSV/x{collection}/{name}"),
+        ("CSV", "CSV/x{collection}/{name}"),
+        ("2026", "{yyyy}/{collection}/{name}"),
+        ("2026/11-22", "{yyyy}/{mm}-{dd}/{collection}/{name}"),
+        ("2026/Series", "{yyyy}/{collection}/{name}"),
     ],
 )
-def test_a_template_that_cannot_work_is_refused(template: str) -> None:
-    """It is told before anything lands, with its value, not when the first batch has been harvested."""
-    said = wrong(s3_key_template=template)
-    assert said.startswith("S3_KEY_TEMPLATE ")
-    assert repr(template) in said
+def test_csvs_and_harvest_keep_out_of_each_others_folders(prefix: str | None, template: str | None) -> None:
+    """The harvest would take a CSV for a foreign file, or the upload a record for a CSV: the error names both."""
+    said = wrong(s3_prefix=prefix, s3_csv_template=template)
+    fields = Settings.model_fields
+    assert said.startswith("S3_CSV_TEMPLATE overlaps with S3_PREFIX ")
+    assert repr((prefix or fields["s3_prefix"].default).strip("/")) in said
+    assert repr(template or fields["s3_csv_template"].default) in said
+    assert "Change one of the two" in said
+
+
+@pytest.mark.parametrize(
+    ("prefix", "template"),
+    [
+        ("Raw/API", "Raw/CSV/{collection}/{name}"),
+        ("Raw", "CSV/{collection}/{name}"),
+        ("Movie", "{collection}/{name}"),
+        ("CSV/x", "CSV/x{collection}/{name}"),
+        ("CSV/Other", "CSV/{collection}/{name}"),
+        ("20260/Movies", "{yyyy}/{collection}/{name}"),
+        ("2026/Other", "{yyyy}/{collection}/{name}"),
+        ("2026/Movies/lake", "{yyyy}/{collection}/{name}"),
+    ],
+)
+def test_csvs_and_harvest_may_be_neighbours(prefix: str, template: str) -> None:
+    """Folders that only look alike, or stand side by side in a third, are no overlap."""
+    settings = load_settings(s3_prefix=prefix, s3_csv_template=template)
+    assert (settings.s3_prefix, settings.s3_csv_template) == (prefix, template)
+
+
+FOLDERS = st.lists(st.sampled_from(["Raw", "Movies", "Series", "2026", "11"]), min_size=1, max_size=4)
+CSV_FOLDERS = st.lists(
+    st.sampled_from(["Raw", "Movies", "2026", "{collection}", "{yyyy}", "{mm}", "{dd}", "{collection}{mm}"]), max_size=4
+)
+
+
+@given(folders=FOLDERS, csv_folders=CSV_FOLDERS)
+def test_the_folders_overlap_just_where_a_key_says_so(folders: list[str], csv_folders: list[str]) -> None:
+    """What is refused has a CSV's key below the prefix or the prefix in the CSVs' folder; what is taken has neither."""
+    prefix, template = "/".join(folders), "/".join([*csv_folders, "{collection}", "{name}"])
+    overlap = False
+    for collection in ("Movies", "Series"):
+        key = template.format(collection=collection, yyyy="2026", mm="11", dd="11", name="movies.csv")
+        other = template.format(collection=collection, yyyy="3333", mm="02", dd="22", name="x")
+        shared = commonpath([key, other])
+        overlap |= key.startswith(f"{prefix}/") or (shared != "" and f"{prefix}/".startswith(f"{shared}/"))
+    try:
+        load_settings(s3_prefix=prefix, s3_csv_template=template)
+    except SettingsError:
+        assert overlap
+    else:
+        assert not overlap
+
+
+BETWEEN = st.sampled_from(["/", "", "-", "/x=", ".1/é"])
+
+
+@given(
+    prefix=st.sampled_from(["Raw/API", "é/1"]) | st.text("aé1/_. ", max_size=3).map("Raw".__add__),
+    between=st.tuples(st.sampled_from(["", "x=", "é/1"]), BETWEEN, BETWEEN, BETWEEN, st.sampled_from(["", "-x", "/é"])),
+    odd=st.sampled_from(["", "1"]) | st.text("a1é/_.{}\\\n", max_size=2),
+    at=st.integers(0, 4),
+)
+def test_keys_of_an_accepted_template_lie_below_the_prefix_and_never_meet(
+    prefix: str, between: tuple[str, ...], odd: str, at: int
+) -> None:
+    """Every key begins with the prefix, readers skip no part of it, and it tells collection, date and batch apart."""
+    texts = [text + odd if index == at else text for index, text in enumerate(between)]
+    fields = ["{collection}", "{yyyy}", "{mm}", "{dd}", "/{batch}.json"]
+    template = "{prefix}/" + "".join(text + field for text, field in zip(texts, fields, strict=True))
+    try:
+        folder, template = validate_prefix(prefix), key_template(template)
+    except ValueError:
+        reject()
+    days = [
+        ("2026", "11", "12"),
+        ("2026", "12", "11"),
+        ("2011", "12", "26"),
+        ("1112", "20", "26"),
+        ("1220", "11", "26"),
+    ]
+    batches = ["tt0000001-tt0000009-0000000a", "tt0000001-tt00000090-0000000a", "tt0000001-tt0000009-0000000b"]
+    keys = [
+        template.format(prefix=folder, collection=collection, yyyy=yyyy, mm=mm, dd=dd, batch=batch)
+        for collection, (yyyy, mm, dd), batch in itertools.product(("Movies", "Series"), days, batches)
+    ]
+    assert len(set(keys)) == len(keys)
+    assert [key for key in keys if not key.startswith(f"{folder}/")] == []
+    assert [key for key in keys if re.search(r"(^|/)([_./]|$)", key)] == []
 
 
 def test_slashes_around_prefix_and_base_url_do_not_matter() -> None:
@@ -418,7 +697,7 @@ SHOWN: dict[str, Callable[[Settings], object]] = {
     "format": lambda settings: f"{settings}",
     "dump": lambda settings: settings.model_dump(),
     "json": lambda settings: settings.model_dump_json(),
-    "of_records": lambda settings: settings.of_records(),
+    "record_options": lambda settings: settings.record_options,
 }
 
 
@@ -487,16 +766,11 @@ def test_settings_do_not_change_once_made() -> None:
         settings.tmdb_rate = 50.0
 
 
-def test_the_plan_keeps_what_shapes_records_and_keys() -> None:
-    """Six settings, ready for JSON."""
-    assert load_settings(tmdb_append="credits", tmdb_language="pt-BR").of_records() == {
-        "tmdb_base_url": "https://api.themoviedb.org/3",
-        "tmdb_language": "pt-BR",
-        "tmdb_append": ("credits",),
-        "s3_prefix": "Raw/API",
-        "s3_key_template": "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
-        "output_format": "jsonl",
-    }
+def test_the_manifest_keeps_what_shapes_records_and_keys() -> None:
+    """Language, appended parts, format and key template: where they differ, it is another run."""
+    template = "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json"
+    options = load_settings(tmdb_append="credits", tmdb_language="pt-BR").record_options
+    assert options == RecordOptions("pt-BR", ("credits",), "jsonl", template)
 
 
 def test_an_endpoint_is_a_url_under_either_name(monkeypatch: pytest.MonkeyPatch) -> None:

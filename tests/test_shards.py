@@ -1,4 +1,4 @@
-"""Shards: cut, shared, and harvested by children in every order; against a TMDB stand-in and a real S3 server."""
+"""Shards: cut, shared, and harvested by children in every order, in one lease; against a stand-in and a real S3."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from conftest import Silent
+from conftest import Silent, capture_logs
 from hypothesis import given
 from hypothesis import strategies as st
 from loops import Leaping, in_its_time, no_wait, run_on
@@ -19,12 +19,14 @@ from loops import Leaping, in_its_time, no_wait, run_on
 from harvester.batches import Batch, cut
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import always, refusal, scripted
-from harvester.demo.s3_link import at_first, s3_link
+from harvester.demo.s3_link import at_first, on_keys, refusing, s3_link
 from harvester.demo.tmdb_stand_in import stand_in
-from harvester.errors import BooksError, InputError
+from harvester.errors import BooksError, BusyError, InputError, LeaseLostError, SettingsError, StoreError
 from harvester.fan_out import fan_out
-from harvester.harvest import harvest
+from harvester.harvest import Turn, harvest
+from harvester.lease import LeaseState, LeaseTimes, decode_lease
 from harvester.opening import open_bucket_of
+from harvester.orders import SETTINGS
 from harvester.pace import SLACK
 from harvester.plan import REQUESTS
 from harvester.shards import SHARD_IDS, SHARD_SECONDS, Shard, cut_shards, harvest_shard, plan_shards, share
@@ -34,6 +36,9 @@ from harvester.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp import web
+
+    from harvester.demo.s3_link import Call, Forward
     from harvester.demo.s3_server import S3Server
     from harvester.demo.tmdb_stand_in import StandIn
     from harvester.harvest import Report
@@ -43,7 +48,10 @@ if TYPE_CHECKING:
 
     Make = Callable[..., Settings]
 
-WHERE = {"run": "2026-11-22-0123abcd", "prefix": "Raw/API", "planned_at": "2026-11-22T10:00:00.000Z"}
+pytestmark = pytest.mark.timeout(240)  # for what hangs: a busy machine may take its time
+
+RUN, TOKEN, OTHER_TOKEN = "2026-11-22-0123abcd", "c0ffee0123456789", "0ddba11c0ffee5ca"
+WHERE = {"run": RUN, "generation": "5d1c0ffee5ca1ab1", "token": TOKEN, "attempt": "a77e3970123abcde"}
 
 
 # Cutting and sharing
@@ -75,7 +83,8 @@ def test_every_batch_is_in_one_shard_whole_and_in_order(movies: int, series: int
         assert some
         seconds = requests(some) * SLACK / rate
         assert len(some) == 1 or (seconds <= SHARD_SECONDS and sum(len(each.ids) for each in some) <= SHARD_IDS)
-    assert {(shard.run, shard.prefix, shard.rate) for shard in shards} <= {(WHERE["run"], WHERE["prefix"], rate)}
+    told = {(shard.run, shard.generation, shard.token, shard.attempt, shard.rate) for shard in shards}
+    assert told <= {(*WHERE.values(), rate)}
 
 
 @given(hundreds=st.integers(20, 2_000), rate=st.integers(1, 100).map(float), children=st.integers(1, 20))
@@ -88,9 +97,10 @@ def test_there_are_as_many_shards_as_let_all_children_end_together(hundreds: int
 
 
 def test_the_largest_shard_fits_into_what_step_functions_hands_a_child() -> None:
-    """256 KiB of JSON, with ten digits in each id, and it comes back out of it as it was."""
+    """256 KiB of JSON, with ten digits in each id and all settings beside it, and it comes back out of it as it was."""
     shards = cut_shards(batches_of(23_600), rate=10_000, children=1, **WHERE)
-    bodies = [orjson.dumps({"action": "harvest", "shard": shard}) for shard in shards]
+    step = {"action": "harvest", "settings": dict.fromkeys(SETTINGS, "x" * 1_000)}
+    bodies = [orjson.dumps(step | {"shard": shard}) for shard in shards]
     assert [sum(len(batch.ids) for batch in shard.cut()) for shard in shards] == [SHARD_IDS - 200] * 2
     assert 150_000 < max(map(len, bodies)) < 2**18
     assert [Shard.of(orjson.loads(body)["shard"]) for body in bodies] == shards
@@ -128,6 +138,10 @@ KINDS: Any = {
 }
 KINDS |= {SERIES[10]: "movie", SERIES[20]: "episode"}
 
+LEASE = "Raw/API/_harvest/lease.json"
+SILENT = Turn(times=LeaseTimes(silent=-1))
+"""The turn of a harvest for which the lease has been silent for long enough, whenever it was renewed."""
+
 
 _ticks = itertools.count()
 
@@ -144,23 +158,35 @@ def after_noon() -> str:
 
 
 async def planned(settings: Settings, bucket: Bucket, **more: Any) -> tuple[dict[str, Any], list[Shard]]:
-    """What planning tells, and the shards it has written."""
+    """What planning answers, and the shards it has written."""
     plan = await plan_shards(settings, now=noon, **more)
-    told = orjson.loads(await bucket.read(plan["shards_key"]) or b"[]")
-    return plan, [Shard.of(shard) for shard in told]
+    shards = orjson.loads(await bucket.read(plan["shards_key"]) or b"[]")
+    return plan, [Shard.of(shard) for shard in shards]
 
 
-async def child(settings: Settings, shard: Shard, *, stop: Stop | None = None, watcher: Any = None) -> Report:
-    """One child's harvest."""
-    stop, watcher = stop or Stop(), watcher or Silent()
-    return await harvest_shard(settings, shard, watcher=watcher, stop=stop, sleep=no_wait, now=after_noon)
-
-
-async def whole(
-    settings: Settings, *, stop: Stop | None = None, now: Callable[[], str] = noon, **closing: str | None
+async def child(
+    settings: Settings,
+    shard: Shard,
+    *,
+    watcher: Any = None,
+    now: Callable[[], str] = after_noon,
+    times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
 ) -> Report:
-    """A harvest of everything, or its close."""
-    return await harvest(settings, watcher=Silent(), stop=stop or Stop(), sleep=no_wait, now=now, **closing)
+    """One child's harvest."""
+    watcher = watcher or Silent()
+    return await harvest_shard(settings, shard, watcher=watcher, stop=Stop(), times=times, sleep=no_wait, now=now)
+
+
+async def whole(settings: Settings, *, stop: Stop | None = None, **more: Any) -> Report:
+    """A harvest of everything, at noon."""
+    at_noon = {"now": noon, "sleep": no_wait}
+    return await harvest(settings, watcher=Silent(), stop=stop or Stop(), **(at_noon | more))
+
+
+async def closed_by(settings: Settings, plan: dict[str, Any], **more: Any) -> Report:
+    """The close of a plan, as a Lambda does it."""
+    turn = Turn(wait=False, token=plan["token"])
+    return await whole(settings, only=plan["run"], turn=turn, **({"attempt": OTHER_TOKEN} | more))
 
 
 def asked_since(before: Counter[Any], tmdb: StandIn) -> set[str]:
@@ -168,17 +194,48 @@ def asked_since(before: Counter[Any], tmdb: StandIn) -> set[str]:
     return {id_ for _, id_ in Counter(tmdb.asked) - before if id_}
 
 
-async def lake(bucket: Bucket, prefix: str) -> dict[str, list[dict[str, Any]]]:
-    """What the bucket holds below a prefix: the records of data files but for their time, nothing of other objects."""
-    held: dict[str, list[dict[str, Any]]] = {}
+def most_asked(tmdb: StandIn) -> int:
+    """How often the movie was asked for that was asked for most often."""
+    return max(count for (route, _), count in tmdb.asked.items() if route == "movie")
+
+
+async def records_in(bucket: Bucket, key: str) -> list[dict[str, Any]]:
+    """The records of a data file, without the time at which each was fetched."""
+    records = [orjson.loads(line) for line in (await bucket.read(key) or b"").splitlines()]
+    for record in records:
+        record["harvest"].pop("fetched_at")
+    return records
+
+
+async def lake(bucket: Bucket, prefix: str, generation: str) -> dict[str, Any]:
+    """What the bucket holds below a prefix: the records of data files and the outcomes, of other objects the names."""
+    held: dict[str, Any] = {}
     for key in await bucket.objects(f"{prefix}/"):
-        records = []
         if "/_harvest/" not in key:
-            records = [orjson.loads(line) for line in (await bucket.read(key) or b"").splitlines()]
-            for record in records:
-                record["harvest"].pop("fetched_at")
-        held[key.removeprefix(prefix)] = records
+            content: Any = await records_in(bucket, key)
+        else:
+            content = await bucket.read(key) if key.endswith("/outcomes.jsonl.gz") else None
+        held[key.removeprefix(prefix).replace(generation, "GENERATION")] = content
     return held
+
+
+async def ids_in(bucket: Bucket) -> list[str]:
+    """The ids of all records of the lake, in order."""
+    keys = [key for key in await bucket.objects("Raw/API/") if "/_harvest/" not in key]
+    return sorted([record["imdb_id"] for key in keys for record in await records_in(bucket, key)])
+
+
+async def lease_of(bucket: Bucket) -> LeaseState:
+    """What the lease says."""
+    state = decode_lease(await bucket.read(LEASE) or b"")
+    assert state is not None
+    return state
+
+
+async def generation_of(bucket: Bucket, run: str) -> str:
+    """The generation that counts, by the manifest."""
+    manifest = orjson.loads(await bucket.read(f"Raw/API/_harvest/{run}/manifest.json") or b"{}")
+    return str(manifest["generation"])
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +251,7 @@ def orders() -> dict[str, Callable[[list[Shard]], list[list[Shard]]]]:
 async def test_children_in_any_order_leave_the_bucket_as_one_harvest_does(
     order: str, orders: Any, bucket: Bucket, settings_for: Make
 ) -> None:
-    """The same keys, books and records as of one harvest of the same ids, with moved, missing and all; each proved."""
+    """The same keys, books, records and outcomes as of one harvest, reclassified and missing titles too; all proved."""
     async with stand_in(catalog=Catalog(kinds=KINDS, otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES, series=SERIES)
         plan, shards = await planned(settings, bucket, children=2)
@@ -202,17 +259,17 @@ async def test_children_in_any_order_leave_the_bucket_as_one_harvest_does(
         for group in orders[order](shards):
             reports = await fan_out(partial(child, settings), group, at_once=len(group))
             assert {report.status for report in reports} == {"landed"}
-        closed = await whole(settings, only=plan["run"])
+        closed = await closed_by(settings, plan)
         proof = await verify(settings)
         alone = settings.model_copy(update={"s3_prefix": "Raw/Alone"})
         expected = await whole(alone)
     assert (closed.status, expected.status, proof.problems) == ("closed", "closed", [])
     assert closed.run == expected.run
-    told, wanted = closed.books.as_json(), expected.books.as_json()
-    assert told == wanted
-    held = await lake(bucket, "Raw/API")
-    assert held.pop(f"/_harvest/{plan['run']}/shards.json") == []
-    assert held == await lake(bucket, "Raw/Alone")
+    assert {**closed.books.as_json(), "bytes": 0} == {**expected.books.as_json(), "bytes": 0}
+    held = await lake(bucket, "Raw/API", shards[0].generation)
+    assert held.pop(f"/_harvest/{plan['run']}/shards.json", "gone") is None
+    manifest = orjson.loads(await bucket.read(f"Raw/Alone/_harvest/{expected.run}/manifest.json") or b"")
+    assert held == await lake(bucket, "Raw/Alone", manifest["generation"])
 
 
 async def test_each_title_is_asked_for_once_where_each_child_is_called_once(bucket: Bucket, settings_for: Make) -> None:
@@ -225,33 +282,35 @@ async def test_each_title_is_asked_for_once_where_each_child_is_called_once(buck
         assert [report.requests for report in reports[:2]] == [100, 10]
         assert [report.requests for report in reports[2:]] == [0] * 2
         assert [report.books.found for report in reports[2:]] == [report.books.found for report in reports[:2]]
-        assert (await whole(settings, only=plan["run"])).status == "closed"
-        assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 1
+        assert (await closed_by(settings, plan)).status == "closed"
+        assert most_asked(tmdb) == 1
 
 
 async def test_a_run_begun_by_one_harvest_is_ended_by_children(bucket: Bucket, settings_for: Make) -> None:
-    """Begun on a laptop with `--limit`: only the rest is cut into shards, of the same run."""
+    """Begun on a laptop with `--limit`: only the rest is cut into shards, of the same run and generation."""
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         begun = await whole(settings, stop=Stop(limit=50))
         assert (begun.status, begun.batches_left) == ("stopped", 1)
-        plan, shards = await planned(settings, bucket)
+        generation = await generation_of(bucket, begun.run)
+        plan, shards = await planned(settings, bucket, execution="an execution")
         assert (plan["run"], plan["batches"], plan["books"]["found"]) == (begun.run, 1, 100)
+        assert [shard.generation for shard in shards] == [generation]
         for shard in shards:
             await child(settings, shard)
-        closed = await whole(settings, only=plan["run"])
+        closed = await closed_by(settings, plan)
+        assert most_asked(tmdb) == 1
     assert (closed.status, closed.run, closed.books.found) == ("closed", begun.run, 110)
-    assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 1
 
 
 async def test_a_run_begun_by_children_is_ended_by_one_harvest(bucket: Bucket, settings_for: Make) -> None:
-    """Whoever has lost the patience for a map goes on with the command line, and the books close."""
+    """A map that nobody goes on with is ended from the command line, once its lease is silent: just what is left."""
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         plan, shards = await planned(settings, bucket)
         await child(settings, shards[1])
         before = Counter(tmdb.asked)
-        closed = await whole(settings)
+        closed = await whole(settings, turn=SILENT)
         landed = {id_ for batch in shards[1].cut() for id_ in batch.ids}
         assert asked_since(before, tmdb) == set(MOVIES[:110]) - landed
         assert (closed.status, closed.run, closed.books.found) == ("closed", plan["run"], 110)
@@ -266,7 +325,7 @@ class DiedError(Exception):
 async def test_a_child_that_has_died_is_done_again_for_what_is_left(
     receipts: int, bucket: Bucket, settings_for: Make
 ) -> None:
-    """After any receipt: only batches without one are asked for by the child that takes its place."""
+    """After any receipt: only batches without one are asked for by the child in its place, in the same lease."""
 
     class Mortal(Silent):
         def batch(self, receipt: Any) -> None:
@@ -279,6 +338,7 @@ async def test_a_child_that_has_died_is_done_again_for_what_is_left(
         plan, (shard,) = await planned(settings, bucket, children=1)
         with pytest.raises(DiedError):
             await child(settings, shard, watcher=Mortal())
+        assert not (await lease_of(bucket)).ended
         done = list(await bucket.objects(f"Raw/API/_harvest/{plan['run']}/receipts/"))
         assert len(done) >= receipts
         before = Counter(tmdb.asked)
@@ -287,77 +347,448 @@ async def test_a_child_that_has_died_is_done_again_for_what_is_left(
         left = {id_ for batch in shard.cut() if f"{batch.name}.json" not in names for id_ in batch.ids}
         assert asked_since(before, tmdb) == left
         assert (report.status, report.books.found) == ("landed", 210)
-        assert (await whole(settings, only=plan["run"])).status == "closed"
+        assert (await closed_by(settings, plan)).status == "closed"
         assert (await verify(settings)).problems == []
 
 
-async def test_failed_titles_fail_no_child_and_are_left_to_the_close(bucket: Bucket, settings_for: Make) -> None:
-    """A child lands their neighbours and is done; called again it leaves them; whoever closes asks for them again."""
+async def test_reclassified_titles_land_with_the_rest_of_their_shard(bucket: Bucket, settings_for: Make) -> None:
+    """A child lands them among the series, under the name of their own batch; nothing is left of them to the close."""
+    reclassified = [MOVIES[5], MOVIES[105]]
+    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(reclassified, "tv"), otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket)
+        for shard, id_ in zip(shards, reclassified, strict=True):
+            assert (await child(settings, shard)).books.found == len(shard.cut()[0].ids)
+            [batch] = shard.cut()
+            key = f"Raw/API/Series/2026/11/22/{batch.name}.json"
+            assert [record["imdb_id"] for record in await records_in(bucket, key)] == [id_]
+        before = Counter(tmdb.asked)
+        closed = await closed_by(settings, plan)
+        assert asked_since(before, tmdb) == set()
+    assert (closed.status, closed.books.found, closed.books.batches) == ("closed", 110, 2)
+    assert await ids_in(bucket) == MOVIES[:110]
+
+
+# Failed titles: by attempt, once for the children and once for the close
+
+
+CLOCKS = {"behind": "2020-01-01T00:00:00.000Z", "the same": noon(), "ahead": "2031-12-31T23:59:59.999Z"}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+async def test_failed_titles_are_tried_once_by_the_children_and_once_more_by_the_close(
+    clock: str, bucket: Bucket, settings_for: Make
+) -> None:
+    """A child lands their neighbours; called again, each step leaves what its attempt has tried, by whichever clock."""
     poison = MOVIES[105]
+    step = partial(child, now=lambda: CLOCKS[clock])
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         tmdb.faults = scripted({("movie", poison): [always(refusal(500))]})
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         plan, (shard,) = await planned(settings, bucket, children=1)
-        told = await child(settings, shard)
-        assert (told.status, told.exit_code, told.failed) == ("landed", 0, {poison: "http_500"})
+        first = await step(settings, shard)
+        assert (first.status, first.exit_code, first.failed) == ("landed", 0, {poison: "http_500"})
         before = Counter(tmdb.asked)
-        told = await child(settings, shard)
-        assert (told.status, asked_since(before, tmdb)) == ("landed", set())
-        tried = await whole(settings, only=plan["run"])
+        again = await step(settings, shard)
+        assert (again.status, again.failed, asked_since(before, tmdb)) == ("landed", {poison: "http_500"}, set())
+        tried = await closed_by(settings, plan)
         assert (tried.status, tried.exit_code, tried.failed) == ("failed", 5, {poison: "http_500"})
+        assert asked_since(before, tmdb) == set(MOVIES[100:110])
         before = Counter(tmdb.asked)
-        left = await whole(settings, only=plan["run"], since=noon())  # called once more for want of time
+        left = await closed_by(settings, plan)  # called once more for want of time
         assert (left.status, left.books, left.failed) == ("failed", tried.books, tried.failed)
         assert asked_since(before, tmdb) == set()
         tmdb.faults = scripted({})
         before = Counter(tmdb.asked)
-        again, (rest,) = await planned(settings, bucket, children=1)  # the map is started again
-        assert (again["run"], again["batches"]) == (plan["run"], 1)
-        await child(settings, replace(rest, planned_at="2026-11-22T20:00:00.000Z"))
-        closed = await whole(settings, only=plan["run"])
+        plan, (rest,) = await planned(settings, bucket, children=1)  # the state machine is started again
+        assert (plan["run"], plan["batches"]) == (tried.run, 1)
+        assert (rest.generation, rest.attempt == shard.attempt) == (shard.generation, False)
+        await step(settings, rest)
+        closed = await closed_by(settings, plan)
         assert asked_since(before, tmdb) == set(MOVIES[100:110])
     assert (closed.status, closed.books.found, closed.failed) == ("closed", 110, {})
 
 
-async def test_titles_that_have_moved_are_harvested_by_the_close(bucket: Bucket, settings_for: Make) -> None:
-    """Whom a child finds to be of the other kind lands in a batch of such titles of all children."""
-    strays = [MOVIES[5], MOVIES[105]]
-    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(strays, "tv"), otherwise="movie")) as tmdb:
-        settings = settings_for(tmdb.url, movies=MOVIES[:110])
-        plan, shards = await planned(settings, bucket)
-        for shard in shards:
-            await child(settings, shard)
-        assert await bucket.objects("Raw/API/Series/") == {}
-        before = Counter(tmdb.asked)
-        closed = await whole(settings, only=plan["run"])
-        assert asked_since(before, tmdb) == set(strays)
-    assert (closed.status, closed.books.found) == ("closed", 110)
-    assert [key.rpartition("/")[2][:19] for key in await bucket.objects("Raw/API/Series/")] == ["-".join(strays)]
-
-
-async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket, settings_for: Make) -> None:
-    """`to_close` while the books are open, `nothing_to_do` then, and `again` has it all done once more."""
+async def test_a_failed_title_keeps_the_record_that_a_child_of_an_earlier_generation_has_landed(
+    bucket: Bucket, settings_for: Make
+) -> None:
+    """`again`, and TMDB fails for it: its neighbours are replaced, its record stands, and the books call it failed."""
+    poison = MOVIES[105]
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         plan, shards = await planned(settings, bucket)
         for shard in shards:
             await child(settings, shard)
-        told, none = await planned(settings, bucket)
+        assert (await closed_by(settings, plan)).status == "closed"
+        tmdb.faults = scripted({("movie", poison): [always(refusal(500))]})
+        plan, shards = await planned(settings, bucket, again=True)
+        reports = [await child(settings, shard) for shard in shards]
+        assert [report.failed for report in reports] == [{}, {poison: "http_500"}]
+        closed = await closed_by(settings, plan)
+        assert (closed.status, closed.books.found, closed.failed) == ("failed", 109, {poison: "http_500"})
+        assert await ids_in(bucket) == MOVIES[:110]
+        assert (await verify(settings)).problems == []
+
+
+# Planning: the lease and the generation follow from the execution
+
+
+async def test_a_repeated_plan_step_is_the_same_and_takes_its_own_lease_back(
+    bucket: Bucket, settings_for: Make
+) -> None:
+    """Same run, generation, token and batches, at once and without a wait; only the attempt is another."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket, execution="arn:execution:1")
+        manifest = await bucket.read(f"Raw/API/_harvest/{plan['run']}/manifest.json")
+        held = await lease_of(bucket)
+        assert (held.token, held.run, held.ended, held.pid) == (plan["token"], plan["run"], False, None)
+        repeated, same = await planned(settings, bucket, execution="arn:execution:1")
+        assert (repeated, await bucket.read(f"Raw/API/_harvest/{plan['run']}/manifest.json")) == (plan, manifest)
+        assert [replace(shard, attempt=TOKEN) for shard in same] == [replace(shard, attempt=TOKEN) for shard in shards]
+        assert {shard.attempt for shard in same}.isdisjoint(shard.attempt for shard in shards)
+        assert {(shard.token, shard.generation) for shard in same} == {
+            (plan["token"], await generation_of(bucket, plan["run"]))
+        }
+        renewed = await lease_of(bucket)
+        assert (renewed.token, renewed.run, renewed.ended) == (held.token, held.run, False)
+        for shard in (shards[0], same[1]):
+            assert (await child(settings, shard)).status == "landed"
+        assert (await closed_by(settings, plan)).status == "closed"
+        assert most_asked(tmdb) == 1
+
+
+async def test_two_plan_steps_of_one_execution_at_once_are_one(bucket: Bucket, settings_for: Make) -> None:
+    """A step that is called again while the first call still runs: one generation, and children of both go together."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        both = await fan_out(lambda _: planned(settings, bucket, execution="arn:execution:1"), range(2), at_once=2)
+        (plan, some), (other, same) = both
+        assert (plan["run"], plan["token"], plan["batches"]) == (other["run"], other["token"], other["batches"])
+        assert {shard.generation for shard in some + same} == {await generation_of(bucket, plan["run"])}
+        for shard in (some[0], same[1]):
+            assert (await child(settings, shard)).status == "landed"
+        assert (await closed_by(settings, plan)).status == "closed"
+        assert most_asked(tmdb) == 1
+
+
+async def test_another_execution_finds_the_lake_busy_and_changes_nothing(bucket: Bucket, settings_for: Make) -> None:
+    """It does not wait, asks for no title, and says who is at work; once that has closed, there is nothing to do."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket, execution="arn:execution:1")
+        held, stood = await lease_of(bucket), await bucket.objects("")
+        for other in ("arn:execution:2", None):
+            with pytest.raises(BusyError, match=f"Another harvest is at work here: {held.host}, since {held.since}"):
+                await planned(settings, bucket, execution=other)
+        assert await bucket.objects("") == stood
+        for shard in shards:
+            await child(settings, shard)
+        assert (await closed_by(settings, plan)).status == "closed"
+        assert most_asked(tmdb) == 1
+        told, _ = await planned(settings, bucket, execution="arn:execution:2")
+        assert (told["status"], told["run"]) == ("nothing_to_do", plan["run"])
+
+
+async def test_another_execution_takes_over_a_lease_that_is_silent_and_the_old_children_are_lost(
+    bucket: Bucket, settings_for: Make
+) -> None:
+    """Of an execution that was stopped: its run is gone on with by another, and what it still starts begins nothing."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        old, shards = await planned(settings, bucket, execution="arn:execution:1")
+        await child(settings, shards[0])
+        new, rest = await planned(settings, bucket, execution="arn:execution:2", times=SILENT.times)
+        assert (new["run"], new["batches"], new["token"] == old["token"]) == (old["run"], 1, False)
+        before = Counter(tmdb.asked)
+        for shard in shards:
+            with pytest.raises(LeaseLostError, match="Another harvest has taken over here"):
+                await child(settings, shard)
+        with pytest.raises(BusyError):
+            await closed_by(settings, old)
+        assert asked_since(before, tmdb) == set()
+        for shard in rest:
+            await child(settings, shard)
+        assert (await closed_by(settings, new)).status == "closed"
+        assert most_asked(tmdb) == 1
+
+
+@pytest.mark.parametrize("key", ["manifest.json", "ids-", "shards.json"])
+async def test_a_plan_that_fails_gives_the_lease_back(
+    key: str, s3: S3Server, bucket: Bucket, settings_for: Make
+) -> None:
+    """Whatever could not be written: the next plan, of any execution, need not wait."""
+    async with s3_link(s3.endpoint) as link, stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        link.rules["*"] = on_keys(f"_harvest/2026.*/{key}", at_first_write)
+        settings = settings_for(tmdb.url, movies=MOVIES[:110], aws_endpoint_url_s3=link.url)
+        with pytest.raises(StoreError, match=f"{key}.*AccessDenied"):
+            await planned(settings, bucket, execution="arn:execution:1")
+        assert (await lease_of(bucket)).ended
+        link.rules.clear()
+        plan, shards = await planned(settings, bucket, execution="arn:execution:2")
+        assert (plan["status"], len(shards)) == ("to_do", 2)
+
+
+async def at_first_write(call: Call, forward: Forward) -> web.StreamResponse:
+    """The rule of a link that lets nothing be written."""
+    return await (forward() if call.operation in ("get", "list") else refusing(403, "AccessDenied")(call, forward))
+
+
+async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket, settings_for: Make) -> None:
+    """`to_close` while the books are open; then `nothing_to_do`, with the lease ended and nothing written."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket, execution="arn:execution:1")
+        for shard in shards:
+            await child(settings, shard)
+        told, none = await planned(settings, bucket, execution="arn:execution:1")
         assert (told["status"], told["shards"], none, told["run"]) == ("to_close", 0, [], plan["run"])
-        assert (await whole(settings, only=plan["run"])).status == "closed"
+        assert not (await lease_of(bucket)).ended
+        assert (await closed_by(settings, told)).status == "closed"
+        assert (await lease_of(bucket)).ended
         kept = await bucket.objects("")
-        told = await plan_shards(settings, now=noon)
-        assert (told["status"], told["shards"], told["books"]["found"]) == ("nothing_to_do", 0, 110)
-        assert await bucket.objects("") == kept
+        for execution in ("arn:execution:1", "arn:execution:2", None):
+            told = await plan_shards(settings, execution=execution, now=noon)
+            assert (told["status"], told["shards"], told["books"]["found"]) == ("nothing_to_do", 0, 110)
         for day in ("2026-11-22", "2026-11-23"):  # an answer that was lost, and asked for once more
-            told_again = await whole(settings, only=plan["run"], now=lambda day=day: f"{day}T00:30:00.000Z")
-            assert (told_again.status, told_again.run) == ("nothing_to_do", plan["run"])
-        told = await plan_shards(settings, again=True, now=lambda: "2026-11-22T23:00:00.000Z")
-        assert (told["status"], told["shards"], told["run"]) == ("to_do", 2, plan["run"])
+            again = await closed_by(settings, plan, now=lambda day=day: f"{day}T00:30:00.000Z")
+            assert (again.status, again.run) == ("nothing_to_do", plan["run"])
+        assert await bucket.objects("") == kept
+
+
+async def test_again_begins_one_generation_for_each_execution_that_asks_for_it(
+    bucket: Bucket, settings_for: Make
+) -> None:
+    """Of a finished run of today: the same ids and batches; a repeated plan goes on, closed or not, and begins none."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket, execution="arn:execution:1", again=True)  # none is finished yet
+        generations = [await generation_of(bucket, plan["run"])]
+        for shard in shards:
+            await child(settings, shard)
+        assert (await closed_by(settings, plan)).status == "closed"
+        for number in (2, 3):
+            again = partial(planned, settings, bucket, execution=f"arn:execution:{number}", again=True)
+            plan, anew = await again()
+            assert (plan["status"], plan["shards"], plan["run"][:10]) == ("to_do", 2, "2026-11-22")
+            generations.append(await generation_of(bucket, plan["run"]))
+            assert [shard.batches for shard in anew] == [shard.batches for shard in shards]
+            await child(settings, anew[0])
+            plan, rest = await again()
+            assert (plan["batches"], [shard.batches for shard in rest]) == (1, [shards[1].batches])
+            await child(settings, rest[0])
+            assert (await again())[0]["status"] == "to_close"
+            assert (await closed_by(settings, plan)).status == "closed"
+            assert (await again())[0]["status"] == "nothing_to_do"
+            assert await generation_of(bucket, plan["run"]) == generations[-1]
+            assert {tmdb.asked["movie", id_] for id_ in MOVIES[:110]} == {number}
+        assert len(set(generations)) == 3
+        assert (await verify(settings)).problems == []
+
+
+async def test_an_unfinished_generation_is_gone_on_with_also_where_it_is_asked_for_again(
+    bucket: Bucket, settings_for: Make
+) -> None:
+    """`again` on what is not finished begins nothing from zero: the rest is cut into shards, of the same generation."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        begun = await whole(settings, stop=Stop(limit=50))
+        generation = await generation_of(bucket, begun.run)
+        plan, (shard,) = await planned(settings, bucket, execution="arn:execution:1", again=True)
+        assert (plan["batches"], shard.generation) == (1, generation)
+
+
+# The lease, while the children are at work
+
+
+async def test_children_renew_the_lease_and_the_close_ends_it(bucket: Bucket, settings_for: Make) -> None:
+    """Each at its start and while it works, side by side; it stays the plan's, and no child marks it ended."""
+    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.02, 0.05)) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket)
+        held = await lease_of(bucket)
+        often = LeaseTimes(renew=0.001, check=-1)
+        reports = await fan_out(lambda shard: child(settings, shard, times=often), shards * 2, at_once=4)
+        assert {report.status for report in reports} == {"landed"}
+        renewed = await lease_of(bucket)
+        assert renewed.renewals >= held.renewals + 4
+        assert replace(renewed, renewals=0) == replace(held, renewals=0)
+        assert (await closed_by(settings, plan)).status == "closed"
+        ended = await lease_of(bucket)
+        assert (ended.token, ended.ended) == (plan["token"], True)
+
+
+async def test_a_laptop_beside_the_children_waits_and_finds_all_done(bucket: Bucket, settings_for: Make) -> None:
+    """Its line says who is at work; each title is asked for once, and it ends with nothing to do."""
+    async with stand_in(catalog=Catalog(kinds={MOVIES[5]: "tv"}, otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket)
+        held = await lease_of(bucket)
+        with capture_logs() as logs:
+            waiting = asyncio.ensure_future(whole(settings, turn=Turn(times=LeaseTimes(poll=0.05))))
+            busy = {"event": "another harvest is at work here", "log_level": "warning"}
+            while busy | {"host": held.host, "since": held.since} not in logs:
+                await asyncio.sleep(0.01)
+            for shard in shards:
+                await child(settings, shard)
+            assert not waiting.done()
+            assert (await closed_by(settings, plan)).status == "closed"
+            laptop = await waiting
+        assert (laptop.status, laptop.run, laptop.books.found) == ("nothing_to_do", plan["run"], 110)
+        assert most_asked(tmdb) == 1
+        assert (await verify(settings)).problems == []
+
+
+async def test_a_lambda_beside_the_children_is_busy(bucket: Bucket, settings_for: Make) -> None:
+    """It neither waits nor writes, and asks for no title."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        _, shards = await planned(settings, bucket)
+        await child(settings, shards[0])
+        stood, before = await bucket.objects(""), Counter(tmdb.asked)
+        with pytest.raises(BusyError) as caught:
+            await whole(settings, turn=Turn(wait=False))
+        assert (caught.value.exit_code, asked_since(before, tmdb)) == (75, set())
+        assert await bucket.objects("") == stood
+
+
+AT = {
+    "the start of a data file": ("create", "Movies/2026"),
+    "a part of it": ("part", "Movies/2026"),
+    "its completion": ("complete", "Movies/2026"),
+    "that of the reclassified titles' file": ("complete", "Series/2026"),
+    "the receipt": ("put", "receipts/"),
+}
+"""Where a child stands still, by operation and key, for longer than its lease is good for."""
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["comes back", "is gone"])
+@pytest.mark.parametrize("at", AT)
+async def test_a_laptop_that_takes_over_from_a_child_doubles_and_loses_nothing(
+    at: str, s3: S3Server, bucket: Bucket, settings_for: Make, *, comes_back: bool
+) -> None:
+    """Frozen at any write while a laptop harvests all, a child ends with LeaseLostError, or is no more; all is once."""
+    operation, pattern = AT[at]
+    taken_over, at_last = asyncio.Event(), asyncio.Event()
+
+    async def frozen(_call: Call, forward: Forward) -> web.StreamResponse:
+        taken_over.set()
+        await at_last.wait()
+        return await forward()
+
+    async with (
+        s3_link(s3.endpoint) as link,
+        stand_in(catalog=Catalog(kinds={MOVIES[5]: "tv"}, otherwise="movie")) as tmdb,
+    ):
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, (shard,) = await planned(settings, bucket, children=1)
+        shard = replace(shard, batches={"Movies": (tuple(MOVIES[:100]),)})
+        link.rules[operation] = on_keys(pattern, at_first(frozen))
+        aside = settings.model_copy(update={"aws_endpoint_url_s3": link.url})
+        late = asyncio.ensure_future(child(aside, shard, times=LeaseTimes(check=-1, renew=3_600)))
+        await taken_over.wait()
+        laptop = await whole(settings, turn=SILENT)
+        assert (laptop.status, laptop.run, laptop.books.found) == ("closed", plan["run"], 110)
+        assert await ids_in(bucket) == MOVIES[:110]
+        stood = await bucket.objects("")
+        if comes_back:
+            at_last.set()
+            if operation == "put":  # nothing is checked after the receipt, and the next run sees that it is not true
+                assert (await late).status == "landed"
+                assert (await whole(settings)).status == "closed"
+            else:
+                with pytest.raises(LeaseLostError, match=r"that this one is a part of has ended|has taken over here"):
+                    await late
+                assert await bucket.objects("") == stood
+        else:
+            late.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await late
+        assert await ids_in(bucket) == MOVIES[:110]
+        assert await bucket.uploads("") == []
+        proof = await verify(settings, day="2026-11-22")
+        assert (proof.problems, proof.books.found) == ([], 110)
+        with pytest.raises(LeaseLostError):
+            await child(settings, shard)
+        assert (await closed_by(settings, plan)).status == "nothing_to_do"
+
+
+async def test_a_child_aborts_the_uploads_of_its_own_batches_alone(bucket: Bucket, settings_for: Make) -> None:
+    """What a killed child has left open is cleared away by the one in its place, and a sibling's is at work."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket)
+        keys = [f"Raw/API/Movies/2026/11/22/{shard.cut()[0].name}.json" for shard in shards]
+        for key in (*keys, f"{keys[0]}.bak"):
+            await bucket.begin(key)
+        await child(settings, shards[0])
+        assert [key for key, _ in await bucket.uploads("")] == [f"{keys[0]}.bak", keys[1]]
+        await child(settings, shards[1])
+        assert (await closed_by(settings, plan)).status == "closed"
+        assert [key for key, _ in await bucket.uploads("")] == [f"{keys[0]}.bak"]
+
+
+# Other runs of the day
+
+
+async def test_ids_that_stand_under_another_run_of_the_day_are_no_childs(bucket: Bucket, settings_for: Make) -> None:
+    """A CSV that has grown since the morning: its new ids alone are cut into shards, and the rest counts as fresh."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        morning = await whole(settings_for(tmdb.url, movies=MOVIES[:110]))
+        assert morning.status == "closed"
+        settings = settings_for(tmdb.url, movies=MOVIES[50:200])
+        plan, shards = await planned(settings, bucket)
+        assert [id_ for shard in shards for batch in shard.cut() for id_ in batch.ids] == MOVIES[110:200]
+        for shard in shards:
+            await child(settings, shard)
+        closed = await closed_by(settings, plan)
+        assert (closed.status, closed.books.ids, closed.books.found, closed.books.fresh) == ("closed", 150, 90, 60)
+        assert most_asked(tmdb) == 1
+        assert await ids_in(bucket) == MOVIES[:200]
+        assert (await verify(settings, day="2026-11-22")).problems == []
+
+
+async def test_ids_that_another_run_has_got_since_are_fresh_for_a_child(bucket: Bucket, settings_for: Make) -> None:
+    """Planned, and overtaken by a harvest of other CSVs with the same ids: its batch keeps its name, without these."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket, execution="arn:execution:1")
+        other = settings_for(tmdb.url, series=MOVIES[90:150]).model_copy(update={"movies_csv": None})
+        assert (await whole(other, turn=SILENT)).books.found == 60
+        settings = settings_for(tmdb.url, movies=MOVIES[:110]).model_copy(update={"series_csv": None})
+        plan, same = await planned(settings, bucket, execution="arn:execution:1")
+        assert [shard.batches for shard in same] == [shard.batches for shard in shards]
+        before = Counter(tmdb.asked)
+        reports = [await child(settings, shard) for shard in same]
+        assert [(report.books.found, report.books.fresh) for report in reports] == [(90, 10), (0, 10)]
+        assert asked_since(before, tmdb) == set(MOVIES[:90])
+        closed = await closed_by(settings, plan)
+        assert (closed.status, closed.books.found, closed.books.fresh) == ("closed", 90, 20)
+        assert await ids_in(bucket) == MOVIES[:150]
+        assert (await verify(settings, day="2026-11-22")).problems == []
+
+
+async def test_a_plan_of_other_options_on_a_day_is_refused_and_writes_nothing(
+    bucket: Bucket, settings_for: Make
+) -> None:
+    """A day has one form: exit 2, no title is asked for, and the lease is nobody's."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        assert (await whole(settings)).status == "closed"
+        stood, before = await bucket.objects(""), Counter(tmdb.asked)
+        with pytest.raises(
+            SettingsError, match=r"2026-11-22 has records of other options.*language None there and 'de'"
+        ):
+            await planned(settings_for(tmdb.url, movies=MOVIES[:110], tmdb_language="de"), bucket)
+        assert (await bucket.objects(""), asked_since(before, tmdb)) == (stood, set())
+        assert (await lease_of(bucket)).ended
+
+
+# What is refused
 
 
 async def test_a_close_of_other_csvs_is_refused_and_begins_no_run(bucket: Bucket, settings_for: Make) -> None:
-    """A CSV that has been replaced while the children were at it is not harvested by who closes the books."""
+    """A CSV that has been replaced while the children were at it is not harvested by the close."""
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         plan, shards = await planned(settings, bucket)
@@ -367,40 +798,69 @@ async def test_a_close_of_other_csvs_is_refused_and_begins_no_run(bucket: Bucket
         with pytest.raises(
             InputError, match=f"movies.csv: has other ids, or is asked for otherwise, than {plan['run']}"
         ):
-            await whole(settings_for(tmdb.url, movies=MOVIES[:111]), only=plan["run"])
+            await closed_by(settings_for(tmdb.url, movies=MOVIES[:111]), plan)
         assert (await bucket.objects(""), tmdb.asked.total()) == (kept, asked)
 
 
-async def test_a_shard_of_no_plan_is_refused(bucket: Bucket, settings_for: Make) -> None:
-    """Of a run that is not there, or has no such batch: nobody is asked for it."""
+CHANGES: dict[str, Any] = {
+    "another run": {"run": RUN},
+    "another generation": {"generation": WHERE["generation"]},
+    "other batches": {"batches": {"Movies": (tuple(MOVIES[:99]),)}},
+    "another collection": {"batches": {"Series": (tuple(MOVIES[:100]),)}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_shard_of_no_plan_is_refused(change: str, bucket: Bucket, settings_for: Make) -> None:
+    """Of a run that is not there, of another generation, or of batches that it has not: nothing is asked or written."""
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:150])
-        plan, (shard,) = await planned(settings, bucket, children=1)
-        asked = tmdb.asked.total()
-        with pytest.raises(BooksError, match=f"Raw/API/_harvest/{WHERE['run']}/plan.json is not a plan"):
-            await child(settings, replace(shard, run=WHERE["run"]))
-        with pytest.raises(BooksError, match=f"{plan['run']}/plan.json has no batch tt0000001-tt0000099-.*: plan anew"):
-            await child(settings, replace(shard, batches={"Movies": (tuple(MOVIES[:99]),)}))
-        assert tmdb.asked.total() == asked
+        _, (shard,) = await planned(settings, bucket, children=1)
+        asked, stood = tmdb.asked.total(), (await bucket.objects("")).keys()
+        wrong = replace(shard, **CHANGES[change])
+        words = "is not there" if change == "another run" else "is not of the shards that were planned: plan anew"
+        with pytest.raises(BooksError, match=f"Raw/API/_harvest/{wrong.run}/manifest.json {words}"):
+            await child(settings, wrong)
+        assert (tmdb.asked.total(), (await bucket.objects("")).keys()) == (asked, stood)
+        assert (await child(settings, shard)).status == "landed"
 
 
-async def test_records_are_shaped_by_the_plan_and_not_by_the_environment_of_a_child(
+@pytest.mark.parametrize("change", [{"token": OTHER_TOKEN}, {}], ids=["another's token", "after the close"])
+async def test_a_shard_whose_lease_is_anothers_or_has_ended_is_not_begun(
+    change: dict[str, Any], bucket: Bucket, settings_for: Make
+) -> None:
+    """Nothing is asked for or written for a harvest that is over."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES[:110])
+        plan, shards = await planned(settings, bucket)
+        if not change:
+            await closed_by(settings, plan)
+        asked, stood = tmdb.asked.total(), await bucket.objects("")
+        with pytest.raises(LeaseLostError) as caught:
+            await child(settings, replace(shards[0], **change))
+        assert (caught.value.exit_code, tmdb.asked.total(), await bucket.objects("")) == (75, asked, stood)
+
+
+async def test_records_are_shaped_by_the_settings_of_the_plan_and_a_child_of_others_is_refused(
     bucket: Bucket, settings_for: Make
 ) -> None:
-    """Language, appended parts, format and folder: a run is of one shape, whoever harvests it."""
+    """Language, appended parts, format and layout: a run is of one shape, whichever child harvests it."""
     shape: dict[str, Any] = {"tmdb_language": "pt-BR", "tmdb_append": "credits", "output_format": "array"}
-    shape |= {"s3_prefix": "Raw/Outra", "s3_key_template": "{prefix}/{collection}/{yyyy}-{mm}-{dd}/{batch}.json"}
+    shape |= {"s3_key_template": "{prefix}/{collection}/{yyyy}-{mm}-{dd}/{batch}.json"}
     async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:20], **shape)
         plan, (shard,) = await planned(settings, bucket)
-        other = settings_for(tmdb.url, tmdb_language="en", tmdb_append="videos")
-        assert (await child(other, shard)).status == "landed"
-        (key,) = await bucket.objects("Raw/Outra/Movies/2026-11-22/")
+        asked, stood = tmdb.asked.total(), (await bucket.objects("")).keys()
+        for name in shape:
+            other = settings_for(tmdb.url, **{key: value for key, value in shape.items() if key != name})
+            with pytest.raises(BooksError, match=f"{plan['run']}/manifest.json is not of the shards that were planned"):
+                await child(other, shard)
+        assert (tmdb.asked.total(), (await bucket.objects("")).keys()) == (asked, stood)
+        assert (await child(settings_for(tmdb.url, **shape), shard)).status == "landed"
+        (key,) = await bucket.objects("Raw/API/Movies/2026-11-22/")
         records = orjson.loads(await bucket.read(key) or b"")
-        assert {(record["harvest"]["language"], "credits" in record, "videos" in record) for record in records} == {
-            ("pt-BR", True, False)
-        }
-        closed = await whole(settings, only=plan["run"])
+        assert {(record["harvest"]["language"], "credits" in record) for record in records} == {("pt-BR", True)}
+        closed = await closed_by(settings, plan)
     assert (closed.status, closed.books.found) == ("closed", 20)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from harvester.books import Books
 from harvester.doctor import Examination, Finding
 from harvester.harvest import Report
-from harvester.receipts import Books
 from harvester.settings import Settings, load_settings
 from harvester.show import SHOWN, duration, show_examination, show_plan, show_proof, show_report, size
 from harvester.verify import Proof
@@ -116,7 +116,7 @@ def test_failed_titles_are_named_with_their_reasons(capsys: pytest.CaptureFixtur
     assert [line for line in lines if " failed: " in line] == [
         f"tt{number:07} failed: http_500" for number in range(1, SHOWN + 1)
     ]
-    assert "… and 1,100 more, in s3://lake/Raw/API/_harvest/2026-11-22-3f9a1c2e/failed/" in " ".join(lines)
+    assert "… and 1,100 more, in s3://lake/Raw/API/_harvest/2026-11-22-3f9a1c2e/outcomes.jsonl.gz" in " ".join(lines)
     assert lines[-1] == "Run again to retry just their batches."
 
 
@@ -136,7 +136,7 @@ def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(
     ("batches", "text"),
     [
         (1, "1 batch is left; run again to go on."),
-        (0, "Titles that have moved or the closing of the books are left; run again to go on."),
+        (0, "The closing of the books is left; run again to go on."),
     ],
 )
 def test_a_harvest_that_is_stopped_near_the_end_says_what_is_left(
@@ -154,7 +154,7 @@ def test_a_prefix_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], settings
     show_report(report("failed", failed=failed), settings.model_copy(update={"s3_prefix": prefix}))
     lines = shown(capsys)
     assert [line for line in lines if line.endswith(f"s3://lake/{prefix}/")]
-    assert f"… and 1 more, in s3://lake/{prefix}/_harvest/{RUN}/failed/" in lines
+    assert f"… and 1 more, in s3://lake/{prefix}/_harvest/{RUN}/outcomes.jsonl.gz" in lines
     assert "tt0000001 failed: [/]" in lines
 
 
@@ -173,6 +173,7 @@ def plan_told(**more: Any) -> dict[str, Any]:
         "duplicates": 800_654,
         "rejected": 2,
         "rejects": [{"line": 17, "text": "nm0000001|somebody"}, {"line": 18, "text": ""}],
+        "fresh": 104_500,
         "batches": 2_445,
         "batches_done": 1_045,
         "batches_to_do": 1_400,
@@ -181,7 +182,6 @@ def plan_told(**more: Any) -> dict[str, Any]:
         "status": "to_do",
         "run": RUN,
         "input": {"Movies": movies, "Series": movies | {"rejected": 0, "rejects": []}},
-        "batches_of_moved_titles": 0,
         "requests": 420_000,
         "rate_per_second": 40.0,
         "seconds": 10_631.2,
@@ -195,8 +195,8 @@ def test_a_plan_shows_every_number_whole(capsys: pytest.CaptureFixture[str]) -> 
     lines = shown(capsys)
     rows = [line.replace("│", " ").split() for line in lines if "Movies" in line or "Series" in line]
     assert rows[:2] == [
-        ["Movies", "1,045,161", "244,500", "800,654", "2", "2,445", "1,045", "1,400"],
-        ["Series", "1,045,161", "244,500", "800,654", "0", "2,445", "1,045", "1,400"],
+        ["Movies", "1,045,161", "244,500", "800,654", "2", "104,500", "2,445", "1,045", "1,400"],
+        ["Series", "1,045,161", "244,500", "800,654", "0", "104,500", "2,445", "1,045", "1,400"],
     ]
     assert lines[0] == f"Run {RUN}"
 
@@ -219,7 +219,7 @@ def test_a_plan_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("text", ["[red]Alert", "a [/] b", "[/b]", "[link=x]y", ":smile:"])
 def test_a_reject_is_shown_as_it_stands_in_the_file(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Whatever is in somebody's CSV is text: no style, no emoji, and no error of ours."""
+    """Whatever is in a CSV is text: no style, no emoji, and no error of ours."""
     told = plan_told()
     told["input"]["Movies"]["rejects"] = [{"line": 2, "text": text}]
     show_plan(told)
@@ -228,7 +228,7 @@ def test_a_reject_is_shown_as_it_stands_in_the_file(capsys: pytest.CaptureFixtur
 
 def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     """Proved is a word one may rely on: files, records, bytes and receipts are counted."""
-    show_proof(Proof(RUN, books(), records=240_000))
+    show_proof(Proof([RUN], books=books(), records=240_000))
     assert shown(capsys) == [
         f"Proved. Run {RUN}",
         "rows 1,045,161 = 244,500 ids + 800,654 duplicates + 7 rejected",
@@ -239,10 +239,40 @@ def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_proof_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
-    """The first twenty as they are, brackets too; how many more there are, and what mends them."""
+    """The first twenty as they are, brackets too; how many more there are, and what to do."""
     problems = [f"Raw/API/[b]{number}.json is gone" for number in range(SHOWN + 5)]
-    show_proof(Proof(RUN, books(), records=1, problems=problems))
+    show_proof(Proof([RUN], books=books(), records=1, problems=problems))
     lines = shown(capsys)
     assert lines[0] == f"Something is wrong. Run {RUN}"
     assert lines[-SHOWN - 1 : -1] == problems[:SHOWN]
-    assert lines[-1] == "25 problems (5 more with --json). Harvest again to mend them."
+    assert lines[-1] == "25 problems (5 more with --json). Harvest again to do what is missing."
+
+
+def test_a_proof_that_fails_sends_nobody_to_harvest_an_earlier_day(capsys: pytest.CaptureFixture[str]) -> None:
+    """Harvested again, the ids would be a new collection of today."""
+    show_proof(Proof([RUN], books=books(), problems=["a.json is gone"], past=True))
+    assert shown(capsys)[-1] == (
+        "1 problems. This run is of an earlier day: harvest leaves it as it is, and collects anew."
+    )
+
+
+def test_the_proof_of_a_day_names_its_runs_and_those_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unfinished run is no problem where every title stands once; fresh ids are a term of the sum."""
+    runs = [RUN, "2026-11-22-91ab03cc"]
+    of_day = books(found=140_000, fresh=100_000)
+    show_proof(Proof(runs, "2026-11-22", books=of_day, records=140_000, unfinished=runs[1:]))
+    assert shown(capsys) == [
+        f"Proved. 2026-11-22, runs {RUN}, 2026-11-22-91ab03cc",
+        "rows 1,045,161 = 244,500 ids + 800,654 duplicates + 7 rejected",
+        "ids 244,500 = 140,000 found + 4,500 missing + 0 failed + 100,000 fresh",
+        "missing 4,500 = 100 episode + 4,400 unknown",
+        "read 2,450 files, 140,000 records, 361.2 MB; 2,445 receipts",
+        "2026-11-22-91ab03cc is not finished: the same harvest goes on with it",
+    ]
+
+
+def test_a_proof_says_what_was_repaired(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first twenty objects as they are called, brackets too, and how many more there are."""
+    lines = [f"Raw/API/[b]{number}.json was stale, and is removed" for number in range(SHOWN + 5)]
+    show_proof(Proof([RUN], books=books(), repaired=lines))
+    assert shown(capsys)[-SHOWN - 1 :] == [*lines[:SHOWN], "… and 5 more repaired"]

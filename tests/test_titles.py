@@ -16,7 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.errors import Exit, HarvestError, InputError
-from harvester.titles import BLOCK_BYTES, ID_COLUMNS, LONGEST_HEADER, LONGEST_LINE, Ids, Reject, parse_id, read_ids
+from harvester.titles import (
+    BLOCK_BYTES,
+    ID_COLUMNS,
+    LONGEST_HEADER,
+    LONGEST_LINE,
+    Ids,
+    Reject,
+    is_title_id,
+    parse_id,
+    read_ids,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +141,20 @@ def test_nothing_but_a_title_id_comes_out(text: str) -> None:
     if id_ is not None:
         assert TITLE_ID.fullmatch(id_)
         assert id_.isascii()
+        assert is_title_id(id_)
         assert id_ == parse_id(id_)
+
+
+@given(st.one_of(st.text(), LIKE_AN_ID, st.from_regex(TITLE_ID, fullmatch=True)))
+def test_a_title_id_is_told_by_its_form_alone(text: str) -> None:
+    """`tt` and 7 to 10 ASCII digits, and nothing behind them, no line end either."""
+    assert is_title_id(text) is (TITLE_ID.match(text) is not None and not text.endswith("\n"))
+
+
+@pytest.mark.parametrize("value", [None, True, 9, 9.0, b"tt0000009", ["tt0000009"], {"tt0000009": 1}])
+def test_nothing_but_a_text_is_a_title_id(value: object) -> None:
+    """Ids in JSON from outside may be of any type."""
+    assert not is_title_id(value)
 
 
 @given(st.integers(min_value=1, max_value=10**10 - 1))
@@ -338,10 +361,49 @@ def test_the_line_of_a_reject_is_where_its_row_begins(read: Read) -> None:
     assert [reject.line for reject in ids.rejects] == [4, 7]
 
 
+@pytest.mark.parametrize("delimiter", ["|", ","])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_each_id_has_the_line_where_it_was_seen_first(read: Read, delimiter: str, end: str) -> None:
+    """The line an editor shows, whatever blank lines, rejected rows, artists and other spellings stand between."""
+    cells = ["tt0000005", "5", "", "nm1", "tt0000002", "tt0000002", "tt0000005", "0", "", "9.0", "9", "tt0000001"]
+    lines = [f"id{delimiter}t", *(cell and f"{cell}{delimiter}x" for cell in cells)]
+    ids = read(end.join(lines))
+    assert dict(zip(ids.ids, ids.lines, strict=True)) == {
+        "tt0000005": 2,
+        "tt0000002": 6,
+        "tt0000009": 11,
+        "tt0000001": 13,
+    }
+    assert list(ids.rejected_lines) == [5, 9]
+
+
+def test_the_line_of_an_id_in_quotes_is_where_its_row_begins(read: Read) -> None:
+    """Line ends inside quotes are lines too, before the id in its row as well as in the rows before."""
+    ids = read('t,id\n"one\ntwo",tt0000001\n"a\n\nb",tt0000002\nc,"bad\n"\nd,tt0000003\n')
+    assert (ids.ids, list(ids.lines)) == (["tt0000001", "tt0000002", "tt0000003"], [2, 4, 9])
+    assert list(ids.rejected_lines) == [7]
+
+
+def test_an_id_of_an_earlier_csv_leaves_no_line(read: Read) -> None:
+    """Lines belong to the ids that stand beside them, in the same order."""
+    ids = read("id|t\ntt0000001|a\ntt0000002|b\ntt0000003|c\n", seen={"tt0000002"})
+    assert (ids.ids, list(ids.lines)) == (["tt0000001", "tt0000003"], [2, 4])
+
+
+def test_lines_take_eight_bytes_each(read: Read) -> None:
+    """Whatever the size of the file, an id and a rejected row cost that and no more."""
+    ids = read("id|t\n" + "".join(f"tt{number:07d}|a\nbad|b\n" for number in range(1, 5_001)))
+    for lines in (ids.lines, ids.rejected_lines):
+        assert len(lines) == 5_000
+        assert lines.itemsize <= 8
+        assert sys.getsizeof(lines) < 8 * 5_000 * 1.2
+
+
 def test_all_rejects_are_counted_and_the_first_thousand_kept(read: Read) -> None:
     """A file of junk does not fill the plan: 1,000 rejects are kept, with 200 characters of their rows."""
     ids = read("id|t\ntt0000001|a\n" + "".join(f"x{number}|{'é' * 300}\n" for number in range(1_200)))
     assert (ids.rejected, len(ids.rejects)) == (1_200, 1_000)
+    assert list(ids.rejected_lines) == list(range(3, 1_203))
     assert ids.rejects[-1] == Reject(1_002, ("x999|" + "é" * 300)[:200])
 
 
@@ -412,6 +474,8 @@ def test_where_a_block_ends_changes_nothing(read: Read, delimiter: str) -> None:
         assert ids.ids == ["tt9999999", *expected.ids], place
         assert account(ids) == (FILLERS + 5, 4, FILLERS, 1), place
         assert ids.rejects == [Reject(line.line + FILLERS, line.text) for line in expected.rejects], place
+        assert list(ids.lines) == [2, *(line + FILLERS for line in expected.lines)], place
+        assert list(ids.rejected_lines) == [line + FILLERS for line in expected.rejected_lines], place
 
 
 CELLS = st.one_of(
@@ -427,12 +491,17 @@ def test_any_rows_between_pipes_are_all_accounted_for(read: Read, rows: list[lis
     """Rows = ids + duplicates + rejected, the ids distinct and just those of the first column in order of sight."""
     body = "id|t\ntt7777777|x" + end + end.join("|".join(row) for row in rows)
     ids = read(body)
-    lines = [line for line in body.encode().split(b"\n")[1:] if line.strip()]
+    numbers = {number: line for number, line in enumerate(body.encode().split(b"\n"), 1) if line.strip()}
+    del numbers[1]
+    lines = list(numbers.values())
     means = [parse_id(line.split(b"|")[0].decode()) for line in lines]
+    first = {id_: number for number, id_ in reversed([*zip(numbers, means, strict=True)]) if id_}
     assert ids.ids == list(dict.fromkeys(id_ for id_ in means if id_))
     assert account(ids) == (len(lines), len(ids.ids), ids.duplicates, means.count(None))
     assert ids.rows == len(ids.ids) + ids.duplicates + ids.rejected
     assert len(ids.rejects) == ids.rejected
+    assert list(ids.lines) == [first[id_] for id_ in ids.ids]
+    assert list(ids.rejected_lines) == [number for number, id_ in zip(numbers, means, strict=True) if id_ is None]
 
 
 @given(
@@ -457,6 +526,10 @@ def test_any_rows_with_quotes_are_all_accounted_for(
     assert ids.ids == list(dict.fromkeys(id_ for id_ in means if id_))
     assert account(ids) == (len(rows), len(ids.ids), ids.duplicates, means.count(None))
     assert ids.rows == len(ids.ids) + ids.duplicates + ids.rejected
+    assert len(ids.lines) == len(ids.ids)
+    assert list(ids.lines) == sorted(ids.lines)
+    assert sorted({*ids.lines, *ids.rejected_lines}) == sorted([*ids.lines, *ids.rejected_lines])
+    assert [reject.line for reject in ids.rejects] == list(ids.rejected_lines)
 
 
 def refused(read: Read, content: bytes | str, **how: Any) -> InputError:

@@ -10,6 +10,7 @@ import re
 import socket
 import traceback
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +20,7 @@ import pytest
 from conftest import capture_logs, gzip_of
 from loops import Leaping, run_on
 
-from harvester.answers import BODY_LIMIT, Failed, Found, Match, Missing
+from harvester.answers import BODY_LIMIT, Failed, Found, Missing
 from harvester.demo.catalog import Catalog, movie_record, tv_record
 from harvester.demo.faults import (
     CUT,
@@ -166,8 +167,8 @@ def absent_server() -> str:
             {"movie": 1, "find": 1},
             id="an episode among the movies",
         ),
-        pytest.param(SHOW, "movie", Match("tv", tmdb_id("tv", SHOW)), {"movie": 1, "find": 1}, id="a film: a series"),
-        pytest.param(FILM, "tv", Match("movie", tmdb_id("movie", FILM)), {"find": 1}, id="a series: a film"),
+        pytest.param(SHOW, "movie", show(SHOW), {"movie": 1, "find": 1, "tv": 1}, id="a series among the movies"),
+        pytest.param(FILM, "tv", film(FILM), {"find": 1, "movie": 1}, id="a movie among the series"),
         pytest.param(BOTH, "movie", film(BOTH), {"movie": 1}, id="both, as a movie"),
         pytest.param(BOTH, "tv", show(BOTH), {"find": 1, "tv": 1}, id="both, as a series"),
     ],
@@ -175,33 +176,40 @@ def absent_server() -> str:
 async def test_a_title_costs_no_more_requests_than_it_must(
     clock: Clock, id_: str, kind: Kind, expected: Any, requests: dict[str, int]
 ) -> None:
-    """A movie is one request and a series two; what TMDB has not, or has as something else, is two and one."""
+    """A movie is one request and a series two, a reclassified title three and two, an unknown one two and one."""
     async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock) as tmdb:
         assert expected == await tmdb.title(id_, kind)
         assert {(route, id_): count for route, count in requests.items()} == server.asked
+        assert (tmdb.answered, tmdb.health.good, tmdb.health.bad) == (1, sum(requests.values()), 0)
 
 
-async def test_a_title_that_moved_costs_one_more_request(clock: Clock) -> None:
-    """With the TMDB id of a match the record is one request, in either direction."""
-    async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock) as tmdb:
-        assert show(SHOW) == await tmdb.title(SHOW, "tv", tmdb_id=tmdb_id("tv", SHOW))
-        assert film(FILM) == await tmdb.title(FILM, "movie", tmdb_id=tmdb_id("movie", FILM))
-        assert server.asked == {("tv", SHOW): 1, ("movie", FILM): 1}
-
-
-async def test_a_match_that_tmdb_has_no_record_of_is_missing(clock: Clock) -> None:
-    """`/find` says a series, `/tv` says 404: TMDB has no such title."""
-    faults = scripted({("tv", SHOW): [always(refusal(404))]})
+@pytest.mark.parametrize(
+    ("id_", "kind", "route", "requests"),
+    [
+        pytest.param(SHOW, "tv", "tv", {"find": 1, "tv": 1}, id="a series"),
+        pytest.param(FILM, "movie", "movie", {"movie": 2, "find": 1}, id="a movie"),
+        pytest.param(SHOW, "movie", "tv", {"movie": 1, "find": 1, "tv": 1}, id="a series among the movies"),
+        pytest.param(FILM, "tv", "movie", {"find": 1, "movie": 1}, id="a movie among the series"),
+        pytest.param(BOTH, "tv", "tv", {"find": 1, "tv": 1}, id="both, as a series"),
+    ],
+)
+async def test_a_match_that_tmdb_has_no_record_of_is_missing(
+    clock: Clock, id_: str, kind: Kind, route: Any, requests: dict[str, int]
+) -> None:
+    """`/find` has the title and the route of its kind says 404: TMDB has no such title, and nothing else is asked."""
+    faults = scripted({(route, id_): [always(refusal(404))]})
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
-        assert Missing("unknown") == await tmdb.title(SHOW, "tv")
+        assert Missing("unknown") == await tmdb.title(id_, kind)
+        assert {(route, id_): count for route, count in requests.items()} == server.asked
 
 
-async def test_a_movie_that_only_find_knows_is_fetched_by_its_number(clock: Clock) -> None:
+@pytest.mark.parametrize("id_", [FILM, BOTH], ids=["a movie", "both"])
+async def test_a_movie_that_only_find_knows_is_fetched_by_its_number(clock: Clock, id_: str) -> None:
     """Where `/movie/{tt}` has no answer and `/find` has a movie, its TMDB id is asked for: three requests."""
-    faults = scripted({("movie", FILM): [refusal(404)]})
+    faults = scripted({("movie", id_): [refusal(404)]})
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
-        assert film(FILM) == await tmdb.title(FILM, "movie")
-        assert server.asked == {("movie", FILM): 2, ("find", FILM): 1}
+        assert film(id_) == await tmdb.title(id_, "movie")
+        assert server.asked == {("movie", id_): 2, ("find", id_): 1}
 
 
 # What is sent
@@ -246,12 +254,33 @@ async def test_the_requests_are_what_tmdb_documents(clock: Clock) -> None:
     assert re.search(r"\r\nUser-Agent: tmdb-harvester/\d", heads[0])
 
 
-async def test_language_and_parts_are_asked_for(clock: Clock) -> None:
-    """The record comes in the language asked for, with the parts asked for."""
+async def test_a_reclassified_title_is_asked_for_by_its_number_in_its_kind(clock: Clock) -> None:
+    """The record of the other kind is asked for as any other: by TMDB's number, with language and parts."""
+    absent = http(404, orjson.dumps({"success": False, "status_code": 34}))
+    series = http(body=orjson.dumps({"movie_results": [], "tv_results": [{"id": 1396}]}))
+    movie = http(body=orjson.dumps({"movie_results": [{"id": 603}], "tv_results": []}))
+    whole = http(body=orjson.dumps({"id": 1, "credits": {}}))
+    options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits",)}
+    async with wire(absent, series, whole, movie, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
+        assert Found("tv", 1, {"id": 1, "credits": {}}) == await tmdb.title(SHOW, "movie")
+        assert Found("movie", 1, {"id": 1, "credits": {}}) == await tmdb.title(FILM, "tv")
+    parts = "language=pt-BR&append_to_response=credits"
+    assert [head.partition(" HTTP/1.1")[0] for head in heads] == [
+        f"GET /3/movie/{SHOW}?{parts}",
+        f"GET /3/find/{SHOW}?external_source=imdb_id",
+        f"GET /3/tv/1396?{parts}",
+        f"GET /3/find/{FILM}?external_source=imdb_id",
+        f"GET /3/movie/603?{parts}",
+    ]
+
+
+@pytest.mark.parametrize(("movies", "series"), [("movie", "tv"), ("tv", "movie")], ids=["as filed", "reclassified"])
+async def test_language_and_parts_are_asked_for(clock: Clock, movies: Kind, series: Kind) -> None:
+    """The record comes in the language asked for, with the parts asked for, under whichever kind it was filed."""
     options: Any = {"language": "pt-BR", "append": ("credits", "watch/providers")}
     async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock, **options) as tmdb:
-        assert film(FILM, **options) == await tmdb.title(FILM, "movie")
-        assert show(SHOW, **options) == await tmdb.title(SHOW, "tv")
+        assert film(FILM, **options) == await tmdb.title(FILM, movies)
+        assert show(SHOW, **options) == await tmdb.title(SHOW, series)
 
 
 async def test_redirects_are_not_followed(clock: Clock) -> None:
@@ -410,6 +439,15 @@ TROUBLE: dict[str, tuple[Fault, set[str]]] = {
     "too-large": (Fault("answer", 200, b" " * (BODY_LIMIT + 1)), {"too_large"}),
 }
 REFUSED = {name: fault for name, fault in NAMED.items() if name.startswith("429")}
+RECLASSIFIED = [
+    pytest.param("movie", "movie", id="a series among the movies, at /movie"),
+    pytest.param("movie", "find", id="a series among the movies, at /find"),
+    pytest.param("movie", "tv", id="a series among the movies, at /tv"),
+    pytest.param("tv", "find", id="a movie among the series, at /find"),
+    pytest.param("tv", "movie", id="a movie among the series, at /movie"),
+]
+"""What the CSV takes a reclassified title for, and the request that goes wrong."""
+
 HARMLESS = {
     "mislabelled": MISLABELLED,
     "hidden-gzip": HIDDEN_GZIP,
@@ -432,6 +470,26 @@ async def test_trouble_on_the_first_try_costs_one_more_request(clock: Clock, rou
         for asked in ("movie",) if route == "movie" else ("find", "tv"):
             expected = dict.fromkeys(faults, 2 if asked == route else 1)
             assert expected == {name: server.asked[asked, id_] for name, id_ in wanted.items()}  # type: ignore[index]
+        assert tmdb.health.bad == len(faults)
+
+
+@pytest.mark.parametrize(("kind", "route"), RECLASSIFIED)
+async def test_trouble_on_one_request_of_a_reclassified_title_costs_one_more(
+    clock: Clock, kind: Kind, route: Any
+) -> None:
+    """Whatever goes wrong once, on whichever of its requests, it is found as what it is with exactly one more."""
+    faults = {name: fault for name, (fault, _) in TROUBLE.items()} | REFUSED
+    wanted = dict(zip(faults, ids(len(faults), first=2 * 10**6), strict=True))
+    other: Kind = "tv" if kind == "movie" else "movie"
+    catalog = Catalog(dict.fromkeys(wanted.values(), other))
+    record_of = {"movie": movie_record, "tv": tv_record}[other]
+    script = {(route, wanted[name]): [fault] for name, fault in faults.items()}
+    async with stand_in(catalog=catalog, faults=scripted(script)) as server, tmdb_at(server.url, clock) as tmdb:
+        for name, id_ in wanted.items():
+            truth = Found(other, tmdb_id(other, id_), orjson.loads(orjson.dumps(record_of(catalog, id_))))
+            assert truth == await tmdb.title(id_, kind), name
+        routes = ["movie", "find", "tv"] if kind == "movie" else ["find", "movie"]
+        assert {(asked, id_): 2 if asked == route else 1 for asked in routes for id_ in wanted.values()} == server.asked
         assert tmdb.health.bad == len(faults)
 
 
@@ -497,9 +555,9 @@ async def test_what_is_no_http_is_asked_again(clock: Clock, answer: bytes, reaso
 # Trouble on every try
 
 
-async def neighbours_and(tmdb: Tmdb, id_: str) -> Any:
+async def neighbours_and(tmdb: Tmdb, id_: str, kind: Kind = "movie") -> Any:
     """What becomes of `id_` while others are asked for all the time, three at once, who must all be found."""
-    told = asyncio.ensure_future(tmdb.title(id_, "movie"))
+    told = asyncio.ensure_future(tmdb.title(id_, kind))
 
     async def neighbour(number: int) -> None:
         assert isinstance(await tmdb.title(f"tt{number:07}", "movie"), Found)
@@ -530,6 +588,36 @@ async def test_a_title_refused_on_every_try_fails_in_the_end(clock: Clock, name:
         assert server.asked["movie", FILM] == REFUSALS
 
 
+@pytest.mark.parametrize(("kind", "other"), [("movie", "tv"), ("tv", "movie")], ids=["a series", "a movie"])
+async def test_trouble_with_its_record_on_every_try_fails_a_reclassified_title_alone(
+    clock: Clock, kind: Kind, other: Kind
+) -> None:
+    """`/find` knows it, its record always goes wrong: `Failed` after six tries, not missing; neighbours are found."""
+    trouble = {name: TROUBLE[name] for name in ("500", "404-html", "reset", "cut", "empty", "unsuccessful", "no-id")}
+    wanted = dict(zip(trouble, ids(len(trouble), first=2 * 10**6), strict=True))
+    catalog = Catalog(dict.fromkeys(wanted.values(), other), otherwise="both")
+    faults = scripted({(other, wanted[name]): [always(fault)] for name, (fault, _) in trouble.items()})
+    before = {"movie": 1, "find": 1} if kind == "movie" else {"find": 1}
+    async with stand_in(catalog=catalog, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        for name, (_, reasons) in trouble.items():
+            failed = await neighbours_and(tmdb, wanted[name], kind)
+            assert isinstance(failed, Failed), name
+            assert failed.reason in reasons, name
+            asked = {route: count for (route, id_), count in server.asked.items() if id_ == wanted[name]}
+            assert asked == before | {other: TRIES}, name
+
+
+@pytest.mark.parametrize(("id_", "kind", "route"), [(SHOW, "movie", "tv"), (FILM, "tv", "movie")])
+async def test_a_reclassified_title_refused_on_every_try_fails_in_the_end(
+    clock: Clock, id_: str, kind: Kind, route: Any
+) -> None:
+    """429s for its record alone, twenty of them, fail the title, as they fail any other."""
+    faults = scripted({(route, id_): [always(REFUSED["429"])]})
+    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        assert Failed("http_429") == await neighbours_and(tmdb, id_, kind)
+        assert server.asked[route, id_] == REFUSALS
+
+
 async def test_silence_on_every_try_fails_the_title_alone(clock: Clock) -> None:
     """A title that TMDB has no word for fails as `timeout`."""
     faults = scripted({("movie", FILM): [always(silence(60))]})
@@ -550,12 +638,22 @@ async def test_a_title_alone_fails_only_after_tmdb_was_seen_to_answer(clock: Clo
         assert TRIES <= server.asked["movie", FILM] <= TRIES + 1
 
 
-@pytest.mark.parametrize("route", ["find", "tv"])
-async def test_a_series_fails_on_either_of_its_requests(clock: Clock, route: Any) -> None:
-    """Trouble at `/find` is never taken for an id that TMDB does not know."""
-    faults = scripted({(route, SHOW): [always(html(502))]})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
-        assert Failed("http_502") == await tmdb.title(SHOW, "tv")
+@pytest.mark.parametrize(
+    ("id_", "kind", "routes"),
+    [
+        pytest.param(SHOW, "tv", ["find", "tv"], id="a series"),
+        pytest.param(SHOW, "movie", ["movie", "find", "tv"], id="a series among the movies"),
+        pytest.param(FILM, "tv", ["find", "movie"], id="a movie among the series"),
+    ],
+)
+async def test_a_title_fails_on_any_of_its_requests(clock: Clock, id_: str, kind: Kind, routes: list[Any]) -> None:
+    """Trouble at `/find` is never taken for an id that TMDB does not know, and nothing is asked for after trouble."""
+    for place, route in enumerate(routes, 1):
+        faults = scripted({(route, id_): [always(html(502))]})
+        async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+            assert Failed("http_502") == await tmdb.title(id_, kind)
+            assert {asked for asked, _ in server.asked} - {"authentication"} == set(routes[:place])
+            assert tmdb.answered == 0
 
 
 async def test_waits_grow_and_have_an_end(clock: Clock) -> None:
@@ -669,6 +767,47 @@ async def test_what_was_learned_of_movies_is_not_held_against_series(clock: Cloc
         assert show(SHOW, append=("content_ratings",)) == await tmdb.title(SHOW, "tv")
 
 
+@pytest.mark.parametrize(("id_", "kind"), [(SHOW, "movie"), (FILM, "tv")], ids=["a series", "a movie"])
+async def test_a_part_left_out_of_a_reclassified_title_is_asked_for_again(clock: Clock, id_: str, kind: Kind) -> None:
+    """Only the record is asked for again; after three tries the title is taken as it is."""
+    route: Any = "tv" if kind == "movie" else "movie"
+    truth = show if kind == "movie" else film
+    options: Any = {"append": ("credits", "keywords")}
+    for tries, expected in (
+        ([PART_MISSING], truth(id_, **options)),
+        ([always(PART_MISSING)], replace(truth(id_, append=("keywords",)), missing_parts=("credits",))),
+    ):
+        faults = scripted({(route, id_): tries})
+        async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, **options) as tmdb:
+            assert expected == await tmdb.title(id_, kind)
+            first = {("movie", id_): 1, ("find", id_): 1} if kind == "movie" else {("find", id_): 1}
+            assert server.asked == first | {(route, id_): PART_TRIES if expected.missing_parts else 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "part"),
+    [("movie", "tv", "content_ratings"), ("tv", "movie", "release_dates")],
+    ids=["series among the movies", "movies among the series"],
+)
+async def test_parts_are_learned_for_the_kind_that_a_title_really_is(
+    clock: Clock, kind: Kind, other: Kind, part: str
+) -> None:
+    """Only the `other` kind has the part: what reclassified titles teach counts for it, and not for the CSV's kind."""
+    strays, later, own = ids(LEARNING), f"tt{500:07}", f"tt{600:07}"
+    catalog = Catalog(dict.fromkeys([*strays, later], other), otherwise=kind)
+    faults = scripted({(other, later): [PART_MISSING]})
+    async with (
+        stand_in(catalog=catalog, faults=faults) as server,
+        tmdb_at(server.url, clock, append=(part, "nonsense")) as tmdb,
+    ):
+        assert {("nonsense",)} == {(await tmdb.title(id_, kind)).missing_parts for id_ in strays}
+        assert sum(server.asked[other, id_] for id_ in strays) == LEARNING * PART_TRIES
+        assert (await tmdb.title(later, kind)).missing_parts == ("nonsense",)
+        assert server.asked[other, later] == 2  # for the part that the kind is known to have, and no more
+        assert (await tmdb.title(own, kind)).missing_parts == (part, "nonsense")
+        assert server.asked[kind, own] == PART_TRIES  # of the CSV's own kind nothing is known yet
+
+
 # The run's trouble
 
 
@@ -709,9 +848,12 @@ def in_virtual_time(story: Coroutine[Any, Any, None]) -> None:
 
 
 class Line:
-    """A session without a net: a request takes `seconds`, then `meets` gives its answer, or its error."""
+    """A session without a net: a request takes `seconds`, then `meets` gives its answer, or its error.
 
-    def __init__(self, meets: Callable[[float], aiohttp.ClientError | TimeoutError | tuple[int, bytes]]) -> None:
+    `meets` is called with the time and the URL.
+    """
+
+    def __init__(self, meets: Callable[[float, Any], aiohttp.ClientError | TimeoutError | tuple[int, bytes]]) -> None:
         self.meets = meets
         self.seconds = 0.2
         self.slow = 0.2  # seconds before an error or an answer other than 200
@@ -721,7 +863,7 @@ class Line:
     async def get(self, url: Any, **_: Any) -> AsyncIterator[Any]:
         self.asked += 1
         loop = asyncio.get_running_loop()
-        told = self.meets(loop.time())
+        told = self.meets(loop.time(), url)
         good = isinstance(told, tuple) and told[0] == 200
         await asyncio.sleep(self.seconds if good else self.slow)
         if isinstance(told, Exception):
@@ -740,6 +882,7 @@ class Response:
 
 
 GOOD = 200, b'{"id":603}'
+ABSENT = 404, b'{"success":false,"status_code":34}'
 DOWN: dict[str, tuple[Any, float]] = {
     "503 at once": ((503, b"<html>"), 0.05),
     "429 at once": ((429, b""), 0.05),
@@ -768,7 +911,7 @@ def test_an_outage_is_noticed_however_few_are_asked_for(down: str, at_once: int,
 
     async def story() -> None:
         trouble, slow = DOWN[down]
-        line = Line(lambda _: trouble)
+        line = Line(lambda *_: trouble)
         line.slow = slow
         tmdb = tmdb_on(line)
         failed: list[Any] = []
@@ -791,7 +934,7 @@ def test_titles_do_not_fail_by_an_outage_however_long(down: str, lasts: float) -
 
     async def story() -> None:
         trouble, slow = DOWN[down]
-        line = Line(lambda now: trouble if 10 <= now < 10 + lasts else GOOD)
+        line = Line(lambda now, _: trouble if 10 <= now < 10 + lasts else GOOD)
         line.slow = slow
         tmdb = tmdb_on(line)
         told: list[Any] = []
@@ -808,12 +951,35 @@ def test_titles_do_not_fail_by_an_outage_however_long(down: str, lasts: float) -
     in_virtual_time(story())
 
 
+@pytest.mark.parametrize(("kind", "other"), [("movie", "tv"), ("tv", "movie")])
+@pytest.mark.parametrize("at_once", [20, 300])
+def test_an_outage_of_one_route_fails_no_reclassified_title(kind: Kind, other: Kind, at_once: int) -> None:
+    """Where `/find` answers all and the other kind's route none, the run stops: no title is failed or missing."""
+    found = orjson.dumps({"movie_results": [], "tv_results": []} | {f"{other}_results": [{"id": 7}]})
+    answers = {"authentication": (200, b"{}"), "find": (200, found), kind: ABSENT, other: (503, b"")}
+
+    async def story() -> None:
+        line = Line(lambda _, url: answers[urlsplit(str(url)).path.split("/")[2]])
+        tmdb = tmdb_on(line)
+        ended: list[Any] = []
+
+        async def one(id_: str) -> None:
+            ended.append(await tmdb.title(id_, kind))
+
+        with pytest.raises(TmdbUnavailableError):
+            async with asyncio.timeout(600):
+                await fan_out(one, ids(1_000), at_once=at_once)
+        assert ended == []
+
+    in_virtual_time(story())
+
+
 def test_trouble_of_a_few_is_no_outage() -> None:
     """With half of all requests failing for a minute and more the run goes on, and most titles are found."""
 
     async def story() -> None:
         requests = itertools.count()
-        tmdb = tmdb_on(Line(lambda _: GOOD if next(requests) % 2 else (503, b"")))
+        tmdb = tmdb_on(Line(lambda *_: GOOD if next(requests) % 2 else (503, b"")))
         told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(2_000), at_once=100)
         assert sum(isinstance(each, Found) for each in told) > 1_900
 

@@ -12,7 +12,7 @@ from aioresponses import aioresponses
 from conftest import gzip_of
 from loops import no_wait
 
-from harvester.answers import Failed, Found, Match, Missing
+from harvester.answers import Failed, Found, Missing
 from harvester.pace import Pace
 from harvester.tmdb import open_tmdb
 
@@ -25,6 +25,7 @@ ABSENT = (404, {"success": False, "status_code": 34, "status_message": "The reso
 MOVIE_URL = f"{BASE}/movie/tt0133093?api_key={KEY}"
 FIND_URL = f"{BASE}/find/tt0133093?api_key={KEY}&external_source=imdb_id"  # aioresponses sorts a query
 TV_URL = f"{BASE}/tv/1396?api_key={KEY}"
+FILM_URL = f"{BASE}/movie/603?api_key={KEY}"
 
 
 class Answered(aiohttp.ClientResponse):
@@ -54,8 +55,27 @@ TABLE: dict[str, tuple[str, list[tuple[str, int, Any]], Any]] = {
     ),
     "a series among the films": (
         "movie",
-        [(MOVIE_URL, *ABSENT), (FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]})],
-        Match("tv", 1396),
+        [(MOVIE_URL, *ABSENT), (FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]}), (TV_URL, 200, SHOW)],
+        Found("tv", 1396, SHOW),
+    ),
+    "a film among the series": (
+        "tv",
+        [(FIND_URL, 200, NOBODY | {"movie_results": [{"id": 603}]}), (FILM_URL, 200, FILM)],
+        Found("movie", 603, FILM),
+    ),
+    "a film that only /find knows by its IMDb id": (
+        "movie",
+        [(MOVIE_URL, *ABSENT), (FIND_URL, 200, NOBODY | {"movie_results": [{"id": 603}]}), (FILM_URL, 200, FILM)],
+        Found("movie", 603, FILM),
+    ),
+    "a double hit among the films": (
+        "movie",
+        [
+            (MOVIE_URL, *ABSENT),
+            (FIND_URL, 200, NOBODY | {"movie_results": [{"id": 603}], "tv_results": [{"id": 1396}]}),
+            (FILM_URL, 200, FILM),
+        ],
+        Found("movie", 603, FILM),
     ),
     "a series": (
         "tv",
@@ -72,11 +92,29 @@ TABLE: dict[str, tuple[str, list[tuple[str, int, Any]], Any]] = {
         [(FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]}), (TV_URL, *ABSENT)],
         Missing("unknown"),
     ),
+    "a series among the films that has just gone": (
+        "movie",
+        [(MOVIE_URL, *ABSENT), (FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]}), (TV_URL, *ABSENT)],
+        Missing("unknown"),
+    ),
+    "a film among the series that has just gone": (
+        "tv",
+        [(FIND_URL, 200, NOBODY | {"movie_results": [{"id": 603}]}), (FILM_URL, *ABSENT)],
+        Missing("unknown"),
+    ),
     "trouble for ever": (
         "movie",
         [(MOVIE_URL, 500, {"success": False, "status_code": 11})] * 6
         + [(f"{BASE}/authentication?api_key={KEY}", 200, {"success": True})]
         + [(MOVIE_URL, 500, b"")],
+        Failed("http_500"),
+    ),
+    "trouble for ever with the record of a series among the films": (
+        "movie",
+        [(MOVIE_URL, *ABSENT), (FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]})]
+        + [(TV_URL, 500, {"success": False, "status_code": 11})] * 6
+        + [(f"{BASE}/authentication?api_key={KEY}", 200, {"success": True})]
+        + [(TV_URL, 500, b"")],
         Failed("http_500"),
     ),
 }

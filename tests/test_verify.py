@@ -1,21 +1,30 @@
-"""Verify: every harm is named, and the next harvest mends it."""
+"""Verify: every harm is named, and what is harmed is done again by the next harvest; a day is proved over all its runs.
+
+What harvest leaves where it is, and only `verify --repair` moves away or removes, is in `test_repair`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
+from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from conftest import Silent
+from conftest import Silent, capture_logs, gzip_of
+from loops import no_wait
 from shells import Shell, kept
 
 from harvester.demo.catalog import Catalog
+from harvester.demo.faults import refusal
 from harvester.demo.tmdb_stand_in import stand_in
-from harvester.errors import BooksError
+from harvester.errors import BooksError, NewerFormatError, SettingsError
 from harvester.harvest import harvest
+from harvester.run import utc
 from harvester.stop import Stop
 from harvester.verify import verify
 
@@ -23,110 +32,170 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from harvester.demo.faults import Asked, Fault
     from harvester.demo.s3_server import S3Server
+    from harvester.demo.tmdb_stand_in import StandIn
     from harvester.s3 import Bucket
     from harvester.settings import Settings
+    from harvester.verify import Proof
 
     Make = Callable[..., Settings]
+    Harm = Callable[["Lake"], Awaitable[str]]
 
 MOVIES = [f"tt{number:07d}" for number in range(1, 7)]
 SERIES = [f"tt{number:07d}" for number in range(900_001, 900_004)]
-UNKNOWN, STRAY = MOVIES[1], MOVIES[3]
-CATALOG = Catalog(kinds={**dict.fromkeys([*SERIES, STRAY], "tv"), UNKNOWN: "unknown"})
+UNKNOWN, RECLASSIFIED = MOVIES[1], MOVIES[3]
+CATALOG = Catalog(kinds={**dict.fromkeys([*SERIES, RECLASSIFIED], "tv"), UNKNOWN: "unknown"})
+
+DAY = utc()[:10]
+NOON = f"{DAY}T12:00:00.000Z"
+"""When every harvest here takes place, so that midnight comes between no two of them."""
+
+RUNS = "Raw/API/_harvest/"
 
 
 @dataclass(slots=True)
 class Lake:
-    """A bucket with one run in it: a batch of movies, one of series, and one of the movie that is a series."""
+    """A bucket with a closed run in it: a batch of movies, one of which TMDB has as a series, and a batch of series.
+
+    Attributes:
+        settings: Of the run.
+        tmdb: Still up.
+        failing: Ids for which TMDB has no usable answer.
+        run: The run's name.
+        movies: Key of the movies' data file.
+        reclassified: Key of the same batch's data file among the series.
+        series: Key of the series' data file.
+    """
 
     bucket: Bucket
     settings: Settings
-    run: str
-    movies: str
-    series: str
-    strays: str
+    tmdb: StandIn
+    failing: set[str]
+    folder_of_csvs: Path
+    make: Make
+    run: str = ""
+    movies: str = ""
+    reclassified: str = ""
+    series: str = ""
 
     @property
     def folder(self) -> str:
-        return f"Raw/API/_harvest/{self.run}/"
+        return f"{RUNS}{self.run}/"
 
-    def receipt(self, data: str, *, of: str = "receipts") -> str:
-        """The key of the receipt that a data file's key stands in."""
-        collection = "Movies" if "/Movies/" in data else "Series"
-        return f"{self.folder}{of}/{collection}/{data.rpartition('/')[2]}"
+    @property
+    def manifest(self) -> str:
+        return f"{self.folder}manifest.json"
+
+    @property
+    def summary(self) -> str:
+        return f"{self.folder}summary.json"
+
+    @property
+    def outcomes(self) -> str:
+        return f"{self.folder}outcomes.jsonl.gz"
+
+    def receipt(self, data: str) -> str:
+        """The key of the receipt that names the data file."""
+        return f"{self.folder}receipts/{'Series' if data == self.series else 'Movies'}/{data.rpartition('/')[2]}"
+
+    async def ids_key(self) -> str:
+        """The key of the ids of the run, of which there is one generation."""
+        [key] = await self.bucket.objects(f"{self.folder}ids-")
+        return key
+
+    async def data(self) -> list[str]:
+        """Keys of everything in the data folders."""
+        return [*await self.bucket.objects("Raw/API/Movies/"), *await self.bucket.objects("Raw/API/Series/")]
 
     async def read(self, key: str) -> bytes:
         body = await self.bucket.read(key)
         assert body is not None, key
         return body
 
-    async def edit(self, key: str, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the JSON object at `key`; a broken seal stays broken."""
+    async def edit(self, key: str, change: Callable[[dict[str, Any]], object], *, sealed: bool) -> None:
+        """Change the JSON object at `key`: sealed as the harvester would, or with the seal of what it was."""
         whole = orjson.loads(await self.read(key))
         change(whole)
+        if sealed:
+            del whole["seal"]
+            whole |= {"seal": sha256(orjson.dumps(whole)).hexdigest()}
         await self.bucket.put(key, orjson.dumps(whole))
 
-    async def seal(self, key: str) -> None:
-        """Seal an altered receipt, as the harvester would."""
-        whole = orjson.loads(await self.read(key))
-        del whole["seal"]
-        await self.bucket.put(key, orjson.dumps(whole | {"seal": sha256(orjson.dumps(whole)).hexdigest()}))
+    async def edit_lines(self, key: str, change: Callable[[list[dict[str, Any]]], object]) -> None:
+        """Change the gzip of JSON Lines at `key`."""
+        rows = [orjson.loads(line) for line in gzip.decompress(await self.read(key)).splitlines()]
+        change(rows)
+        await self.bucket.put(key, gzip_of(b"".join(orjson.dumps(row) + b"\n" for row in rows)))
 
     async def replace(self, key: str, old: bytes, new: bytes) -> None:
         body = await self.read(key)
         assert old in body
         await self.bucket.put(key, body.replace(old, new))
 
-    async def fail(self, id_: str) -> None:
-        """Leave the movies as a run does in which the outcome of this id was a failure, down to the last object."""
+    async def harvest(self, settings: Settings | None = None, *, limit: int | None = None, again: bool = False) -> str:
+        """Harvest as before, or with other settings; how it ended."""
+        stop = Stop(limit=limit)
+        report = await harvest(
+            settings or self.settings, watcher=Silent(), stop=stop, again=again, sleep=no_wait, now=lambda: NOON
+        )
+        return report.status
 
-        def fail(receipt: dict[str, Any]) -> None:
-            receipt["outcomes"][id_] = {"outcome": "failed", "reason": "http_500"}
+    async def another(self, movies: list[str], **more: Any) -> Settings:
+        """Settings for another CSV of movies."""
+        path = self.folder_of_csvs / f"another-{len(movies)}-{movies[0]}.csv"
+        path.write_text("id\n" + "".join(f"{id_}\n" for id_ in movies), encoding="utf-8")
+        return self.make(self.tmdb.url, movies_csv=str(path), **more)
 
-        done, failed = self.receipt(self.movies), self.receipt(self.movies, of="failed")
-        await self.bucket.put(failed, await self.read(done))
-        await self.edit(failed, fail)
-        await self.seal(failed)
-        await self.bucket.delete(done)
-        await self.bucket.delete(f"{self.folder}summary.json")
+    async def runs(self) -> list[str]:
+        """All runs, by name."""
+        return sorted(name for name in await self.bucket.folders(RUNS) if name[:10] == DAY)
 
-    async def harvest(self) -> str:
-        return (await harvest(self.settings, watcher=Silent(), stop=Stop())).status
+    def asked_since(self, before: Counter[Any]) -> set[str]:
+        """The ids that TMDB has been asked for since it had been asked for those before."""
+        return {id_ for _, id_ in Counter(self.tmdb.asked) - before if id_}
 
-    async def problems(self) -> list[str]:
-        return (await verify(self.settings)).problems
+    async def problems(self, **more: Any) -> list[str]:
+        return (await verify(self.settings, **more)).problems
+
+
+@asynccontextmanager
+async def open_lake(bucket: Bucket, make: Make, folder: Path) -> AsyncIterator[Lake]:
+    """The lake after a harvest, with its TMDB still up."""
+    failing: set[str] = set()
+
+    def fault(asked: Asked) -> Fault | None:
+        return refusal(404, code=11) if asked.id in failing else None
+
+    async with stand_in(catalog=CATALOG, faults=fault) as tmdb:
+        lake = Lake(bucket, make(tmdb.url, movies=MOVIES, series=SERIES), tmdb, failing, folder, make)
+        assert await lake.harvest() == "closed"
+        [lake.run] = await lake.runs()
+        lake.movies, lake.reclassified, lake.series = await lake.data()
+        yield lake
 
 
 @pytest.fixture
-async def lake(bucket: Bucket, settings_for: Make) -> AsyncIterator[Lake]:
-    """The lake after a harvest, with its TMDB still up."""
-    async with stand_in(catalog=CATALOG) as tmdb:
-        settings = settings_for(tmdb.url, movies=MOVIES, series=SERIES)
-        report = await harvest(settings, watcher=Silent(), stop=Stop())
-        assert report.status == "closed"
-        [movies] = await bucket.objects("Raw/API/Movies/")
-        strays, series = sorted(await bucket.objects("Raw/API/Series/"))
-        yield Lake(bucket, settings, report.run, movies, series, strays)
+async def lake(bucket: Bucket, settings_for: Make, tmp_path: Path) -> AsyncIterator[Lake]:
+    async with open_lake(bucket, settings_for, tmp_path) as opened:
+        yield opened
 
 
 async def test_a_healthy_run_is_proved(lake: Lake) -> None:
     """What was read is what the books say: every record once, nothing written, nothing wrong."""
     before = await lake.bucket.objects("")
     proof = await verify(lake.settings)
-    assert (proof.run, proof.problems, proof.records) == (lake.run, [], 8)
+    assert (proof.runs, proof.problems, proof.records) == ([lake.run], [], 8)
+    assert (proof.unfinished, proof.repaired) == ([], [])
     assert proof.as_json()["status"] == "proved"
     books = proof.books
     assert (books.rows, books.ids, books.duplicates, books.rejected) == (18, 9, 9, 0)
-    assert (books.found, dict(books.missing), books.failed.total()) == (8, {"unknown": 1}, 0)
-    assert (books.batches, books.files, books.bytes) == (3, 3, sum(before[key].bytes for key in await data_of(lake)))
+    assert (books.found, dict(books.missing), books.failed.total(), books.fresh) == (8, {"unknown": 1}, 0, 0)
+    assert (books.batches, books.files, books.bytes) == (2, 3, sum(before[key].bytes for key in await lake.data()))
     assert await lake.bucket.objects("") == before
 
 
-async def data_of(lake: Lake) -> list[str]:
-    return [*await lake.bucket.objects("Raw/API/Movies/"), *await lake.bucket.objects("Raw/API/Series/")]
-
-
-# --- harm, and its mending
+# --- harm, of which the next harvest does a batch again
 
 
 async def data_deleted(lake: Lake) -> str:
@@ -146,7 +215,7 @@ async def data_emptied(lake: Lake) -> str:
 
 async def data_edited(lake: Lake) -> str:
     await lake.replace(lake.movies, b'"status":"Released"', b'"status":"Rumoured"')
-    return f"{lake.movies} is not what landed"
+    return f"{lake.movies} is not what landed: another SHA-256"
 
 
 async def data_garbled(lake: Lake) -> str:
@@ -155,17 +224,21 @@ async def data_garbled(lake: Lake) -> str:
     return f"{lake.movies} has something else than records in it"
 
 
+async def data_of_another_batch(lake: Lake) -> str:
+    await lake.bucket.put(lake.movies, await lake.read(lake.series))
+    return f"{lake.movies} has records of tv among Movies"
+
+
 async def a_record_twice(lake: Lake) -> str:
     first, *rest = (await lake.read(lake.movies)).splitlines(keepends=True)
     await lake.bucket.put(lake.movies, b"".join([first, first, *rest]))
     return "files and receipt differ in in another order or twice"
 
 
-async def a_record_moved(lake: Lake) -> str:
+async def records_in_another_order(lake: Lake) -> str:
     first, *rest = (await lake.read(lake.movies)).splitlines(keepends=True)
-    await lake.bucket.put(lake.movies, b"".join(rest))
-    await lake.bucket.put(lake.series, await lake.read(lake.series) + first)
-    return f"{lake.series} has records of movie, tv among Series"
+    await lake.bucket.put(lake.movies, b"".join([*rest, first]))
+    return "files and receipt differ in in another order or twice"
 
 
 async def too_many_records(lake: Lake) -> str:
@@ -174,21 +247,27 @@ async def too_many_records(lake: Lake) -> str:
     return f"{lake.movies} is too large: 101 records"
 
 
-async def data_doubled(lake: Lake) -> str:
-    double = lake.movies.replace(".json", ".2.json")
-    await lake.bucket.put(double, await lake.read(lake.movies))
-    return f"{double} is in no receipt"
+async def a_record_among_the_other_kind(lake: Lake) -> str:
+    first, *rest = (await lake.read(lake.movies)).splitlines(keepends=True)
+    await lake.bucket.put(lake.movies, b"".join(rest))
+    await lake.bucket.put(lake.reclassified, await lake.read(lake.reclassified) + first)
+    return f"{lake.reclassified} has records of movie, tv among Series"
+
+
+async def reclassified_deleted(lake: Lake) -> str:
+    await lake.bucket.delete(lake.reclassified)
+    return f"{lake.reclassified} is gone"
+
+
+async def reclassified_edited(lake: Lake) -> str:
+    await lake.replace(lake.reclassified, b'"popularity"', b'"popolarity"')
+    return f"{lake.reclassified} is not what landed: another SHA-256"
 
 
 async def receipt_deleted(lake: Lake) -> str:
     key = lake.receipt(lake.movies)
     await lake.bucket.delete(key)
-    return f"Movies/{key.rpartition('/')[2].removesuffix('.json')} has no receipt"
-
-
-async def receipt_of_moved_deleted(lake: Lake) -> str:
-    await lake.bucket.delete(lake.receipt(lake.strays))
-    return f"{STRAY} has moved from Movies/"
+    return f"Movies/{key.rpartition('/')[2].removesuffix('.json')} has no receipt: harvest goes on with it"
 
 
 async def receipt_garbled(lake: Lake) -> str:
@@ -196,8 +275,16 @@ async def receipt_garbled(lake: Lake) -> str:
     return f"{lake.receipt(lake.movies)} is not a receipt"
 
 
+async def receipt_of_another_batch(lake: Lake) -> str:
+    await lake.bucket.put(lake.receipt(lake.movies), await lake.read(lake.receipt(lake.series)))
+    return f"{lake.receipt(lake.movies)} is a receipt of other ids"
+
+
 async def receipt_with_another_id(lake: Lake) -> str:
-    await lake.replace(lake.receipt(lake.movies), b"tt0000005", b"tt0000995")
+    def rename(receipt: dict[str, Any]) -> None:
+        receipt["outcomes"] = {id_.replace("0000005", "0000995"): told for id_, told in receipt["outcomes"].items()}
+
+    await lake.edit(lake.receipt(lake.movies), rename, sealed=True)
     return f"{lake.receipt(lake.movies)} is a receipt of other ids"
 
 
@@ -205,173 +292,327 @@ async def receipt_with_another_outcome(lake: Lake) -> str:
     def found_to_missing(receipt: dict[str, Any]) -> None:
         receipt["outcomes"][MOVIES[0]] = {"outcome": "missing", "reason": "unknown"}
 
-    await lake.edit(lake.receipt(lake.movies), found_to_missing)
-    return f"{lake.receipt(lake.movies)} contradicts itself: 3 titles found, 4 records"
+    await lake.edit(lake.receipt(lake.movies), found_to_missing, sealed=True)
+    return f"{lake.receipt(lake.movies)} contradicts itself: 4 titles with a record, 5 records"
 
 
-async def receipt_with_a_strange_outcome(lake: Lake) -> str:
-    await lake.replace(lake.receipt(lake.movies), b'"missing"', b'"mislaid"')
-    return f"{lake.receipt(lake.movies)} contradicts itself"
+async def receipt_with_an_unknown_outcome(lake: Lake) -> str:
+    await lake.edit(
+        lake.receipt(lake.movies), lambda receipt: receipt["outcomes"][UNKNOWN].update(outcome="mislaid"), sealed=True
+    )
+    return f"{lake.receipt(lake.movies)} is not a receipt"
 
 
 async def receipt_with_another_count(lake: Lake) -> str:
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(records=5))
-    return f"{lake.receipt(lake.movies)} contradicts itself: 4 titles found, 5 records"
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(records=5), sealed=True)
+    return f"{lake.receipt(lake.movies)} contradicts itself: 5 titles with a record, 6 records"
 
 
 async def receipt_with_other_bytes(lake: Lake) -> str:
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(bytes=5))
-    await lake.seal(lake.receipt(lake.movies))
-    return f"{lake.movies} is not what landed"
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(bytes=5), sealed=True)
+    return f"{lake.movies} is not what landed: "
 
 
 async def receipt_with_another_digest(lake: Lake) -> str:
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(sha256="0" * 64))
+    await lake.edit(
+        lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(sha256="0" * 64), sealed=False
+    )
     return f"{lake.receipt(lake.movies)} has been edited"
 
 
-async def plan_with_other_rows(lake: Lake) -> str:
-    await lake.edit(f"{lake.folder}plan.json", lambda plan: plan["input"]["Movies"].update(ids=5, rows=99))
-    return "of 8 ids 9 have an outcome"
+async def receipt_of_another_generation(lake: Lake) -> str:
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt.update(generation="0" * 16), sealed=True)
+    name = lake.movies.rpartition("/")[2].removesuffix(".json")
+    return f"Movies/{name} has no receipt: harvest goes on with it"
 
 
-async def plan_with_other_duplicates(lake: Lake) -> str:
-    await lake.edit(f"{lake.folder}plan.json", lambda plan: plan["input"]["Movies"].update(duplicates=1))
-    return f"{lake.folder}summary.json has other books than the receipts"
+async def receipt_of_another_run(lake: Lake) -> str:
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt.update(run=f"{DAY}-00000000"), sealed=True)
+    return f"{lake.receipt(lake.movies)} is a receipt of another run, {DAY}-00000000"
 
 
-async def plan_with_other_settings(lake: Lake) -> str:
-    await lake.edit(f"{lake.folder}plan.json", lambda plan: plan["settings"].update(tmdb_language="pt-BR"))
-    return f"not {lake.run[-8:]}"
+async def receipt_that_names_a_file_of_another_batch(lake: Lake) -> str:
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(key=lake.series), sealed=True)
+    return f"{lake.receipt(lake.movies)} names a file that is not of its batch"
 
 
-async def summary_deleted(lake: Lake) -> str:
-    await lake.bucket.delete(f"{lake.folder}summary.json")
-    return f"{lake.folder}summary.json is missing"
+async def receipt_that_names_a_file_of_others(lake: Lake) -> str:
+    key = "Finance/ledger.parquet"
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(key=key), sealed=True)
+    return f"{lake.receipt(lake.movies)} names a file that is not of its batch"
 
 
-async def summary_edited(lake: Lake) -> str:
-    await lake.edit(f"{lake.folder}summary.json", lambda summary: summary["books"].update(found=9))
-    return f"{lake.folder}summary.json has other books than the receipts"
-
-
-async def summary_garbled(lake: Lake) -> str:
-    await lake.bucket.put(f"{lake.folder}summary.json", b"{}")
-    return f"{lake.folder}summary.json is not a summary"
-
-
-HARMS = [
+BATCH_HARMS = [
     data_deleted,
     data_truncated,
     data_emptied,
     data_edited,
     data_garbled,
+    data_of_another_batch,
     a_record_twice,
-    a_record_moved,
+    records_in_another_order,
     too_many_records,
-    data_doubled,
+    a_record_among_the_other_kind,
+    reclassified_deleted,
+    reclassified_edited,
     receipt_deleted,
-    receipt_of_moved_deleted,
     receipt_garbled,
+    receipt_of_another_batch,
     receipt_with_another_id,
     receipt_with_another_outcome,
-    receipt_with_a_strange_outcome,
+    receipt_with_an_unknown_outcome,
     receipt_with_another_count,
     receipt_with_other_bytes,
     receipt_with_another_digest,
-    plan_with_other_rows,
-    plan_with_other_duplicates,
-    plan_with_other_settings,
-    summary_deleted,
-    summary_edited,
-    summary_garbled,
+    receipt_of_another_generation,
+    receipt_of_another_run,
+    receipt_that_names_a_file_of_another_batch,
+    receipt_that_names_a_file_of_others,
 ]
 
 
-@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
-async def test_every_harm_is_named_and_mended_by_the_next_harvest(
-    harm: Callable[[Lake], Awaitable[str]], lake: Lake
-) -> None:
-    """Verify names what is wrong, by its key; harvested again, the run is proved and every record is there once."""
+async def is_proved(lake: Lake) -> None:
+    """The run is proved, and has the data files that it had, with every record once."""
+    proof = await verify(lake.settings)
+    assert (proof.problems, proof.records, proof.runs) == ([], 8, [lake.run])
+    assert await lake.data() == [lake.movies, lake.reclassified, lake.series]
+
+
+@pytest.mark.parametrize("harm", BATCH_HARMS, ids=lambda harm: harm.__name__)
+async def test_a_harmed_batch_is_named_and_done_again_by_the_next_harvest(harm: Harm, lake: Lake) -> None:
+    """Verify names what is wrong, by its key; the next harvest asks for that batch alone, and the run is proved."""
+    ledger = "Finance/ledger.parquet"
+    await lake.bucket.put(ledger, b"PAR1")
     expected = await harm(lake)
     proof = await verify(lake.settings)
     assert [problem for problem in proof.problems if expected in problem] != [], proof.problems
-    assert proof.as_json()["status"] == "wrong"
-    assert await lake.harvest() in ("closed", "nothing_to_do")
+    assert (proof.as_json()["status"], proof.as_json()["mended_by_harvest"]) == ("wrong", True)
+    before = Counter(lake.tmdb.asked)
+    assert await lake.harvest() == "closed"
+    assert lake.asked_since(before) == set(MOVIES)
+    await is_proved(lake)
+    assert await lake.read(ledger) == b"PAR1"
+
+
+# --- harm, of which the next harvest writes anew what it knows already
+
+
+async def summary_deleted(lake: Lake) -> str:
+    await lake.bucket.delete(lake.summary)
+    return f"{lake.summary} is not there: harvest closes the books"
+
+
+async def summary_edited(lake: Lake) -> str:
+    await lake.edit(lake.summary, lambda summary: summary["books"].update(found=9), sealed=False)
+    return f"{lake.summary} has been edited"
+
+
+async def summary_with_other_books(lake: Lake) -> str:
+    await lake.edit(lake.summary, lambda summary: summary["books"].update(found=9), sealed=True)
+    return f"{lake.summary} has other books than the receipts"
+
+
+async def summary_of_another_generation(lake: Lake) -> str:
+    await lake.edit(lake.summary, lambda summary: summary.update(generation="0" * 16), sealed=True)
+    return f"{lake.summary} is of an earlier generation: harvest closes the books"
+
+
+async def summary_of_another_run(lake: Lake) -> str:
+    await lake.edit(lake.summary, lambda summary: summary.update(run=f"{DAY}-00000000"), sealed=True)
+    return f"{lake.summary} is not a summary of its run"
+
+
+async def summary_garbled(lake: Lake) -> str:
+    await lake.bucket.put(lake.summary, b"{}")
+    return f"{lake.summary} is not a summary"
+
+
+async def outcomes_deleted(lake: Lake) -> str:
+    await lake.bucket.delete(lake.outcomes)
+    return f"{lake.outcomes} is gone or not what the summary says"
+
+
+async def outcomes_garbled(lake: Lake) -> str:
+    await lake.bucket.put(lake.outcomes, (await lake.read(lake.outcomes))[:-5])
+    return f"{lake.outcomes} is gone or not what the summary says"
+
+
+async def outcomes_edited(lake: Lake) -> str:
+    await lake.edit_lines(lake.outcomes, lambda rows: rows[0].update(tmdb_id=1))
+    return f"{lake.outcomes} is gone or not what the summary says"
+
+
+async def manifest_with_other_ids(lake: Lake) -> str:
+    await lake.edit(lake.manifest, lambda manifest: manifest["input"]["Movies"].update(ids=5, rows=11), sealed=True)
+    return f"{lake.manifest} has other "
+
+
+async def manifest_with_other_duplicates(lake: Lake) -> str:
+    account = {"duplicates": 1, "rows": 7}
+    await lake.edit(lake.manifest, lambda manifest: manifest["input"]["Movies"].update(account), sealed=True)
+    return f"{lake.summary} has other books than the receipts"
+
+
+async def manifest_with_other_options(lake: Lake) -> str:
+    await lake.edit(lake.manifest, lambda manifest: manifest["options"].update(language="pt-BR"), sealed=True)
+    return f"the ids and options of {lake.run} make the fingerprint "
+
+
+async def manifest_with_other_batches(lake: Lake) -> str:
+    await lake.edit(lake.manifest, lambda manifest: manifest["batches"].update(Series=[]), sealed=True)
+    return f"{lake.manifest} has other "
+
+
+async def manifest_with_fresh_ids(lake: Lake) -> str:
+    await lake.edit(lake.manifest, lambda manifest: manifest.update(fresh=1), sealed=True)
+    return f"{lake.manifest} has other "
+
+
+BOOKS_HARMS = [
+    summary_deleted,
+    summary_edited,
+    summary_with_other_books,
+    summary_of_another_generation,
+    summary_of_another_run,
+    summary_garbled,
+    outcomes_deleted,
+    outcomes_garbled,
+    outcomes_edited,
+    manifest_with_other_ids,
+    manifest_with_other_duplicates,
+    manifest_with_other_options,
+    manifest_with_other_batches,
+    manifest_with_fresh_ids,
+]
+
+
+@pytest.mark.parametrize("harm", BOOKS_HARMS, ids=lambda harm: harm.__name__)
+async def test_harmed_books_are_named_and_written_anew_by_the_next_harvest(harm: Harm, lake: Lake) -> None:
+    """The receipts and data files still stand, so the next harvest asks for no title, and the run is proved."""
+    expected = await harm(lake)
     proof = await verify(lake.settings)
-    assert (proof.problems, proof.records, proof.run) == ([], 8, lake.run)
-    assert await data_of(lake) == [lake.movies, lake.strays, lake.series]
+    assert [problem for problem in proof.problems if expected in problem] != [], proof.problems
+    before = Counter(lake.tmdb.asked)
+    assert await lake.harvest() in ("closed", "nothing_to_do")
+    assert lake.asked_since(before) == set()
+    await is_proved(lake)
 
 
-@pytest.mark.parametrize("harm", ["deleted", "garbled", "of another shape"])
-async def test_a_lost_plan_is_told_and_written_again(harm: str, lake: Lake) -> None:
-    """Without its plan a run cannot be verified, and says which it is; the next harvest writes it anew."""
-    key = f"{lake.folder}plan.json"
-    before = dict.fromkeys(await data_of(lake))
+async def test_outcomes_and_summary_forged_together_are_named(lake: Lake) -> None:
+    """Only verify holds the outcomes against all receipts; without the summary, harvest writes both anew."""
+    await outcomes_edited(lake)
+    digest = sha256(await lake.read(lake.outcomes)).hexdigest()
+    await lake.edit(lake.summary, lambda summary: summary["digests"].update(outcomes=digest), sealed=True)
+    assert await lake.problems() == [f"{lake.outcomes} has other outcomes than the receipts"]
+    await lake.bucket.delete(lake.summary)
+    assert await lake.harvest() == "closed"
+    await is_proved(lake)
+
+
+async def ids_deleted(lake: Lake) -> str:
+    key = await lake.ids_key()
+    await lake.bucket.delete(key)
+    return f"{key} is not the ids of this run"
+
+
+async def ids_garbled(lake: Lake) -> str:
+    key = await lake.ids_key()
+    await lake.bucket.put(key, (await lake.read(key))[:-5])
+    return f"{key} is not the ids of this run"
+
+
+async def ids_edited(lake: Lake) -> str:
+    await lake.edit_lines(await lake.ids_key(), lambda rows: rows[4].update(id="tt0000995"))
+    return f"{lake.manifest} has other "
+
+
+async def ids_with_a_mark(lake: Lake) -> str:
+    await lake.edit_lines(await lake.ids_key(), lambda rows: rows[4].update(fresh=f"{DAY}-00000000"))
+    return f"1 ids are fresh by {DAY}-00000000, which does not have them: ['{MOVIES[4]}']"
+
+
+async def ids_twice(lake: Lake) -> str:
+    key = await lake.ids_key()
+    await lake.edit_lines(key, lambda rows: rows.append(rows[0]))
+    return f"{key} is not the ids of this run"
+
+
+async def manifest_of_another_generation(lake: Lake) -> str:
+    await lake.edit(lake.manifest, lambda manifest: manifest.update(generation="0" * 16), sealed=True)
+    return f"{lake.folder}ids-{'0' * 16}.jsonl.gz is not the ids of this run"
+
+
+IDS_HARMS = [ids_deleted, ids_garbled, ids_edited, ids_with_a_mark, ids_twice, manifest_of_another_generation]
+
+HARMS = [*BATCH_HARMS, *BOOKS_HARMS, *IDS_HARMS]
+"""All of them; the README says how many there are."""
+
+
+@pytest.mark.parametrize("harm", IDS_HARMS, ids=lambda harm: harm.__name__)
+async def test_harmed_ids_are_named_and_written_anew_by_the_next_harvest(harm: Harm, lake: Lake) -> None:
+    """What was fresh is not known any more, so titles may be asked for again; then the run is proved."""
+    expected = await harm(lake)
+    proof = await verify(lake.settings)
+    assert [problem for problem in proof.problems if expected in problem] != [], proof.problems
+    assert await lake.harvest() in ("closed", "nothing_to_do")
+    await is_proved(lake)
+
+
+@pytest.mark.parametrize("harm", ["deleted", "garbled", "of another shape", "edited", "with another template"])
+async def test_a_lost_manifest_is_named_and_written_again(harm: str, lake: Lake) -> None:
+    """Without its manifest a run cannot be verified, and says which it is; the next harvest asks for no title."""
+    await lake.bucket.put("Finance/ledger.parquet", b"PAR1")
     match harm:
         case "deleted":
-            await lake.bucket.delete(key)
+            await lake.bucket.delete(lake.manifest)
         case "garbled":
-            await lake.bucket.put(key, b'{"run":')
+            await lake.bucket.put(lake.manifest, b'{"run":')
+        case "edited":
+            await lake.edit(lake.manifest, lambda manifest: manifest.update(batches={}), sealed=False)
+        case "of another shape":
+            await lake.edit(lake.manifest, lambda manifest: manifest.update(input=[], options={}), sealed=True)
         case _:
-            await lake.edit(key, lambda plan: plan.update(input=[], settings={}))
-    with pytest.raises(BooksError, match=lake.run):
+            await lake.edit(
+                lake.manifest, lambda manifest: manifest["options"].update(key_template="{batch}"), sealed=True
+            )
+    before = Counter(lake.tmdb.asked)
+    with pytest.raises(BooksError, match=lake.run) as caught:
         await verify(lake.settings)
+    assert caught.value.exit_code == 1
     assert await lake.harvest() == "closed"
-    proof = await verify(lake.settings)
-    assert (proof.problems, proof.records, proof.run) == ([], 8, lake.run)
-    assert dict.fromkeys(await data_of(lake)) == before
+    assert lake.asked_since(before) == set()
+    await is_proved(lake)
+    assert await lake.read("Finance/ledger.parquet") == b"PAR1"
 
 
-STRANGERS = ["export.json", "part-00000.parquet", "deeper/export.json", "tt0000001-tt0000009-deadbeef.json"]
-
-
-@pytest.mark.parametrize("name", STRANGERS)
-async def test_a_foreign_file_is_named_and_set_aside_by_the_next_harvest(name: str, lake: Lake) -> None:
-    """Among the data files everything is read by Athena, so a stranger is a harm; it is not ours to remove."""
-    stranger = f"{lake.movies.rpartition('/')[0]}/{name}"
-    await lake.bucket.put(stranger, b"{}\n")
-    assert await lake.problems() == [f"{stranger} is in no receipt"]
+@pytest.mark.parametrize(
+    "template", ["{batch}", "Finance/{batch}.json", "{prefix}/Finance/{collection}/{yyyy}/{mm}/{dd}/{batch}.json"]
+)
+async def test_a_template_in_the_manifest_is_no_place_to_act_on(template: str, lake: Lake) -> None:
+    """Keys follow from the settings alone: whatever template the manifest has, nothing is written or moved by it."""
+    others = ["Finance/2026/ledger.parquet", "Trusted/API/x.parquet", "Raw/API/Finance/x.json"]
+    for key in others:
+        await lake.bucket.put(key, b"of others")
+    await lake.edit(lake.manifest, lambda manifest: manifest["options"].update(key_template=template), sealed=True)
+    before = {key: seen for key, seen in (await lake.bucket.objects("")).items() if RUNS not in key}
     assert await lake.harvest() == "closed"
-    assert await lake.read(f"{lake.folder}aside/{stranger}") == b"{}\n"
-    assert await lake.problems() == []
-    assert await data_of(lake) == [lake.movies, lake.strays, lake.series]
-    assert await lake.harvest() == "nothing_to_do"
+    assert {key: seen for key, seen in (await lake.bucket.objects("")).items() if RUNS not in key} == before
+    await is_proved(lake)
 
 
-@pytest.mark.parametrize("name", ["", "_SUCCESS", ".DS_Store", "_temporary/0/part.json", ".ipynb_checkpoints/a.json"])
-async def test_what_readers_do_not_read_is_no_harm(name: str, lake: Lake) -> None:
-    """Hidden files, and the mark of a folder that S3's console makes, are left where they are."""
-    key = f"{lake.movies.rpartition('/')[0]}/{name}"
-    await lake.bucket.put(key, b"")
-    assert await lake.problems() == []
-    assert await lake.harvest() == "nothing_to_do"
+@pytest.mark.parametrize("harmed", ["manifest", "summary", "receipt"])
+async def test_a_newer_format_is_refused_in_a_sentence(harmed: str, lake: Lake) -> None:
+    """What a newer harvester has written is not judged by an older one: exit 2, and the object by its key."""
+    key = {"manifest": lake.manifest, "summary": lake.summary, "receipt": lake.receipt(lake.movies)}[harmed]
+    await lake.edit(key, lambda whole: whole.update(format=2), sealed=True)
+    with pytest.raises(NewerFormatError, match=f"^{key} has format 2, and this harvester reads format 1") as caught:
+        await verify(lake.settings)
+    assert caught.value.exit_code == 2
 
 
-async def test_a_file_that_another_run_may_be_landing_is_left_alone(lake: Lake) -> None:
-    """What is named as a batch is, while another run of the day is unfinished, may have its receipt in a moment."""
-    await lake.bucket.put(f"Raw/API/_harvest/{lake.run[:10]}-00000000/plan.json", b"{}")
-    landing = f"{lake.movies.rpartition('/')[0]}/tt0000150-tt0000159-deadbeef.json"
-    await lake.bucket.put(landing, b"{}\n")
-    assert await lake.harvest() == "nothing_to_do"
-    assert await lake.read(landing) == b"{}\n"
-
-
-async def test_files_of_another_day_in_the_same_folder_are_no_strangers(bucket: Bucket, settings_for: Make) -> None:
-    """A template without a date puts all runs into one folder, where each has its own files."""
-    template = "{prefix}/{collection}/{batch}.json"
-    async with stand_in(catalog=CATALOG) as tmdb:
-        for day, movies in enumerate(([MOVIES[0]], [MOVIES[2]]), 20):
-            settings = settings_for(tmdb.url, movies=movies, s3_key_template=template)
-            clock = f"2026-11-{day}T12:00:00.000Z"
-            report = await harvest(settings, watcher=Silent(), stop=Stop(), now=lambda clock=clock: clock)
-            assert report.status == "closed"
-        proof = await verify(settings)
-    assert (proof.run[:10], proof.problems) == ("2026-11-21", [])
-    assert len(await bucket.objects("Raw/API/Movies/")) == 2
-
-
-async def test_a_finished_run_of_an_earlier_day_is_not_said_to_be_mended(bucket: Bucket, settings_for: Make) -> None:
+async def test_a_finished_run_of_an_earlier_day_is_not_said_to_be_done_again(
+    bucket: Bucket, settings_for: Make
+) -> None:
     """Harvested again it would be a new collection, so nobody is sent to do that."""
     async with stand_in(catalog=CATALOG) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES)
@@ -388,7 +629,23 @@ async def test_a_finished_run_of_an_earlier_day_is_not_said_to_be_mended(bucket:
         assert (await verify(settings)).problems == []
 
 
-async def test_all_harms_are_told_at_once(lake: Lake) -> None:
+async def test_runs_of_two_days_have_folders_of_their_own(bucket: Bucket, settings_for: Make) -> None:
+    """The same ids of another day are neither foreign nor doubled: each day is proved for itself."""
+    async with stand_in(catalog=CATALOG) as tmdb:
+        settings = settings_for(tmdb.url, movies=MOVIES)
+        for day in ("20", "21"):
+            clock = f"2026-11-{day}T12:00:00.000Z"
+            report = await harvest(settings, watcher=Silent(), stop=Stop(), now=lambda clock=clock: clock)
+            assert report.status == "closed"
+        proofs = [await verify(settings), await verify(settings, day="2026-11-20")]
+    assert [([name[:10] for name in proof.runs], proof.problems) for proof in proofs] == [
+        (["2026-11-21"], []),
+        (["2026-11-20"], []),
+    ]
+    assert len(await bucket.objects("Raw/API/Movies/")) == 2
+
+
+async def test_all_harms_are_named_at_once(lake: Lake) -> None:
     """Verify does not stop at the first: each harm has its line, in order."""
     await lake.bucket.delete(lake.movies)
     await lake.bucket.put(lake.series, b"{}\n")
@@ -397,42 +654,50 @@ async def test_all_harms_are_told_at_once(lake: Lake) -> None:
     assert {lake.movies, lake.series} <= {problem.split(" ")[0] for problem in problems}
 
 
-async def command(lake: Lake, server: S3Server, folder: Path, *words: str) -> tuple[int, str]:
-    """How `python -m harvester verify` ends, and what it prints."""
-    environment = kept() | server.environment() | {"S3_BUCKET": lake.bucket.name, "COLUMNS": "300"}
-    ended = await Shell(environment, folder).run("verify", *words)
-    return ended.code, ended.out
-
-
-async def test_the_command_ends_with_1_for_a_harm_and_with_0_without(s3: S3Server, lake: Lake, tmp_path: Path) -> None:
-    """A script can rely on the exit code, and whoever reads it finds the harm by its key, in JSON too."""
-    assert (await command(lake, s3, tmp_path))[0] == 0
-    await lake.bucket.delete(lake.movies)
-    code, out = await command(lake, s3, tmp_path)
-    assert (code, f"{lake.movies} is gone" in out) == (1, True)
-    code, out = await command(lake, s3, tmp_path, "--json")
-    told = orjson.loads(out)
-    assert (code, told["status"], f"{lake.movies} is gone" in told["problems"]) == (1, "wrong", True)
-
-
 # --- what is no harm
 
 
-async def test_a_paper_of_a_failed_try_beside_the_receipt_is_no_harm(lake: Lake) -> None:
-    """Killed between writing the receipt and removing the paper in `failed/`, the batch is done all the same."""
-    done = await lake.read(lake.receipt(lake.movies))
-    await lake.fail(UNKNOWN)
-    await lake.bucket.put(lake.receipt(lake.movies), done)
-    assert await lake.harvest() == "closed"
+async def test_a_batch_that_failed_and_was_tried_again_has_one_receipt(lake: Lake) -> None:
+    """A failed try and the retry after it write the same receipt, and the run is proved after both."""
+    movies = ["tt0000011", "tt0000012"]
+    settings = await lake.another(movies)
+    lake.failing.add(movies[0])
+    assert await lake.harvest(settings) == "failed"
     proof = await verify(lake.settings)
-    assert (proof.problems, proof.books.ids, proof.books.accounted) == ([], 9, 9)
+    assert (proof.problems, dict(proof.books.failed), proof.records) == ([], {"http_404": 1}, 1)
+    lake.failing.clear()
+    assert await lake.harvest(settings) == "closed"
+    proof = await verify(lake.settings)
+    assert (proof.problems, proof.books.failed.total(), proof.books.batches, proof.records) == ([], 0, 1, 2)
+    assert len(await lake.bucket.objects(f"{RUNS}{proof.runs[0]}/receipts/")) == 1
 
 
-async def test_a_run_with_failed_titles_says_so_and_is_no_harm(lake: Lake) -> None:
-    """Failed titles are counted, not wrong: their neighbours are proved, and no summary is looked for."""
-    await lake.fail(UNKNOWN)
+async def test_a_record_that_a_failed_title_keeps_is_proved(lake: Lake) -> None:
+    """A title that fails with `--again` is counted as failed, and its earlier record is proved like any other."""
+    lake.failing |= {MOVIES[0], RECLASSIFIED, SERIES[0]}
+    assert await lake.harvest(again=True) == "failed"
     proof = await verify(lake.settings)
-    assert (proof.problems, dict(proof.books.failed), proof.records) == ([], {"http_500": 1}, 8)
+    assert (proof.problems, proof.books.found, proof.books.failed.total(), proof.records) == ([], 5, 3, 8)
+    await lake.replace(lake.movies, MOVIES[0].encode(), b"tt0000995")
+    assert any(problem.startswith("Movies/") and MOVIES[0] in problem for problem in await lake.problems())
+
+
+async def test_an_empty_file_of_a_title_that_is_no_longer_reclassified_is_proved(
+    bucket: Bucket, settings_for: Make
+) -> None:
+    """Where TMDB has changed its mind, the file that is no longer filled is empty, and named by the receipt."""
+    for form, empty in (("jsonl", b""), ("array", b"[]")):
+        prefix = f"Raw/{form}"
+        for kinds in ({RECLASSIFIED: "tv"}, {}):
+            async with stand_in(catalog=Catalog(kinds=kinds)) as tmdb:
+                settings = settings_for(tmdb.url, movies=MOVIES, s3_prefix=prefix, output_format=form)
+                report = await harvest(settings, watcher=Silent(), stop=Stop(), again=True, now=lambda: NOON)
+                assert report.status == "closed"
+        [series] = await bucket.objects(f"{prefix}/Series/")
+        body = await bucket.read(series)
+        proof = await verify(settings)
+        assert (body or b"").strip() == empty
+        assert (proof.problems, proof.records, proof.books.files) == ([], 6, 2)
 
 
 async def test_an_unfinished_run_is_said_to_be_unfinished(bucket: Bucket, settings_for: Make) -> None:
@@ -447,40 +712,306 @@ async def test_an_unfinished_run_is_said_to_be_unfinished(bucket: Bucket, settin
     assert {problem.partition(" ")[2] for problem in proof.problems} == {"has no receipt: harvest goes on with it"}
 
 
-OTHERS: dict[str, dict[str, Any]] = {
-    "the same ids and one more": {"movies": MOVIES, "series": [*SERIES, "tt0900009"]},
-    "another language": {"movies": MOVIES, "series": SERIES, "tmdb_language": "pt-BR"},
-    "another format": {"movies": MOVIES, "series": SERIES, "output_format": "array"},
-}
-
-
-async def test_two_runs_of_one_day_with_other_ids_do_not_disturb_each_other(lake: Lake, settings_for: Make) -> None:
-    """Both are proved by their names, and the one without a name is the later one."""
-    settings = settings_for(lake.settings.tmdb_base_url, movies=["tt0000007", "tt0000008"])
-    second = await harvest(settings, watcher=Silent(), stop=Stop())
+async def test_two_runs_of_one_day_with_other_ids_do_not_disturb_each_other(lake: Lake) -> None:
+    """Both are proved by their names, and the one without a name is the one that was at work last."""
+    settings = await lake.another(["tt0000007", "tt0000008"])
+    assert await lake.harvest(settings) == "closed"
+    [second] = set(await lake.runs()) - {lake.run}
     proofs = [await verify(settings), await verify(settings, run=lake.run)]
-    assert [(proof.run, proof.problems) for proof in proofs] == [(second.run, []), (lake.run, [])]
+    assert [(proof.runs, proof.problems) for proof in proofs] == [([second], []), ([lake.run], [])]
+    assert await lake.harvest(again=True) == "closed"
+    assert (await verify(settings)).runs == [lake.run]
 
 
-@pytest.mark.parametrize("other", OTHERS)
-async def test_the_same_batch_landed_anew_on_the_same_day_is_the_later_runs(
-    other: str, lake: Lake, settings_for: Make
+@pytest.mark.parametrize("lease", [None, b"", b"[]", b"{}", b'{"run":7}', b'{"run":"2026-11-29-00000000"}', b"\xff"])
+async def test_without_a_good_lease_the_last_run_by_name_is_verified(lease: bytes | None, lake: Lake) -> None:
+    """What stands in the lease is data from outside: anything else than a run that is there is passed over."""
+    assert await lake.harvest(await lake.another(["tt0000007"])) == "closed"
+    if lease is None:
+        await lake.bucket.delete(f"{RUNS}lease.json")
+    else:
+        await lake.bucket.put(f"{RUNS}lease.json", lease)
+    proof = await verify(lake.settings)
+    assert (proof.runs, proof.problems) == ([(await lake.runs())[-1]], [])
+
+
+@pytest.mark.parametrize("other", [{"tmdb_language": "pt-BR"}, {"output_format": "array"}, {"tmdb_append": "credits"}])
+async def test_a_harvest_in_another_form_leaves_a_proved_day_as_it_is(other: dict[str, str], lake: Lake) -> None:
+    """A day has one form, so records of another are refused before anything is written, and the first stay proved."""
+    settings = await lake.another(MOVIES, **other)
+    before = await lake.bucket.objects("Raw/API/M"), await lake.bucket.objects("Raw/API/S")
+    with pytest.raises(SettingsError, match="One day has one form"):
+        await lake.harvest(settings)
+    assert (await lake.bucket.objects("Raw/API/M"), await lake.bucket.objects("Raw/API/S")) == before
+    assert await lake.problems(day=DAY) == []
+
+
+# --- a day, over all its runs
+
+GROWN = [*MOVIES, "tt0000007", "tt0000008"]
+
+
+@dataclass(slots=True)
+class Day:
+    """The lake after a second harvest of the day, of a CSV that has grown: all of the first's ids are fresh in it."""
+
+    lake: Lake
+    settings: Settings
+    run: str
+    data: str
+
+    @property
+    def folder(self) -> str:
+        return f"{RUNS}{self.run}/"
+
+    async def ids_key(self) -> str:
+        [key] = await self.lake.bucket.objects(f"{self.folder}ids-")
+        return key
+
+    async def proof(self) -> Proof:
+        return await verify(self.settings, day=DAY)
+
+
+@pytest.fixture
+async def day(lake: Lake) -> Day:
+    settings, before = await lake.another(GROWN), await lake.data()
+    assert await lake.harvest(settings) == "closed"
+    [run] = set(await lake.runs()) - {lake.run}
+    [data] = set(await lake.data()) - set(before)
+    return Day(lake, settings, run, data)
+
+
+async def test_a_day_is_proved_over_all_its_runs(day: Day) -> None:
+    """Every title stands once, whichever run has it; the books are those of all runs together."""
+    before = await day.lake.bucket.objects("")
+    proof = await day.proof()
+    assert (proof.runs, proof.problems, proof.unfinished) == (sorted([day.lake.run, day.run]), [], [])
+    assert proof.as_json() | {"books": None} == {
+        "day": DAY,
+        "runs": proof.runs,
+        "status": "proved",
+        "records": 10,
+        "books": None,
+        "problems": [],
+        "unfinished": [],
+        "repaired": [],
+        "mended_by_harvest": False,
+    }
+    books = proof.books
+    assert (books.ids, books.found, books.missing.total(), books.failed.total(), books.fresh) == (17, 10, 1, 0, 6)
+    assert (books.batches, books.files) == (3, 4)
+    assert await day.lake.bucket.objects("") == before
+
+
+async def test_each_run_of_a_day_is_proved_for_itself(day: Day) -> None:
+    """Fresh ids are proved against the run that has them, so the later run has only its own records."""
+    proofs = [await verify(day.settings, run=run) for run in (day.lake.run, day.run)]
+    assert [(proof.problems, proof.records, proof.books.fresh) for proof in proofs] == [([], 8, 0), ([], 2, 6)]
+
+
+async def the_file_of_the_other_run_deleted(day: Day) -> str:
+    await day.lake.bucket.delete(day.lake.movies)
+    lacking = [MOVIES[0], MOVIES[1], MOVIES[2]]
+    return f"5 ids are fresh by {day.lake.run}, which does not have them: {lacking}"  # the reclassified still stands
+
+
+async def the_file_of_the_other_run_edited(day: Day) -> str:
+    await data_edited(day.lake)
+    return f"1 ids are fresh by {day.lake.run}, which does not have them: ['{UNKNOWN}']"  # the file's own still stand
+
+
+async def the_other_run_has_lost_receipt_and_summary(day: Day) -> str:
+    await day.lake.bucket.delete(day.lake.receipt(day.lake.movies))
+    await day.lake.bucket.delete(day.lake.summary)
+    return f"1 ids are fresh by {day.lake.run}, which does not have them: ['{UNKNOWN}']"  # the file's own still stand
+
+
+async def the_other_run_has_lost_receipt_and_file(day: Day) -> str:
+    await day.lake.bucket.delete(day.lake.receipt(day.lake.movies))
+    await day.lake.bucket.delete(day.lake.movies)
+    return f"5 ids are fresh by {day.lake.run}, which does not have them: "  # the reclassified title still stands
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        the_file_of_the_other_run_deleted,
+        the_file_of_the_other_run_edited,
+        the_other_run_has_lost_receipt_and_summary,
+        the_other_run_has_lost_receipt_and_file,
+    ],
+    ids=lambda harm: harm.__name__,
+)
+async def test_a_fresh_id_that_the_other_run_has_no_more_is_a_harm_of_both(
+    harm: Callable[[Day], Awaitable[str]], day: Day
 ) -> None:
-    """Names follow from the ids alone, so the later run is proved, and the earlier says which one that is."""
-    settings = settings_for(lake.settings.tmdb_base_url, **OTHERS[other])
-    second = await harvest(settings, watcher=Silent(), stop=Stop())
-    proof = await verify(settings)
-    assert (proof.run, proof.problems) == (second.run, [])
-    before = (await verify(settings, run=lake.run)).problems
-    assert f"{lake.movies} is not what landed: run {second.run} has landed it anew" in before
+    """The later run says which ids it lacks, and of which run; harvested again by that, the day is proved."""
+    expected = await harm(day)
+    assert [problem for problem in await day.lake.problems(run=day.run) if problem.startswith(expected)] != []
+    proof = await day.proof()
+    assert [problem for problem in proof.problems if problem.startswith(expected)] != []
+    before = Counter(day.lake.tmdb.asked)
+    assert await day.lake.harvest() == "closed"
+    assert day.lake.asked_since(before) == set(MOVIES)
+    proof = await day.proof()
+    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 10)
 
 
-async def test_a_run_with_failed_titles_does_not_disturb_another_of_the_day(lake: Lake, settings_for: Make) -> None:
-    """What has landed of a batch with a failed title is its run's, whoever verifies his own."""
-    await lake.fail(UNKNOWN)
-    settings = settings_for(lake.settings.tmdb_base_url, movies=["tt0000007"])
-    await harvest(settings, watcher=Silent(), stop=Stop())
-    assert (await verify(settings)).problems == []
+async def test_a_receipt_that_a_closed_run_has_lost_is_a_harm_of_its_day(day: Day) -> None:
+    """Its books were closed with that receipt, so it is not merely unfinished."""
+    await day.lake.bucket.delete(day.lake.receipt(day.lake.movies))
+    assert f"{day.lake.summary} has other books than the receipts" in (await day.proof()).problems
+    assert await day.lake.harvest() == "closed"
+    assert (await day.proof()).problems == []
+
+
+async def test_fresh_ids_are_proved_by_the_receipts_where_the_other_runs_outcomes_are_wrong(day: Day) -> None:
+    """The outcomes file only saves reading the receipts: with a wrong one the fresh ids still stand."""
+    await day.lake.edit_lines(day.lake.outcomes, lambda rows: rows.clear())
+    assert await day.lake.problems(run=day.run) == []
+    assert await day.lake.problems(run=day.lake.run) == [
+        f"{day.lake.outcomes} is gone or not what the summary says",
+    ]
+
+
+async def the_mark_names_another_run(day: Day) -> str:
+    await day.lake.edit_lines(await day.ids_key(), lambda rows: rows[2].update(fresh=f"{DAY}-00000000"))
+    return f"{day.folder}outcomes.jsonl.gz has other outcomes than the receipts"
+
+
+async def the_mark_is_taken_away(day: Day) -> str:
+    await day.lake.edit_lines(await day.ids_key(), lambda rows: rows[2].pop("fresh"))
+    return f"{day.folder}manifest.json has other "
+
+
+async def the_mark_is_put_where_none_was(day: Day) -> str:
+    await day.lake.edit_lines(await day.ids_key(), lambda rows: rows[7].update(fresh=day.lake.run))
+    return f"1 ids are fresh by {day.lake.run}, which does not have them: ['{GROWN[7]}']"
+
+
+async def the_outcomes_name_another_run(day: Day) -> str:
+    await day.lake.edit_lines(f"{day.folder}outcomes.jsonl.gz", lambda rows: rows[2].update(run=f"{DAY}-00000000"))
+    return f"{day.folder}outcomes.jsonl.gz is gone or not what the summary says"
+
+
+async def the_outcomes_are_in_another_order(day: Day) -> str:
+    await day.lake.edit_lines(f"{day.folder}outcomes.jsonl.gz", lambda rows: rows.reverse())
+    return f"{day.folder}outcomes.jsonl.gz is gone or not what the summary says"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        the_mark_names_another_run,
+        the_mark_is_taken_away,
+        the_mark_is_put_where_none_was,
+        the_outcomes_name_another_run,
+        the_outcomes_are_in_another_order,
+    ],
+    ids=lambda harm: harm.__name__,
+)
+async def test_harmed_marks_and_outcomes_are_named_and_written_anew(
+    harm: Callable[[Day], Awaitable[str]], day: Day
+) -> None:
+    """Which run has a fresh id is proved; the next harvest of the run that says otherwise writes it anew."""
+    expected = await harm(day)
+    proof = await day.proof()
+    assert [problem for problem in proof.problems if problem.startswith(expected)] != [], proof.problems
+    assert await day.lake.harvest(day.settings) in ("closed", "nothing_to_do")
+    proof = await day.proof()
+    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 10)
+
+
+async def test_a_fresh_id_in_a_receipt_is_proved_against_the_run_that_has_it(lake: Lake) -> None:
+    """An id that another run has got since the cut is fresh in its batch's receipt, and proved like a marked one."""
+    many = [f"tt{number:07d}" for number in range(101, 231)]
+    first, second = await lake.another(many), await lake.another(many[110:120])
+    assert await lake.harvest(first, limit=1) == "stopped"
+    before = set(await lake.runs())
+    assert await lake.harvest(second) == "closed"
+    [theirs] = set(await lake.runs()) - before
+    assert await lake.harvest(first) == "closed"
+    proof = await verify(lake.settings, day=DAY)
+    assert (proof.problems, proof.unfinished, proof.books.fresh) == ([], [], 10)
+    assert proof.records == 8 + len(many)
+    receipts = await lake.bucket.objects(f"{RUNS}{theirs}/receipts/")
+    for key in [*receipts, *[key for key in await lake.data() if "tt0000211" in key]]:
+        await lake.bucket.delete(key)
+    [problem] = [problem for problem in await lake.problems(day=DAY) if " are fresh by " in problem]
+    assert problem.startswith(f"10 ids are fresh by {theirs}, which does not have them: ['tt0000211', ")
+
+
+async def unfinished(lake: Lake) -> tuple[Settings, str, str]:
+    """A second run of the day that was killed between the data and the receipt of its second batch; that file's key."""
+    settings = await lake.another([f"tt{number:07d}" for number in range(101, 302)])
+    assert await lake.harvest(settings, limit=101) == "stopped"
+    [run] = set(await lake.runs()) - {lake.run}
+    [data] = [key for key in await lake.data() if "/tt0000201-" in key]
+    await lake.bucket.delete(f"{RUNS}{run}/receipts/Movies/{data.rpartition('/')[2]}")
+    return settings, run, data
+
+
+async def without_the_last_record(lake: Lake, key: str) -> bytes:
+    """What stands at `key`, with room for another record."""
+    return b"".join((await lake.read(key)).splitlines(keepends=True)[:-1])
+
+
+async def test_an_unfinished_run_of_a_day_is_named_and_not_wrong(lake: Lake) -> None:
+    """Where every title stands once, the day is proved, with the run that is to be gone on with by its name."""
+    settings, run, _ = await unfinished(lake)
+    proof = await verify(lake.settings, day=DAY)
+    assert (proof.problems, proof.unfinished, proof.records) == ([], [run], 8 + 200)
+    assert (proof.as_json()["status"], proof.as_json()["unfinished"]) == ("proved", [run])
+    assert len((await verify(lake.settings, run=run)).problems) == 2  # asked for by its name, it is not whole
+    assert await lake.harvest(settings) == "closed"
+    proof = await verify(lake.settings, day=DAY)
+    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 8 + 201)
+
+
+async def test_a_title_that_stands_twice_on_a_day_is_wrong(lake: Lake) -> None:
+    """Both files are named, also where one of them has no receipt yet."""
+    _, _, data = await unfinished(lake)
+    first = (await lake.read(lake.movies)).splitlines(keepends=True)[0]
+    await lake.bucket.put(data, await without_the_last_record(lake, data) + first)
+    proof = await verify(lake.settings, day=DAY)
+    [problem] = proof.problems
+    assert problem.startswith(f"{MOVIES[0]} is in ")
+    assert {lake.movies, data} <= set(problem.split())
+
+
+async def test_a_title_that_stands_twice_in_one_file_is_wrong(lake: Lake) -> None:
+    """Also in a file that has no receipt yet."""
+    _, _, data = await unfinished(lake)
+    first = (await lake.read(data)).splitlines(keepends=True)[0]
+    await lake.bucket.put(data, await without_the_last_record(lake, data) + first)
+    proof = await verify(lake.settings, day=DAY)
+    assert [problem for problem in proof.problems if "tt0000201" in problem and data in problem] != []
+
+
+async def test_a_run_with_failed_titles_does_not_disturb_another_of_the_day(lake: Lake) -> None:
+    """What has landed of a batch with a failed title is its run's, and the day is proved."""
+    lake.failing.add("tt0000011")
+    assert await lake.harvest(await lake.another(["tt0000011", "tt0000012"])) == "failed"
+    assert await lake.harvest(await lake.another(["tt0000007"])) == "closed"
+    proof = await verify(lake.settings, day=DAY)
+    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 8 + 1 + 1)
+    assert dict(proof.books.failed) == {"http_404": 1}
+
+
+async def test_a_run_that_was_killed_before_its_manifest_is_unfinished(lake: Lake) -> None:
+    """The ids are written before the manifest: killed between the two, nothing of the run is wrong on its day."""
+    begun = f"{DAY}-00000000"
+    await lake.bucket.copy(await lake.ids_key(), f"{RUNS}{begun}/ids-{'0' * 16}.jsonl.gz")
+    proof = await verify(lake.settings, day=DAY)
+    assert (proof.problems, proof.unfinished, proof.records) == ([], [begun], 8)
+
+
+async def test_a_run_of_a_day_without_a_good_manifest_is_a_harm_and_hides_no_other(day: Day) -> None:
+    """The others are read all the same."""
+    await day.lake.bucket.put(f"{day.folder}manifest.json", b"{}")
+    proof = await day.proof()
+    assert [problem for problem in proof.problems if problem.startswith(f"{day.folder}manifest.json is not ")] != []
+    assert (proof.runs, proof.records) == (sorted([day.lake.run, day.run]), 8)
 
 
 # --- nothing to verify
@@ -489,21 +1020,45 @@ async def test_a_run_with_failed_titles_does_not_disturb_another_of_the_day(lake
 async def test_an_empty_bucket_has_no_run_to_verify(bucket: Bucket, settings_for: Make) -> None:
     """Nothing is not proved: the sentence says where was looked, and what to do."""
     where = f"below s3://{bucket.name}/Raw/API/_harvest/: harvest first$"
+    settings = settings_for("http://127.0.0.1:9/3")
     with pytest.raises(BooksError, match=f"^There is no run to verify {where}") as caught:
-        await verify(settings_for("http://127.0.0.1:9/3"))
+        await verify(settings)
+    assert caught.value.exit_code == 1
+    with pytest.raises(BooksError, match=f"^There is no run of 2026-11-29 to verify {where}") as caught:
+        await verify(settings, day="2026-11-29")
     assert caught.value.exit_code == 1
 
 
 async def test_an_unknown_run_is_named(lake: Lake) -> None:
-    """A mistyped name is told as it was typed."""
+    """A mistyped name is repeated as it was typed."""
     with pytest.raises(BooksError, match="Raw/API/_harvest/2026-01-01-00000000"):
         await verify(lake.settings, run="2026-01-01-00000000")
 
 
+@pytest.mark.parametrize(
+    "day", ["", "today", "2026-11", "2026-11-2", "29-11-2026", "2026-13-01", "2026-02-30", "2026-11-29-3f9a1c2e", "../"]
+)
+async def test_a_day_that_is_none_is_refused_before_s3_is_asked(day: str, settings_for: Make) -> None:
+    """It is a mistake of usage, exit 2, and repeated as it was typed."""
+    settings = settings_for("http://127.0.0.1:9/3", aws_endpoint_url_s3="http://127.0.0.1:9")
+    with pytest.raises(SettingsError) as caught:
+        await verify(settings, day=day)
+    assert str(caught.value) == f"--day {day!r} is no day: give one such as 2026-11-29"
+
+
+async def test_a_run_and_a_day_are_not_given_both(settings_for: Make) -> None:
+    """One of them would be passed over: exit 2, before S3 is asked."""
+    settings = settings_for("http://127.0.0.1:9/3", aws_endpoint_url_s3="http://127.0.0.1:9")
+    with pytest.raises(SettingsError, match=r"^--run and --day are both given"):
+        await verify(settings, run="2026-11-29-3f9a1c2e", day="2026-11-29")
+
+
 async def test_another_folder_beside_the_runs_hides_none(lake: Lake) -> None:
-    """Somebody's notes below `_harvest/` are no run, and the latest run is still found."""
-    await lake.bucket.put("Raw/API/_harvest/notes/read-me.txt", b"hello")
-    assert (await verify(lake.settings)).run == lake.run
+    """Notes, an empty folder and a lease below `_harvest/` are no run, and the latest run is still found."""
+    await lake.bucket.put(f"{RUNS}notes/read-me.txt", b"hello")
+    await lake.bucket.put(f"{RUNS}zzz/", b"")
+    await lake.bucket.delete(f"{RUNS}lease.json")
+    assert (await verify(lake.settings)).runs == [lake.run]
 
 
 async def test_verify_may_be_cancelled(lake: Lake) -> None:
@@ -513,3 +1068,45 @@ async def test_verify_may_be_cancelled(lake: Lake) -> None:
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
+
+
+async def test_verify_logs_nothing_of_a_healthy_day(day: Day) -> None:
+    """Warnings are for what is wrong."""
+    with capture_logs() as logs:
+        await day.proof()
+    assert [line for line in logs if line["log_level"] == "warning"] == []
+
+
+# --- the command
+
+
+async def command(lake: Lake, server: S3Server, folder: Path, *words: str) -> tuple[int, str, str]:
+    """How `python -m harvester verify` ends, and what it prints."""
+    environment = kept() | server.environment() | {"S3_BUCKET": lake.bucket.name, "COLUMNS": "300"}
+    ended = await Shell(environment, folder).run("verify", *words)
+    return ended.code, ended.out, ended.err
+
+
+async def test_the_command_ends_with_1_for_a_harm_and_with_0_without(s3: S3Server, lake: Lake, tmp_path: Path) -> None:
+    """A script can rely on the exit code, and the harm is found by its key, in JSON too."""
+    assert (await command(lake, s3, tmp_path))[0] == 0
+    await lake.bucket.delete(lake.movies)
+    code, out, _ = await command(lake, s3, tmp_path)
+    assert (code, f"{lake.movies} is gone" in out) == (1, True)
+    code, out, _ = await command(lake, s3, tmp_path, "--json")
+    printed = orjson.loads(out)
+    assert (code, printed["status"], f"{lake.movies} is gone" in printed["problems"]) == (1, "wrong", True)
+
+
+async def test_the_command_proves_a_day(s3: S3Server, lake: Lake, tmp_path: Path) -> None:
+    """`--day` ends with 0 with an unfinished run, which it names, and with 1 once a title stands twice."""
+    _, run, data = await unfinished(lake)
+    code, out, _ = await command(lake, s3, tmp_path, "--day", DAY)
+    assert (code, out.splitlines()[0]) == (0, f"Proved. {DAY}, runs {', '.join(await lake.runs())}")
+    assert f"{run} is not finished: the same harvest goes on with it" in out
+    first = (await lake.read(lake.movies)).splitlines(keepends=True)[0]
+    await lake.bucket.put(data, await without_the_last_record(lake, data) + first)
+    code, out, _ = await command(lake, s3, tmp_path, "--day", DAY, "--json")
+    printed = orjson.loads(out)
+    assert (code, printed["day"], printed["status"], printed["unfinished"]) == (1, DAY, "wrong", [run])
+    assert len(printed["problems"]) == 1

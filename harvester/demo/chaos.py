@@ -24,7 +24,6 @@ from harvester.demo.catalog import kind_of, movie_record, tv_record
 from harvester.demo.samples import MOVIES, SERIES, sample_titles
 from harvester.demo.stage import DemoError, check, ending, make_room, open_stage, progress_on
 from harvester.errors import Exit, SettingsError
-from harvester.lake import stem
 from harvester.records import decode
 from harvester.show import books_text
 
@@ -93,7 +92,7 @@ class Audit:
         altered: Those whose record is not the stand-in's, or stands among records of the other kind.
         invented: Records of titles that it does not have.
         orphans: Uploads begun and neither completed nor aborted.
-        strangers: Files that no receipt speaks of.
+        foreign: Data files that no receipt names.
     """
 
     expected: int
@@ -102,12 +101,12 @@ class Audit:
     altered: list[str] = field(default_factory=list)
     invented: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
         """Whether every title is there once, as it should be, and nothing else."""
-        return not any((self.lost, self.doubled, self.altered, self.invented, self.orphans, self.strangers))
+        return not any((self.lost, self.doubled, self.altered, self.invented, self.orphans, self.foreign))
 
     def counts(self) -> dict[str, int]:
         """How many of each."""
@@ -218,13 +217,14 @@ async def examine(stage: Stage) -> Audit:
             records[tt] = {name: orjson.loads(orjson.dumps(record)) for name, record in kinds.items() if record}
     audit = Audit(len(records))
     keys = list(await stage.bucket.objects("Raw/API/"))
-    receipts = {stem(key) for key in keys if "/receipts/" in key}
+    receipts = [orjson.loads(await stage.bucket.read(key) or b"") for key in keys if "/receipts/" in key]
+    named = {file["key"] for receipt in receipts for file in receipt["files"]}
     seen: Counter[str] = Counter()
     for key in keys:
         if "/_harvest/" in key:
             continue
-        if stem(key) not in receipts:
-            audit.strangers.append(key)
+        if key not in named:
+            audit.foreign.append(key)
         for record in decode(await stage.bucket.read(key) or b""):
             tt = record["imdb_id"]
             seen[tt] += 1

@@ -20,9 +20,10 @@ with atheris.instrument_imports() if atheris else nullcontext():
     import orjson
 
     from harvester.answers import Absent, Again, Answer, Found, Match, Missing, judge, read_find, read_record
-    from harvester.batches import Batch, Layout
+    from harvester.batches import Batch
     from harvester.errors import TmdbRefusedError
-    from harvester.receipts import LandedFile, decode_receipt, encode_receipt, write_receipt
+    from harvester.layout import Layout
+    from harvester.receipts import LandedFile, decode_receipt, encode_receipt, outcome_json, receipt_of
     from harvester.records import Format, decode, encode, record_line
     from harvester.titles import COLLECTIONS, Kind
 
@@ -85,11 +86,11 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
     record, match = read_record(body, kind, asked=("credits", "images"), known=("credits",)), read_find(body, kind)
     assert isinstance(match, Match | Missing | Again)
     found = record.for_want_of_better if isinstance(record, Again) else record
-    told = [what for what in (found, match) if isinstance(what, Found | Match | Missing)]
+    outcomes = [outcome for outcome in (found, match) if isinstance(outcome, Found | Missing)]
     lines = []
     line = record_line(IDS[0], found, language=None, fetched_at="2026-11-22T10:00:00.000Z") if found else None
     if found and not line:
-        told.remove(found)  # too deep to be written: the title has failed, which can be
+        outcomes.remove(found)  # too deep to be written: the title has failed, which can be
     if line:
         lines.append(line)
         for form in get_args(Format):
@@ -97,12 +98,20 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
             [landed] = decode(file.body)
             assert landed["imdb_id"] == IDS[0]
             assert orjson.dumps(without_ours(landed)) == orjson.dumps(without_ours(body))
-    if told:
-        batch = Batch(COLLECTIONS[kind], IDS[: len(told)])
-        files = [LandedFile("x.json", len(lines), len(lines[0]), "ab" * 32, '"cd"')] if lines else []
-        receipt = write_receipt(batch, told, files=files, run=LAYOUT.run, landed_at="2026-11-22T10:00:00.000Z")
-        again = decode_receipt(LAYOUT.receipt_key(batch.collection, batch.name), encode_receipt(receipt))
-        assert again == receipt
+    for collection in COLLECTIONS.values() if outcomes else ():  # that of the kind, and that of a reclassified title
+        batch = Batch(collection, IDS[: len(outcomes)])
+        key = LAYOUT.data_key(COLLECTIONS[kind], batch.name)
+        receipt = receipt_of(
+            batch,
+            [outcome_json(outcome) for outcome in outcomes],
+            files=[LandedFile(key, len(lines), len(lines[0]), "ab" * 32, '"cd"')] if lines else [],
+            run=LAYOUT.run,
+            generation="5d" * 8,
+            attempt=None,
+            landed_at="2026-11-22T10:00:00.000Z",
+        )
+        key = LAYOUT.receipt_key(batch.collection, batch.name)
+        assert decode_receipt(LAYOUT, key, encode_receipt(receipt)) == receipt
 
 
 def without_ours(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""Checkpoint: what the lake says of a run.
+
+The lake is the checkpoint. A batch is done if a receipt of the run's generation stands, whose files are listed as it
+says. Everything else is done again, under the same names. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+
+from harvester.data_files import by_batch, is_as_landed
+from harvester.errors import BooksError
+from harvester.fan_out import fan_out
+from harvester.other_runs import READS_AT_ONCE, read_receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from harvester.batches import Batch
+    from harvester.books import Books
+    from harvester.data_files import Notices
+    from harvester.layout import Layout
+    from harvester.receipts import LandedFile, Receipt
+    from harvester.s3 import Bucket, Listed
+    from harvester.titles import Collection
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """What is known to stand in the lake of one generation of a run; made by `read_checkpoint`, and kept up by `take`.
+
+    Attributes:
+        files: The data files of each batch, by key, as listed when the run was opened.
+        books: The input, and what the current receipts say.
+        receipts: Keys of the current receipts: they are of this generation, and their files stand.
+        landed: The data files that those name.
+        failed: Titles without a usable answer in those, with the reason.
+        tried: Batches that have a receipt of this generation, whether it is current or not, and whether titles failed.
+        outcomes: What became of the ids of each batch: JSON Lines, compressed, 10 bytes an id.
+    """
+
+    files: dict[str, dict[str, Listed]]
+    books: Books
+    receipts: set[str] = field(default_factory=set)
+    landed: dict[str, LandedFile] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    tried: dict[str, bool] = field(default_factory=dict)
+    outcomes: dict[str, bytes] = field(default_factory=dict)
+
+    def take(self, key: str, receipt: Receipt) -> None:
+        """Count a current receipt, which stands at `key`."""
+        self.receipts.add(key)
+        self.tried[receipt.batch] = receipt.failed
+        self.landed |= {file.key: file for file in receipt.files}
+        self.books.take(receipt)
+        self.failed |= {id_: told["reason"] for id_, told in receipt.outcomes.items() if told["outcome"] == "failed"}
+        self.outcomes[receipt.batch] = zlib.compress(orjson.dumps(list(receipt.outcomes.values())), 1)
+
+    def outcomes_in_order(
+        self, ids: Mapping[Collection, Sequence[str]], marks: Mapping[str, str], batches: Iterable[Batch]
+    ) -> Iterator[dict[str, Any]]:
+        """What became of all `ids`, in their order; those marked as fresh are in none of the `batches`."""
+        outcomes = (
+            outcome for batch in batches for outcome in orjson.loads(zlib.decompress(self.outcomes[batch.name]))
+        )
+        for some in ids.values():
+            for id_ in some:
+                run = marks.get(id_)
+                yield {"id": id_} | ({"outcome": "fresh", "run": run} if run else next(outcomes))
+
+
+async def read_checkpoint(
+    bucket: Bucket,
+    layout: Layout,
+    batches: Sequence[Batch],
+    *,
+    generation: str,
+    books: Books,
+    listed: Mapping[str, Listed],
+    theirs: Container[str] = (),
+    notices: Notices,
+    attempt: str | None = None,
+) -> Checkpoint:
+    """What stands of these `batches`; those with failed titles are to be done again, unless this `attempt` tried them.
+
+    Args:
+        batches: Those that are of interest; receipts of others are passed over.
+        generation: Receipts of another do not count.
+        books: With the input.
+        listed: All data files of the run's day.
+        theirs: Keys of those of another run; they may have the name of a batch of ours.
+        notices: Warned of what cannot be read or is not what landed.
+        attempt: Of a fan-out.
+
+    Raises:
+        NewerFormatError: A newer harvester has written a receipt.
+    """
+    names = frozenset(batch.name for batch in batches)
+    ours = {key: file for key, file in listed.items() if key not in theirs}
+    checkpoint = Checkpoint(by_batch(layout, ours, names), books)
+    stored = await bucket.objects(layout.receipts)
+    keys = [key for batch in batches if (key := layout.receipt_key(batch.collection, batch.name)) in stored]
+
+    async def read(key: str) -> None:
+        try:
+            receipt = await read_receipt(bucket, layout, key)
+        except BooksError as error:
+            notices.warn("receipt_refused", problem=str(error))
+            return
+        if receipt.generation != generation:
+            return
+        checkpoint.tried[receipt.batch] = receipt.failed
+        if receipt.failed and (attempt is None or receipt.attempt != attempt):
+            return
+        for file in receipt.files:
+            if not await is_as_landed(file, bucket, listed):
+                notices.warn("batch_again", batch=receipt.batch, why=f"{file.key} is gone or not what landed")
+                return
+        checkpoint.take(key, receipt)
+
+    await fan_out(read, keys, at_once=READS_AT_ONCE)
+    return checkpoint

@@ -1,0 +1,127 @@
+"""Data files: what stands in the folders of one day, and whose it is.
+
+Readers read everything in those folders. A file is of a batch only if the layout makes its very key of collection,
+batch and number; everything else there is foreign: `harvest` warns of it, `verify` names it, and only `verify --repair`
+moves it out of the readers' sight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+from harvester.documents import DOCUMENT_BYTES
+from harvester.errors import BooksError
+from harvester.layout import RUN_NAME, RUNS
+from harvester.records import decode
+from harvester.s3_trouble import store_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from harvester.layout import Layout
+    from harvester.receipts import LandedFile
+    from harvester.s3 import Bucket, Listed
+
+_log = logging.getLogger(__name__)
+
+DATA_BYTES = 10**8
+"""Bytes of a data file at most that are read: files of ours have 10 MB, or one record of what TMDB may answer (31)."""
+
+SHOWN = 20
+
+
+async def run_names(bucket: Bucket, prefix: str) -> list[str]:
+    """The runs below `prefix`, oldest first; other folders beside them are not ours."""
+    return sorted(name for name in await bucket.folders(f"{prefix}/{RUNS}/") if RUN_NAME.fullmatch(name))
+
+
+async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
+    """Every object in the day's folders that a reader would read, whichever run it is of.
+
+    Athena, Spark and Hive pass over names that begin with `_` or `.`, such as `_SUCCESS`; a key that ends in a slash is
+    the mark of a folder that S3's console has made. A folder with a `_harvest/` of its own is another harvest's prefix.
+    """
+    listed: dict[str, Listed] = {}
+    for folder in layout.data_folders:
+        found = await bucket.objects(folder)
+        paths = {key: key.removeprefix(folder) for key in found}
+        nested = {path.rpartition(f"{RUNS}/")[0] for path in paths.values() if f"/{RUNS}/" in f"/{path}"}
+        for key, path in paths.items():
+            names = path.split("/")
+            hidden = not names[-1] or any(name.startswith(("_", ".")) for name in names)
+            # Files of a prefix that is this very folder stand in folders of their own.
+            if not hidden and not any(path.startswith(root) and (root or names[1:]) for root in nested):
+                listed[key] = found[key]
+    return listed
+
+
+def by_batch(layout: Layout, listed: Mapping[str, Listed], names: frozenset[str]) -> dict[str, dict[str, Listed]]:
+    """The data files of the batches of these `names` among those listed, by batch and key."""
+    files: dict[str, dict[str, Listed]] = {}
+    for key, seen in listed.items():
+        if (file := layout.parse(key)) and file.batch in names:
+            files.setdefault(file.batch, {})[key] = seen
+    return files
+
+
+def of_batches(layout: Layout, listed: Mapping[str, Listed], names: frozenset[str]) -> dict[str, Listed]:
+    """The same, by key alone."""
+    return {key: seen for files in by_batch(layout, listed, names).values() for key, seen in files.items()}
+
+
+async def read_document(bucket: Bucket, key: str, *, limit: int = DOCUMENT_BYTES) -> bytes | None:
+    """The bytes of a document of ours; None if there is none, and nothing if it is larger than any of ours."""
+    stored = await bucket.read_stored(key, limit=limit)
+    return stored.body if stored else None
+
+
+async def is_as_landed(file: LandedFile, bucket: Bucket, listed: Mapping[str, Listed]) -> bool:
+    """Whether a data file still is what landed: by size and ETag as listed, or else by its bytes.
+
+    A copy has the same bytes and another ETag, and some servers list other ETags than they answer with.
+    """
+    seen = listed.get(file.key)
+    if seen is None or seen.bytes != file.bytes:
+        return False
+    if seen.etag == file.etag:
+        return True
+    body = await bucket.read(file.key)
+    return hashlib.sha256(body or b"").hexdigest() == file.sha256
+
+
+async def read_records(bucket: Bucket, key: str, listed: Listed) -> list[dict[str, object]]:
+    """The records of a data file; those without an id are left out.
+
+    Raises:
+        BooksError: It has something else in it than records.
+        StoreError: What was read is not what is listed.
+    """
+    if listed.bytes > DATA_BYTES:
+        raise BooksError(f"{key} has {listed.bytes:,} bytes, and is not a data file of ours")
+    body = await bucket.read(key) or b""
+    if len(body) != listed.bytes:  # a portal's page, or a file that is just being replaced
+        raise store_error(f"read s3://{bucket.name}/{key}", "another object than is listed")
+    try:
+        return [record for record in decode(body) if isinstance(record.get("imdb_id"), str)]
+    except ValueError as error:
+        raise BooksError(f"{key} has something else than records in it: {error}") from error
+
+
+class Notices:
+    """Warnings about what stands in the lake, each logged once however often it is read."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str]] = set()
+
+    def warn(self, event: str, **values: object) -> None:
+        """Log the event, unless it has been logged with these values."""
+        if (line := (event, repr(values))) not in self._seen:
+            self._seen.add(line)
+            _log.warning(event, extra=values)
+
+    def warn_of(self, event: str, names: Iterable[str]) -> None:
+        """Log how many of something there are, if any, with the first of them by name."""
+        if some := sorted(names):
+            self.warn(event, count=len(some), first=some[:SHOWN])

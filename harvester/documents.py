@@ -1,0 +1,100 @@
+"""Documents: the JSON objects of ours in the lake, each with a format number and a seal.
+
+What stands in the lake is data from outside. A document is read into a dataclass whose annotations say the type, range
+and form of every field; its seal shows whether it has been edited. Keys that are not known are ignored, and kept where
+a document is written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, replace
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+
+from harvester.errors import BooksError, NewerFormatError
+from harvester.layout import BATCH_NAME, GENERATION, RUN_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+FORMAT = 1
+
+DOCUMENT_BYTES = 2**26
+"""Bytes of a document at most. A manifest has 38 for each batch; one of 10 million ids has 4 MB."""
+
+TitleId = Annotated[str, Field(pattern="^tt[0-9]{7,10}$")]
+RunName = Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
+BatchName = Annotated[str, Field(pattern=f"^{BATCH_NAME}$")]
+Token = Annotated[str, Field(pattern=f"^{GENERATION}$")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+KEYS_LIMIT = 1_000
+TEXT_LENGTH = 4_096
+Text = Annotated[str, Field(max_length=TEXT_LENGTH)]
+Word = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def encode_document(document: Any) -> bytes:
+    """The JSON of a dataclass, with the keys of other versions that its `unknown` has, if it has that.
+
+    `seal`, SHA-256 in hexadecimal over all the rest, shows whether it has been edited.
+    """
+    whole = {each.name: getattr(document, each.name) for each in fields(document)}  # asdict would copy every word of it
+    whole = {"format": FORMAT} | whole.pop("unknown", {}) | whole
+    return orjson.dumps(whole | {"seal": _seal(whole)})
+
+
+def decode_document(key: str, body: bytes | None, form: type[T], what: str) -> T:
+    """The document in `body`, as read from `key`; keys that its `form` does not have go into `unknown`, if it has that.
+
+    Raises:
+        BooksError: It is not there, or not `what` it should be.
+        NewerFormatError: Its format is a higher one.
+    """
+    if body is None:
+        raise BooksError(f"{key} is not there")
+    try:
+        whole = orjson.loads(body)
+        seen = whole.get("format") if isinstance(whole, dict) else None
+        if type(seen) is int and seen > FORMAT:
+            raise NewerFormatError(key, seen)
+        if type(seen) is not int or seen != FORMAT:
+            raise BooksError(f"{key} is not {what}: its format is {seen!r:.50}")
+        if whole.pop("seal", None) != _seal(whole):
+            raise BooksError(f"{key} has been edited: its seal is not that of what it says")
+        if any(isinstance(value, dict) and not _is_small(value) for value in whole.values()):
+            raise BooksError(f"{key} is not {what}: it has an object of over {KEYS_LIMIT} keys")
+        document: Any = _validator(form).validate_json(body, strict=True)  # type: ignore[arg-type]  # classes are hashable
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BooksError(f"{key} is not {what}: {where:.100} {first['msg']:.200}") from None
+    except (ValueError, TypeError) as error:  # orjson reads deeper objects than it writes
+        raise BooksError(f"{key} is not {what}: {error!s:.200}") from error
+    names = {each.name for each in fields(document)}
+    unknown = {name: value for name, value in whole.items() if name not in names | {"format"}}
+    read: T = replace(document, unknown=unknown) if "unknown" in names else document
+    return read
+
+
+@cache
+def _validator(form: Any) -> TypeAdapter[Any]:
+    """Made when it is needed: three of them take 16 ms, and a cold start has few to spare."""
+    return TypeAdapter(form)
+
+
+def _is_small(value: Mapping[str, Any]) -> bool:
+    """Whether it and what is in it have no more keys than ours: pydantic keeps an error for each that is wrong."""
+    return len(value) <= KEYS_LIMIT and all(
+        len(each) <= KEYS_LIMIT for each in value.values() if isinstance(each, dict)
+    )
+
+
+def _seal(whole: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(whole)).hexdigest()

@@ -1,0 +1,130 @@
+"""Ids files: the frozen ids of a generation and the outcomes of a run, as JSON Lines in gzip.
+
+Both have the input in its order, and the same content is the same bytes. What is read is data from outside: whatever is
+not whole, sound and of this form is a ValueError, in bounded memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from dataclasses import dataclass
+from heapq import merge
+from itertools import chain, count, repeat
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from harvester.layout import RUN_NAME
+from harvester.titles import is_title_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from harvester.titles import Collection, Ids
+
+GZIP_BYTES, UNPACKED_BYTES, LINE_BYTES = 2**28, 2**30, 2**16
+"""Read at most: of a file as stored, unpacked, and of one line. 19 million ids of 56 bytes are 2**30 unpacked."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenIds:
+    """Ids in order, fresh ids with the run that has them, rejected rows counted; a collection without any is no key."""
+
+    ids: dict[Collection, list[str]]
+    fresh: dict[str, str]
+    rejected: dict[Collection, int]
+
+
+def encode_ids(inputs: Mapping[Collection, Ids], fresh: Mapping[str, str]) -> bytes:
+    """The file of all ids and rejected rows, by collection and line; `fresh` is id to the run that has it."""
+    return _pack(chain.from_iterable(_merged(collection, ids, fresh) for collection, ids in inputs.items()))
+
+
+def decode_ids(body: bytes) -> FrozenIds:
+    """The ids in `body`, which `encode_ids` has written; anything else is a ValueError. Unknown keys are ignored."""
+    frozen, seen, latest = FrozenIds({}, {}, {}), set[str](), dict[str, int]()
+    for row in _unpack(body, _is_row):
+        collection, line, id_ = row["collection"], row["line"], row.get("id")
+        if id_ in seen or line <= latest.get(collection, 0):  # the latter ends a bomb of one row
+            raise ValueError(f"line {line} of {collection} is there out of order, or its id {id_!r} twice")
+        latest[collection] = line
+        if id_ is None:
+            frozen.rejected[collection] = frozen.rejected.get(collection, 0) + 1
+            continue
+        seen.add(id_)
+        frozen.ids.setdefault(collection, []).append(id_)
+        if "fresh" in row:
+            frozen.fresh[id_] = row["fresh"]
+    return frozen
+
+
+def encode_outcomes(outcomes: Iterable[Mapping[str, Any]]) -> bytes:
+    """The file of what became of each id: `id`, and the outcome as a receipt has it."""
+    return _pack(dict(outcome) for outcome in outcomes)
+
+
+def decode_outcomes(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each id and its outcome, in turn, of what `encode_outcomes` has written; anything else is a ValueError.
+
+    The checksum stands at the end: rely on none of them before the last. An id that is there twice comes twice.
+    """
+    return ((row.pop("id"), row) for row in _unpack(body, _is_outcome))
+
+
+def _merged(collection: Collection, ids: Ids, fresh: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    texts = {reject.line: {"text": reject.text} for reject in ids.rejects}
+    for line, id_ in merge(zip(ids.lines, ids.ids, strict=True), zip(ids.rejected_lines, repeat(""))):
+        row = {"collection": collection, "line": line}
+        mark = {"fresh": fresh[id_]} if id_ in fresh else {}
+        yield {"id": id_} | row | mark if id_ else row | {"rejected": "no_id"} | texts.get(line, {})
+
+
+def _pack(rows: Iterable[dict[str, Any]]) -> bytes:
+    packed, compressor = io.BytesIO(), zlib.compressobj(wbits=31)  # gzip of time 0; GzipFile takes twice as long
+    for row in rows:
+        packed.write(compressor.compress(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)))
+    packed.write(compressor.flush())
+    return packed.getvalue()
+
+
+def _unpack(body: bytes, is_sound: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:
+    if not 0 < len(body) <= GZIP_BYTES:
+        raise ValueError(f"it has {len(body)} bytes, not 1 to {GZIP_BYTES}")
+    left, stream = UNPACKED_BYTES, io.BufferedReader(gzip.GzipFile(fileobj=io.BytesIO(body)), LINE_BYTES)
+    for number in count(1):
+        try:
+            line = stream.readline(LINE_BYTES)
+            left -= len(line)
+            row = orjson.loads(line) if left >= 0 and line.endswith(b"\n") else None
+        except (ValueError, EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"line {number} cannot be read: {error}") from error
+        if not line:
+            return
+        if not isinstance(row, dict) or not is_sound(row):
+            raise ValueError(f"line {number} is too long, or says something else than a line of such a file")
+        yield row
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    if row.get("collection") not in ("Movies", "Series") or type(row.get("line")) is not int or row["line"] < 1:
+        return False
+    if "rejected" in row:
+        return isinstance(row["rejected"], str) and "id" not in row
+    return is_title_id(row.get("id")) and ("fresh" not in row or _is_run(row["fresh"]))
+
+
+def _is_outcome(row: dict[str, Any]) -> bool:
+    match row:
+        case {"id": id_, "outcome": "found", "kind": "movie" | "tv", "tmdb_id": int()}:
+            return is_title_id(id_)
+        case {"id": id_, "outcome": "missing" | "failed", "reason": str()}:
+            return is_title_id(id_)
+        case {"id": id_, "outcome": "fresh", "run": run}:
+            return is_title_id(id_) and _is_run(run)
+    return False
+
+
+def _is_run(value: object) -> bool:
+    return isinstance(value, str) and RUN_NAME.fullmatch(value) is not None

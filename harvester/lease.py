@@ -1,0 +1,381 @@
+"""Lease: the right to harvest in a prefix, one harvest at a time.
+
+A lease is one small object that names its holder. It is written by conditional puts alone (`Bucket.put_if`), and only
+by its holder; a process that waits for it reads. A holder's silence is measured by S3's clock: no two clocks are
+compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from harvester.errors import BusyError, LeaseLostError, NewerFormatError, StoppedError, StoreError
+from harvester.fan_out import beside, finish
+from harvester.layout import RUN_NAME
+from harvester.s3 import LAST_SECONDS
+from harvester.s3_trouble import SAFE, store_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from harvester.s3 import Bucket, Stored
+
+    Sleep = Callable[[float], Awaitable[object]]
+    Clocks = Sequence[Callable[[], float]]
+
+FORMAT = 1
+LIMIT = 2**16
+"""Bytes of a lease that are read; a real one has about 300."""
+
+WRITE_TRIES = 8
+"""Puts of one renewal at most. More than one only where another holder of the same token writes at the same time."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """All in seconds.
+
+    Attributes:
+        renew: Between two renewals.
+        check: Age of the last renewal from which on `Lease.check` renews.
+        silent: Age of the last renewal from which on another process takes over.
+        poll: Between two reads of a process that waits; between a failed renewal and the next try.
+    """
+
+    renew: float = 30.0
+    check: float = 45.0
+    silent: float = 90.0
+    poll: float = 5.0
+
+
+TIMES = LeaseTimes()
+CLOCKS = (time.monotonic, time.time)
+"""On Linux the first stands still while the machine sleeps; the second can be set back."""
+
+_PATTERNS: dict[str, tuple[type, str]] = {
+    "token": (str, r"[!-~]{1,128}"),
+    "host": (str, r"[ -~]{1,255}"),
+    "since": (str, r"[0-9TZ:-]{1,32}"),
+    "run": (str, RUN_NAME.pattern),
+    "boot_id": (str, r"[0-9a-f-]{1,64}"),
+    "pid_namespace": (str, r"pid:\[[0-9]{1,20}\]"),
+    "pid": (int, r"[1-9][0-9]{0,6}"),  # Linux has 2**22 at most
+    "process_start": (int, r"[0-9]{1,18}"),
+    "renewals": (int, r"[0-9]{1,15}"),
+    "ended": (bool, r"True|False"),
+}
+_MAY_BE_NONE = frozenset(["run", "boot_id", "pid_namespace", "pid", "process_start"])
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """What is in a lease; a value that no harvester writes is a ValueError.
+
+    Attributes:
+        token: Identifies the holder.
+        host: Name of its machine, for people.
+        since: When it took the lease, UTC, for people.
+        run: The run at work; until that is known, the run of the previous holder.
+        boot_id: Of the holder's machine; like the next three None where /proc does not say, or processes share a token.
+        pid_namespace: Text of the link /proc/self/ns/pid.
+        pid: Process id.
+        process_start: Its start, in ticks since the boot.
+        renewals: Counts writes, so that each has an ETag of its own.
+        ended: The holder has given the lease back.
+    """
+
+    token: str
+    host: str
+    since: str
+    run: str | None = None
+    boot_id: str | None = None
+    pid_namespace: str | None = None
+    pid: int | None = None
+    process_start: int | None = None
+    renewals: int = 0
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (kind, pattern) in _PATTERNS.items():
+            value = getattr(self, name)
+            fits = type(value) is kind and re.fullmatch(pattern, str(value))
+            if not fits and not (value is None and name in _MAY_BE_NONE):
+                raise ValueError(f"the {name} of a lease cannot be {value!r}")
+
+
+def encode_lease(state: LeaseState) -> bytes:
+    """The JSON of a lease."""
+    return orjson.dumps({"format": FORMAT} | asdict(state))
+
+
+def decode_lease(body: bytes) -> LeaseState | None:
+    """The lease in `body`, or None if that is not a valid lease.
+
+    Raises:
+        NewerFormatError: A newer harvester has written it.
+    """
+    try:
+        values = orjson.loads(body)
+        number = values.get("format")
+        if isinstance(number, int) and number > FORMAT:
+            raise NewerFormatError("The lease", number)
+        return LeaseState(**{name: values.get(name) for name in _PATTERNS}) if number == FORMAT else None
+    except (ValueError, AttributeError):  # not JSON, not an object, or invalid values
+        return None
+
+
+def new_state(token: str | None) -> LeaseState:
+    """A new lease: of this process or, with a `token`, which other processes may share, of no process in particular.
+
+    Raises:
+        ValueError: The token is not 1 to 128 ASCII characters without blanks.
+    """
+    host = re.sub(r"[^ -~]", "?", socket.gethostname())[:255] or "?"
+    since = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    if token is None:
+        token = secrets.token_hex(8)
+        with suppress(OSError, ValueError, IndexError):  # no /proc, or an unusual one
+            process = os.getpid(), _status_and_start(os.getpid())[1]
+            return LeaseState(token, host, since, None, *_boot_and_namespace(), *process)
+    return LeaseState(token, host, since)
+
+
+def holder_is_dead(state: LeaseState) -> bool:
+    """Whether the holder was a process of this boot and PID namespace that no longer runs; False if not known."""
+    try:
+        if state.pid is None or (state.boot_id, state.pid_namespace) != _boot_and_namespace():
+            return False
+        with suppress(PermissionError):  # another user's process: it exists
+            os.kill(state.pid, 0)
+        status, start = _status_and_start(state.pid)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, IndexError):
+        return False
+    return status in (b"Z", b"X") or state.process_start not in (None, start)
+
+
+def _boot_and_namespace() -> tuple[str, str]:
+    """Boot id and PID namespace of this process: process ids can be compared only where both are the same."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return boot_id, str(Path("/proc/self/ns/pid").readlink())
+
+
+def _status_and_start(pid: int) -> tuple[bytes, int]:
+    """Fields 3 and 22 of a process's `stat` (proc_pid_stat(5)): its state, and its start in ticks since the boot."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return fields[0], int(fields[19])
+
+
+class Lease:
+    """A lease that we hold; made by `hold_lease` and `share_lease`.
+
+    Attributes:
+        token: Identifies us as its holder.
+        previous_run: The run that the lease named when we took it, whether ended or not: its open uploads are orphans.
+        keep: Set it where the body is to return and leave the lease to other holders of the `token` it was given.
+    """
+
+    def __init__(
+        self, bucket: Bucket, key: str, state: LeaseState, *, times: LeaseTimes, sleep: Sleep, clocks: Clocks
+    ) -> None:
+        self.token = state.token
+        self.previous_run: str | None = None
+        self.keep = False
+        self._bucket, self._key, self._state = bucket, key, state
+        self._times, self._sleep, self._clocks = times, sleep, clocks
+        self._renewed = self._now()
+        self._seen = ("", 0.0)
+        self._written = self._shared = self._unreadable = False
+        self._lock = asyncio.Lock()
+
+    async def check(self) -> None:
+        """Renew if the last renewal is too old by any clock; to be called before each write to the lake.
+
+        Raises:
+            LeaseLostError: Another harvest has taken over, or a shared lease has ended.
+            StoreError: S3 refused, or could not be reached.
+        """
+        async with self._lock:
+            if max(now - then for now, then in zip(self._now(), self._renewed, strict=True)) > self._times.check:
+                await self._write()
+
+    async def renew(self) -> None:
+        """Renew now. A renewal by another holder of the same token meanwhile counts. Raises what `check` raises."""
+        async with self._lock:
+            await self._write()
+
+    async def name_run(self, run: str) -> None:
+        """Write the run into the lease, which names `previous_run` until then. Raises what `check` raises."""
+        async with self._lock:
+            await self._write(run=run)
+
+    @asynccontextmanager
+    async def held(self, *, wait: bool) -> AsyncIterator[Lease]:
+        """See `hold_lease`."""
+        kept = False
+        try:
+            await self._acquire(wait=wait)
+            async with beside(self._keep_renewing()):
+                yield self
+            kept = self.keep
+        finally:
+            if self._written and not kept:
+                await finish(self._end(), seconds=LAST_SECONDS)
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[Lease]:
+        """See `share_lease`."""
+        self._shared = True
+        await self.renew()
+        async with beside(self._keep_renewing()):
+            yield self
+
+    async def _acquire(self, *, wait: bool) -> None:
+        announced = False
+        while True:
+            stored, state = await self._read()
+            if stored is None or state is None or self._is_available(stored, state):
+                self._written, self._renewed, self.previous_run = True, self._now(), state.run if state else None
+                self._state = replace(self._state, run=self.previous_run)
+                await self._bucket.put_if(self._key, encode_lease(self._state), etag=stored.etag if stored else None)
+                _, state = await self._read()
+                if state and state.token == self.token and not state.ended:
+                    return
+            holder = {"host": state.host, "since": state.since} if state else {"host": "unknown", "since": "now"}
+            if not wait:
+                raise BusyError(f"Another harvest is at work here: {holder['host']}, since {holder['since']}.")
+            if not announced:
+                _log.warning("another harvest is at work here", extra=holder)
+            announced = True
+            await self._sleep(self._times.poll)
+
+    def _is_available(self, stored: Stored, state: LeaseState) -> bool:
+        now = self._clocks[0]()
+        if self._seen[0] != stored.etag:
+            self._seen = (stored.etag, now)
+        age = now - self._seen[1] if stored.age is None or stored.age < 0 else stored.age
+        return state.ended or state.token == self.token or age > self._times.silent or holder_is_dead(state)
+
+    async def _keep_renewing(self) -> None:
+        seconds = self._times.renew
+        while True:
+            await self._sleep(seconds)
+            try:
+                await self.renew()
+                seconds = self._times.renew
+            except StoreError as error:  # it may pass
+                _log.warning("lease_not_renewed", extra={"key": self._key, "problem": str(error)})
+                seconds = self._times.poll
+
+    async def _end(self) -> None:
+        """Mark the lease ended, if it is still ours. Errors are logged, to hide none of the body's.
+
+        It has little time, because a container may be waiting for our end: what is not ended goes silent.
+        """
+        try:
+            async with asyncio.timeout(LAST_SECONDS), self._lock:
+                await self._write(ended=True)
+        except StoppedError:
+            pass
+        except (StoreError, TimeoutError, asyncio.CancelledError) as error:
+            _log.warning("lease_not_ended", extra={"key": self._key, "problem": str(error) or "no answer"})
+
+    async def _write(self, *, run: str | None = None, ended: bool = False) -> None:
+        """Renew, with these changes; done as well if another holder of our token has written the same meanwhile."""
+        now, before = self._now(), None
+        for attempt in range(WRITE_TRIES):
+            try:
+                stored, state = await self._read()
+            except NewerFormatError as error:
+                raise LeaseLostError(str(error)) from None
+            if state and state.token != self.token:
+                raise LeaseLostError(f"Another harvest has taken over here: {state.host}, since {state.since}. {SAFE}")
+            if self._shared and stored and (state is None or state.ended):
+                raise LeaseLostError(f"The harvest that this one is a part of has ended. {SAFE}")
+            same = state and (state.run, state.ended) == (self._state.run, self._state.ended)
+            if attempt and same and state != before:
+                break
+            before, last = state, state or self._state
+            self._state = replace(last, run=run or last.run, ended=ended, renewals=(last.renewals + 1) % 10**15)
+            if await self._bucket.put_if(self._key, encode_lease(self._state), etag=stored.etag if stored else None):
+                break
+        else:
+            raise store_error(f"renew the lease {self._key}", "PreconditionFailed")
+        self._renewed = now
+
+    async def _read(self) -> tuple[Stored | None, LeaseState | None]:
+        """The object and the lease in it; an invalid one is logged once."""
+        stored = await self._bucket.read_stored(self._key, limit=LIMIT)
+        state = decode_lease(stored.body) if stored else None
+        if stored and not state and not self._unreadable:
+            self._unreadable = True
+            _log.warning("lease_unreadable", extra={"key": self._key, "why": "it is no lease, and counts as ended"})
+        return stored, state
+
+    def _now(self) -> list[float]:
+        return [clock() for clock in self._clocks]
+
+
+def hold_lease(
+    bucket: Bucket,
+    key: str,
+    *,
+    token: str | None = None,
+    wait: bool = True,
+    times: LeaseTimes = TIMES,
+    sleep: Sleep = asyncio.sleep,
+    clocks: Clocks = CLOCKS,
+) -> AbstractAsyncContextManager[Lease]:
+    """Take the lease at `key`, renew it beside the body of the context, and mark it ended however the body ends.
+
+    Args:
+        bucket: Where the lease is.
+        key: Its key.
+        token: Shared with other processes (`share_lease`); a lease of the same token is taken at once. None: a new one.
+        wait: Wait while another harvest holds it.
+        times: How often and how long.
+        sleep: How to wait.
+        clocks: For `Lease.check`; the first also measures silence where S3 does not say how old the lease is.
+
+    Raises:
+        BusyError: Another harvest holds it and `wait` is False.
+        NewerFormatError: A newer harvester has written it.
+        LeaseLostError: Another harvest has taken over; the body has been cancelled.
+        StoreError: S3 refused, or could not be reached.
+    """
+    return Lease(bucket, key, new_state(token), times=times, sleep=sleep, clocks=clocks).held(wait=wait)
+
+
+def share_lease(
+    bucket: Bucket,
+    key: str,
+    *,
+    token: str,
+    times: LeaseTimes = TIMES,
+    sleep: Sleep = asyncio.sleep,
+    clocks: Clocks = CLOCKS,
+) -> AbstractAsyncContextManager[Lease]:
+    """Renew the lease that another process took with `token`, at once and beside the body; never mark it ended.
+
+    Raises:
+        LeaseLostError: It has ended, or another harvest has taken over; the body, if begun, has been cancelled.
+        StoreError: S3 refused, or could not be reached.
+    """
+    return Lease(bucket, key, new_state(token), times=times, sleep=sleep, clocks=clocks).shared()

@@ -1,0 +1,168 @@
+"""Manifest and summary: what a run is about, which generation of it counts, and how its books were closed.
+
+A run's name covers its ids and whatever shapes its records. A generation is one pass over its ids: it has a random
+token, which each of its receipts repeats. No two times are ever compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, FailFast, Field
+
+from harvester import forms
+from harvester.batches import BATCH_SIZE
+from harvester.books import Books
+from harvester.documents import TEXT_LENGTH, BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
+from harvester.errors import BooksError
+from harvester.titles import Collection  # noqa: TC001  # pydantic needs it
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harvester.layout import Layout
+    from harvester.titles import Ids
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """What shapes the records and files of a run, beside its ids. The order of the appended parts changes no record."""
+
+    language: Word | None
+    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=forms.PARTS_LIMIT)]
+    output_format: Literal["jsonl", "array"]
+    key_template: Annotated[str, AfterValidator(forms.key_template)]
+    batch_size: Count = BATCH_SIZE
+
+    def fingerprint(self, ids: Mapping[Collection, Sequence[str]]) -> str:
+        """4 bytes, in hexadecimal, over the ids in their order and over these options."""
+        digest = hashlib.sha256()
+        for collection in sorted(ids):
+            digest.update("\n".join([collection, *ids[collection], ""]).encode())
+        digest.update("\n".join(f"{name} {value}" for name, value in asdict(self).items()).encode())
+        return digest.hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a CSV held: rows, and the ids, duplicates and rejected rows among them."""
+
+    source: Text
+    rows: Count
+    ids: Count
+    duplicates: Count
+    rejected: Count
+
+    @classmethod
+    def of(cls, ids: Ids) -> Account:
+        """The account of a CSV that has been read."""
+        return cls(ids.source[:TEXT_LENGTH], ids.rows, len(ids.ids), ids.duplicates, ids.rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a run is about.
+
+    Attributes:
+        generation: The token of the generation that counts.
+        created_at: UTC, for people.
+        batches: Their names, in order, by collection.
+        fresh: How many ids were marked as fresh when the generation began.
+        ids_sha256: Of the file of its ids.
+        unknown: Keys of other versions.
+    """
+
+    run: RunName
+    generation: Token
+    created_at: Text
+    input: Annotated[dict[Collection, Account], Field(min_length=1)]
+    options: RecordOptions
+    batches: dict[Collection, Annotated[list[BatchName], FailFast()]]
+    fresh: Count
+    ids_sha256: Sha256
+    unknown: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all batches."""
+        return frozenset(name for names in self.batches.values() for name in names)
+
+    def books(self) -> Books:
+        """The books with the input and the ids marked as fresh, before any batch."""
+        books = Books(fresh=self.fresh)
+        for account in self.input.values():
+            books.take_input(account)
+        return books
+
+
+def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
+    """The manifest in `body`, as read from that of the run of `layout`.
+
+    Raises:
+        BooksError: There is none, or it is not one of that run.
+        NewerFormatError: A newer harvester has written it.
+    """
+    key = layout.manifest_key
+    manifest = decode_document(key, body, Manifest, "a manifest")
+    if manifest.run != layout.run:
+        raise BooksError(f"{key} is not a manifest of its run but of {manifest.run}")
+    if manifest.input.keys() != manifest.batches.keys():
+        raise BooksError(f"{key} is not a manifest: its input and its batches are of other collections")
+    for account in manifest.input.values():
+        if account.rows != account.ids + account.duplicates + account.rejected:
+            raise BooksError(f"{key} contradicts itself: its rows are not ids + duplicates + rejected")
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """SHA-256 over what stood in the lake at closing, in hexadecimal.
+
+    Attributes:
+        files: Over key, size and ETag of each data file of the run, as listed.
+        receipts: Over those of each receipt.
+        outcomes: Of the bytes of `outcomes.jsonl.gz`.
+    """
+
+    files: Sha256
+    receipts: Sha256
+    outcomes: Sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How the books of a generation were closed; `books` are as `Books.as_json` has them."""
+
+    run: RunName
+    generation: Token
+    closed_at: Text
+    books: dict[str, Count | dict[Word, Count]]
+    digests: Digests
+    unknown: dict[str, Any] = field(default_factory=dict)
+
+
+def decode_summary(layout: Layout, body: bytes | None) -> Summary:
+    """The summary in `body`, as read from that of the run of `layout`.
+
+    Raises:
+        BooksError: There is none, or it is not one of that run.
+        NewerFormatError: A newer harvester has written it.
+    """
+    summary = decode_document(layout.summary_key, body, Summary, "a summary")
+    if summary.run != layout.run:
+        raise BooksError(f"{layout.summary_key} is not a summary of its run but of {summary.run}")
+    try:
+        books = Books.of_json(summary.books).as_json()
+    except (KeyError, TypeError) as error:
+        raise BooksError(f"{layout.summary_key} has no books: {error!r:.100}") from error
+    if summary.books | books != summary.books:
+        raise BooksError(f"{layout.summary_key} contradicts itself in its books")
+    return summary
+
+
+def digest_of(listed: Mapping[str, tuple[int, str]]) -> str:
+    """SHA-256 over key, size and ETag of objects, in the order of keys, a line each."""
+    lines = (f"{key}\t{size}\t{etag}\n" for key, (size, etag) in sorted(listed.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,67 @@
+"""Repair: foreign objects are moved to quarantine, and stale files of ours removed; the only place that deletes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from harvester.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from harvester.layout import Layout
+    from harvester.s3 import Bucket
+
+_log = logging.getLogger(__name__)
+
+
+async def repair(
+    bucket: Bucket,
+    foreign: Mapping[str, Layout],
+    stale: Mapping[str, Layout],
+    *,
+    check: Callable[[], Awaitable[object]],
+) -> list[str]:
+    """What was moved or removed, a line each.
+
+    What S3 does not let us move or remove stays, with a warning, and is named by what is read afterwards.
+
+    Args:
+        foreign: Keys of objects to be moved to the quarantine of a run.
+        stale: Keys of files to be removed, each of the run that it is of.
+        check: Of the lease; awaited before each of them.
+
+    Raises:
+        LeaseLostError: Another harvest has taken over.
+    """
+    done: list[str] = []
+    for key, layout in foreign.items():
+        await check()
+        try:
+            done.append(f"{key} was foreign, and is now {await _quarantine(bucket, key, layout.quarantine_key(key))}")
+        except StoreError as error:
+            _log.warning("not_repaired", extra={"key": key, "problem": str(error)})
+    for key in stale:
+        await check()
+        try:
+            await bucket.delete(key)
+            done.append(f"{key} was stale, and is removed")
+        except StoreError as error:
+            _log.warning("not_repaired", extra={"key": key, "problem": str(error)})
+    return done
+
+
+async def _quarantine(bucket: Bucket, key: str, place: str) -> str:
+    """Where the object has been moved; another place than `place` where something stands there already."""
+    number, free = 1, place
+    while await bucket.head(free):
+        number += 1
+        free = f"{place}.{number}"
+    before = await bucket.head(key)
+    await bucket.copy(key, free)
+    copied = await bucket.head(free)
+    if before is None or copied is None or copied.bytes != before.bytes:
+        raise StoreError(f"move {key}", "another size", f"{free} is not a copy of it, which stays.")
+    await bucket.delete(key)
+    return free

@@ -1,0 +1,146 @@
+"""Books: every row and every id is counted once, and one too many or too few is seen."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from dataclasses import fields
+
+import pytest
+from test_receipts import KEPT, OUTCOMES, a_file, a_receipt, batch_of
+
+from harvester.answers import Failed, Found, Fresh, Missing
+from harvester.books import Books
+from harvester.manifest import Account
+from harvester.titles import Ids
+
+
+def account_of(*, rows: int, ids: int, rejected: int) -> Account:
+    """The account of a CSV as the manifest has it."""
+    names = [f"tt{number:07d}" for number in range(1, ids + 1)]
+    return Account.of(Ids("a.csv", names, rows, array("L", range(2, 2 + rejected))))
+
+
+def test_the_books_balance_when_every_row_and_id_is_accounted_for() -> None:
+    """Rows = ids + duplicates + rejected, ids = found + missing + failed + fresh, over both CSVs and all batches."""
+    books = Books()
+    assert books.balance
+    books.take_input(account_of(rows=10, ids=9, rejected=1))
+    books.take_input(account_of(rows=5, ids=4, rejected=0))
+    assert (books.rows, books.ids, books.duplicates, books.rejected) == (15, 13, 1, 1)
+    assert (books.accounted, books.balance) == (0, False)
+    books.take(a_receipt())
+    assert (books.accounted, books.balance) == (7, False)
+    books.take(a_receipt([Found("tv", 1, {}), Failed("timeout"), Fresh("2026-11-22-00000001")], collection="Series"))
+    assert (books.accounted, books.balance) == (10, False)
+    books.take(a_receipt([Failed("timeout"), KEPT], collection="Series"))
+    assert (books.accounted, books.balance) == (12, False)
+    books.fresh += 1  # marked when the generation began: in no batch
+    assert (books.accounted, books.balance) == (13, True)
+    books.take(a_receipt([Missing("unknown")], collection="Series"))
+    assert (books.accounted, books.balance) == (14, False)
+
+
+@pytest.mark.parametrize("name", ["rows", "ids", "duplicates", "rejected", "found", "fresh"])
+@pytest.mark.parametrize("by", [-1, 1])
+def test_books_that_are_one_off_do_not_balance(name: str, by: int) -> None:
+    """One row or title too many or too few anywhere is seen."""
+    books = Books()
+    books.take_input(account_of(rows=9, ids=7, rejected=1))
+    books.take(a_receipt())
+    assert books.balance
+    setattr(books, name, getattr(books, name) + by)
+    assert not books.balance
+
+
+@pytest.mark.parametrize("name", ["missing", "failed"])
+@pytest.mark.parametrize("by", [-1, 1])
+def test_books_that_are_one_reason_off_do_not_balance(name: str, by: int) -> None:
+    """Missing and failed titles are counted by reason, and one too many or too few of one is seen."""
+    books = Books()
+    books.take_input(account_of(rows=9, ids=8, rejected=1))
+    books.take(a_receipt([*OUTCOMES, Failed("unknown")]))
+    assert books.balance
+    getattr(books, name)["unknown"] += by
+    assert not books.balance
+
+
+def test_a_reclassified_title_is_accounted_for_once_in_its_own_batch() -> None:
+    """A movie's batch whose titles are series counts them as found, and nothing else has to."""
+    books = Books()
+    books.take_input(account_of(rows=2, ids=2, rejected=0))
+    books.take(a_receipt([Found("tv", 1, {}), Found("tv", 2, {})]))
+    assert (books.found, books.batches, books.files, books.balance) == (2, 1, 1, True)
+
+
+def test_a_kept_title_counts_as_failed_and_its_record_stands_in_the_bytes() -> None:
+    """It is tried again, so the run ends with failed titles, though its earlier record is still in the file."""
+    books = Books()
+    books.take_input(account_of(rows=2, ids=2, rejected=0))
+    books.take(a_receipt([Found("movie", 1, {}), KEPT]))
+    assert (books.found, dict(books.failed), books.files, books.bytes, books.balance) == (
+        1,
+        {"http_500": 1},
+        1,
+        2_000,
+        True,
+    )
+
+
+def test_the_books_are_shown_as_the_summary_has_them() -> None:
+    """These keys stand in `summary.json` and in `--json`; reasons are counted, in alphabetical order."""
+    books = Books()
+    books.take_input(account_of(rows=16, ids=11, rejected=2))
+    books.take(a_receipt([*OUTCOMES, Failed("timeout"), Failed("http_500"), Failed("timeout")]))
+    batch = batch_of(1, "Series")
+    books.take(a_receipt([Found("tv", 1, {})], files=[a_file(batch, 1, collection="Series")], collection="Series"))
+    shown = books.as_json()
+    assert list(shown.items()) == [
+        ("rows", 16),
+        ("duplicates", 3),
+        ("rejected", 2),
+        ("ids", 11),
+        ("found", 4),
+        ("missing", 3),
+        ("failed", 3),
+        ("fresh", 1),
+        ("missing_by_reason", {"episode": 1, "season": 1, "unknown": 1}),
+        ("failed_by_reason", {"http_500": 1, "timeout": 2}),
+        ("batches", 2),
+        ("files", 3),
+        ("bytes", 4_000),
+    ]
+    assert list(shown["missing_by_reason"]) == ["episode", "season", "unknown"]
+    assert list(shown["failed_by_reason"]) == ["http_500", "timeout"]
+    assert json.loads(json.dumps(shown)) == shown
+
+
+def some_books(by: int) -> Books:
+    """Books in which every number is another one."""
+    books = Books()
+    for place, each in enumerate(fields(Books), by):
+        if isinstance(getattr(books, each.name), int):
+            setattr(books, each.name, place)
+    books.missing.update({"unknown": by, "season": 2 * by})
+    books.failed.update({"timeout": 3 * by, "http_500": by})
+    return books
+
+
+def test_books_come_back_from_what_is_shown_of_them() -> None:
+    """A summary's books are those that were closed, number by number."""
+    for books in (Books(), some_books(5)):
+        assert Books.of_json(books.as_json()) == books
+
+
+def test_the_books_of_a_day_are_the_sum_over_its_runs() -> None:
+    """Every number and every reason of both runs is in the sum, and the second run's books stay as they are."""
+    books, other = some_books(1), some_books(10)
+    before, kept = books.as_json(), other.as_json()
+    books.add(other)
+    shown = books.as_json()
+    assert other.as_json() == kept
+    for name, value in before.items():
+        if isinstance(value, dict):
+            assert shown[name] == {reason: value[reason] + kept[name][reason] for reason in value}
+        else:
+            assert shown[name] == value + kept[name]

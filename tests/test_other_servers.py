@@ -1,0 +1,145 @@
+"""Servers whose listing is not what their answers were: the books close, and the next start has nothing to do."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from conftest import Silent
+from loops import no_wait
+
+from harvester.demo.catalog import Catalog
+from harvester.demo.s3_link import s3_link
+from harvester.demo.tmdb_stand_in import stand_in
+from harvester.errors import BooksError
+from harvester.harvest import harvest
+from harvester.stop import Stop
+from harvester.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harvester.demo.s3_link import Call, Forward, Link, Rule
+    from harvester.demo.s3_server import S3Server
+    from harvester.demo.tmdb_stand_in import StandIn
+    from harvester.s3 import Bucket
+    from harvester.settings import Settings
+
+    Make = Callable[..., Settings]
+
+MOVIES = [f"tt{number:07d}" for number in range(1, 131)]
+CATALOG = Catalog(kinds={MOVIES[4]: "tv", MOVIES[5]: "unknown"}, otherwise="movie")
+ETAG = re.compile(rb"<ETag>.*?</ETag>")
+
+
+def rewriting(change: Callable[[bytes], bytes]) -> Rule:
+    """Passes a call on, and changes the body of its answer."""
+
+    async def rule(_call: Call, forward: Forward) -> web.StreamResponse:
+        answer = await forward()
+        assert isinstance(answer.body, bytes)
+        return web.Response(status=answer.status, body=change(answer.body), content_type="application/xml")
+
+    return rule
+
+
+def etags(new: bytes | Callable[[bytes], bytes]) -> Rule:
+    """Another ETag in each place of an answer that has one."""
+    change = new if callable(new) else lambda _old: new
+    return rewriting(lambda body: ETAG.sub(lambda found: b"<ETag>" + change(found[0][6:-7]) + b"</ETag>", body))
+
+
+def behind(listings: int) -> Rule:
+    """A listing that lacks each object in the first so many listings that would have it."""
+    seen: Counter[bytes] = Counter()
+
+    def drop(found: re.Match[bytes]) -> bytes:
+        key = re.search(rb"<Key>(.*?)</Key>", found[0])
+        assert key is not None
+        seen[key[1]] += 1
+        return b"" if seen[key[1]] <= listings else found[0]
+
+    return rewriting(lambda body: re.sub(rb"<Contents>.*?</Contents>", drop, body, flags=re.DOTALL))
+
+
+SERVERS: dict[str, tuple[str, Rule]] = {
+    "completes with another ETag": ("complete", etags(b"&quot;00000000000000000000000000000000-1&quot;")),
+    "completes with an ETag without quotes": (
+        "complete",
+        etags(lambda old: old.replace(b"&#34;", b"").replace(b"&quot;", b"")),
+    ),
+    "lists ETags without the number of parts": ("list", etags(lambda old: old.replace(b"-1", b""))),
+    "lists ETags in upper case": ("list", etags(bytes.upper)),
+    "lists one ETag for all": ("list", etags(b"&quot;none&quot;")),
+    "lists what was written two listings later": ("list", behind(2)),
+}
+
+
+async def answered(settings: Settings) -> Any:
+    """A harvest, its waits taking no time, and what `verify` says then."""
+    report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait)
+    return report, await verify(settings)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_whatever_a_server_lists_the_books_close_and_stay_closed(
+    name: str, s3: S3Server, bucket: Bucket, settings_for: Make
+) -> None:
+    """One rule when a run is opened and when it is closed: by ETag, or else by the bytes."""
+    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+        operation, link.rules[operation] = SERVERS[name]
+        settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)
+        report, proof = await answered(settings)
+        assert (report.status, report.exit_code, report.books.found, proof.problems) == ("closed", 0, 129, [])
+        asked = titles_asked(tmdb)
+        report, proof = await answered(settings)
+        assert (report.exit_code, proof.problems, titles_asked(tmdb)) == (0, [], asked)
+        assert report.status == ("closed" if "later" in name else "nothing_to_do")  # it lists the outcomes later too
+
+
+def titles_asked(tmdb: StandIn) -> int:
+    """Requests but for those of the key."""
+    return sum(count for (route, _), count in tmdb.asked.items() if route != "authentication")
+
+
+async def broken(link: Link, settings: Settings) -> None:
+    with pytest.raises(BooksError, match="is gone or not what landed"):
+        await answered(settings)
+
+
+async def test_a_listing_that_never_has_what_landed_is_believed_in_the_end(
+    s3: S3Server, bucket: Bucket, settings_for: Make
+) -> None:
+    """Ten listings without a file are a file that is gone: exit 1, and the same command on a sound server closes."""
+    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+        settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)
+        link.rules["list"] = behind(99)
+        await broken(link, settings)
+        link.rules.clear()
+        asked = tmdb.asked.total()
+        report, proof = await answered(settings)
+        assert (report.status, report.books.found, proof.problems) == ("closed", 129, [])
+        assert tmdb.asked.total() == asked + 1  # the key
+
+
+async def test_what_differs_in_its_etag_and_in_its_bytes_is_not_what_landed(
+    s3: S3Server, bucket: Bucket, settings_for: Make
+) -> None:
+    """Where ETags say nothing, a file edited to the same size before the close is seen by its SHA-256."""
+    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+        settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)
+        watcher = Silent()
+
+        async def edit(call: Call, forward: Forward) -> web.StreamResponse:
+            if "receipts/" in call.key and len(watcher.receipts) == 2:
+                key = watcher.receipts[0].files[0].key
+                body = await bucket.read(key) or b""
+                await bucket.put(key, body.replace(b'"status":"Released"', b'"status":"Rumoured"'))
+            return await forward()
+
+        link.rules["list"] = edit
+        with pytest.raises(BooksError, match="is not what landed"):
+            await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
