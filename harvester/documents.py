@@ -66,7 +66,9 @@ def decode_document(key: str, body: bytes | None, form: type[T], what: str) -> T
             raise NewerFormatError(key, seen)
         if type(seen) is not int or seen != FORMAT:
             raise BooksError(f"{key} is not {what}: its format is {seen!r:.50}")
-        if whole.pop("seal", None) != _seal(whole):
+        if "seal" not in whole:
+            raise BooksError(f"{key} is not {what}: it has no seal")
+        if whole.pop("seal") != _seal(whole):
             raise BooksError(f"{key} has been edited: its seal is not that of what it says")
         if any(isinstance(value, dict) and not _is_small(value) for value in whole.values()):
             raise BooksError(f"{key} is not {what}: it has an object of over {KEYS_LIMIT} keys")

@@ -136,14 +136,6 @@ class Aws:
             events = (await client.get_execution_history(executionArn=execution, maxResults=1_000))["events"]
         return [event["taskFailedEventDetails"]["error"] for event in events if event["type"] == "TaskFailed"]
 
-    async def errors_of_children(self, execution: str) -> list[str]:
-        """Those of the steps of the children of its maps, in no order."""
-        async with self.states() as client:
-            runs = (await client.list_map_runs(executionArn=execution))["mapRuns"]
-            listed = [await client.list_executions(mapRunArn=run["mapRunArn"]) for run in runs]
-        children = [child["executionArn"] for each in listed for child in each["executions"]]
-        return [name for child in children for name in await self.errors(child)]
-
     async def ended(self, execution: str) -> dict[str, Any]:
         """What became of an execution, once it has ended."""
         async with self.states() as client:

@@ -13,7 +13,6 @@ import socket
 import subprocess
 from bisect import bisect_left
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +22,7 @@ from shells import Shell
 
 from harvester.demo.catalog import catalog_of
 from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.lease import LeaseState, decode_lease, encode_lease
+from harvester.lease import decode_lease
 from harvester.s3_client import open_bucket
 
 if TYPE_CHECKING:
@@ -37,9 +36,6 @@ pytestmark = [pytest.mark.aws, pytest.mark.timeout(1_200), pytest.mark.xdist_gro
 
 LAKE, RATE, CHILDREN = "lake-of-tests", 100, 4
 LEASE = "Raw/API/_harvest/lease.json"
-LAPTOP = LeaseState("another", "laptop", "2026-11-22T10:00:00Z")
-"""The lease of another harvest, of which nothing is known but that it renews."""
-
 NOT_THERE = {"BusyError", "LeaseLostError", "BooksError", "HarvestError"}
 """What no step of an undisturbed execution ends with."""
 
@@ -170,42 +166,6 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
         other = await said(shell, "harvest", "--prefix", "Raw/Other")
         assert other["status"] == "closed"
         assert other["books"] == closed["books"]
-
-
-async def test_beside_another_harvest_an_execution_waits_and_one_that_is_taken_over_from_is_planned_anew(
-    tools: Path, packages: Path, tmdb: StandIn, tmp_path: Path
-) -> None:
-    """Busy at first, it begins when the other has ended; its children lose the lease; a second plan does the rest."""
-    async with aws_stand_in(tools, tmp_path, free_port(), TMDB_BASE_URL=tmdb.url) as aws:
-        machine = await deployed(aws, packages, tmp_path)
-        async with lake_of(aws) as lake:
-            await lake.put(LEASE, encode_lease(LAPTOP))
-            execution = await aws.start(machine)
-            while "BusyError" not in await aws.errors(execution):
-                await asyncio.sleep(0.1)
-            assert {route for route, _ in tmdb.asked} == {"authentication"}
-            await lake.put(LEASE, encode_lease(replace(LAPTOP, ended=True)))
-            await until_asked(tmdb, 300)
-            busy = (await aws.errors(execution)).count("BusyError")
-            await lake.put(LEASE, encode_lease(LAPTOP))  # as if the children had been silent for too long
-            kill_all(lambdas(tmp_path))  # called again, each looks for the lease first
-            while "LeaseLostError" not in await aws.errors_of_children(execution):
-                await lake.put(LEASE, encode_lease(LAPTOP))
-                await asyncio.sleep(0.5)
-            while (await aws.errors(execution)).count("BusyError") < busy + 2:  # the close, and the second plan
-                await lake.put(LEASE, encode_lease(LAPTOP))
-                await asyncio.sleep(0.5)
-            before = await landed(lake)
-            await lake.put(LEASE, encode_lease(replace(LAPTOP, ended=True)))
-            told = await aws.ended(execution)
-            assert told["status"] == "SUCCEEDED", told
-            closed = json.loads(told["output"])
-            assert (closed["status"], closed["books"]["ids"], closed["books"]["batches"]) == ("closed", 2_000, 20)
-            assert await aws.map_runs(execution) == ["SUCCEEDED", "SUCCEEDED"]
-            after = await landed(lake)
-            assert {key: when for key, when in after.items() if key in before} == before
-        proof = await said(shell_of(aws, tmdb, tmp_path), "verify")
-        assert (proof["status"], proof["run"], proof["books"]) == ("proved", closed["run"], closed["books"])
 
 
 async def said(shell: Shell, *words: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ are used here too. They share a bucket. When all have ended, the day's folder is
 client and by code that is only this file's; `verify --day` is asked as a second opinion.
 
 The processes are forked by one that has imported the harvester already (a start takes 1.3 s of CPU otherwise), and look
-every 0.2 s whether the lease is free, instead of every 5. Two rounds of each kind are in the default run. All of them:
+every 0.2 s whether the lease is free, instead of every 5. One round of each kind is in the default run. All of them:
 `pytest -m kill`.
 """
 
@@ -481,7 +481,7 @@ SEEDS = range(20)
 @pytest.mark.parametrize(
     "case",
     few_and_all(
-        [(kind, seed) for kind in ROUNDS for seed in (100, 101)], [(kind, seed) for kind in ROUNDS for seed in SEEDS]
+        [(kind, seed) for kind in ROUNDS for seed in (100,)], [(kind, seed) for kind in ROUNDS for seed in SEEDS]
     ),
 )
 async def test_five_at_once_killed_at_random_lose_and_double_nothing(
@@ -658,7 +658,9 @@ async def test_two_harvesters_of_the_same_ids_both_killed_lose_and_double_nothin
             return MIXED.faults(asked)
 
         second.faults = faults
-        second.held = lambda: first.seen["put receipt"] < receipts and not first.over
+        second.held = lambda: (
+            not (first.over or (first.seen["put lease"] > 1 and first.seen["put receipt"] >= receipts))
+        )
         ended = await asyncio.gather(first.life(first_point), second.life(second_point))
         assert [one.code for one in ended] in ([KILLED, KILLED], [KILLED, 0])
         assert too_early == []
