@@ -19,6 +19,7 @@ from harvester.demo.s3_link import s3_link
 from harvester.demo.tmdb_stand_in import stand_in
 from harvester.harvest import harvest
 from harvester.ids_file import decode_outcomes
+from harvester.layout import Layout
 from harvester.receipts import decode_receipt
 from harvester.records import decode
 from harvester.stop import Stop
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from harvester.demo.s3_link import Call, Forward
     from harvester.demo.s3_server import S3Server
     from harvester.harvest import Report
-    from harvester.layout import Layout
     from harvester.receipts import Receipt
     from harvester.records import Format
     from harvester.s3 import Bucket
@@ -51,9 +51,8 @@ def failing(*ids: str) -> Any:
 
 
 async def harvested(settings: Settings, *, again: bool = False) -> tuple[Report, Layout]:
-    watcher = Silent()
-    report = await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait, again=again)
-    return report, watcher.run.layout
+    report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait, again=again)
+    return report, Layout(settings.s3_prefix, settings.s3_key_template, report.run)
 
 
 async def lake(bucket: Bucket) -> dict[str, list[dict[str, Any]]]:
@@ -82,9 +81,17 @@ def sides(collection: Collection) -> tuple[Kind, Kind]:
 # A title that fails keeps its record
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("collection", ["Movies", "Series"])
-@pytest.mark.parametrize("where", ["own", "other", "both"])
+@pytest.mark.parametrize(
+    ("where", "collection", "form"),
+    [
+        ("own", "Movies", "jsonl"),
+        ("other", "Movies", "array"),
+        ("both", "Movies", "jsonl"),
+        ("own", "Series", "array"),
+        ("other", "Series", "jsonl"),
+        ("both", "Series", "array"),
+    ],
+)
 async def test_a_title_that_fails_keeps_the_record_that_has_landed(
     where: str, collection: Collection, form: Format, bucket: Bucket, settings_for: Make
 ) -> None:
@@ -246,7 +253,7 @@ async def test_a_file_that_its_batch_no_longer_fills_is_emptied_and_named(
                 assert min(file.records for file in receipt.files) > 0
             proof = await verify(settings)
             assert (proof.problems, proof.records) == ([], 110)
-            assert list(await records_of(bucket)) == movies
+            assert sorted(await records_of(bucket)) == sorted(movies)
             assert set(await bucket.objects("Raw/API/Movies/")) == set(keys)
             report, _ = await harvested(settings)
             assert report.status == "nothing_to_do"

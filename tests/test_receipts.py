@@ -111,7 +111,7 @@ def test_a_receipt_that_was_edited_is_not_believed() -> None:
     assert read(receipt, sealed(whole)) == receipt
     edited = {**whole, "landed_at": "2027-01-01T00:00:00.000Z"}
     for body in (edited, {name: value for name, value in whole.items() if name != "seal"}):
-        with pytest.raises(BooksError, match="has been edited"):
+        with pytest.raises(BooksError, match=r"has been edited|it has no seal"):
             read(receipt, orjson.dumps(body))
 
 
