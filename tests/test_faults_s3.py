@@ -888,7 +888,7 @@ UNMARKED = doctored(lambda body: re.sub(rb"<ETag>.*?</ETag>", b"", body), withou
 
 @pytest.mark.parametrize(
     ("place", "lasts"),
-    itertools.product(FILES_READ, ["once", "always"]),
+    list(itertools.product(FILES_READ, ["once", "always"])),
 )
 def test_an_answer_that_is_not_the_file_that_is_listed_loses_and_doubles_nothing(
     play: Play, place: str, lasts: str

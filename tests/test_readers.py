@@ -27,8 +27,9 @@ from reading import (
 from sqlglot import exp
 
 from harvester.answers import Found, read_record
-from harvester.batches import Batch, Layout
+from harvester.batches import Batch
 from harvester.demo.catalog import Catalog, movie_record, tv_record
+from harvester.layout import Layout
 from harvester.records import encode, record_line
 from harvester.settings import Settings
 from harvester.titles import COLLECTIONS

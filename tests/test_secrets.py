@@ -26,7 +26,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -321,6 +321,8 @@ class Wire:
 
     url: str
     heads: list[str] = field(default_factory=list)
+    stored: dict[str, str] = field(default_factory=dict)
+    """Path to the body of its last PUT; nothing is read back but by an `answer` that does."""
 
 
 @asynccontextmanager
@@ -332,8 +334,10 @@ async def wire(answer: Answer, *, tls: ssl.SSLContext | None = None, host: str =
         with suppress(asyncio.IncompleteReadError, OSError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             length = re.search(r"(?i)\ncontent-length: *(\d+)", head)
-            await reader.readexactly(int(length[1]) if length else 0)
+            body = await reader.readexactly(int(length[1]) if length else 0)
             told.heads.append(head)
+            if head.startswith("PUT"):
+                told.stored[urlsplit(path_of(head)).path] = body.decode("latin-1")
             writer.write(answer(head))
             await writer.drain()
         writer.close()
@@ -1004,11 +1008,20 @@ async def test_an_s3_that_cannot_be_reached_shows_no_secret(shell_for: Any, nobo
 
 
 async def test_a_refusal_in_the_midst_of_a_harvest_shows_no_secret(shell_for: Any) -> None:
-    """An S3 that lists, takes the plan, and then refuses to begin an upload."""
-    nothing = http(200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>", ETag='"1"')
+    """An S3 that lists nothing, keeps what is put in one request, and refuses to begin an upload."""
+    nothing = http(200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+    no_key = http(404, "<Error><Code>NoSuchKey</Code></Error>")
 
     def answer(head: str) -> bytes:
-        return S3_ECHOES["InvalidToken"](head) if head.startswith("POST") else nothing
+        path = urlsplit(path_of(head))
+        match head.split()[0], path.query:
+            case "POST", _:
+                return S3_ECHOES["InvalidToken"](head)
+            case "PUT", _:
+                return http(200, "", ETag='"1"')
+            case _, query if "list-type" in query or "uploads" in query:
+                return nothing
+        return http(200, s3.stored[path.path], ETag='"1"') if path.path in s3.stored else no_key
 
     async with knowing() as tmdb, wire(answer) as s3:
         shell = await shell_for(tmdb.url, AWS_ENDPOINT_URL_S3=s3.url, AWS_SESSION_TOKEN=SESSION)
