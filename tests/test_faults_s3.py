@@ -690,7 +690,8 @@ def test_a_fault_that_stays_ends_the_harvest_and_the_next_one_closes_the_books(
         seen = await world.look()
         calls = here.calls if lasts == "always" else 1
         least, most = what.tries(here.attempts)
-        assert least * calls <= max(met.values()) <= most * calls
+        certain = 1 if here.keys == LEASE else calls  # giving the lease back has LAST_SECONDS, tries or no tries
+        assert least * certain <= max(met.values()) <= most * calls
         assert len(seen.uploads) <= left
         assert not seen.waits or here.keys == LEASE
         await world.goes_on(seen)
@@ -765,7 +766,10 @@ def test_a_lease_that_cannot_be_renewed_or_given_back_keeps_no_books_open(
         assert len(at_last) == (lasts == "always" or not what.passes)
         action = f"Cannot {verb} s3://{world.lake.name}/{world.prefix}/{LEASE}"
         for _, problem in problems:
-            assert re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
+            ended_early = (
+                problem == "no answer" and event == "lease_not_ended"
+            )  # it has LAST_SECONDS, tries or no tries
+            assert ended_early or re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
         given_back = event != "lease_not_ended" or not at_last or (operation, fault) == ("put", "reset after")
         assert seen.waits is not given_back
         assert await world.problems() == []

@@ -1014,7 +1014,7 @@ async def test_a_refusal_in_the_midst_of_a_harvest_shows_no_secret(shell_for: An
 
     def answer(head: str) -> bytes:
         path = urlsplit(path_of(head))
-        match head.split()[0], path.query:
+        match head.split(maxsplit=1)[0], path.query:
             case "POST", _:
                 return S3_ECHOES["InvalidToken"](head)
             case "PUT", _:
