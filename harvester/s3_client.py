@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import botocore.exceptions
 
@@ -12,6 +12,8 @@ from harvester.s3 import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from harvester.aws_client import Access
 
 
 def _no_expect(request: Any, **_: Any) -> None:
@@ -25,31 +27,15 @@ def _no_expect(request: Any, **_: Any) -> None:
 
 
 @asynccontextmanager
-async def open_bucket(
-    name: str,
-    *,
-    region: str | None = None,
-    profile: str | None = None,
-    credentials: tuple[str, str, str | None] | None = None,
-    endpoint_url: str | None = None,
-    connections: int = 32,
-    attempts: int = ATTEMPTS,
-) -> AsyncIterator[Bucket]:
-    """The bucket `name`; what is None is left to the SDK's own chain.
+async def open_bucket(name: str, *, attempts: int = ATTEMPTS, **access: Unpack[Access]) -> AsyncIterator[Bucket]:
+    """The bucket `name`.
 
     Raises:
         StoreError: No such profile, or no such region.
     """
-    async with open_client(
-        "s3",
-        action=f"open s3://{name}",
-        region=region,
-        profile=profile,
-        credentials=credentials,
-        endpoint_url=endpoint_url,
-        connections=connections,
-        attempts=attempts,
-    ) as (client, session):
+    opening = open_client("s3", action=f"open s3://{name}", attempts=attempts, **access)
+    async with opening as (client, session):
+        credentials = access.get("credentials")
         client.meta.events.register("before-sign.s3", _no_expect)
 
         async def secrets() -> list[str]:

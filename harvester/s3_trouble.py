@@ -23,7 +23,6 @@ ADVICE = {
 }
 """What to do next, by S3's or botocore's word for the trouble."""
 
-
 UNREACHABLE = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)
 """Botocore's errors where no answer came. Their own words hold the whole URL."""
 
@@ -31,28 +30,28 @@ SAFE = "What has landed is safe; run again to go on."
 
 
 def store_error(action: str, code: str, said: str = "") -> StoreError:
-    """The error of what was tried, with S3's or botocore's `code` for it; `said` is told if we know no better."""
+    """The error of what was tried, with S3's or botocore's `code`; what it `said` is the advice if we know none."""
     sentence = f"{said.rstrip('.')}. " if said else ""
     return StoreError(action, code, ADVICE.get(code) or f"{sentence}{SAFE}")
 
 
-def unreachable(action: str, error: botocore.exceptions.BotoCoreError, endpoint: str) -> StoreError:
+def unreachable(
+    action: str, error: botocore.exceptions.BotoCoreError, endpoint: str, advice: str | None = None
+) -> StoreError:
     """The error of what was tried, where the server at the URL `endpoint` cannot be reached or does not answer."""
     code = type(error).__name__
-    return StoreError(action, code, f"{endpoint} {what_it_does(error)}. {ADVICE.get(code, SAFE)}")
+    return StoreError(action, code, f"{endpoint} {_what_it_does(error)}. {advice or ADVICE.get(code, SAFE)}")
 
 
-def what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
-    """What the other side does instead of answering."""
+def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
     why = error.kwargs.get("error")
     if isinstance(error, botocore.exceptions.SSLError) or isinstance(why, aiohttp.ClientSSLError):
         return "does not speak TLS, or its certificate is not trusted"
     if isinstance(why, aiohttp.ClientConnectorDNSError):
         return "has a name that cannot be resolved"
     if isinstance(why, aiohttp.ClientConnectorError):
-        return (
-            "cannot be reached: there is no way to it" if why.os_error.errno in NO_NETWORK else "refuses the connection"
-        )
+        no_network = why.os_error.errno in NO_NETWORK
+        return "cannot be reached: there is no way to it" if no_network else "refuses the connection"
     if type(why) is aiohttp.ClientError:
         return f"sends us elsewhere ({why})"
     late = (botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ReadTimeoutError)
