@@ -99,9 +99,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         problem = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
     if isinstance(problem, TmdbRefusedError):
         _keys.clear()  # it may have been replaced where it is kept
-    problem.args = (
-        log.struck(str(problem)).encode(errors="backslashreplace").decode(),
-    )  # JSON may hold half a character
+    text = log.struck(str(problem)).encode(errors="backslashreplace").decode()  # JSON may hold half a character
+    problem.args = (text,)
     raise problem.with_traceback(None) from None
 
 
@@ -117,8 +116,10 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
     order = read_order(event)
     if order is None:
         return {"status": "ignored"}
-    _check_sources(order, load_settings())
-    settings = load_settings(**order.settings)
+    ours, settings = load_settings(), load_settings(**order.settings)
+    for name, source in (order.settings | order.sources).items():  # the function's own files are not for events to name
+        if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
+            raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
     if order.sources:
         settings = settings.model_copy(update={"movies_csv": None, "series_csv": None} | order.sources)
     if "-" in (settings.movies_csv, settings.series_csv):
@@ -129,13 +130,6 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
         told = await plan_shards(settings, children=order.children, again=order.again, execution=order.execution)
         return told | {"settings": order.settings}
     return await _harvest(settings, order, until=until)
-
-
-def _check_sources(order: Order, ours: Settings) -> None:
-    """Refuse an event that names a file of the function's own, unless the environment names it too."""
-    for name, source in (order.settings | order.sources).items():
-        if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
-            raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
 
 
 async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[str, Any]:
@@ -154,15 +148,14 @@ async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[st
     finally:
         timer.cancel()
         watcher.end()
-    # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
-    got_on = watcher.landed if order.shard or order.run else watcher.whole
-    if report.status == "stopped" and not got_on:
-        raise StoppedError(
-            "The time was over before one batch had landed: give the function more of it (900 s is the most), or raise "
-            f"the rate, which is {rate:g} a second."
-        )
     answer = report.as_json()
     if report.status == "stopped":
+        # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
+        if not (watcher.landed if order.shard or order.run else watcher.whole):
+            raise StoppedError(
+                "The time was over before one batch had landed: give the function more of it (900 s is the most), or "
+                f"raise the rate, which is {rate:g} a second."
+            )
         _log.warning("more", extra={"why": "the time is over: invoked again, it goes on"})
         answer["status"] = "more"
     return answer | {"attempt": attempt, "failed": dict(islice(report.failed.items(), FAILED_SHOWN))}

@@ -24,7 +24,7 @@ from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
 from harvester.multipart import Body, in_memory, numbered, under_way
 from harvester.redaction import redact, redact_shapes
-from harvester.s3_trouble import UNREACHABLE, store_error, unreachable
+from harvester.s3_trouble import no_answer, store_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -314,10 +314,8 @@ class Bucket:
             words = str(why.get("Code") or f"HTTP {metadata.get('HTTPStatusCode')}"), str(why.get("Message", ""))
             secrets = await self._secrets()  # S3 repeats them in some of its refusals
             raise store_error(action, *(redact_shapes(redact(text, secrets)) for text in words)) from None
-        except UNREACHABLE as error:
-            raise unreachable(action, error, self._client.meta.endpoint_url) from None
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
-            raise store_error(action, type(error).__name__, redact_shapes(str(error))) from None
+            raise no_answer(action, error, self._client.meta.endpoint_url) from None
         if field and field not in answer:
             raise store_error(action, "an empty answer")
         return answer

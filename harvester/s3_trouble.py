@@ -1,4 +1,4 @@
-"""Trouble with S3, in our words: what was tried, S3's word for what came of it, and what to do next."""
+"""Trouble with S3 as errors of ours: what was tried, S3's code for what came of it, and what to do next."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import aiohttp
 import botocore.exceptions
 
 from harvester.errors import StoreError
+from harvester.redaction import redact_shapes
 from harvester.wire import NO_NETWORK
 
 ADVICE = {
@@ -21,10 +22,7 @@ ADVICE = {
     "RequestTimeTooSkewed": "Set this machine's clock: S3 refuses what is signed over 15 minutes off.",
     "PermanentRedirect": "The bucket is in another region: correct AWS_REGION.",
 }
-"""What to do next, by S3's or botocore's word for the trouble."""
-
-UNREACHABLE = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)
-"""Botocore's errors where no answer came. Their own words hold the whole URL."""
+"""What to do next, by S3's code or the name of botocore's error."""
 
 SAFE = "What has landed is safe; run again to go on."
 
@@ -35,12 +33,13 @@ def store_error(action: str, code: str, said: str = "") -> StoreError:
     return StoreError(action, code, ADVICE.get(code) or f"{sentence}{SAFE}")
 
 
-def unreachable(
-    action: str, error: botocore.exceptions.BotoCoreError, endpoint: str, advice: str | None = None
-) -> StoreError:
-    """The error of what was tried, where the server at the URL `endpoint` cannot be reached or does not answer."""
+def no_answer(action: str, error: Exception, endpoint: str, advice: str | None = None) -> StoreError:
+    """The error of what was tried, where the server at the URL `endpoint` has not answered, or was never asked."""
     code = type(error).__name__
-    return StoreError(action, code, f"{endpoint} {_what_it_does(error)}. {advice or ADVICE.get(code, SAFE)}")
+    if isinstance(error, botocore.exceptions.ConnectionError | botocore.exceptions.HTTPClientError):
+        # Botocore's own words for these hold the whole URL.
+        return StoreError(action, code, f"{endpoint} {_what_it_does(error)}. {advice or ADVICE.get(code, SAFE)}")
+    return store_error(action, code, redact_shapes(str(error)))
 
 
 def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:

@@ -199,6 +199,8 @@ def names_of(name: str) -> tuple[str, ...]:
 ALL_NAMES = frozenset(variable for name in Settings.model_fields for variable in names_of(name))
 """Every environment variable that is a setting."""
 
+SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+
 
 def load_settings(**flags: Any) -> Settings:
     """The settings in force; `flags` by field name, None where a flag is not given.
@@ -243,22 +245,20 @@ def raw_secrets(**flags: Any) -> list[str]:
     for source in _SOURCES.values():
         with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
             sources.append(source()())
-    names = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    values = [source.get(name) for source in sources for name in names]
+    values = [source.get(name) for source in sources for name in SECRETS]
     texts = [str(getattr(value, "get_secret_value", lambda value=value: value)()).strip() for value in values if value]
     return [text for text in texts if not forms.is_kept(text)]
 
 
 def _tell(problem: Any, secrets: list[str]) -> str:
     """One wrong setting in a sentence; the value only where it is no secret."""
-    name = str(problem["loc"][0]).upper()
+    field = str(problem["loc"][0]).lower()
+    name, *others = names_of(field)
+    if others:
+        name += f" (or {', '.join(others)})"
     what = str(problem["msg"]).removeprefix("Value error, ")
     what = what[0].lower() + what[1:]
-    field = Settings.model_fields.get(name.lower())
-    secret = field is None or "SecretStr" in str(field.annotation)
-    if others := names_of(name.lower())[1:]:
-        name = f"{name} (or {', '.join(others)})"
-    if secret:
+    if field in SECRETS or field not in Settings.model_fields:
         return f"{name} {what}"
     seen = problem["input"]
     if "URL" in name:  # whoever puts a key into the URL does not want to see it here

@@ -1,7 +1,7 @@
 """The vault: TMDB's key out of AWS's Parameter Store or Secrets Manager, where settings only say where it is kept.
 
 `ssm:/path` is a parameter, `secret:name` (or its ARN) a secret: the key itself, or a JSON object that has it as
-`TMDB_API_KEY` or alone. One request, before anything is asked of TMDB.
+`TMDB_API_KEY` or alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import orjson
 
 from harvester.aws_client import open_client
 from harvester.errors import SettingsError
-from harvester.s3_trouble import UNREACHABLE, store_error, unreachable
+from harvester.s3_trouble import no_answer, store_error
 
 if TYPE_CHECKING:
     from harvester.aws_client import Access
@@ -36,10 +36,10 @@ _ADVICE = {
 
 
 async def fetch_key(kept: str, **access: Unpack[Access]) -> str:
-    """TMDB's key, which is `kept` where the setting says.
+    """TMDB's key from where it is `kept`, by one request.
 
     Raises:
-        SettingsError: AWS does not give it; the message has AWS's word for why.
+        SettingsError: AWS does not give it; the message has AWS's code for why.
         StoreError: AWS cannot be reached, or the credentials are no good.
     """
     kind, _, name = kept.partition(":")
@@ -55,10 +55,8 @@ async def fetch_key(kept: str, **access: Unpack[Access]) -> str:
             if code not in _ADVICE:
                 raise store_error(action, code, "If this does not pass, check the AWS credentials") from None
             raise SettingsError(f"TMDB_API_KEY: cannot {action}: {code}. {_ADVICE[code]}") from None
-        except UNREACHABLE as error:
-            raise unreachable(action, error, client.meta.endpoint_url, "Check the network and AWS_REGION.") from None
         except botocore.exceptions.BotoCoreError as error:
-            raise store_error(action, type(error).__name__) from None
+            raise no_answer(action, error, client.meta.endpoint_url, "Check the network and AWS_REGION.") from None
 
 
 async def _read(client: Any, kind: str, name: str) -> str:
