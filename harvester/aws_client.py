@@ -75,7 +75,7 @@ async def open_client(
     """A client of `service` (10 ms), and the session that has its credentials.
 
     Raises:
-        StoreError: No such profile, or no such region, so that we cannot do `action`.
+        StoreError: No such profile or region, so that `action` cannot be done.
     """
     access_key, secret_key, token = access.get("credentials") or (None, None, None)
     endpoint_url = access.get("endpoint_url")

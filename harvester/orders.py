@@ -112,8 +112,10 @@ def read_order(event: Any) -> Order | None:
         return Order(sources=sources) if sources else None
     if event.get("detail-type") == "Scheduled Event":
         return Order()
-    _check(event, action)
     began = event.get("event")  # what the state machine was started with
+    if isinstance(began, dict) and "children" in began:
+        event = event | {"children": began["children"]}
+    _check(event, action)
     first = read_order(began)
     if first is None:
         raise InputError("the event", "that began this is of no CSV: let only those of CSVs begin it")
@@ -122,7 +124,7 @@ def read_order(event: Any) -> Order | None:
         settings=first.settings | _settings(event.get("settings", {})),
         sources=first.sources | event.get("sources", {}),
         again=(first.again or event.get("again", False)) and action != "close",  # called once more, it would begin anew
-        children=int((event | (began or {})).get("children", CHILDREN)),
+        children=int(event.get("children", CHILDREN)),
         shard=Shard.of(event["shard"]) if "shard" in event else None,
         **{name: event[name] for name, its in STEPS.items() if its == action and name in event},
     )
@@ -158,12 +160,11 @@ def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
     """
     try:
         if "Records" in event:
-            found = [r["s3"] for r in event["Records"] if str(r["eventName"]).startswith("ObjectCreated")]
-            objects = [(str(s3["bucket"]["name"]), unquote_plus(str(s3["object"]["key"]))) for s3 in found]
-        elif event.get("detail-type") == "Object Created":
-            objects = [(str(event["detail"]["bucket"]["name"]), str(event["detail"]["object"]["key"]))]
+            details = [r["s3"] for r in event["Records"] if str(r["eventName"]).startswith("ObjectCreated")]
         else:
-            objects = []
+            details = [event["detail"]] if event.get("detail-type") == "Object Created" else []
+        decode = unquote_plus if "Records" in event else str
+        objects = [(str(each["bucket"]["name"]), decode(str(each["object"]["key"]))) for each in details]
     except (KeyError, TypeError) as error:
         raise InputError("the event", f"is not as S3 sends them: {error!r:.200}") from error
     created = [(_setting_of(key), f"s3://{bucket}/{key}") for bucket, key in objects if key.lower().endswith(CSV_NAMES)]

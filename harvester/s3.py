@@ -106,7 +106,6 @@ class Bucket:
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
         self._client, self._secrets = client, secrets
-        self._log = logging.getLogger(__name__)
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
         """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request."""
@@ -145,12 +144,7 @@ class Bucket:
 
     async def head(self, key: str) -> Head | None:
         """What is kept of the object at `key`; None if there is none."""
-        try:
-            response = await _unless({"404"}, self._call("look at", key, "head_object", "ContentLength", Key=key))
-        except StoreError as error:
-            if error.code == "403":  # an answer to HEAD has no body, and so no code of S3's
-                raise store_error(error.action, "AccessDenied") from None
-            raise
+        response = await _unless({"404"}, self._call("look at", key, "head_object", "ContentLength", Key=key))
         return Head(response["ContentLength"], response.get("Metadata", {})) if response else None
 
     async def put(self, key: str, body: bytes, **condition: str) -> str:
@@ -265,7 +259,8 @@ class Bucket:
             async with asyncio.timeout(seconds):
                 await self.abort(key, upload)
         except (StoreError, TimeoutError, asyncio.CancelledError) as error:
-            self._log.warning("upload_left_unfinished", extra={"key": key, "problem": str(error) or "no answer"})
+            said = {"key": key, "problem": str(error) or "no answer"}
+            logging.getLogger(__name__).warning("upload_left_unfinished", extra=said)
 
     async def _get(self, key: str, into: IO[bytes], *, limit: float = math.inf) -> dict[str, Any] | None:
         """S3's answer for the object at `key`, None if there is none; its bytes go to `into`, unless over `limit`."""
@@ -311,9 +306,12 @@ class Bucket:
             if (asked := xform_name(error.operation_name)) != operation:  # of STS or the single sign-on
                 action = f"get credentials ({asked}) to {action}"
             why, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-            words = str(why.get("Code") or f"HTTP {metadata.get('HTTPStatusCode')}"), str(why.get("Message", ""))
+            code = str(why.get("Code") or f"HTTP {metadata.get('HTTPStatusCode')}")
+            if (operation, code) == ("head_object", "403"):  # an answer to HEAD has no body, and so no code of S3's
+                code = "AccessDenied"
             secrets = await self._secrets()  # S3 repeats them in some of its refusals
-            raise store_error(action, *(redact_shapes(redact(text, secrets)) for text in words)) from None
+            words = (redact_shapes(redact(text, secrets)) for text in (code, str(why.get("Message", ""))))
+            raise store_error(action, *words) from None
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise no_answer(action, error, self._client.meta.endpoint_url) from None
         if field and field not in answer:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def _no_expect(request: Any, **_: Any) -> None:
     """Drop `Expect: 100-continue` before the request is signed.
 
-    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that
-    clock only after the body is sent, and waits for the server's leave before that without any.
+    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that clock
+    only when the body is sent, and has none while it waits for the server's `100 Continue`.
     """
     if "Expect" in request.headers:
         del request.headers["Expect"]
@@ -28,11 +28,7 @@ def _no_expect(request: Any, **_: Any) -> None:
 
 @asynccontextmanager
 async def open_bucket(name: str, *, attempts: int = ATTEMPTS, **access: Unpack[Access]) -> AsyncIterator[Bucket]:
-    """The bucket `name`.
-
-    Raises:
-        StoreError: No such profile, or no such region.
-    """
+    """The bucket `name`; a `StoreError` if there is no such profile or region."""
     opening = open_client("s3", action=f"open s3://{name}", attempts=attempts, **access)
     async with opening as (client, session):
         credentials = access.get("credentials")

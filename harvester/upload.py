@@ -1,8 +1,7 @@
 """Upload: the CSV files themselves, byte for byte, into the raw zone, from where any harvest can take them.
 
-Each file is read twice: to know its SHA-256 before anything is sent, and to send it. What is sent is hashed as well,
-and a file that has changed in between is not stored. The object carries its SHA-256, which is read back, and by which
-an unchanged file is known the next day.
+Each file is read twice: to know its SHA-256, and to send it. What is sent is hashed as well: a file that has changed in
+between is not stored. The object carries its SHA-256, by which an unchanged file is known the next day.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from harvester.settings import Settings
     from harvester.stop import Stop
     from harvester.titles import Collection
-
-_log = logging.getLogger(__name__)
 
 SHA256 = "sha256"
 """The metadata by which an upload of ours is known (`x-amz-meta-sha256`), in hexadecimal digits."""
@@ -136,38 +133,30 @@ async def upload(
     settings.need("s3_bucket")
     started, day = time.monotonic(), now()[:10]
     sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
-    told: dict[Collection, Uploaded] = {}
-    local: dict[Collection, CsvFile] = {}
+    files: list[Uploaded] = []
+    local: dict[Place, CsvFile] = {}
     with ExitStack() as opened:
         async with stop.at_once():
             for collection, source in sources.items():
-                if source is None:
-                    continue
-                if pass_s3 and source.startswith("s3://"):
-                    told[collection] = Uploaded(source, collection, "in_s3", source)
-                else:
+                if source and pass_s3 and source.startswith("s3://"):
+                    files.append(Uploaded(source, collection, "in_s3", source))
+                elif source is not None:
                     file = opened.enter_context(await in_thread(partial(open_csv, source)))
-                    local[collection] = await in_thread(partial(read_once, source, file))
+                    csv = await in_thread(partial(read_once, source, file))
+                    name = f"{collection.lower()}.csv{'.gz' if csv.zipped else ''}"
+                    local[Place(settings.s3_csv_template, collection, name)] = csv
             if local:
-                told |= await _upload_all(settings, local, day, progress)
-    files = tuple(told[collection] for collection in sources if collection in told)
-    return UploadReport(files, time.monotonic() - started)
+                files += await _upload_all(settings, local, day, progress)
+    files.sort(key=lambda file: file.collection)  # movies first
+    return UploadReport(tuple(files), time.monotonic() - started)
 
 
-async def _upload_all(
-    settings: Settings, local: dict[Collection, CsvFile], day: str, progress: Progress
-) -> dict[Collection, Uploaded]:
+async def _upload_all(settings: Settings, local: dict[Place, CsvFile], day: str, progress: Progress) -> list[Uploaded]:
     """What became of the files; those that are not there unchanged are sent one after another."""
-    told: dict[Collection, Uploaded] = {}
-    to_send: dict[Place, CsvFile] = {}
     async with open_bucket_of(settings) as bucket:
-        for collection, csv in local.items():
-            name = f"{collection.lower()}.csv{'.gz' if csv.zipped else ''}"
-            place = Place(settings.s3_csv_template, collection, name)
-            if (standing := await _find(bucket, place, csv, day)) is None:
-                to_send[place] = csv
-            else:
-                told[collection] = standing
+        found = {place: await _find(bucket, place, csv, day) for place, csv in local.items()}
+    files = [file for file in found.values() if file]
+    to_send = {place: csv for place, csv in local.items() if not found[place]}
     done, total = 0, sum(csv.bytes for csv in to_send.values())
     # S3 is there, so from now on we wait for it: with half a file on its way, not to hear that an address is wrong.
     async with open_bucket_of(settings, attempts=PATIENT) as bucket:
@@ -176,9 +165,9 @@ async def _upload_all(
             def sent(here: int, name: str = place.name, before: int = done) -> None:
                 progress(name, before + here, total)
 
-            told[place.collection] = await _send(bucket, place, csv, day, sent)
+            files.append(await _send(bucket, place, csv, day, sent))
             done += csv.bytes
-    return told
+    return files
 
 
 async def _find(bucket: Bucket, place: Place, csv: CsvFile, day: str) -> Uploaded | None:
@@ -197,14 +186,15 @@ async def _find(bucket: Bucket, place: Place, csv: CsvFile, day: str) -> Uploade
 async def _send(bucket: Bucket, place: Place, csv: CsvFile, day: str, progress: Callable[[int], object]) -> Uploaded:
     """Land the file under the key of the day, and read back what S3 keeps of it.
 
-    Uploads of this CSV that a kill has left are aborted, of whichever day. One that somebody else has under way just
-    now is begun again by him (`Bucket.land_parts`).
+    Unfinished uploads of this CSV are aborted, of whichever day; another process that has one under way just now begins
+    again (`Bucket.land_parts`).
     """
     key = place.key(day)
     for begun, number in await bucket.uploads(place.folder):
         if place.date_in(begun) is not None:
             await bucket.abort(begun, number)
-            _log.warning("upload_aborted", extra={"key": begun, "why": "an earlier upload has left it unfinished"})
+            said = {"key": begun, "why": "an earlier upload has left it unfinished"}
+            logging.getLogger(__name__).warning("upload_aborted", extra=said)
     content_type = "application/gzip" if csv.zipped else "text/csv"
     await bucket.land_parts(key, Body(csv.parts, content_type, {SHA256: csv.sha256}, progress))
     url = f"s3://{bucket.name}/{key}"

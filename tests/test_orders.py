@@ -196,6 +196,7 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"action": "plan", "children": 0}, "has 0 for children"),
         ({"action": "plan", "children": 1e999}, "has inf for children"),
         ({"action": "plan", "children": None}, "has None for children"),
+        ({"action": "plan", "event": sent() | {"children": "x"}}, "has 'x' for children"),
         ({"again": "true"}, "has 'true' for again: give true or false"),
         ({"sources": {"movies": "s3://a/b.csv"}}, "give movies_csv, series_csv, or both"),
         ({"sources": {"movies_csv": 5}}, "has .* for sources: give movies_csv"),
