@@ -6,7 +6,7 @@ import functools
 import gzip
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import aiohttp
 import botocore.exceptions
@@ -27,8 +27,17 @@ ATTEMPTS, PATIENT = 5, 7
 that is away is told of after 8 s, and waited for 26 s, at most 51, by those who have more to lose than time."""
 
 
+class Access(TypedDict, total=False):
+    """Where AWS is, and who we are there; what is not given, or None, is left to the SDK's own chain."""
+
+    region: str | None
+    profile: str | None
+    credentials: tuple[str, str, str | None] | None
+    endpoint_url: str | None
+
+
 class _Straight(AIOHTTPSession):  # type: ignore[misc]  # it has no types
-    """How botocore sends a request, but to nowhere else: aiohttp would follow redirects, session token and all."""
+    """Botocore's way to send requests, without redirects: aiohttp would follow them, session token and all."""
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         session = await super()._get_session(proxy_url)
@@ -61,47 +70,39 @@ def _loader() -> Any:
 
 @asynccontextmanager
 async def open_client(
-    service: str,
-    *,
-    action: str,
-    region: str | None = None,
-    profile: str | None = None,
-    credentials: tuple[str, str, str | None] | None = None,
-    endpoint_url: str | None = None,
-    connections: int = 10,
-    attempts: int = ATTEMPTS,
+    service: str, *, action: str, attempts: int = ATTEMPTS, **access: Unpack[Access]
 ) -> AsyncIterator[tuple[Any, AioSession]]:
-    """A client of `service` (10 ms), and the session that has its credentials; None is left to the SDK's own chain.
+    """A client of `service` (10 ms), and the session that has its credentials.
 
     Raises:
-        StoreError: No such profile, or no such region, so that we cannot do `action`.
+        StoreError: No such profile or region, so that `action` cannot be done.
     """
-    access_key, secret_key, token = credentials or (None, None, None)
+    access_key, secret_key, token = access.get("credentials") or (None, None, None)
+    endpoint_url = access.get("endpoint_url")
     async with AsyncExitStack() as stack:
         try:
-            session = AioSession(profile=profile)
+            session = AioSession(profile=access.get("profile"))
             session.register_component("data_loader", _loader())
             config = AioConfig(
                 http_session_cls=_Straight,
                 connect_timeout=10,
                 read_timeout=20,
                 retries={"mode": "standard", "total_max_attempts": attempts},
-                max_pool_connections=connections,
+                max_pool_connections=32,
                 # Botocore's own words, made anew for each request, are a sixth of what a call takes.
                 user_agent=f"tmdb-harvester/{__version__} {session.user_agent()}",
                 s3={"addressing_style": "path" if endpoint_url else "auto"},
             )
-            client = await stack.enter_async_context(
-                session.create_client(
-                    service,
-                    region_name=region or session.get_config_variable("region") or "us-east-1",
-                    endpoint_url=endpoint_url,
-                    aws_access_key_id=access_key,
-                    aws_secret_access_key=secret_key,
-                    aws_session_token=token,
-                    config=config,
-                )
+            opening = session.create_client(
+                service,
+                region_name=access.get("region") or session.get_config_variable("region") or "us-east-1",
+                endpoint_url=endpoint_url,
+                aws_access_key_id=access_key,
+                aws_secret_access_key=secret_key,
+                aws_session_token=token,
+                config=config,
             )
+            client = await stack.enter_async_context(opening)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise store_error(action, type(error).__name__, str(error)) from error
         yield client, session

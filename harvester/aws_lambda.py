@@ -1,11 +1,11 @@
 """The Lambda: a door to the harvest, as a whole or, for a state machine, in parts.
 
-What an event asks for is read in `orders`. Before its time is over, an invocation takes no more batches, lands the open
-ones and answers `{"status": "more", …}`: called again with the same event, it goes on. What goes wrong is raised under
-the name of its class (see `errors`), for Retry and Catch to match; titles that failed are no error but a status.
+Before its time is over, an invocation takes no more batches, lands the open ones and answers `{"status": "more", …}`:
+called again with the same event, it goes on. What goes wrong is raised under the name of its class (see `errors`), for
+Retry and Catch to match; titles that failed are no error but a status.
 
-Clients live and die with the loop of their invocation, because between two of them the process is frozen and its
-connections die. Only TMDB's key, where it is kept in AWS, is fetched once per cold start.
+Clients are made anew by each invocation: between two of them the process is frozen, and connections die. Only TMDB's
+key, where it is kept in AWS, is fetched once per cold start.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import time
 import traceback
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -41,7 +42,6 @@ gc.freeze()
 gc.enable()
 
 if TYPE_CHECKING:
-    from harvester.harvest import Report
     from harvester.orders import Order
     from harvester.receipts import Receipt
     from harvester.settings import Settings
@@ -59,7 +59,7 @@ _keys: dict[str, str] = {}
 
 
 class _Landing(Lines):
-    """A watcher that logs each batch, and knows how many have landed, and how many without a failed title."""
+    """Logs each batch, and counts those that have landed, and those without a failed title."""
 
     landed = whole = 0
 
@@ -93,14 +93,15 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     try:
         return asyncio.run(_answer(event, log, until=until))
     except HarvestError as error:
-        told = error
+        problem = error
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last door: no traceback may pass
         _log.exception("bug", extra={"traceback": traceback.format_exc()})
-        told = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
-    if isinstance(told, TmdbRefusedError):
+        problem = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
+    if isinstance(problem, TmdbRefusedError):
         _keys.clear()  # it may have been replaced where it is kept
-    told.args = (log.struck(str(told)).encode(errors="backslashreplace").decode(),)  # JSON may hold half a character
-    raise told.with_traceback(None) from None
+    text = log.struck(str(problem)).encode(errors="backslashreplace").decode()  # JSON may hold half a character
+    problem.args = (text,)
+    raise problem.with_traceback(None) from None
 
 
 def _set_up_logs(stream: Struck) -> None:
@@ -115,8 +116,10 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
     order = read_order(event)
     if order is None:
         return {"status": "ignored"}
-    _check_sources(order, load_settings())
-    settings = load_settings(**order.settings)
+    ours, settings = load_settings(), load_settings(**order.settings)
+    for name, source in (order.settings | order.sources).items():  # the function's own files are not for events to name
+        if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
+            raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
     if order.sources:
         settings = settings.model_copy(update={"movies_csv": None, "series_csv": None} | order.sources)
     if "-" in (settings.movies_csv, settings.series_csv):
@@ -129,16 +132,9 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
     return await _harvest(settings, order, until=until)
 
 
-def _check_sources(order: Order, ours: Settings) -> None:
-    """No event has us read a file of the function's own, unless the environment names it."""
-    for name, source in (order.settings | order.sources).items():
-        if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
-            raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
-
-
 async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[str, Any]:
     watcher, stop = _Landing(), Stop()
-    attempt = order.attempt or secrets.token_hex(8) if order.only else None
+    attempt = order.attempt or secrets.token_hex(8) if order.run else None
     rate = order.shard.rate if order.shard else settings.tmdb_rate
     timer = _ask_in_time(stop, rate=rate, seconds=until - time.monotonic())
     try:
@@ -147,27 +143,22 @@ async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[st
         else:
             turn = Turn(wait=False, token=order.token)
             report = await harvest(
-                settings,
-                watcher=watcher,
-                stop=stop,
-                again=order.again,
-                only=order.only,
-                attempt=attempt,
-                turn=turn,
+                settings, watcher=watcher, stop=stop, again=order.again, only=order.run, attempt=attempt, turn=turn
             )
     finally:
         timer.cancel()
         watcher.end()
-    # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
-    got_on = watcher.landed if order.shard or order.only else watcher.whole
-    if report.status == "stopped" and not got_on:
-        raise StoppedError(
-            "The time was over before one batch had landed: give the function more of it (900 s is the most), or raise "
-            f"the rate, which is {rate:g} a second."
-        )
+    answer = report.as_json()
     if report.status == "stopped":
+        # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
+        if not (watcher.landed if order.shard or order.run else watcher.whole):
+            raise StoppedError(
+                "The time was over before one batch had landed: give the function more of it (900 s is the most), or "
+                f"raise the rate, which is {rate:g} a second."
+            )
         _log.warning("more", extra={"why": "the time is over: invoked again, it goes on"})
-    return _as_json(report) | {"attempt": attempt}
+        answer["status"] = "more"
+    return answer | {"attempt": attempt, "failed": dict(islice(report.failed.items(), FAILED_SHOWN))}
 
 
 def _ask_in_time(stop: Stop, *, rate: float, seconds: float) -> asyncio.TimerHandle:
@@ -176,11 +167,3 @@ def _ask_in_time(stop: Stop, *, rate: float, seconds: float) -> asyncio.TimerHan
     at = max(seconds - SPARE_SECONDS - DRAIN_SECONDS - batch_seconds, seconds / 2)
     ask = partial(stop.ask, "deadline", drain_seconds=max(seconds - SPARE_SECONDS - at, 0.0))
     return asyncio.get_running_loop().call_later(at, ask)
-
-
-def _as_json(report: Report) -> dict[str, Any]:
-    told = report.as_json()
-    if report.status == "stopped":
-        told["status"] = "more"
-    told["failed"] = dict(list(report.failed.items())[:FAILED_SHOWN])
-    return told

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,42 +38,68 @@ app = typer.Typer(
     "config/harvester.toml.",
 )
 
-_INPUT, _TMDB, _STORE, _RUN = "Input", "TMDB", "Bucket", "This run"
 
-Movies = Annotated[
-    str | None, typer.Option("--movies", help="Movies: path, s3://… or - (MOVIES_CSV).", rich_help_panel=_INPUT)
-]
-Series = Annotated[str | None, typer.Option("--series", help="Series, likewise (SERIES_CSV).", rich_help_panel=_INPUT)]
-IdColumn = Annotated[
-    str | None, typer.Option("--id-column", help="Header of the id column (CSV_ID_COLUMN).", rich_help_panel=_INPUT)
-]
-BaseUrl = Annotated[
-    str | None, typer.Option("--base-url", help="Where TMDB is (TMDB_BASE_URL).", rich_help_panel=_TMDB)
-]
-Language = Annotated[
-    str | None, typer.Option("--language", help="Such as pt-BR (TMDB_LANGUAGE).", rich_help_panel=_TMDB)
-]
-Append = Annotated[
-    str | None, typer.Option("--append", help="Such as credits,keywords (TMDB_APPEND).", rich_help_panel=_TMDB)
-]
-Rate = Annotated[
-    float | None, typer.Option("--rate", help="Requests per second at most (TMDB_RATE).", rich_help_panel=_TMDB)
-]
-Concurrency = Annotated[
-    int | None, typer.Option("--concurrency", help="Requests in flight (TMDB_CONCURRENCY).", rich_help_panel=_TMDB)
-]
-BucketName = Annotated[str | None, typer.Option("--bucket", help="Where it lands (S3_BUCKET).", rich_help_panel=_STORE)]
-Prefix = Annotated[
-    str | None, typer.Option("--prefix", help="Folder in the bucket (S3_PREFIX).", rich_help_panel=_STORE)
-]
-Form = Annotated[str | None, typer.Option("--format", help="jsonl or array (OUTPUT_FORMAT).", rich_help_panel=_STORE)]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", min=1, help="Stop after the batch that reaches N ids.", rich_help_panel=_RUN),
-]
-Again = Annotated[bool, typer.Option("--again", help="Harvest anew what was finished today.", rich_help_panel=_RUN)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+def _option(
+    name: str, flags: str, words: str, panel: str | None = None, kind: Any = str | None, **more: Any
+) -> Parameter:
+    """An option for the parameter `name` of commands; not given, it is False or None."""
+    option = typer.Option(*flags.split(), help=words, rich_help_panel=panel, **more)
+    default = False if kind is bool else None
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+_INPUT = (
+    _option("movies_csv", "--movies", "Movies: path, s3://… or - (MOVIES_CSV).", "Input"),
+    _option("series_csv", "--series", "Series, likewise (SERIES_CSV).", "Input"),
+    _option("csv_id_column", "--id-column", "Header of the id column (CSV_ID_COLUMN).", "Input"),
+)
+_TMDB = (
+    _option("tmdb_base_url", "--base-url", "Where TMDB is (TMDB_BASE_URL).", "TMDB"),
+    _option("tmdb_language", "--language", "Such as pt-BR (TMDB_LANGUAGE).", "TMDB"),
+    _option("tmdb_append", "--append", "Such as credits,keywords (TMDB_APPEND).", "TMDB"),
+    _option("tmdb_rate", "--rate", "Requests per second at most (TMDB_RATE).", "TMDB", float | None),
+    _option("tmdb_concurrency", "--concurrency", "Requests in flight (TMDB_CONCURRENCY).", "TMDB", int | None),
+)
+_STORE = (
+    _option("s3_bucket", "--bucket", "Where it lands (S3_BUCKET).", "Bucket"),
+    _option("s3_prefix", "--prefix", "Folder in the bucket (S3_PREFIX).", "Bucket"),
+    _option("output_format", "--format", "jsonl or array (OUTPUT_FORMAT).", "Bucket"),
+)
+_LIMIT = _option("limit", "--limit", "Stop after the batch that reaches N ids.", "This run", int | None, min=1)
+_AGAIN = _option("again", "--again", "Harvest anew what was finished today.", "This run", bool)
+_OUTPUT = (
+    _option("as_json", "--json", "Print the result as one JSON object.", None, bool),
+    _option("verbose", "--verbose -v", "Log more.", None, bool),
+)
+
+
+def _command(*options: Parameter) -> Callable[[Callable[..., Coroutine[Any, Any, Result]]], None]:
+    """Make a coroutine function a command with these options, `--json` and `--verbose`.
+
+    It is called with whatever its parameters name: `settings` that are in force with the flags given, the `flags`
+    themselves, the `secrets` to be struck out, or an option that is no setting.
+    """
+
+    def register(command: Callable[..., Coroutine[Any, Any, Result]]) -> None:
+        wanted = signature(command).parameters
+
+        def run(**given: Any) -> None:
+            async def inside(flags: dict[str, Any], secrets: list[str]) -> Result:
+                values = given | {"flags": flags, "secrets": secrets}
+                if "settings" in wanted:
+                    from harvester.settings import load_settings
+
+                    values["settings"] = load_settings(**flags)
+                return await command(**{name: values[name] for name in wanted})
+
+            open_door(inside, given)
+
+        parameters = (*options, *_OUTPUT)
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # this is what typer reads
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(command.__name__, help=command.__doc__)(run)
+
+    return register
 
 
 @app.callback(invoke_without_command=True)
@@ -84,158 +111,9 @@ def _version(
         raise typer.Exit
 
 
-@app.command()
-def harvest(
-    movies_csv: Movies = None,
-    series_csv: Series = None,
-    csv_id_column: IdColumn = None,
-    tmdb_base_url: BaseUrl = None,
-    tmdb_language: Language = None,
-    tmdb_append: Append = None,
-    tmdb_rate: Rate = None,
-    tmdb_concurrency: Concurrency = None,
-    s3_bucket: BucketName = None,
-    s3_prefix: Prefix = None,
-    output_format: Form = None,
-    limit: Limit = None,
-    again: Again = False,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
+@_command(*_INPUT, *_TMDB, *_STORE, _LIMIT, _AGAIN)
+async def harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
     """Harvest the CSVs; go on where an earlier run has stopped."""
-    open_door(_with(partial(_harvest, limit=limit, again=again)), locals())
-
-
-@app.command()
-def plan(
-    movies_csv: Movies = None,
-    series_csv: Series = None,
-    csv_id_column: IdColumn = None,
-    tmdb_language: Language = None,
-    tmdb_append: Append = None,
-    tmdb_rate: Rate = None,
-    s3_bucket: BucketName = None,
-    s3_prefix: Prefix = None,
-    output_format: Form = None,
-    again: Again = False,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Show what harvest would do; asks nobody but the bucket."""
-    open_door(_with(partial(_plan, again=again)), locals())
-
-
-@app.command()
-def upload(
-    movies_csv: Annotated[
-        str | None, typer.Option("--movies", help="Movies: a path (MOVIES_CSV).", rich_help_panel=_INPUT)
-    ] = None,
-    series_csv: Series = None,
-    s3_bucket: BucketName = None,
-    then_harvest: Annotated[
-        bool, typer.Option("--then-harvest", help="Harvest them too, with the options of harvest.")
-    ] = False,
-    csv_id_column: IdColumn = None,
-    tmdb_base_url: BaseUrl = None,
-    tmdb_language: Language = None,
-    tmdb_append: Append = None,
-    tmdb_rate: Rate = None,
-    tmdb_concurrency: Concurrency = None,
-    s3_prefix: Prefix = None,
-    output_format: Form = None,
-    limit: Limit = None,
-    again: Again = False,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
-    open_door(_with(partial(_upload, then_harvest=then_harvest, limit=limit, again=again)), locals())
-
-
-@app.command()
-def verify(
-    run: Annotated[
-        str | None, typer.Option("--run", help="Such as 2026-11-22-3f9a1c2e; else the one at work last.")
-    ] = None,
-    day: Annotated[str | None, typer.Option("--day", help="Such as 2026-11-22: all runs of that day.")] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Move foreign objects to quarantine, remove stale files of ours.")
-    ] = False,
-    s3_bucket: BucketName = None,
-    s3_prefix: Prefix = None,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Read a run, or a whole day, back from the bucket and prove its books."""
-    open_door(_with(partial(_verify, run=run, day=day, repair=repair)), locals())
-
-
-@app.command()
-def doctor(
-    movies_csv: Movies = None,
-    series_csv: Series = None,
-    csv_id_column: IdColumn = None,
-    tmdb_base_url: BaseUrl = None,
-    tmdb_language: Language = None,
-    tmdb_append: Append = None,
-    tmdb_rate: Rate = None,
-    tmdb_concurrency: Concurrency = None,
-    s3_bucket: BucketName = None,
-    s3_prefix: Prefix = None,
-    output_format: Form = None,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Try everything a harvest needs, and say what to mend."""
-    open_door(_doctor, locals())
-
-
-@app.command()
-def demo(
-    serve: Annotated[bool, typer.Option("--serve", help="Keep both servers up, to try every command by hand.")] = False,
-    chaos: Annotated[
-        str | None,
-        typer.Option("--chaos", help="Faults and kills of your own: 429=5%,reset=2%,slow=3%,s3-503=1%,kill=3."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Which requests the chaos falls on.")] = 1,
-    folder: Annotated[Path, typer.Option("--folder", help="Where the landed files are left.")] = Path("harvester-demo"),
-    as_json: AsJson = False,
-) -> None:
-    """The whole thing on this machine: faults, a kill, a resume; no account and no network."""
-    from harvester.demo.chaos import parse_chaos, play
-    from harvester.demo.story import serve_by_hand, tell
-
-    async def inside() -> Result:
-        if serve and chaos is not None:
-            raise SettingsError("--serve keeps healthy servers up, and --chaos plays to its end: give one of the two")
-        if chaos is not None:
-            return await play(parse_chaos(chaos), folder, seed=seed, as_json=as_json)
-        return await (serve_by_hand(folder, as_json=as_json) if serve else tell(folder, as_json=as_json))
-
-    go_through(inside, as_json=as_json)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command in `arguments` (the command line's own), and exit with its code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    words = [redact_shapes(word) if is_key(word) else word for word in words]  # typer repeats what it does not know
-    named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
-    with standard_streams():
-        app(args=words if named else ["harvest", *words], prog_name="harvester")
-
-
-def _with(command: Callable[[Settings], Coroutine[Any, Any, Result]]) -> Callable[..., Coroutine[Any, Any, Result]]:
-    """`command`, for the door: with the settings that are in force with these flags."""
-
-    async def inside(flags: dict[str, Any], _secrets: list[str]) -> Result:
-        from harvester.settings import load_settings
-
-        return await command(load_settings(**flags))
-
-    return inside
-
-
-async def _harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
     from harvester.stop import Stop
 
     settings = await _having_key(settings)
@@ -263,7 +141,27 @@ async def _harvest_until(stop: Stop, settings: Settings, *, again: bool) -> Resu
     return report.exit_code, report.as_json(), partial(show_report, report, settings)
 
 
-async def _upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
+@_command(*_INPUT, *_TMDB[1:4], *_STORE, _AGAIN)
+async def plan(settings: Settings, *, again: bool) -> Result:
+    """Show what harvest would do; asks nobody but the bucket."""
+    from harvester.plan import plan as make_plan
+    from harvester.show import show_plan
+
+    told = await make_plan(settings, again=again)
+    return Exit.CLOSED, told, partial(show_plan, told)
+
+
+@_command(
+    _option("movies_csv", "--movies", "Movies: a path (MOVIES_CSV).", "Input"),
+    *_INPUT[1:],
+    *_TMDB,
+    *_STORE,
+    _LIMIT,
+    _AGAIN,
+    _option("then_harvest", "--then-harvest", "Harvest them too, with the options of harvest.", None, bool),
+)
+async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
+    """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
     from harvester.progress import sending
     from harvester.show import show_upload
     from harvester.stop import Stop
@@ -291,15 +189,14 @@ async def _upload(settings: Settings, *, then_harvest: bool, limit: int | None, 
     return code, report.as_json() | {"exit_code": int(code), "harvest": harvested}, show
 
 
-async def _plan(settings: Settings, *, again: bool) -> Result:
-    from harvester.plan import plan as make_plan
-    from harvester.show import show_plan
-
-    told = await make_plan(settings, again=again)
-    return Exit.CLOSED, told, partial(show_plan, told)
-
-
-async def _verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
+@_command(
+    _option("run", "--run", "Such as 2026-11-22-3f9a1c2e; else the one at work last."),
+    _option("day", "--day", "Such as 2026-11-22: all runs of that day."),
+    _option("repair", "--repair", "Move foreign objects to quarantine, remove stale files of ours.", None, bool),
+    *_STORE[:2],
+)
+async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
+    """Read a run, or a whole day, back from the bucket and prove its books."""
     from harvester.progress import counting
     from harvester.show import show_proof
     from harvester.verify import verify as prove
@@ -309,7 +206,9 @@ async def _verify(settings: Settings, *, run: str | None, day: str | None, repai
     return (Exit.WRONG if proof.problems else Exit.CLOSED), proof.as_json(), partial(show_proof, proof)
 
 
-async def _doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
+@_command(*_INPUT, *_TMDB, *_STORE)
+async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
+    """Try everything a harvest needs, and say what to mend."""
     from harvester.doctor import Examination, examine
     from harvester.progress import looking
     from harvester.show import show_examination
@@ -317,8 +216,39 @@ async def _doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     with looking() as look:
         findings = [look(finding.without(secrets)) async for finding in examine(flags, secrets)]
     examination = Examination(tuple(findings))
-    return (
-        Exit.CLOSED if examination.healthy else Exit.WRONG,
-        examination.as_json(),
-        partial(show_examination, examination),
-    )
+    code = Exit.CLOSED if examination.healthy else Exit.WRONG
+    return code, examination.as_json(), partial(show_examination, examination)
+
+
+@app.command()
+def demo(
+    serve: Annotated[bool, typer.Option("--serve", help="Keep both servers up, to try every command by hand.")] = False,
+    chaos: Annotated[
+        str | None,
+        typer.Option("--chaos", help="Faults and kills of your own: 429=5%,reset=2%,slow=3%,s3-503=1%,kill=3."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which requests the chaos falls on.")] = 1,
+    folder: Annotated[Path, typer.Option("--folder", help="Where the landed files are left.")] = Path("harvester-demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """The whole thing on this machine: faults, a kill, a resume; no account and no network."""
+    from harvester.demo.chaos import parse_chaos, play
+    from harvester.demo.story import serve_by_hand, tell
+
+    async def inside() -> Result:
+        if serve and chaos is not None:
+            raise SettingsError("--serve keeps healthy servers up, and --chaos plays to its end: give one of the two")
+        if chaos is not None:
+            return await play(parse_chaos(chaos), folder, seed=seed, as_json=as_json)
+        return await (serve_by_hand(folder, as_json=as_json) if serve else tell(folder, as_json=as_json))
+
+    go_through(inside, as_json=as_json)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command in `arguments` (the command line's own), and exit with its code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    words = [redact_shapes(word) if is_key(word) else word for word in words]  # typer repeats what it does not know
+    named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
+    with standard_streams():
+        app(args=words if named else ["harvest", *words], prog_name="harvester")

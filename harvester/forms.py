@@ -1,7 +1,7 @@
 """Forms: what the text of each setting must look like.
 
-Each function hands back what it was given, tidied, or says in a `ValueError` what is wrong with it; pydantic puts the
-setting's name before that. A secret is never in what they say.
+Each function returns what it was given, tidied, or raises a `ValueError` that says what is wrong with it, without any
+secret; the setting's name is put before that.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ PARTS_LIMIT = 20
 
 KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _KEPT = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?")
-_PART = re.compile(r"[a-z_]+(/[a-z0-9_]+)?")
+_BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 
 PATH_LIMIT = 600
 """Bytes in UTF-8 of the prefix, and of a template; S3 takes 1,024 of a key."""
@@ -34,8 +32,11 @@ _ARCHIVE = re.compile(
 )
 """Extensions of packed files. Hadoop, Spark, Athena, DuckDB and pandas unpack by the name."""
 
-_KEY_FIELDS = ["prefix", "collection", "yyyy", "mm", "dd", "batch"]
-_CSV_FIELDS = {"collection": "", "yyyy": "[0-9]{4}", "mm": "[0-9]{2}", "dd": "[0-9]{2}", "name": ".+"}
+DATE = {"yyyy": "([0-9]{4})", "mm": "([0-9]{2})", "dd": "([0-9]{2})"}
+_KEY_TEMPLATE = re.compile(
+    r"\{prefix}/[^{}]*\{collection}[^{}]*\{yyyy}[^{}]*\{mm}[^{}]*\{dd}[^{}]*/\{batch}\.([A-Za-z0-9]+)"
+)
+_CSV_TEMPLATE = re.compile(r"([^{}]|\{(collection|yyyy|mm|dd|name)})*/\{name}")
 
 
 def is_kept(key: str) -> bool:
@@ -45,7 +46,7 @@ def is_kept(key: str) -> bool:
 
 def is_bucket(name: str) -> bool:
     """Whether S3 can have a bucket of this name."""
-    return bool(BUCKET.fullmatch(name))
+    return re.fullmatch(_BUCKET, name) is not None
 
 
 def api_key(key: SecretStr) -> SecretStr:
@@ -69,19 +70,12 @@ def base_url(url: str) -> str:
 
 
 def _is_near(host: str) -> bool:
-    """Whether `host` is this machine or one of a private network; nobody is asked, so a name decides by its shape."""
+    """Whether `host` is this machine or one of a private network; no name is resolved, its shape decides."""
     try:
         return ip_address(host).is_private
     except ValueError:
         single = re.fullmatch(r"[a-z][a-z0-9-]*", host)  # 134744072 and 0x08080808 are ways to write 8.8.8.8
         return single is not None or host.endswith((".internal", ".local", ".localhost"))
-
-
-def endpoint(url: str) -> str:
-    """A URL of a server, without a path."""
-    if not re.fullmatch(r"https?://[^/?#@\s]+/?", url):
-        raise ValueError("must look like http://localhost:9000")
-    return url
 
 
 def prefix(folder: str) -> str:
@@ -90,38 +84,42 @@ def prefix(folder: str) -> str:
     if not folder:
         raise ValueError("must name a folder, like Raw/API")
     _check_path(folder)
-    if "{" in folder or "}" in folder:
+    if re.search("[{}]", folder):
         raise ValueError("must have no braces: it is a folder, no template")
     return folder
 
 
-def matching(pattern: re.Pattern[str], wanted: str) -> AfterValidator:
-    """A text that matches `pattern`, which is `wanted` in words."""
+def matching(pattern: str, must: str) -> AfterValidator:
+    """A text that matches `pattern`; it `must` be so, in words."""
 
     def check(text: str) -> str:
-        if not pattern.fullmatch(text):
-            raise ValueError(f"must be {wanted}")
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must {must}")
         return text
 
     return AfterValidator(check)
 
 
-def split(value: object) -> object:
-    """The words of a text between commas."""
+Bucket = Annotated[str, matching(_BUCKET, "be a bucket's name: 3 to 63 of a-z 0-9 . -")]
+Language = Annotated[str, matching(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?", "be like pt-BR")]
+Endpoint = Annotated[str, matching(r"https?://[^/?#@\s]+/?", "look like http://localhost:9000")]
+
+
+def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def parts(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Parts of `append_to_response`, each once."""
+def _parts(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) > PARTS_LIMIT:
         raise ValueError(f"has {len(names)} parts; TMDB takes {PARTS_LIMIT}")
     for part in names:
-        if not _PART.fullmatch(part):
+        if not re.fullmatch(r"[a-z_]+(/[a-z0-9_]+)?", part):
             raise ValueError(f"has a part {part!r}; parts look like credits or watch/providers")
     return tuple(dict.fromkeys(names))
 
 
-Parts = Annotated[tuple[str, ...], BeforeValidator(split), AfterValidator(parts)]
+Parts = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_parts)]
+"""Parts of `append_to_response`, given as a list or as a text with commas; each once."""
 
 
 def key_template(template: str) -> str:
@@ -131,26 +129,27 @@ def key_template(template: str) -> str:
     Safe on text from outside: its length is limited and it is never formatted.
     """
     _check_path(template)
-    if not template.startswith("{prefix}/") or _fields_of(template) != _KEY_FIELDS:
-        order = ", ".join(f"{{{name}}}" for name in _KEY_FIELDS[1:-1])
-        raise ValueError(f"must begin with {{prefix}}/ and then have {order} and {{batch}}, each once, in this order")
-    extension = re.search(r"/\{batch}\.([A-Za-z0-9]+)\Z", template)
-    if extension is None:
-        raise ValueError("must end in /{batch} and one extension, such as /{batch}.json")
-    if _ARCHIVE.fullmatch(extension[1]):
-        raise ValueError(f"must not end in .{extension[1]}: readers would unpack the files; use .json")
+    if (found := _KEY_TEMPLATE.fullmatch(template)) is None:
+        raise ValueError(
+            "must begin with {prefix}/, then have {collection}, {yyyy}, {mm} and {dd}, each once and in this order, "
+            "and end in /{batch} and one extension, such as /{batch}.json; no other braces"
+        )
+    if _ARCHIVE.fullmatch(found[1]):
+        raise ValueError(f"must not end in .{found[1]}: readers would unpack the files; use .json")
     return template
 
 
 def csv_template(template: str) -> str:
     """The template of an uploaded CSV's key."""
     _check_path(template)
-    if not {"collection", "name"} <= set(_fields_of(template)) <= _CSV_FIELDS.keys():
-        allowed = ", ".join(f"{{{name}}}" for name in _CSV_FIELDS)
-        raise ValueError(f"must have {{collection}} and {{name}}, and no field but {allowed}")
-    if not template.endswith("/{name}"):
-        raise ValueError("must end in /{name}")
+    if "{collection}" not in template or not _CSV_TEMPLATE.fullmatch(template):
+        raise ValueError("must have {collection} and end in /{name}, with no field but these, {yyyy}, {mm} and {dd}")
     return template
+
+
+def key_pattern(template: str, **values: str) -> str:
+    """A regular expression of the keys that `template` makes of `values`, themselves expressions, and of any date."""
+    return re.sub(r"\\{(\w+)\\}", lambda field: (DATE | values)[field[1]], re.escape(template))
 
 
 def outside_prefix(template: str, info: ValidationInfo) -> str:
@@ -161,9 +160,8 @@ def outside_prefix(template: str, info: ValidationInfo) -> str:
     prefix = str(info.data.get("s3_prefix", ""))  # not there if it is wrong itself
     folders = prefix.split("/")
     for collection in KINDS:
-        filled = template.replace("{collection}", collection)
-        shared = "".join(filled.partition("{")[0].rpartition("/")[:2])
-        parts = re.sub(r"\\{(\w+)\\}", lambda field: _CSV_FIELDS[field[1]], re.escape(filled)).split("/")
+        shared = "".join(template.replace("{collection}", collection).partition("{")[0].rpartition("/")[:2])
+        parts = key_pattern(template, collection=collection, name=".+").split("/")
         below = len(folders) < len(parts) and all(map(re.fullmatch, parts, folders))
         if below or (shared and prefix.startswith(shared)):
             raise ValueError(
@@ -174,7 +172,7 @@ def outside_prefix(template: str, info: ValidationInfo) -> str:
 
 
 def _check_path(path: str) -> None:
-    """Be sure that a folder or a template is short and printable, and that readers skip no part of it."""
+    """Refuse a folder or a template that is long or unprintable, or of which readers would skip a part."""
     if (size := len(path.encode(errors="replace"))) > PATH_LIMIT:
         raise ValueError(f"has {size:,} bytes: shorten it to {PATH_LIMIT}")
     if not path.isprintable() or "\\" in path:
@@ -182,11 +180,3 @@ def _check_path(path: str) -> None:
     for part in path.split("/"):
         if not part or part[0] in "_.":
             raise ValueError(f"has a part {part!r}: no part may be empty, nor begin with _ or . (readers skip those)")
-
-
-def _fields_of(template: str) -> list[str]:
-    """The names in braces, in their order."""
-    pieces = re.split(r"\{([a-z]+)}", template)
-    if re.search("[{}]", "".join(pieces[::2])):
-        raise ValueError("must have braces only around the names of fields, like {mm}, and nothing else in them")
-    return pieces[1::2]

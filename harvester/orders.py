@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import unquote_plus
@@ -23,7 +23,7 @@ from harvester.opening import CSV_NAMES
 from harvester.shards import CHILDREN, Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Action = Literal["plan", "harvest", "close"]
 
@@ -38,28 +38,19 @@ SETTINGS = (
     "s3_prefix",
     "output_format",
 )
-"""What an event may set. Where TMDB and the bucket are, and who we are there, is not for whoever sends events."""
+"""What an event may set: not where TMDB and the bucket are, nor who we are there."""
 
 FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv", "séries": "series_csv"}
 """Names of folders and files, without regard to case, and the setting that a CSV below is for."""
-
-OURS = {"action", "settings", "again", "event", "execution", "children", "sources", "run", "token", "attempt", "shard"}
-"""Keys of an event of ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """What an event asks for.
 
-    Attributes:
-        settings: Before those of the environment, by field name.
-        sources: The only CSVs that are meant, by field name; those of the settings if there are none.
-        children: How many may harvest the shards of a plan at a time.
-        execution: Of the state machine that plans; the tokens of lease and generation follow from it.
-        only: The run that is to be closed.
-        token: Of the lease that its plan has taken.
-        attempt: Of closing it; titles that failed in it are not tried again.
-        shard: What one child is to harvest.
+    `settings` come before those of the environment, and `sources`, if there are any, are the only CSVs: both by field
+    name. At most so many `children` harvest at a time. The tokens of lease and generation follow from the `execution`.
+    To be closed is the `run`, in the lease that this `token` has, without titles that failed in this `attempt`.
     """
 
     action: Action = "harvest"
@@ -68,17 +59,45 @@ class Order:
     again: bool = False
     children: int = CHILDREN
     execution: str | None = None
-    only: str | None = None
+    run: str | None = None
     token: str | None = None
     attempt: str | None = None
     shard: Shard | None = None
+
+
+OURS = {"event", *(each.name for each in fields(Order))}
+"""Keys of an event of ours."""
+
+STEPS = {"execution": "plan", "run": "close", "token": "close", "attempt": "close"}
+"""Keys that are taken from events of one action alone."""
+
+
+def _are_sources(given: Any) -> bool:
+    sound = isinstance(given, dict) and given.keys() <= set(FOLDERS.values())
+    return sound and all(isinstance(source, str) and source.isprintable() for source in given.values())
+
+
+def _is(pattern: str, given: Any) -> bool:
+    return isinstance(given, str) and re.fullmatch(pattern, given) is not None
+
+
+CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "sources": (_are_sources, "movies_csv, series_csv, or both"),
+    "again": (lambda given: isinstance(given, bool), "true or false"),
+    "children": (lambda given: re.fullmatch("[1-9][0-9]{0,2}|1000", str(given)), "a number from 1 to 1,000"),
+    "execution": (lambda given: isinstance(given, str | None), "a text, or leave it away"),
+    "run": (lambda given: _is(RUN_NAME.pattern, given), "back what the answer before said"),
+    "token": (lambda given: given is None or _is(GENERATION, given), "back what the answer before said"),
+    "attempt": (lambda given: given is None or _is(GENERATION, given), "back what the answer before said"),
+}
+"""By key: whether a value is sound, and what to give instead."""
 
 
 def read_order(event: Any) -> Order | None:
     """What `event` asks for; None where it is S3's, and not of a CSV that has been created.
 
     Raises:
-        InputError: Nobody knows what it asks for.
+        InputError: It is no event that we know, or has what such an event may not have.
         SettingsError: It sets what it may not.
     """
     if event is None:  # an invocation without a payload
@@ -93,28 +112,34 @@ def read_order(event: Any) -> Order | None:
         return Order(sources=sources) if sources else None
     if event.get("detail-type") == "Scheduled Event":
         return Order()
-    if strange := event.keys() - OURS:
-        raise InputError("the event", f"has {', '.join(sorted(map(repr, strange))):.500}, which says nothing to us")
-    began = event.get("event", {})  # what the state machine was started with
-    if isinstance(began, dict) and "event" in began:
-        raise InputError("the event", "has an event within its event: give what the state machine was started with")
-    first = read_order(began) if "event" in event else Order()
+    began = event.get("event")  # what the state machine was started with
+    if isinstance(began, dict) and "children" in began:
+        event = event | {"children": began["children"]}
+    _check(event, action)
+    first = read_order(began)
     if first is None:
         raise InputError("the event", "that began this is of no CSV: let only those of CSVs begin it")
-    if ("run" in event) != (action == "close") or ("shard" in event and action != "harvest"):
-        raise InputError("the event", f"does not go with {action}: close needs a run, harvest may have a shard")
     return Order(
         action=action,
         settings=first.settings | _settings(event.get("settings", {})),
-        sources=first.sources | _sources(event.get("sources", {})),
-        again=(first.again or _again(event)) and action != "close",  # called once more, it would begin anew
-        children=_children((event | began).get("children", CHILDREN)),
-        execution=_text(event, "execution") if action == "plan" else None,
-        only=_matching(event, "run", RUN_NAME.pattern) if action == "close" else None,
-        token=_matching(event, "token", GENERATION) if action == "close" else None,
-        attempt=_matching(event, "attempt", GENERATION) if action == "close" else None,
+        sources=first.sources | event.get("sources", {}),
+        again=(first.again or event.get("again", False)) and action != "close",  # called once more, it would begin anew
+        children=int(event.get("children", CHILDREN)),
         shard=Shard.of(event["shard"]) if "shard" in event else None,
+        **{name: event[name] for name, its in STEPS.items() if its == action and name in event},
     )
+
+
+def _check(event: dict[str, Any], action: Action) -> None:
+    if strange := event.keys() - OURS:
+        raise InputError("the event", f"has {', '.join(sorted(map(repr, strange))):.500}, which says nothing to us")
+    if isinstance(event.get("event"), dict) and "event" in event["event"]:
+        raise InputError("the event", "has an event within its event: give what the state machine was started with")
+    if ("run" in event) != (action == "close") or ("shard" in event and action != "harvest"):
+        raise InputError("the event", f"does not go with {action}: close needs a run, harvest may have a shard")
+    for name, (sound, wanted) in CHECKS.items():
+        if name in event and not sound(event[name]):
+            raise InputError("the event", f"has {event[name]!r:.200} for {name}: give {wanted}")
 
 
 def _settings(given: Any) -> dict[str, Any]:
@@ -122,64 +147,24 @@ def _settings(given: Any) -> dict[str, Any]:
         raise SettingsError(f"The event has the settings {given!r:.200}: give an object of them, by name")
     if strange := given.keys() - set(SETTINGS):
         raise SettingsError(f"The event may not set {', '.join(sorted(strange))}, but only {', '.join(SETTINGS)}")
-    if dark := [name for name, value in given.items() if isinstance(value, str) and not value.isprintable()]:
-        raise SettingsError(f"The event sets {dark[0]} to {given[dark[0]]!r:.200}, which has unprintable characters")
-    return dict(given)
-
-
-def _sources(given: Any) -> dict[str, str]:
-    sound = isinstance(given, dict) and given.keys() <= set(FOLDERS.values())
-    if not (sound and all(isinstance(source, str) and source.isprintable() for source in given.values())):
-        raise InputError("the event", f"has the sources {given!r:.200}: give movies_csv, series_csv, or both")
-    return dict(given)
-
-
-def _again(event: Mapping[str, Any]) -> bool:
-    again = event.get("again", False)
-    if not isinstance(again, bool):
-        raise InputError("the event", f"has {again!r:.200} for again: give true or false")
-    return again
-
-
-def _text(event: Mapping[str, Any], name: str) -> str | None:
-    given = event.get(name)
-    if not (given is None or isinstance(given, str)):
-        raise InputError("the event", f"has {given!r:.200} for {name}: give a text, or leave it away")
-    return given or None
-
-
-def _matching(event: Mapping[str, Any], name: str, pattern: str) -> str | None:
-    given = _text(event, name)
-    if given is None and name != "run":
-        return None
-    if not re.fullmatch(pattern, given or ""):
-        raise InputError("the event", f"has {given!r:.200} for {name}: give back what the answer before said")
+    for name, value in given.items():
+        if isinstance(value, str) and not value.isprintable():
+            raise SettingsError(f"The event sets {name} to {value!r:.200}, which has unprintable characters")
     return given
-
-
-def _children(given: Any) -> int:
-    try:
-        children = int(given)
-    except (TypeError, ValueError, OverflowError):
-        children = 0
-    if not 1 <= children <= 1_000:
-        raise InputError("the event", f"has {given!r:.200} for children: give a number from 1 to 1,000")
-    return children
 
 
 def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
     """The CSVs of an event of S3's, by the setting they are for.
 
-    S3's own events have keys as a form would send them (`Filmes+e+s%C3%A9ries`), EventBridge's as they are.
+    S3 itself sends keys in the encoding of forms (`Filmes+e+s%C3%A9ries`), EventBridge as they are.
     """
     try:
         if "Records" in event:
-            found = [r["s3"] for r in event["Records"] if str(r["eventName"]).startswith("ObjectCreated")]
-            objects = [(str(s3["bucket"]["name"]), unquote_plus(str(s3["object"]["key"]))) for s3 in found]
-        elif event.get("detail-type") == "Object Created":
-            objects = [(str(event["detail"]["bucket"]["name"]), str(event["detail"]["object"]["key"]))]
+            details = [r["s3"] for r in event["Records"] if str(r["eventName"]).startswith("ObjectCreated")]
         else:
-            objects = []
+            details = [event["detail"]] if event.get("detail-type") == "Object Created" else []
+        decode = unquote_plus if "Records" in event else str
+        objects = [(str(each["bucket"]["name"]), decode(str(each["object"]["key"]))) for each in details]
     except (KeyError, TypeError) as error:
         raise InputError("the event", f"is not as S3 sends them: {error!r:.200}") from error
     created = [(_setting_of(key), f"s3://{bucket}/{key}") for bucket, key in objects if key.lower().endswith(CSV_NAMES)]
@@ -190,7 +175,7 @@ def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _setting_of(key: str) -> str:
-    """Which CSV it is, by the nearest of its folders that says so, or its own name."""
+    """The setting a CSV is for, by the nearest of its folders that says so, or its own name."""
     path = PurePosixPath(key)
     for name in (*reversed(path.parent.parts), path.name.partition(".")[0]):
         if setting := FOLDERS.get(unicodedata.normalize("NFC", name).casefold()):  # macOS takes the é apart

@@ -1,8 +1,8 @@
 """S3: list, read, land whole objects by multipart upload, abort.
 
-Everything under one bucket, by one client. Retries are botocore's own (`standard`), and there is no second layer around
-it but for what botocore does not retry: the body of a GET, and an upload that has ended without us. Promises: an object
-appears whole or not at all; an upload that fails or is cancelled is aborted; no call takes longer than its deadline.
+Retries are botocore's own (`standard`), but for two that it has not: the body of a GET, and an upload that has ended
+without us. An object appears whole or not at all; an upload that fails or is cancelled is aborted; no call takes longer
+than its deadline.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 import botocore.exceptions
@@ -24,13 +24,17 @@ from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
 from harvester.multipart import Body, in_memory, numbered, under_way
 from harvester.redaction import redact, redact_shapes
-from harvester.s3_trouble import UNREACHABLE, store_error, unreachable
+from harvester.s3_trouble import no_answer, store_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
-    from typing import IO
+    from typing import IO, TypeAlias
+
+    Deadline: TypeAlias = AbstractAsyncContextManager[object]
+
+T = TypeVar("T")
 
 CALL_SECONDS = 60.0
 """Deadline of one call, botocore's retries included; a part that gets on has it put off (`multipart.under_way`).
@@ -41,20 +45,21 @@ LAST_SECONDS = 3.0
 landing (`stop.DRAIN_SECONDS`). Three in a row fit in: to begin an upload, to abort it, to end the lease."""
 
 PARTS_AT_ONCE = 4
-
 READ_TRIES = 4
 
 CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
 """What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
 
 ABSENT = frozenset(["NoSuchKey", "404"])
-
+GONE = frozenset(["NoSuchUpload"])
 REFUSED = frozenset(["PreconditionFailed", "ConditionalRequestConflict", "OperationAborted", "412", "409"]) | ABSENT
 """Answers to a conditional put: the condition does not hold, or another put is under way."""
 
-_OBJECTS = {"NextContinuationToken": "ContinuationToken"}
-_UPLOADS = {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"}
-"""How the two listings of S3 go on from page to page."""
+_GOES_ON = {
+    "list_objects_v2": {"NextContinuationToken": "ContinuationToken"},
+    "list_multipart_uploads": {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"},
+}
+"""By listing: the fields of a page, and those of the request for the next page that they go into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What S3 keeps of one object beside its bytes; names in `metadata` are in lower case."""
+    """What S3 keeps of one object besides its content; names in `metadata` are in lower case."""
 
     bytes: int
     metadata: Mapping[str, str]
@@ -75,13 +80,9 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object as it was read.
+    """An object as it was read; the body is empty if it is over the limit, and the ETag has no quotes.
 
-    Attributes:
-        body: Its bytes; empty if it is larger than the limit.
-        etag: S3's mark of the content, without quotes.
-        age: Seconds since it was written, by S3's own clock (`Date` less `Last-Modified`, each to the second);
-            None if S3 does not say.
+    `age` is in seconds, by S3's own clock (`Date` less `Last-Modified`, each to the second); None if S3 does not say.
     """
 
     body: bytes
@@ -89,21 +90,26 @@ class Stored:
     age: float | None
 
 
-class Bucket:
-    """One bucket, open; made by `s3_client.open_bucket`. Keys are whole keys.
+async def _unless(codes: Collection[str], call: Awaitable[T]) -> T | None:
+    """What comes of `call`; None if S3 refuses with one of these codes, which is an answer then."""
+    try:
+        return await call
+    except StoreError as error:
+        if error.code not in codes:
+            raise
+        return None
 
-    Every method raises `StoreError` where S3 refuses, or cannot be reached.
-    """
+
+class Bucket:
+    """One bucket, made by `s3_client.open_bucket`. Every method raises `StoreError` if S3 refuses or is away."""
 
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
         self._client, self._secrets = client, secrets
-        self._log = logging.getLogger(__name__)
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
         """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request."""
-        pages = self._pages("list", "list_objects_v2", _OBJECTS, Prefix=prefix)
-        found = [each async for page in pages for each in page.get("Contents", ())]
+        found = await self._list("list", "list_objects_v2", "Contents", Prefix=prefix)
         if any("ETag" not in each for each in found):
             raise store_error(f"list s3://{self.name}/{prefix}", "a listing without ETags")
         listed = {each["Key"]: Listed(each["Size"], each["ETag"].strip('"')) for each in found}
@@ -111,10 +117,8 @@ class Bucket:
 
     async def folders(self, prefix: str) -> list[str]:
         """The names one level below `prefix` (which ends in a slash), without slashes, in order."""
-        pages = self._pages("list", "list_objects_v2", _OBJECTS, Prefix=prefix, Delimiter="/")
-        return sorted(
-            [each["Prefix"][len(prefix) : -1] async for page in pages for each in page.get("CommonPrefixes", ())]
-        )
+        found = await self._list("list", "list_objects_v2", "CommonPrefixes", Prefix=prefix, Delimiter="/")
+        return sorted(each["Prefix"][len(prefix) : -1] for each in found)
 
     async def read(self, key: str) -> bytes | None:
         """The object at `key`; None if there is none."""
@@ -140,37 +144,23 @@ class Bucket:
 
     async def head(self, key: str) -> Head | None:
         """What is kept of the object at `key`; None if there is none."""
-        try:
-            told = await self._call("look at", key, "head_object", "ContentLength", Key=key)
-        except StoreError as error:
-            if error.code == "404":
-                return None
-            if error.code == "403":  # an answer to HEAD has no body, and so no word of S3's
-                raise store_error(error.action, "AccessDenied") from None
-            raise
-        return Head(told["ContentLength"], told.get("Metadata", {}))
+        response = await _unless({"404"}, self._call("look at", key, "head_object", "ContentLength", Key=key))
+        return Head(response["ContentLength"], response.get("Metadata", {})) if response else None
 
-    async def put(self, key: str, body: bytes) -> None:
-        """Put a small object, in one request."""
-        await self._put(key, body)
+    async def put(self, key: str, body: bytes, **condition: str) -> str:
+        """Put a small object, in one request; its ETag."""
+        content = {"Body": body, "ContentType": "application/json"}
+        response = await self._call("write", key, "put_object", "ETag", Key=key, **content, **condition)
+        return str(response["ETag"]).strip('"')
 
     async def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """Put a small object only if the one at `key` still has this ETag or, with None, only if there is none.
 
         False if the condition does not hold, or another put is under way. Read back in either case: some servers ignore
         the condition, and botocore repeats a put whose answer was lost, and the repetition is refused.
-
-        Raises:
-            StoreError: S3 refused for another reason, or could not be reached.
         """
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": f'"{etag}"'}
-        try:
-            await self._put(key, body, **condition)
-        except StoreError as error:
-            if error.code in REFUSED:
-                return False
-            raise
-        return True
+        return await _unless(REFUSED, self.put(key, body, **condition)) is not None
 
     async def delete(self, key: str) -> None:
         """Remove the object at `key`, if there is one."""
@@ -182,7 +172,7 @@ class Bucket:
         await self._call("copy", key, "copy_object", "CopyObjectResult", Key=to, CopySource=source)
 
     async def land(self, key: str, body: bytes, *, check: Callable[[], Awaitable[object]] | None = None) -> str:
-        """Land `body` at `key`, in parts of 5 MiB; the ETag that S3 gave it. All else is as with `land_parts`."""
+        """Land `body` at `key`, in parts of 5 MiB; all else is as with `land_parts`."""
         return await self.land_parts(key, Body(in_memory(body), check=check))
 
     async def land_parts(self, key: str, body: Body) -> str:
@@ -190,55 +180,44 @@ class Bucket:
 
         Nothing is visible at `key` until the last request, and an upload that fails or is cancelled is aborted. What
         this cannot do: abort when the process is killed, or S3 away; the next run that lands there does.
-
-        Raises:
-            StoreError: S3 refused, after botocore's own retries.
         """
-        try:
-            return await self._land_once(key, body)
-        except StoreError as error:
-            if error.code != "NoSuchUpload":
-                raise
+        if (etag := await _unless(GONE, self._land_once(key, body))) is not None:
+            return etag
         # Completed, and the answer was lost; or aborted, by another harvester of the same ids.
         return await self._land_once(key, body)
 
     async def uploads(self, prefix: str) -> list[tuple[str, str]]:
         """Key and upload id of every unfinished upload below `prefix`."""
-        pages = self._pages("list the uploads of", "list_multipart_uploads", _UPLOADS, Prefix=prefix)
-        return [(each["Key"], each["UploadId"]) async for page in pages for each in page.get("Uploads", ())]
+        found = await self._list("list the uploads of", "list_multipart_uploads", "Uploads", Prefix=prefix)
+        return [(each["Key"], each["UploadId"]) for each in found]
 
     async def begin(self, key: str, body: Body | None = None) -> str:
         """The id of a new upload of `body` to `key`, to be completed or aborted."""
         body = body or Body(in_memory(b""))
-        told = {"ContentType": body.content_type, "Metadata": body.metadata}
-        begun = await self._call("begin", key, "create_multipart_upload", "UploadId", Key=key, **told)
-        return str(begun["UploadId"])
+        about = {"Key": key, "ContentType": body.content_type, "Metadata": body.metadata}
+        response = await self._call("begin", key, "create_multipart_upload", "UploadId", **about)
+        return str(response["UploadId"])
 
     async def abort(self, key: str, upload: str) -> None:
         """Abort an upload; one that is gone already is fine."""
-        try:
-            await self._call("abort", key, "abort_multipart_upload", None, Key=key, UploadId=upload)
-        except StoreError as error:
-            if error.code != "NoSuchUpload":
-                raise
+        await _unless(GONE, self._call("abort", key, "abort_multipart_upload", None, Key=key, UploadId=upload))
 
     async def server_time(self, prefix: str) -> datetime | None:
-        """What time it is there, to the second, by a listing of `prefix`; None if S3 does not say."""
+        """S3's time, to the second, by a listing of `prefix`; None if S3 does not say."""
         page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", MaxKeys=1, Prefix=prefix)
         return http_date(page["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
-    async def _pages(
-        self, verb: str, operation: str, goes_on: Mapping[str, str], **query: str
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Every page of a listing; `goes_on` says which word of a page goes into which of the next question."""
+    async def _list(self, verb: str, operation: str, field: str, **query: str) -> list[dict[str, Any]]:
+        """What every page of a listing has in this field."""
+        found: list[dict[str, Any]] = []
         while True:
             page = await self._call(verb, query["Prefix"], operation, "IsTruncated", **query)
-            yield page
+            found += page.get(field, ())
             if not page["IsTruncated"]:
-                return
-            if not goes_on.keys() <= page.keys():
+                return found
+            if not _GOES_ON[operation].keys() <= page.keys():
                 raise store_error(f"{verb} s3://{self.name}/{query['Prefix']}", "a page that does not say how to go on")
-            query |= {asked: page[said] for said, asked in goes_on.items()}
+            query |= {asked: page[said] for said, asked in _GOES_ON[operation].items()}
 
     async def _land_once(self, key: str, body: Body) -> str:
         if body.check:
@@ -275,34 +254,27 @@ class Bucket:
         return str(done["ETag"]).strip('"')
 
     async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float | None = None) -> None:
-        """Abort without hiding the trouble that made it necessary; the last thing that somebody cancelled does."""
+        """Abort without hiding the trouble that made it necessary."""
         try:
             async with asyncio.timeout(seconds):
                 await self.abort(key, upload)
         except (StoreError, TimeoutError, asyncio.CancelledError) as error:
-            self._log.warning("upload_left_unfinished", extra={"key": key, "problem": str(error) or "no answer"})
-
-    async def _put(self, key: str, body: bytes, **condition: str) -> None:
-        content = {"Body": body, "ContentType": "application/json"}
-        await self._call("write", key, "put_object", "ETag", Key=key, **content, **condition)
+            said = {"key": key, "problem": str(error) or "no answer"}
+            logging.getLogger(__name__).warning("upload_left_unfinished", extra=said)
 
     async def _get(self, key: str, into: IO[bytes], *, limit: float = math.inf) -> dict[str, Any] | None:
         """S3's answer for the object at `key`, None if there is none; its bytes go to `into`, unless over `limit`."""
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(READ_TRIES),
-            wait=tenacity.wait_random_exponential(0.1, 5),
-            retry=tenacity.retry_if_exception_type(CUT_OFF),
-            reraise=True,
-        )
         try:
-            return await retrying(self._get_once, key, into, limit)
-        except StoreError as error:
-            if error.code in ABSENT:
-                return None
-            raise
+            return await _unless(ABSENT, self._get_once(key, into, limit))
         except CUT_OFF as error:
             raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
 
+    @tenacity.retry(
+        stop=tenacity.stop_after_attempt(READ_TRIES),
+        wait=tenacity.wait_random_exponential(0.1, 5),
+        retry=tenacity.retry_if_exception_type(CUT_OFF),
+        reraise=True,
+    )
     async def _get_once(self, key: str, into: IO[bytes], limit: float) -> dict[str, Any]:
         into.seek(0)
         into.truncate()
@@ -317,38 +289,31 @@ class Bucket:
         return response
 
     async def _call(
-        self,
-        verb: str,
-        key: str,
-        operation: str,
-        told: str | None,
-        deadline: AbstractAsyncContextManager[object] | None = None,
-        /,
-        **arguments: Any,
+        self, verb: str, key: str, operation: str, field: str | None, within: Deadline | None = None, /, **query: Any
     ) -> dict[str, Any]:
-        """One call of S3's API under a deadline, its errors in our words.
+        """One call of S3's API within a deadline, its errors translated.
 
-        `told` is what a good answer must have: a 200 with an empty body passes botocore as an empty answer (tried),
-        and an empty listing would have everything harvested again.
+        A good answer has this `field`: botocore passes a 200 with an empty body as an empty answer (tried), and an
+        empty listing would have everything harvested again.
         """
         action = f"{verb} s3://{self.name}/{key}"
         try:
-            async with deadline or asyncio.timeout(CALL_SECONDS):
-                answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **arguments)
+            async with within or asyncio.timeout(CALL_SECONDS):
+                answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **query)
         except TimeoutError as error:
             raise store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
         except botocore.exceptions.ClientError as error:
             if (asked := xform_name(error.operation_name)) != operation:  # of STS or the single sign-on
                 action = f"get credentials ({asked}) to {action}"
-            why = error.response.get("Error", {})
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            words = (str(why.get("Code") or f"HTTP {status}"), str(why.get("Message", "")))
+            why, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+            code = str(why.get("Code") or f"HTTP {metadata.get('HTTPStatusCode')}")
+            if (operation, code) == ("head_object", "403"):  # an answer to HEAD has no body, and so no code of S3's
+                code = "AccessDenied"
             secrets = await self._secrets()  # S3 repeats them in some of its refusals
-            raise store_error(action, *(redact_shapes(redact(text, secrets)) for text in words)) from None
-        except UNREACHABLE as error:
-            raise unreachable(action, error, self._client.meta.endpoint_url) from None
+            words = (redact_shapes(redact(text, secrets)) for text in (code, str(why.get("Message", ""))))
+            raise store_error(action, *words) from None
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
-            raise store_error(action, type(error).__name__, redact_shapes(str(error))) from None
-        if told and told not in answer:
+            raise no_answer(action, error, self._client.meta.endpoint_url) from None
+        if field and field not in answer:
             raise store_error(action, "an empty answer")
         return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import botocore.exceptions
 
@@ -13,43 +13,25 @@ from harvester.s3 import Bucket
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from harvester.aws_client import Access
+
 
 def _no_expect(request: Any, **_: Any) -> None:
     """Drop `Expect: 100-continue` before the request is signed.
 
-    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that
-    clock only after the body is sent, and waits for the server's leave before that without any.
+    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that clock
+    only when the body is sent, and has none while it waits for the server's `100 Continue`.
     """
     if "Expect" in request.headers:
         del request.headers["Expect"]
 
 
 @asynccontextmanager
-async def open_bucket(
-    name: str,
-    *,
-    region: str | None = None,
-    profile: str | None = None,
-    credentials: tuple[str, str, str | None] | None = None,
-    endpoint_url: str | None = None,
-    connections: int = 32,
-    attempts: int = ATTEMPTS,
-) -> AsyncIterator[Bucket]:
-    """The bucket `name`; what is None is left to the SDK's own chain.
-
-    Raises:
-        StoreError: No such profile, or no such region.
-    """
-    async with open_client(
-        "s3",
-        action=f"open s3://{name}",
-        region=region,
-        profile=profile,
-        credentials=credentials,
-        endpoint_url=endpoint_url,
-        connections=connections,
-        attempts=attempts,
-    ) as (client, session):
+async def open_bucket(name: str, *, attempts: int = ATTEMPTS, **access: Unpack[Access]) -> AsyncIterator[Bucket]:
+    """The bucket `name`; a `StoreError` if there is no such profile or region."""
+    opening = open_client("s3", action=f"open s3://{name}", attempts=attempts, **access)
+    async with opening as (client, session):
+        credentials = access.get("credentials")
         client.meta.events.register("before-sign.s3", _no_expect)
 
         async def secrets() -> list[str]:

@@ -1,4 +1,4 @@
-"""Trouble with S3, in our words: what was tried, S3's word for what came of it, and what to do next."""
+"""Trouble with S3 as errors of ours: what was tried, S3's code for what came of it, and what to do next."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import aiohttp
 import botocore.exceptions
 
 from harvester.errors import StoreError
+from harvester.redaction import redact_shapes
 from harvester.wire import NO_NETWORK
 
 ADVICE = {
@@ -21,38 +22,35 @@ ADVICE = {
     "RequestTimeTooSkewed": "Set this machine's clock: S3 refuses what is signed over 15 minutes off.",
     "PermanentRedirect": "The bucket is in another region: correct AWS_REGION.",
 }
-"""What to do next, by S3's or botocore's word for the trouble."""
-
-
-UNREACHABLE = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)
-"""Botocore's errors where no answer came. Their own words hold the whole URL."""
+"""What to do next, by S3's code or the name of botocore's error."""
 
 SAFE = "What has landed is safe; run again to go on."
 
 
 def store_error(action: str, code: str, said: str = "") -> StoreError:
-    """The error of what was tried, with S3's or botocore's `code` for it; `said` is told if we know no better."""
+    """The error of what was tried, with S3's or botocore's `code`; what it `said` is the advice if we know none."""
     sentence = f"{said.rstrip('.')}. " if said else ""
     return StoreError(action, code, ADVICE.get(code) or f"{sentence}{SAFE}")
 
 
-def unreachable(action: str, error: botocore.exceptions.BotoCoreError, endpoint: str) -> StoreError:
-    """The error of what was tried, where the server at the URL `endpoint` cannot be reached or does not answer."""
+def no_answer(action: str, error: Exception, endpoint: str, advice: str | None = None) -> StoreError:
+    """The error of what was tried, where the server at the URL `endpoint` has not answered, or was never asked."""
     code = type(error).__name__
-    return StoreError(action, code, f"{endpoint} {what_it_does(error)}. {ADVICE.get(code, SAFE)}")
+    if isinstance(error, botocore.exceptions.ConnectionError | botocore.exceptions.HTTPClientError):
+        # Botocore's own words for these hold the whole URL.
+        return StoreError(action, code, f"{endpoint} {_what_it_does(error)}. {advice or ADVICE.get(code, SAFE)}")
+    return store_error(action, code, redact_shapes(str(error)))
 
 
-def what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
-    """What the other side does instead of answering."""
+def _what_it_does(error: botocore.exceptions.BotoCoreError) -> str:
     why = error.kwargs.get("error")
     if isinstance(error, botocore.exceptions.SSLError) or isinstance(why, aiohttp.ClientSSLError):
         return "does not speak TLS, or its certificate is not trusted"
     if isinstance(why, aiohttp.ClientConnectorDNSError):
         return "has a name that cannot be resolved"
     if isinstance(why, aiohttp.ClientConnectorError):
-        return (
-            "cannot be reached: there is no way to it" if why.os_error.errno in NO_NETWORK else "refuses the connection"
-        )
+        no_network = why.os_error.errno in NO_NETWORK
+        return "cannot be reached: there is no way to it" if no_network else "refuses the connection"
     if type(why) is aiohttp.ClientError:
         return f"sends us elsewhere ({why})"
     late = (botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ReadTimeoutError)

@@ -1,8 +1,8 @@
 """Settings: every knob with its unit and limits, read from flag > environment > `.env` > TOML > default.
 
 The fields below are the README's table. A field's name in upper case is its environment variable, in lower case its
-key in `config/harvester.toml`. The environment itself is read where a door makes `Settings`, nowhere else. The two
-kinds of secret here, TMDB's key and the AWS credentials, are `SecretStr`: nothing prints them by accident.
+key in `config/harvester.toml`. The two kinds of secret, TMDB's key and the AWS credentials, are `SecretStr`: nothing
+prints them by accident.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import tomllib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -29,14 +30,30 @@ from harvester.errors import SettingsError
 from harvester.manifest import RecordOptions
 from harvester.redaction import redact, redact_shapes
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 TOML_FILE = Path("config/harvester.toml")
 ENV_FILE = Path(".env")
 LONGEST_MESSAGE = 1_000
 """Characters said of one wrong setting."""
 
 
+def _field(
+    description: str, default: object = None, *, flag: str | None = None, names: tuple[str, ...] = (), **limits: Any
+) -> Any:
+    """A setting with the README's words for it, its flag, and all names it is read by, if it has more than its own."""
+    return Field(
+        default,
+        description=description,
+        validation_alias=AliasChoices(*names) if names else None,
+        json_schema_extra={"flag": flag} if flag else None,
+        **limits,
+    )
+
+
 class Settings(BaseSettings):
-    """Every setting. All can be absent, because no command needs all: `need` asks for one."""
+    """Every setting. All may be absent, because no command needs all: `need` checks for some."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE,
@@ -48,95 +65,64 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    tmdb_api_key: Annotated[SecretStr, AfterValidator(forms.api_key)] | None = Field(
-        None,
-        description="required; 32-hex v3 key or `eyJ…` v4 read token, told apart by shape; "
-        "or where it is kept: `ssm:/path`, `secret:name`",
+    tmdb_api_key: Annotated[SecretStr, AfterValidator(forms.api_key)] | None = _field(
+        "required; 32-hex v3 key or `eyJ…` v4 read token, told apart by shape; "
+        "or where it is kept: `ssm:/path`, `secret:name`"
     )
-    tmdb_base_url: Annotated[str, AfterValidator(forms.base_url)] = Field(
-        "https://api.themoviedb.org/3", description="where TMDB is", json_schema_extra={"flag": "--base-url"}
+    tmdb_base_url: Annotated[str, AfterValidator(forms.base_url)] = _field(
+        "where TMDB is", "https://api.themoviedb.org/3", flag="--base-url"
     )
-    tmdb_language: Annotated[str, forms.matching(forms.LANGUAGE, "like pt-BR")] | None = Field(
-        None, description="language of the records, such as `pt-BR`", json_schema_extra={"flag": "--language"}
+    tmdb_language: forms.Language | None = _field("language of the records, such as `pt-BR`", flag="--language")
+    tmdb_append: Annotated[forms.Parts, NoDecode] = _field(
+        "`append_to_response` parts, at most 20, such as `credits,keywords`", (), flag="--append"
     )
-    tmdb_append: Annotated[forms.Parts, NoDecode] = Field(
-        (),
-        description="`append_to_response` parts, at most 20, such as `credits,keywords`",
-        json_schema_extra={"flag": "--append"},
+    tmdb_rate: float = _field(
+        "requests per second, the ceiling of the pace; above 1 a whole number", 40.0, flag="--rate", gt=0, le=10_000
     )
-    tmdb_rate: float = Field(
-        40.0,
-        gt=0,
-        le=10_000,
-        description="requests per second, the ceiling of the pace; above 1 a whole number",
-        json_schema_extra={"flag": "--rate"},
+    tmdb_concurrency: int = _field("requests in flight, and connections", 20, flag="--concurrency", ge=1, le=1_000)
+    movies_csv: str | None = _field(
+        "the movies: a path, `s3://bucket/key` (or a folder: the latest in it) or `-`; `.gz` too",
+        flag="--movies",
+        names=("movies_csv", "caminho_do_arquivo_local_movies"),
     )
-    tmdb_concurrency: int = Field(
-        20,
-        ge=1,
-        le=1_000,
-        description="requests in flight, and connections",
-        json_schema_extra={"flag": "--concurrency"},
+    series_csv: str | None = _field(
+        "the series, likewise; at least one of the two",
+        flag="--series",
+        names=("series_csv", "caminho_do_arquivo_local_series"),
     )
-    movies_csv: str | None = Field(
-        None,
-        validation_alias=AliasChoices("movies_csv", "caminho_do_arquivo_local_movies"),
-        description="the movies: a path, `s3://bucket/key` (or a folder: the latest in it) or `-`; `.gz` too",
-        json_schema_extra={"flag": "--movies"},
+    csv_id_column: str | None = _field("header of the id column, where it is not found by name", flag="--id-column")
+    s3_bucket: forms.Bucket | None = _field(
+        "required; the bucket everything lands in", flag="--bucket", names=("s3_bucket", "nome_do_bucket_s3")
     )
-    series_csv: str | None = Field(
-        None,
-        validation_alias=AliasChoices("series_csv", "caminho_do_arquivo_local_series"),
-        description="the series, likewise; at least one of the two",
-        json_schema_extra={"flag": "--series"},
+    s3_prefix: Annotated[str, AfterValidator(forms.prefix)] = _field(
+        "folder of the harvest in the bucket; no part begins with `_` or `.`", "Raw/API", flag="--prefix"
     )
-    csv_id_column: str | None = Field(
-        None,
-        description="header of the id column, where it is not found by name",
-        json_schema_extra={"flag": "--id-column"},
-    )
-    s3_bucket: Annotated[str, forms.matching(forms.BUCKET, "a bucket's name: 3 to 63 of a-z 0-9 . -")] | None = Field(
-        None,
-        validation_alias=AliasChoices("s3_bucket", "nome_do_bucket_s3"),
-        description="required; the bucket everything lands in",
-        json_schema_extra={"flag": "--bucket"},
-    )
-    s3_prefix: Annotated[str, AfterValidator(forms.prefix)] = Field(
-        "Raw/API",
-        description="folder of the harvest in the bucket; no part begins with `_` or `.`",
-        json_schema_extra={"flag": "--prefix"},
-    )
-    s3_key_template: Annotated[str, AfterValidator(forms.key_template)] = Field(
-        "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
-        description="key of a data file; begins with `{prefix}/`, has collection and date in this order, "
+    s3_key_template: Annotated[str, AfterValidator(forms.key_template)] = _field(
+        "key of a data file; begins with `{prefix}/`, has collection and date in this order, "
         "ends in `/{batch}` and an extension",
+        "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
     )
-    s3_csv_template: Annotated[str, AfterValidator(forms.csv_template), AfterValidator(forms.outside_prefix)] = Field(
+    s3_csv_template: Annotated[str, AfterValidator(forms.csv_template), AfterValidator(forms.outside_prefix)] = _field(
+        "key of an uploaded CSV, outside `S3_PREFIX`; its `{name}` is `movies.csv` or `series.csv`",
         "Raw/Local/CSV/{collection}/{yyyy}/{mm}/{dd}/{name}",
-        description="key of an uploaded CSV, outside `S3_PREFIX`; its `{name}` is `movies.csv` or `series.csv`",
     )
-    output_format: Literal["jsonl", "array"] = Field(
+    output_format: Literal["jsonl", "array"] = _field(
+        "`jsonl` (a record a line: Athena, Glue, DuckDB, Spark) or `array` (one JSON array on one line)",
         "jsonl",
-        description="`jsonl` (a record a line: Athena, Glue, DuckDB, Spark) or `array` (one JSON array on one line)",
-        json_schema_extra={"flag": "--format"},
+        flag="--format",
     )
-    aws_region: str | None = Field(
-        None,
-        validation_alias=AliasChoices("aws_region", "aws_default_region", "regiao_do_bucket"),
-        description="region of the bucket; the SDK's own, like all below",
+    aws_region: str | None = _field(
+        "region of the bucket; the SDK's own, like all below",
+        names=("aws_region", "aws_default_region", "regiao_do_bucket"),
     )
-    aws_profile: str | None = Field(
-        None,
-        validation_alias=AliasChoices("aws_profile", "nome_do_perfil_sso"),
-        description="profile of `~/.aws/config`, for single sign-on too",
+    aws_profile: str | None = _field(
+        "profile of `~/.aws/config`, for single sign-on too", names=("aws_profile", "nome_do_perfil_sso")
     )
-    aws_access_key_id: SecretStr | None = Field(None, description="key, where there is no profile and no role")
-    aws_secret_access_key: SecretStr | None = Field(None, description="its secret")
-    aws_session_token: SecretStr | None = Field(None, description="its token, if it is a temporary one")
-    aws_endpoint_url_s3: Annotated[str, AfterValidator(forms.endpoint)] | None = Field(
-        None,
-        validation_alias=AliasChoices("aws_endpoint_url_s3", "aws_endpoint_url"),
-        description="another S3 than AWS's",
+    aws_access_key_id: SecretStr | None = _field("key, where there is no profile and no role")
+    aws_secret_access_key: SecretStr | None = _field("its secret")
+    aws_session_token: SecretStr | None = _field("its token, if it is a temporary one")
+    aws_endpoint_url_s3: forms.Endpoint | None = _field(
+        "another S3 than AWS's", names=("aws_endpoint_url_s3", "aws_endpoint_url")
     )
 
     @classmethod
@@ -152,11 +138,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls, TOML_FILE)
 
     def need(self, *names: str) -> None:
-        """Be sure that these fields are set.
-
-        Raises:
-            SettingsError: One is not; the message says how to set it.
-        """
+        """Raise a `SettingsError` that says how to set it, if one of these fields is not set."""
         for name in names:
             if getattr(self, name) is None:
                 flag = flag_of(name)
@@ -164,11 +146,7 @@ class Settings(BaseSettings):
                 raise SettingsError(f"{name.upper()} is not set: {how} in the environment, in .env or in {TOML_FILE}")
 
     def need_titles(self) -> None:
-        """Be sure that there is a CSV to read.
-
-        Raises:
-            SettingsError: There is none.
-        """
+        """Raise a `SettingsError` if there is no CSV to read, or only one under both names."""
         if self.movies_csv is None and self.series_csv is None:
             raise SettingsError("There is no CSV to read: give --movies or --series, or set MOVIES_CSV or SERIES_CSV")
         if self.movies_csv == self.series_csv:
@@ -189,24 +167,20 @@ class Settings(BaseSettings):
         return key if forms.is_kept(key) else None
 
     def holding(self, key: str) -> Settings:
-        """These settings with TMDB's `key` itself, from where it is kept.
-
-        Raises:
-            SettingsError: It does not look like one.
-        """
-        if not forms.KEY.fullmatch(key.strip()):
+        """These settings with TMDB's `key` itself, from where it is kept; a `SettingsError` if it is none."""
+        key = key.strip()
+        if not forms.KEY.fullmatch(key):
             raise SettingsError(
                 f"TMDB_API_KEY: {self.key_is_kept_in} holds neither a v3 key nor a v4 read token, "
-                f"but {len(key.strip())} other characters: put the key there"
+                f"but {len(key)} other characters: put the key there"
             )
-        return self.model_copy(update={"tmdb_api_key": SecretStr(key.strip())})
+        return self.model_copy(update={"tmdb_api_key": SecretStr(key)})
 
     @property
     def record_options(self) -> RecordOptions:
         """What shapes the records and files of a harvest, beside its ids."""
-        return RecordOptions(
-            self.tmdb_language, tuple(sorted(self.tmdb_append)), self.output_format, self.s3_key_template
-        )
+        append = tuple(sorted(self.tmdb_append))
+        return RecordOptions(self.tmdb_language, append, self.output_format, self.s3_key_template)
 
 
 def flag_of(name: str) -> str | None:
@@ -218,84 +192,73 @@ def flag_of(name: str) -> str | None:
 def names_of(name: str) -> tuple[str, ...]:
     """The environment variables a field is read from, in upper case, the first that is set winning."""
     field = Settings.model_fields.get(name)
-    if field is not None and isinstance(field.validation_alias, AliasChoices):
-        return tuple(str(choice).upper() for choice in field.validation_alias.choices)
-    return (name.upper(),)
+    alias = field.validation_alias if field else None
+    return tuple(str(each).upper() for each in (alias.choices if isinstance(alias, AliasChoices) else [name]))
 
 
 ALL_NAMES = frozenset(variable for name in Settings.model_fields for variable in names_of(name))
 """Every environment variable that is a setting."""
+
+SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
 
 
 def load_settings(**flags: Any) -> Settings:
     """The settings in force; `flags` by field name, None where a flag is not given.
 
     Raises:
-        SettingsError: One is wrong, or the TOML file cannot be read or has a key that is no setting. The message has
-            every setting that is wrong, by its environment name, and never a secret.
+        SettingsError: Settings are wrong, all named by their environment names and no secret among them; or a file
+            cannot be read, or the TOML file has a key that is no setting.
     """
     try:
-        _check_toml()
+        toml = TomlConfigSettingsSource(Settings, TOML_FILE).toml_data
+        if strange := toml.keys() - Settings.model_fields.keys():
+            raise SettingsError(f"{TOML_FILE} has {', '.join(sorted(strange))}, which is no setting (see the README)")
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         secrets = raw_secrets(**flags)
         raise SettingsError(*(_tell(problem, secrets) for problem in error.errors())) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f"{TOML_FILE} or {ENV_FILE} cannot be read: {_why(error)}") from None
+        # What stands in the file may be a secret, so that no word of it is repeated.
+        why = f"byte {error.start} is not UTF-8" if isinstance(error, UnicodeDecodeError) else redact_shapes(str(error))
+        raise SettingsError(f"{TOML_FILE} or {ENV_FILE} cannot be read: {why}") from None
+
+
+_SOURCES: dict[str, Callable[[], PydanticBaseSettingsSource]] = {
+    str(TOML_FILE): partial(TomlConfigSettingsSource, Settings, TOML_FILE),
+    str(ENV_FILE): partial(DotEnvSettingsSource, Settings),
+    "environment": partial(EnvSettingsSource, Settings),
+}
+"""What opens each source but the flags, the weakest first."""
 
 
 def origins(**flags: Any) -> dict[str, str]:
-    """Where each setting in force comes from, by field name; settings that `load_settings` has found sound."""
-    sources = {
-        str(TOML_FILE): TomlConfigSettingsSource(Settings, TOML_FILE)(),
-        str(ENV_FILE): DotEnvSettingsSource(Settings)(),
-        "environment": EnvSettingsSource(Settings)(),
-        "flag": {name: value for name, value in flags.items() if value is not None},
-    }
+    """Where each setting in force comes from, by field name, once `load_settings` has found them sound."""
     where = dict.fromkeys(Settings.model_fields, "default")
-    for source, told in sources.items():
-        where |= dict.fromkeys(told.keys() & where.keys(), source)
-    return where
-
-
-def _check_toml() -> None:
-    if TOML_FILE.is_file():
-        with TOML_FILE.open("rb") as file:
-            strange = set(tomllib.load(file)) - set(Settings.model_fields)
-        if strange:
-            raise SettingsError(f"{TOML_FILE} has {', '.join(sorted(strange))}, which is no setting (see the README)")
+    for name, source in _SOURCES.items():
+        where |= dict.fromkeys(source()().keys() & where.keys(), name)
+    return where | {name: "flag" for name, value in flags.items() if value is not None}
 
 
 def raw_secrets(**flags: Any) -> list[str]:
     """Whatever is given for a secret setting, sound or not, so that it can be struck out before anything else."""
-    sources: list[dict[str, Any]] = [flags, EnvSettingsSource(Settings)()]
-    with suppress(UnicodeDecodeError, OSError):
-        sources.append(DotEnvSettingsSource(Settings)())
-    with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
-        sources.append(TomlConfigSettingsSource(Settings, TOML_FILE)())
-    names = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    values = [source.get(name) for source in sources for name in names]
+    sources: list[dict[str, Any]] = [flags]
+    for source in _SOURCES.values():
+        with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+            sources.append(source()())
+    values = [source.get(name) for source in sources for name in SECRETS]
     texts = [str(getattr(value, "get_secret_value", lambda value=value: value)()).strip() for value in values if value]
     return [text for text in texts if not forms.is_kept(text)]
 
 
-def _why(error: Exception) -> str:
-    """What is wrong with a file, without a word of what stands in it."""
-    if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is not UTF-8"
-    return redact_shapes(str(error))
-
-
 def _tell(problem: Any, secrets: list[str]) -> str:
     """One wrong setting in a sentence; the value only where it is no secret."""
-    name = str(problem["loc"][0]).upper()
+    field = str(problem["loc"][0]).lower()
+    name, *others = names_of(field)
+    if others:
+        name += f" (or {', '.join(others)})"
     what = str(problem["msg"]).removeprefix("Value error, ")
     what = what[0].lower() + what[1:]
-    field = Settings.model_fields.get(name.lower())
-    secret = field is None or "SecretStr" in str(field.annotation)
-    if others := names_of(name.lower())[1:]:
-        name = f"{name} (or {', '.join(others)})"
-    if secret:
+    if field in SECRETS or field not in Settings.model_fields:
         return f"{name} {what}"
     seen = problem["input"]
     if "URL" in name:  # whoever puts a key into the URL does not want to see it here

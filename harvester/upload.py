@@ -1,15 +1,13 @@
 """Upload: the CSV files themselves, byte for byte, into the raw zone, from where any harvest can take them.
 
-Each file is read twice: to know its SHA-256 before anything is sent, and to send it. What is sent is hashed as well,
-and a file that has changed in between is not stored. The object carries its SHA-256, which is read back, and by which
-an unchanged file is known the next day.
+Each file is read twice: to know its SHA-256, and to send it. What is sent is hashed as well: a file that has changed in
+between is not stored. The object carries its SHA-256, by which an unchanged file is known the next day.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import string
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +19,7 @@ from harvester.aws_client import PATIENT
 from harvester.csv_file import open_csv, read_once
 from harvester.errors import StoreError
 from harvester.fan_out import in_thread
+from harvester.forms import DATE, key_pattern
 from harvester.multipart import Body
 from harvester.opening import open_bucket_of
 from harvester.run import utc
@@ -32,13 +31,8 @@ if TYPE_CHECKING:
     from harvester.stop import Stop
     from harvester.titles import Collection
 
-_log = logging.getLogger(__name__)
-
 SHA256 = "sha256"
 """The metadata by which an upload of ours is known (`x-amz-meta-sha256`), in hexadecimal digits."""
-
-DATE = ("yyyy", "mm", "dd")
-"""The places of a template that make a date, as long as what goes there."""
 
 Progress: TypeAlias = Callable[[str, int, int], object]
 """Told the name of the file under way, and how many bytes of all files have been sent, of how many."""
@@ -46,12 +40,7 @@ Progress: TypeAlias = Callable[[str, int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one CSV stands in the raw zone: under a key for each day.
-
-    Attributes:
-        template: Has `{collection}` and `{name}`, may have `{yyyy}`, `{mm}`, `{dd}`.
-        name: `movies.csv` or `series.csv`, with `.gz` where the file is gzip.
-    """
+    """Where one CSV stands in the raw zone, under a key for each day: `template` is one of `forms.csv_template`."""
 
     template: str
     collection: Collection
@@ -59,43 +48,32 @@ class Place:
 
     def key(self, day: str) -> str:
         """The key of a day such as 2026-11-22."""
-        yyyy, mm, dd = day.split("-")
-        return self.template.format(collection=self.collection, name=self.name, yyyy=yyyy, mm=mm, dd=dd)
+        return self._fill(dict(zip(DATE, day.split("-"), strict=True)))
 
     @property
     def folder(self) -> str:
         """What the keys of all days begin with."""
-        begin = ""
-        for text, place, _, _ in string.Formatter().parse(self.template):
-            begin += text
-            if place in DATE:
-                break
-            begin += self._value(place)
-        return begin
+        return self._fill(dict.fromkeys(DATE, "{")).partition("{")[0]
 
     def date_in(self, key: str) -> tuple[str, ...] | None:
         """Year, month and day in `key`, as far as the template has them; None if it is no key of this CSV."""
-        pattern, seen = "", set[str]()
-        for text, place, _, _ in string.Formatter().parse(self.template):
-            digits = f"(?P={place})" if place in seen else rf"(?P<{place}>\d{{{len(place or '')}}})"
-            pattern += re.escape(text) + (digits if place in DATE else re.escape(self._value(place)))
-            seen.add(place or "")
-        found = re.fullmatch(pattern, key, re.ASCII)
-        return tuple(found[place] for place in DATE if place in seen) if found else None
+        pattern = key_pattern(self.template, collection=self.collection, name=re.escape(self.name))
+        if (found := re.fullmatch(pattern, key)) is None:
+            return None
+        names = [name for name in re.findall(r"\{(\w+)}", self.template) if name in DATE]
+        date = dict(zip(names, found.groups(), strict=True))
+        same = self._fill(date) == key  # a template may name the year twice
+        return tuple(date[name] for name in DATE if name in date) if same else None
 
-    def _value(self, place: str | None) -> str:
-        return {"collection": self.collection, "name": self.name}.get(place or "", "")
+    def _fill(self, date: dict[str, str]) -> str:
+        return self.template.format(collection=self.collection, name=self.name, **date)
 
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What became of one CSV.
+    """What became of one CSV: `url` is today's key, or that of the day `since` which it is unchanged, if the key tells.
 
-    Attributes:
-        source: Path or S3 URL, as given.
-        status: `in_s3` is a source that was there already; it has not been looked at.
-        url: Where it stands: today's key, or that of the day since which it is unchanged.
-        since: That day, if the key tells it.
+    The status `in_s3` is a source that was there already; it has not been looked at.
     """
 
     source: str
@@ -143,65 +121,53 @@ async def upload(
     """Upload the CSVs of `settings` to its bucket, but for those that stand there unchanged.
 
     All of them are looked at before anything is sent. An earlier upload of the same CSV that was killed is aborted.
-
-    Args:
-        settings: With a bucket and at least one CSV.
-        stop: Asked to, it aborts what is under way, at once.
-        progress: Told twice a second how far it is.
-        pass_s3: Whether a CSV that is in S3 already is passed over, and not refused.
-        now: What time it is, as `run.utc` has it; its day is that of the keys.
+    When `stop` is asked, what is under way is aborted at once. `pass_s3`: a CSV that is in S3 already is passed over,
+    and not refused. The day of `now` is that of the keys.
 
     Raises:
         InputError: A CSV is none that can be uploaded, or has changed on the way; it has not been stored.
         StoreError: S3 refused, or could not be reached.
-        StoppedError: Somebody asked.
+        StoppedError: `stop` was asked.
     """
     settings.need_titles()
     settings.need("s3_bucket")
     started, day = time.monotonic(), now()[:10]
     sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
-    given = {collection: source for collection, source in sources.items() if source is not None}
-    told: dict[Collection, Uploaded] = {}
-    local: dict[Collection, CsvFile] = {}
+    files: list[Uploaded] = []
+    local: dict[Place, CsvFile] = {}
     with ExitStack() as opened:
         async with stop.at_once():
-            for collection, source in given.items():
-                if pass_s3 and source.startswith("s3://"):
-                    told[collection] = Uploaded(source, collection, "in_s3", source)
-                else:
+            for collection, source in sources.items():
+                if source and pass_s3 and source.startswith("s3://"):
+                    files.append(Uploaded(source, collection, "in_s3", source))
+                elif source is not None:
                     file = opened.enter_context(await in_thread(partial(open_csv, source)))
-                    local[collection] = await in_thread(partial(read_once, source, file))
+                    csv = await in_thread(partial(read_once, source, file))
+                    name = f"{collection.lower()}.csv{'.gz' if csv.zipped else ''}"
+                    local[Place(settings.s3_csv_template, collection, name)] = csv
             if local:
-                told |= await _upload_all(settings, local, day, progress)
-    return UploadReport(tuple(told[collection] for collection in given), time.monotonic() - started)
+                files += await _upload_all(settings, local, day, progress)
+    files.sort(key=lambda file: file.collection)  # movies first
+    return UploadReport(tuple(files), time.monotonic() - started)
 
 
-async def _upload_all(
-    settings: Settings, local: dict[Collection, CsvFile], day: str, progress: Progress
-) -> dict[Collection, Uploaded]:
+async def _upload_all(settings: Settings, local: dict[Place, CsvFile], day: str, progress: Progress) -> list[Uploaded]:
     """What became of the files; those that are not there unchanged are sent one after another."""
-    told: dict[Collection, Uploaded] = {}
-    to_send: dict[Place, CsvFile] = {}
     async with open_bucket_of(settings) as bucket:
-        for collection, csv in local.items():
-            name = f"{collection.lower()}.csv{'.gz' if csv.zipped else ''}"
-            place = Place(settings.s3_csv_template, collection, name)
-            if (standing := await _find(bucket, place, csv, day)) is None:
-                to_send[place] = csv
-            else:
-                told[collection] = standing
+        found = {place: await _find(bucket, place, csv, day) for place, csv in local.items()}
+    files = [file for file in found.values() if file]
+    to_send = {place: csv for place, csv in local.items() if not found[place]}
     done, total = 0, sum(csv.bytes for csv in to_send.values())
     # S3 is there, so from now on we wait for it: with half a file on its way, not to hear that an address is wrong.
     async with open_bucket_of(settings, attempts=PATIENT) as bucket:
         for place, csv in to_send.items():
-            sent = partial(_add, progress, place.name, done, total)
-            told[place.collection] = await _send(bucket, place, csv, day, sent)
+
+            def sent(here: int, name: str = place.name, before: int = done) -> None:
+                progress(name, before + here, total)
+
+            files.append(await _send(bucket, place, csv, day, sent))
             done += csv.bytes
-    return told
-
-
-def _add(progress: Progress, name: str, before: int, total: int, sent: int) -> None:
-    progress(name, before + sent, total)
+    return files
 
 
 async def _find(bucket: Bucket, place: Place, csv: CsvFile, day: str) -> Uploaded | None:
@@ -220,14 +186,15 @@ async def _find(bucket: Bucket, place: Place, csv: CsvFile, day: str) -> Uploade
 async def _send(bucket: Bucket, place: Place, csv: CsvFile, day: str, progress: Callable[[int], object]) -> Uploaded:
     """Land the file under the key of the day, and read back what S3 keeps of it.
 
-    Uploads of this CSV that a kill has left are aborted, of whichever day. One that somebody else has under way just
-    now is begun again by him (`Bucket.land_parts`).
+    Unfinished uploads of this CSV are aborted, of whichever day; another process that has one under way just now begins
+    again (`Bucket.land_parts`).
     """
     key = place.key(day)
     for begun, number in await bucket.uploads(place.folder):
         if place.date_in(begun) is not None:
             await bucket.abort(begun, number)
-            _log.warning("upload_aborted", extra={"key": begun, "why": "an earlier upload has left it unfinished"})
+            said = {"key": begun, "why": "an earlier upload has left it unfinished"}
+            logging.getLogger(__name__).warning("upload_aborted", extra=said)
     content_type = "application/gzip" if csv.zipped else "text/csv"
     await bucket.land_parts(key, Body(csv.parts, content_type, {SHA256: csv.sha256}, progress))
     url = f"s3://{bucket.name}/{key}"

@@ -47,7 +47,7 @@ def scheduled(source: str = "aws.events") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "event", [{}, None, {"action": "harvest"}, scheduled(), scheduled("aws.scheduler"), {"event": {}}]
+    "event", [{}, None, {"action": "harvest"}, scheduled(), scheduled("aws.scheduler"), {"event": {}}, {"event": None}]
 )
 def test_nothing_in_particular_is_a_harvest_by_the_settings(event: dict[str, Any]) -> None:
     """An empty event and what a schedule sends ask for a harvest of the CSVs that the environment names."""
@@ -129,7 +129,7 @@ def test_the_steps_of_the_state_machine() -> None:
         "close",
         settings=settings,
         sources={"movies_csv": "s3://a/b.csv"},
-        only=str(SHARD["run"]),
+        run=str(SHARD["run"]),
         token=str(SHARD["token"]),
     )
     assert read_order(step | {"attempt": None}) == closing  # as it is called first
@@ -167,7 +167,7 @@ def test_what_it_was_started_with_decides_about_the_children_and_the_step_about_
 def test_to_close_is_never_to_harvest_again() -> None:
     """An answer that was lost has the books closed twice; with `again` the second time would harvest anew."""
     told = read_order({"action": "close", "run": SHARD["run"], "again": True, "event": {"again": True}})
-    assert told == Order("close", only=str(SHARD["run"]))
+    assert told == Order("close", run=str(SHARD["run"]))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -196,10 +196,11 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"action": "plan", "children": 0}, "has 0 for children"),
         ({"action": "plan", "children": 1e999}, "has inf for children"),
         ({"action": "plan", "children": None}, "has None for children"),
+        ({"action": "plan", "event": sent() | {"children": "x"}}, "has 'x' for children"),
         ({"again": "true"}, "has 'true' for again: give true or false"),
         ({"sources": {"movies": "s3://a/b.csv"}}, "give movies_csv, series_csv, or both"),
-        ({"sources": {"movies_csv": 5}}, "has the sources"),
-        ({"sources": {"movies_csv": "\ud800"}}, "has the sources"),
+        ({"sources": {"movies_csv": 5}}, "has .* for sources: give movies_csv"),
+        ({"sources": {"movies_csv": "\ud800"}}, "for sources: give"),
         ({"action": "close"}, "close needs a run"),
         ({"action": "harvest", "run": "2026-11-22-0123abcd"}, "close needs a run"),
         ({"action": "plan", "shard": SHARD}, "harvest may have a shard"),
@@ -228,7 +229,7 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ),
         (
             {"action": "close", "run": SHARD["run"], "attempt": ["c0ffee00"]},
-            "for attempt: give a text",
+            "for attempt: give back",
         ),
         ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [["../../x"]]}}}, "is no shard"),
         ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [[]]}}}, r"is no shard.*batches\.Movies\.0"),

@@ -129,7 +129,6 @@ async def world(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Path
         ("{collection}/{dd}/{mm}/{yyyy}/{name}", "Movies/22/11/2026/movies.csv", "Movies/", DAY),
         ("a.b/{collection}/{yyyy}/{name}", "a.b/Movies/2026/movies.csv", "a.b/Movies/", ("2026",)),
         ("CSV/{collection}/{name}", "CSV/Movies/movies.csv", "CSV/Movies/movies.csv", ()),
-        ("a{{b}}/{collection}/{name}", "a{b}/Movies/movies.csv", "a{b}/Movies/movies.csv", ()),
     ],
 )
 def test_a_key_follows_from_the_template_and_tells_its_day(template: str, key: str, folder: str, date: Any) -> None:
