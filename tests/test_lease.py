@@ -340,10 +340,12 @@ async def test_the_lease_names_the_dead_holders_run_until_ours_is_named(bucket: 
 
 async def test_an_invalid_token_or_run_is_not_written(bucket: Bucket) -> None:
     """It is a ValueError of the caller, and the lease stays as it is: written, it would be unreadable."""
-    with pytest.raises(ValueError, match="token of a lease cannot be"):
-        hold_lease(bucket, KEY, token="two words")
+    with pytest.raises(ValueError, match="LeaseState\ntoken\n"):
+        async with hold_lease(bucket, KEY, token="two words", sleep=never):
+            pytest.fail("it holds")
+    assert await bucket.read(KEY) is None
     async with hold_lease(bucket, KEY, sleep=never) as lease:
-        with pytest.raises(ValueError, match="run of a lease cannot be"):
+        with pytest.raises(ValueError, match="LeaseState\nrun\n"):
             await lease.name_run("../../other")
         assert (await stored_lease(bucket)).run is None
 
