@@ -15,9 +15,8 @@ Exception
         └── LeaseLostError    75   another harvest has taken over this prefix
 ```
 
-The number is the exit code of the command line, and the classes' names are what a state machine on AWS can match.
-One title's trouble is never an exception: it is an outcome (see `answers.Failed`). A run that ends with failed
-titles has therefore ended, with `Exit.FAILED`.
+The number is the exit code, and the classes' names are what a state machine on AWS can match. One title's trouble is
+never an exception but an outcome, `answers.Failed`; a run with failed titles ends with `Exit.FAILED`.
 """
 
 from __future__ import annotations
@@ -50,11 +49,7 @@ class BooksError(HarvestError):
 
 
 class SettingsError(HarvestError, ValueError):
-    """A setting is missing or wrong; nothing has been requested yet.
-
-    Attributes:
-        problems: A sentence for each of them.
-    """
+    """A setting is missing or wrong, with a sentence for each problem; nothing has been requested yet."""
 
     exit_code = Exit.USAGE
 
@@ -66,10 +61,7 @@ class SettingsError(HarvestError, ValueError):
 class InputError(HarvestError, ValueError):
     """The CSV cannot be read as a list of IMDb ids; nothing has been requested yet.
 
-    Attributes:
-        source: Path or S3 URL, as given.
-        line: Line in the file, counted from 1 as editors do; None where no line is to blame.
-        problem: What is wrong there, and with which value.
+    `source` is path or S3 URL, as given; `line` counts from 1, and is None where no line is to blame.
     """
 
     exit_code = Exit.USAGE
@@ -92,9 +84,7 @@ class NewerFormatError(HarvestError):
 class TmdbRefusedError(HarvestError):
     """TMDB does not let us in: the key is invalid, suspended or revoked.
 
-    Attributes:
-        status: HTTP status of the refusal.
-        code: TMDB's own `status_code` (developer.themoviedb.org/docs/errors), None if its body had none.
+    `code` is TMDB's own `status_code` (developer.themoviedb.org/docs/errors), None if its body had none.
     """
 
     exit_code = Exit.REFUSED
@@ -110,10 +100,7 @@ class TmdbRefusedError(HarvestError):
 class StoreError(HarvestError):
     """S3 refused or could not be reached, after botocore's own retries.
 
-    Attributes:
-        action: What was tried, in words of ours.
-        code: S3's word for it (`AccessDenied`, `NoSuchBucket`, …) or the kind of network trouble.
-        advice: What to do next.
+    `code` is S3's word for it (`AccessDenied`, `NoSuchBucket`, …) or the kind of network trouble.
     """
 
     exit_code = Exit.STORE
@@ -124,11 +111,7 @@ class StoreError(HarvestError):
 
 
 class TmdbUnavailableError(HarvestError):
-    """TMDB gives nobody a usable answer; everything landed is safe and no title is to blame.
-
-    Attributes:
-        reason: The latest trouble seen, as in `answers.Again.reason`.
-    """
+    """TMDB gives nobody a usable answer; everything landed is safe and no title is to blame."""
 
     exit_code = Exit.UNAVAILABLE
 
@@ -139,6 +122,7 @@ class TmdbUnavailableError(HarvestError):
         "no_network": "there is no way to it (no_network): check the network",
         "timeout": "no answer in time (timeout)",
     }
+    """The latest trouble seen, as in `answers.Again.reason`, in words."""
 
     def __init__(self, reason: str, seen: str) -> None:
         self.reason = reason
