@@ -47,11 +47,13 @@ def encode_document(document: Any) -> bytes:
     return orjson.dumps(whole | {"seal": _seal(whole)})
 
 
-def decode_document(key: str, body: bytes | None, form: type[T], what: str, *, sealed: bool = True) -> T:
+def decode_document(
+    key: str, body: bytes | None, form: type[T], what: str, *, run: str | None = None, sealed: bool = True
+) -> T:
     """The document in `body`, as read from `key`; keys that its `form` does not have go into `unknown`, if it has that.
 
     Raises:
-        BooksError: It is not there, or not `what` it should be.
+        BooksError: It is not there, not `what` it should be, or of another `run` than this, if one is given.
         NewerFormatError: Its format is a higher one.
     """
     if body is None:
@@ -76,6 +78,8 @@ def decode_document(key: str, body: bytes | None, form: type[T], what: str, *, s
         raise BooksError(f"{key} is not {what}: {where:.100} {first['msg']:.200}") from None
     except (ValueError, TypeError) as error:  # orjson reads deeper objects than it writes
         raise BooksError(f"{key} is not {what}: {error!s:.200}") from error
+    if run is not None and document.run != run:
+        raise BooksError(f"{key} is {what} of another run, {document.run}")
     names = {each.name for each in fields(document)}
     unknown = {name: value for name, value in whole.items() if name not in names | {"format"}}
     read: T = replace(document, unknown=unknown) if "unknown" in names else document
