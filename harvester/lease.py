@@ -1,8 +1,7 @@
 """Lease: the right to harvest in a prefix, one harvest at a time.
 
-A lease is one small object that names its holder. It is written by conditional puts alone (`Bucket.put_if`), and only
-by its holder; a process that waits for it reads. A holder's silence is measured by S3's clock: no two clocks are
-compared.
+It is one small object that names its holder, and is written by conditional puts alone (`Bucket.put_if`). A process that
+waits for it only reads. A holder's silence is measured by S3's clock: no two clocks are compared.
 """
 
 from __future__ import annotations
@@ -136,30 +135,22 @@ def _status_and_start(pid: int) -> tuple[bytes, int]:
 
 
 class Lease:
-    """A lease that we hold or share; made by `hold_lease` and `share_lease`.
+    """A lease that we hold or share; made by `hold_lease`.
 
     Attributes:
         previous_run: The run that the lease named when we took it, whether ended or not: its open uploads are orphans.
         keep: Set it where the body is to return and leave the lease to other holders of its token.
-        written: Whether we have tried to take it, so that we have to end it.
+        taken: Whether it is ours to end, because we have tried to take it; False of one that we share.
     """
 
     def __init__(
-        self,
-        bucket: Bucket,
-        key: str,
-        state: LeaseState,
-        *,
-        times: LeaseTimes,
-        sleep: Sleep,
-        clocks: Clocks = CLOCKS,
-        shared: bool = False,
+        self, bucket: Bucket, key: str, state: LeaseState, *, times: LeaseTimes, sleep: Sleep, clocks: Clocks
     ) -> None:
         self.token = state.token
         self.previous_run: str | None = None
-        self.keep = self.written = False
+        self.keep = self.taken = False
         self._bucket, self._key, self._state = bucket, key, state
-        self._times, self._sleep, self._clocks, self._shared = times, sleep, clocks, shared
+        self._times, self._sleep, self._clocks = times, sleep, clocks
         self._renewed = self._now()
         self._seen = ("", 0.0)
         self._unreadable = False
@@ -176,9 +167,7 @@ class Lease:
     async def renew(self, *, older_than: float = -inf, run: str | None = None, ended: bool = False) -> None:
         """Renew if the last renewal is older than so many seconds. One by another holder of the same token counts.
 
-        Raises:
-            LeaseLostError: Another harvest has taken over, or a shared lease has ended.
-            StoreError: S3 refused, or could not be reached.
+        A LeaseLostError if another harvest has taken over, or a shared lease has ended.
         """
         async with self._lock:
             if max(now - then for now, then in zip(self._now(), self._renewed, strict=True)) > older_than:
@@ -190,7 +179,7 @@ class Lease:
         while True:
             stored, state = await self._read()
             if stored is None or state is None or self._is_available(stored, state):
-                self.written, self._renewed, self.previous_run = True, self._now(), state.run if state else None
+                self.taken, self._renewed, self.previous_run = True, self._now(), state.run if state else None
                 await self._put(replace(self._state, run=self.previous_run), stored)
                 _, state = await self._read()
                 if state and state.token == self.token and not state.ended:
@@ -245,7 +234,7 @@ class Lease:
                 raise LeaseLostError(str(error)) from None
             if state and state.token != self.token:
                 raise LeaseLostError(f"Another harvest has taken over here: {state.host}, since {state.since}. {SAFE}")
-            if self._shared and stored and (state is None or state.ended):
+            if not self.taken and stored and (state is None or state.ended):
                 raise LeaseLostError(f"The harvest that this one is a part of has ended. {SAFE}")
             same = state and (state.run, state.ended) == (self._state.run, self._state.ended)
             if attempt and same and state != before:
@@ -282,6 +271,7 @@ async def hold_lease(
     key: str,
     *,
     token: str | None = None,
+    shared: bool = False,
     wait: bool = True,
     times: LeaseTimes = TIMES,
     sleep: Sleep = asyncio.sleep,
@@ -290,37 +280,22 @@ async def hold_lease(
     """Take the lease at `key`, renew it beside the body of the context, and mark it ended however the body ends.
 
     Args:
-        token: Shared with other processes (`share_lease`); a lease of the same token is taken at once. None: a new one.
+        token: Shared with other processes; a lease of the same token is taken at once. None: a new one.
+        shared: Another process has taken the lease with `token`: renew it at once, and never mark it ended.
         wait: Wait while another harvest holds it.
         clocks: For `Lease.check`; the first also measures silence where S3 does not say how old the lease is.
 
     Raises:
         BusyError: Another harvest holds it and `wait` is False.
-        NewerFormatError: A newer harvester has written it.
-        LeaseLostError: Another harvest has taken over; the body has been cancelled.
-        StoreError: S3 refused, or could not be reached.
+        LeaseLostError: Another harvest has taken over, or a shared lease has ended; the body has been cancelled.
     """
     lease = Lease(bucket, key, new_state(token), times=times, sleep=sleep, clocks=clocks)
     kept = False
     try:
-        await lease.acquire(wait=wait)
+        await (lease.renew() if shared else lease.acquire(wait=wait))
         async with beside(lease.keep_renewing()):
             yield lease
         kept = lease.keep
     finally:
-        if lease.written and not kept:
+        if lease.taken and not kept:
             await finish(lease.end(), seconds=LAST_SECONDS)
-
-
-@asynccontextmanager
-async def share_lease(
-    bucket: Bucket, key: str, *, token: str, times: LeaseTimes = TIMES, sleep: Sleep = asyncio.sleep
-) -> AsyncIterator[Lease]:
-    """Renew the lease that another process took with `token`, at once and beside the body; never mark it ended.
-
-    Raises what `Lease.renew` raises; then the body, if begun, has been cancelled.
-    """
-    lease = Lease(bucket, key, new_state(token), times=times, sleep=sleep, shared=True)
-    await lease.renew()
-    async with beside(lease.keep_renewing()):
-        yield lease

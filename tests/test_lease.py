@@ -38,7 +38,6 @@ from harvester.lease import (
     hold_lease,
     holder_is_dead,
     new_state,
-    share_lease,
 )
 from harvester.s3 import LAST_SECONDS
 from harvester.s3_client import open_bucket
@@ -577,7 +576,7 @@ async def test_children_of_one_token_renew_side_by_side(bucket: Bucket) -> None:
     assert (await stored_lease(bucket)).pid is None  # its process ends, and the lease does not
 
     async def child() -> None:
-        async with share_lease(bucket, KEY, token="execution-1", sleep=never) as lease:
+        async with hold_lease(bucket, KEY, token="execution-1", shared=True, sleep=never) as lease:
             await lease.renew()
 
     await asyncio.gather(*(child() for _ in range(8)))
@@ -627,7 +626,7 @@ async def test_a_child_whose_lease_is_lost_does_not_begin(bucket: Bucket, change
     stored = encode_lease(replace(replace(REMOTE, token="execution-1"), **change))
     await bucket.put(KEY, stored)
     with pytest.raises(LeaseLostError):
-        async with share_lease(bucket, KEY, token="execution-1", sleep=never):
+        async with hold_lease(bucket, KEY, token="execution-1", shared=True, sleep=never):
             pytest.fail("it begins")
     assert await bucket.read(KEY) == stored
 
@@ -703,7 +702,7 @@ async def test_the_lease_of_a_newer_harvester_is_left_alone(bucket: Bucket, *, w
         async with hold_lease(bucket, KEY, wait=wait, sleep=forbidden):
             pytest.fail("it holds")
     with pytest.raises(LeaseLostError, match="install a newer one"):
-        async with share_lease(bucket, KEY, token="execution-1", sleep=never):
+        async with hold_lease(bucket, KEY, token="execution-1", shared=True, sleep=never):
             pytest.fail("it begins")
     assert await bucket.read(KEY) == newer
 
