@@ -43,28 +43,27 @@ class HarvestError(Exception):
 
     exit_code: Exit = Exit.WRONG
 
+    def __init_subclass__(cls, *, exit_code: Exit | None = None) -> None:
+        cls.exit_code = exit_code or cls.exit_code
+
 
 class BooksError(HarvestError):
     """What the bucket holds contradicts itself, or the input; the message names the object."""
 
 
-class SettingsError(HarvestError, ValueError):
+class SettingsError(HarvestError, ValueError, exit_code=Exit.USAGE):
     """A setting is missing or wrong, with a sentence for each problem; nothing has been requested yet."""
-
-    exit_code = Exit.USAGE
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
         super().__init__("; ".join(problems))
 
 
-class InputError(HarvestError, ValueError):
+class InputError(HarvestError, ValueError, exit_code=Exit.USAGE):
     """The CSV cannot be read as a list of IMDb ids; nothing has been requested yet.
 
     `source` is path or S3 URL, as given; `line` counts from 1, and is None where no line is to blame.
     """
-
-    exit_code = Exit.USAGE
 
     def __init__(self, source: str, problem: str, *, line: int | None = None) -> None:
         self.source, self.line, self.problem = source, line, problem
@@ -72,22 +71,18 @@ class InputError(HarvestError, ValueError):
         super().__init__(f"{place}: {problem}")
 
 
-class NewerFormatError(HarvestError):
+class NewerFormatError(HarvestError, exit_code=Exit.USAGE):
     """An object of ours has a higher format than this harvester reads; nothing has been requested yet."""
-
-    exit_code = Exit.USAGE
 
     def __init__(self, key: str, seen: int) -> None:
         super().__init__(f"{key} has format {seen}, and this harvester reads format 1: install a newer one")
 
 
-class TmdbRefusedError(HarvestError):
+class TmdbRefusedError(HarvestError, exit_code=Exit.REFUSED):
     """TMDB does not let us in: the key is invalid, suspended or revoked.
 
     `code` is TMDB's own `status_code` (developer.themoviedb.org/docs/errors), None if its body had none.
     """
-
-    exit_code = Exit.REFUSED
 
     def __init__(self, status: int, code: int | None, said: str) -> None:
         self.status, self.code = status, code
@@ -97,23 +92,19 @@ class TmdbRefusedError(HarvestError):
         )
 
 
-class StoreError(HarvestError):
+class StoreError(HarvestError, exit_code=Exit.STORE):
     """S3 refused or could not be reached, after botocore's own retries.
 
     `code` is S3's word for it (`AccessDenied`, `NoSuchBucket`, …) or the kind of network trouble.
     """
-
-    exit_code = Exit.STORE
 
     def __init__(self, action: str, code: str, advice: str) -> None:
         self.action, self.code, self.advice = action, code, advice
         super().__init__(f"Cannot {action}: {code}. {advice}")
 
 
-class TmdbUnavailableError(HarvestError):
+class TmdbUnavailableError(HarvestError, exit_code=Exit.UNAVAILABLE):
     """TMDB gives nobody a usable answer; everything landed is safe and no title is to blame."""
-
-    exit_code = Exit.UNAVAILABLE
 
     WORDS: Final = {
         "dns": "its name cannot be resolved (dns): check the network and TMDB_BASE_URL",
@@ -130,10 +121,8 @@ class TmdbUnavailableError(HarvestError):
         super().__init__(f"TMDB is unavailable: {seen}; last: {last}. What has landed is safe; run again later.")
 
 
-class StoppedError(HarvestError):
+class StoppedError(HarvestError, exit_code=Exit.STOPPED):
     """Stopped before the end; everything landed is safe."""
-
-    exit_code = Exit.STOPPED
 
 
 class BusyError(StoppedError):
