@@ -50,15 +50,11 @@ class _InFolder:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The keys of one run.
+    """The keys of one run."""
 
-    `prefix` is the folder of the whole harvest, without a slash at its end, and `template` that of a data file's key,
-    as `forms.key_template` accepts it. `run` is `{date}-{fingerprint}`: the keys have its date, whatever the time.
-    """
-
-    prefix: str
-    template: str
-    run: str
+    prefix: str  # folder of the whole harvest, without a slash at its end
+    template: str  # of a data file's key, as `forms.key_template` accepts it
+    run: str  # `{date}-{fingerprint}`; the date in the keys is the run's, whatever the time
 
     manifest_key = _InFolder("manifest.json")  # written after the ids; says which generation counts
     shards_key = _InFolder("shards.json")  # what the children of a fan-out are to harvest; after the manifest
