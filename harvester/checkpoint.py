@@ -72,20 +72,13 @@ async def read_checkpoint(
     batches: Sequence[Batch],
     *,
     generation: str,
-    books: Books,
-    listed: Mapping[str, Listed],
-    theirs: Container[str] = (),
+    books: Books,  # with the input
+    listed: Mapping[str, Listed],  # all data files of the run's day
+    theirs: Container[str] = (),  # keys of those of another run; they may have the name of a batch of ours
     notices: Notices,
-    attempt: str | None = None,
+    attempt: str | None = None,  # of a fan-out
 ) -> Checkpoint:
-    """What stands of these `batches`; those with failed titles are to be done again, unless this `attempt` tried them.
-
-    Args:
-        books: With the input.
-        listed: All data files of the run's day.
-        theirs: Keys of those of another run; they may have the name of a batch of ours.
-        attempt: Of a fan-out.
-    """
+    """What stands of these `batches`; those with failed titles are to be done again, unless `attempt` tried them."""
     names = frozenset(batch.name for batch in batches)
     ours = {key: file for key, file in listed.items() if key not in theirs}
     checkpoint = Checkpoint(by_batch(layout, ours, names), books)

@@ -135,20 +135,15 @@ def _status_and_start(pid: int) -> tuple[bytes, int]:
 
 
 class Lease:
-    """A lease that we hold or share; made by `hold_lease`.
-
-    Attributes:
-        previous_run: The run that the lease named when we took it, whether ended or not: its open uploads are orphans.
-        keep: Set it where the body is to return and leave the lease to other holders of its token.
-        taken: Whether it is ours to end, because we have tried to take it; False of one that we share.
-    """
+    """A lease that we hold or share; made by `hold_lease`."""
 
     def __init__(
         self, bucket: Bucket, key: str, state: LeaseState, *, times: LeaseTimes, sleep: Sleep, clocks: Clocks
     ) -> None:
         self.token = state.token
-        self.previous_run: str | None = None
-        self.keep = self.taken = False
+        self.previous_run: str | None = None  # which the lease named when we took it: its open uploads are orphans
+        self.keep = False  # set where the body is to return and leave the lease to other holders of its token
+        self.taken = False  # whether it is ours to end, because we have tried to take it; never if we share it
         self._bucket, self._key, self._state = bucket, key, state
         self._times, self._sleep, self._clocks = times, sleep, clocks
         self._renewed = self._now()
@@ -270,20 +265,14 @@ async def hold_lease(
     bucket: Bucket,
     key: str,
     *,
-    token: str | None = None,
-    shared: bool = False,
-    wait: bool = True,
+    token: str | None = None,  # of several processes: a lease of the same token is taken at once
+    shared: bool = False,  # another process has taken it with the token: renew it at once, and never mark it ended
+    wait: bool = True,  # while another harvest holds it
     times: LeaseTimes = TIMES,
     sleep: Sleep = asyncio.sleep,
-    clocks: Clocks = CLOCKS,
+    clocks: Clocks = CLOCKS,  # the first also measures silence, where S3 does not say how old the lease is
 ) -> AsyncIterator[Lease]:
     """Take the lease at `key`, renew it beside the body of the context, and mark it ended however the body ends.
-
-    Args:
-        token: Shared with other processes; a lease of the same token is taken at once. None: a new one.
-        shared: Another process has taken the lease with `token`: renew it at once, and never mark it ended.
-        wait: Wait while another harvest holds it.
-        clocks: For `Lease.check`; the first also measures silence where S3 does not say how old the lease is.
 
     Raises:
         BusyError: Another harvest holds it and `wait` is False.
