@@ -62,7 +62,7 @@ CLOCKS = (time.monotonic, time.time)
 """On Linux the first stands still while the machine sleeps; the second can be set back."""
 
 
-@pydantic_dataclass(frozen=True, slots=True, config={"strict": True})
+@pydantic_dataclass(frozen=True, slots=True, config={"strict": True, "defer_build": True})
 class LeaseState:
     """What is in a lease; a value that no harvester writes is a ValueError.
 
