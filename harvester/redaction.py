@@ -38,8 +38,9 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 @cache
 def _forms(secret: str) -> set[str]:
     """A secret as it is, in a URL, in JSON, and in JSON within JSON."""
+    body = secret.encode(errors="surrogatepass")  # what stands in the environment need not be text
     once = json.dumps(secret)[1:-1]
-    return {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), once, json.dumps(once)[1:-1]}
+    return {secret, quote(body, safe=""), quote(body), quote_plus(body), once, json.dumps(once)[1:-1]}
 
 
 def redact_shapes(text: str) -> str:
