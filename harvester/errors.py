@@ -7,7 +7,7 @@ Exception
     ├── SettingsError          2   a setting is missing or wrong (also a ValueError)
     ├── InputError             2   a CSV cannot be read as a list of IMDb ids (also a ValueError)
     ├── NewerFormatError       2   a newer harvester has written what stands in the bucket
-    ├── TmdbRefusedError       3   TMDB does not let us in
+    ├── TmdbRefusedError       3   TMDB does not let us in: the key is invalid, suspended or revoked
     ├── StoreError             4   S3 refuses, or cannot be reached
     ├── TmdbUnavailableError   6   TMDB gives nobody a usable answer
     └── StoppedError          75   stopped before the end
@@ -60,10 +60,7 @@ class SettingsError(HarvestError, ValueError, exit_code=Exit.USAGE):
 
 
 class InputError(HarvestError, ValueError, exit_code=Exit.USAGE):
-    """The CSV cannot be read as a list of IMDb ids; nothing has been requested yet.
-
-    `source` is path or S3 URL, as given; `line` counts from 1, and is None where no line is to blame.
-    """
+    """The CSV cannot be read as a list of IMDb ids. `line` counts from 1, and is None where no line is to blame."""
 
     def __init__(self, source: str, problem: str, *, line: int | None = None) -> None:
         self.source, self.line, self.problem = source, line, problem
@@ -79,10 +76,7 @@ class NewerFormatError(HarvestError, exit_code=Exit.USAGE):
 
 
 class TmdbRefusedError(HarvestError, exit_code=Exit.REFUSED):
-    """TMDB does not let us in: the key is invalid, suspended or revoked.
-
-    `code` is TMDB's own `status_code` (developer.themoviedb.org/docs/errors), None if its body had none.
-    """
+    """TMDB does not let us in; `code` is its own `status_code` (developer.themoviedb.org/docs/errors), or None."""
 
     def __init__(self, status: int, code: int | None, said: str) -> None:
         self.status, self.code = status, code
@@ -93,10 +87,7 @@ class TmdbRefusedError(HarvestError, exit_code=Exit.REFUSED):
 
 
 class StoreError(HarvestError, exit_code=Exit.STORE):
-    """S3 refused or could not be reached, after botocore's own retries.
-
-    `code` is S3's word for it (`AccessDenied`, `NoSuchBucket`, …) or the kind of network trouble.
-    """
+    """S3 refused or was not reached, after botocore's own retries; `code` is S3's word for it, or the network's."""
 
     def __init__(self, action: str, code: str, advice: str) -> None:
         self.action, self.code, self.advice = action, code, advice
@@ -112,8 +103,7 @@ class TmdbUnavailableError(HarvestError, exit_code=Exit.UNAVAILABLE):
         "connection_refused": "it refuses the connection (connection_refused): check the network and TMDB_BASE_URL",
         "no_network": "there is no way to it (no_network): check the network",
         "timeout": "no answer in time (timeout)",
-    }
-    """The latest trouble seen, as in `answers.Again.reason`, in words."""
+    }  # the latest trouble, as in `answers.Again.reason`, in words
 
     def __init__(self, reason: str, seen: str) -> None:
         self.reason = reason

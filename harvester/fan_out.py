@@ -31,6 +31,7 @@ async def fan_out(
     results: dict[int, R] = {}
     errors: list[BaseException] = []
     room = asyncio.Semaphore(at_once)
+    drawn = inputs if isinstance(inputs, AsyncGenerator) else _one_by_one(inputs)
     place = 0
 
     async def one(place: int, value: T) -> None:
@@ -43,7 +44,7 @@ async def fan_out(
             room.release()
 
     try:
-        async with asyncio.TaskGroup() as group, aclosing(_drawn(inputs)) as values:
+        async with asyncio.TaskGroup() as group, aclosing(drawn) as values:
             try:
                 await room.acquire()
                 async for value in values:
@@ -159,9 +160,6 @@ async def _cancelled_before_the_end_of(task: asyncio.Future[Any], seconds: float
     return timer is not None
 
 
-def _drawn(inputs: Iterable[T] | AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    async def one_by_one(values: Iterable[T]) -> AsyncGenerator[T, None]:
-        for value in values:
-            yield value
-
-    return inputs if isinstance(inputs, AsyncGenerator) else one_by_one(inputs)
+async def _one_by_one(values: Iterable[T]) -> AsyncGenerator[T, None]:
+    for value in values:
+        yield value
