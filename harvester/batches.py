@@ -1,7 +1,6 @@
 """Batches: at most 100 ids that are looked up, land and are accounted for together.
 
-Names follow from content: a harvest of the same ids under the same date writes the same keys, so that doing it twice is
-harmless. The collection is part of the name, so that no two batches share one.
+Names follow from content, so that a harvest of the same ids under the same date writes the same keys.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Batch:
 
     @property
     def name(self) -> str:
-        """First id, last id, 4 bytes of SHA-256 over collection and ids: `tt0000009-tt0000941-1f3fbc35`."""
+        """First id, last id, 4 bytes of SHA-256 over collection and all ids: `tt0000009-tt0000941-1f3fbc35`."""
         digest = hashlib.sha256("\n".join([self.collection, *self.ids]).encode()).hexdigest()[:8]
         return f"{self.ids[0]}-{self.ids[-1]}-{digest}"
 

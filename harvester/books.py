@@ -12,21 +12,20 @@ if TYPE_CHECKING:
     from harvester.manifest import Account
     from harvester.receipts import Receipt
 
+_BY_REASON = ("missing", "failed")
+
 
 @dataclass(slots=True)
 class Books:
-    """What came in, what became of it, and what landed.
-
-    They balance when `rows = ids + duplicates + rejected` and `ids = found + missing + failed + fresh`.
-    """
+    """What came in, what became of it, and what landed."""
 
     rows: int = 0
-    ids: int = 0
     duplicates: int = 0
     rejected: int = 0
+    ids: int = 0
     found: int = 0
-    missing: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)  # by reason
+    failed: Counter[str] = field(default_factory=Counter)  # by reason
     fresh: int = 0
     batches: int = 0
     files: int = 0
@@ -49,15 +48,11 @@ class Books:
 
     def take_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Count a title."""
-        match outcome["outcome"]:
-            case "found":
-                self.found += 1
-            case "missing":
-                self.missing[outcome["reason"]] += 1
-            case "fresh":
-                self.fresh += 1
-            case _:
-                self.failed[outcome["reason"]] += 1
+        name = outcome["outcome"]
+        if name in _BY_REASON:
+            getattr(self, name)[outcome["reason"]] += 1
+        else:
+            setattr(self, name, getattr(self, name) + 1)
 
     def add(self, other: Books) -> None:
         """Count another run."""
@@ -71,30 +66,17 @@ class Books:
 
     @property
     def balance(self) -> bool:
-        """Whether every row and every id is accounted for."""
+        """Whether rows = ids + duplicates + rejected, and ids = found + missing + failed + fresh."""
         return self.rows == self.ids + self.duplicates + self.rejected and self.ids == self.accounted
 
     def as_json(self) -> dict[str, Any]:
-        """As the summary and `--json` show them."""
-        return {
-            "rows": self.rows,
-            "duplicates": self.duplicates,
-            "rejected": self.rejected,
-            "ids": self.ids,
-            "found": self.found,
-            "missing": self.missing.total(),
-            "failed": self.failed.total(),
-            "fresh": self.fresh,
-            "missing_by_reason": dict(sorted(self.missing.items())),
-            "failed_by_reason": dict(sorted(self.failed.items())),
-            "batches": self.batches,
-            "files": self.files,
-            "bytes": self.bytes,
-        }
+        """As the summary and `--json` show them: missing and failed in total, and at the end by reason, A to Z."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        by_reason = {f"{name}_by_reason": dict(sorted(values[name].items())) for name in _BY_REASON}
+        return values | {name: values[name].total() for name in _BY_REASON} | by_reason
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Books:
-        """The books that `as_json` has made these values of."""
-        missing, failed = Counter(values["missing_by_reason"]), Counter(values["failed_by_reason"])
-        numbers = ("rows", "ids", "duplicates", "rejected", "found", "fresh", "batches", "files", "bytes")
-        return cls(missing=missing, failed=failed, **{name: int(values[name]) for name in numbers})
+        """The books that `as_json` has made these values of; a KeyError or TypeError if it has not."""
+        by_reason: dict[str, Any] = {name: Counter(values[f"{name}_by_reason"]) for name in _BY_REASON}
+        return cls(**{each.name: int(values[each.name]) for each in fields(cls)} | by_reason)

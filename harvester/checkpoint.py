@@ -1,13 +1,14 @@
-"""Checkpoint: what the lake says of a run.
+"""Checkpoint: what the lake says of a run. Nothing is written here.
 
-The lake is the checkpoint. A batch is done if a receipt of the run's generation stands, whose files are listed as it
-says. Everything else is done again, under the same names. Nothing is written here.
+A batch is done if a receipt of the run's generation stands, whose files are listed as it says. Everything else is done
+again, under the same names.
 """
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import orjson
@@ -34,23 +35,16 @@ if TYPE_CHECKING:
 class Checkpoint:
     """What is known to stand in the lake of one generation of a run; made by `read_checkpoint`, and kept up by `take`.
 
-    Attributes:
-        files: The data files of each batch, by key, as listed when the run was opened.
-        books: The input, and what the current receipts say.
-        receipts: Keys of the current receipts: they are of this generation, and their files stand.
-        landed: The data files that those name.
-        failed: Titles without a usable answer in those, with the reason.
-        tried: Batches that have a receipt of this generation, whether it is current or not, and whether titles failed.
-        outcomes: What became of the ids of each batch: JSON Lines, compressed, 10 bytes an id.
+    A receipt is current if it is of this generation, and its files stand.
     """
 
-    files: dict[str, dict[str, Listed]]
-    books: Books
-    receipts: set[str] = field(default_factory=set)
-    landed: dict[str, LandedFile] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    tried: dict[str, bool] = field(default_factory=dict)
-    outcomes: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, dict[str, Listed]]  # the data files of each batch, by key, as listed when the run was opened
+    books: Books  # the input, and what the current receipts say
+    receipts: set[str] = field(default_factory=set)  # keys of the current ones
+    landed: dict[str, LandedFile] = field(default_factory=dict)  # the data files that those name
+    failed: dict[str, str] = field(default_factory=dict)  # ids of failed titles in those, with the reason
+    tried: dict[str, bool] = field(default_factory=dict)  # batches with a receipt, current or not: have titles failed?
+    outcomes: dict[str, bytes] = field(default_factory=dict)  # of each batch, as packed JSON: 10 bytes an id
 
     def take(self, key: str, receipt: Receipt) -> None:
         """Count a current receipt, which stands at `key`."""
@@ -58,20 +52,18 @@ class Checkpoint:
         self.tried[receipt.batch] = receipt.failed
         self.landed |= {file.key: file for file in receipt.files}
         self.books.take(receipt)
-        self.failed |= {id_: told["reason"] for id_, told in receipt.outcomes.items() if told["outcome"] == "failed"}
+        self.failed |= {id_: each["reason"] for id_, each in receipt.outcomes.items() if each["outcome"] == "failed"}
         self.outcomes[receipt.batch] = zlib.compress(orjson.dumps(list(receipt.outcomes.values())), 1)
 
     def outcomes_in_order(
         self, ids: Mapping[Collection, Sequence[str]], marks: Mapping[str, str], batches: Iterable[Batch]
     ) -> Iterator[dict[str, Any]]:
         """What became of all `ids`, in their order; those marked as fresh are in none of the `batches`."""
-        outcomes = (
-            outcome for batch in batches for outcome in orjson.loads(zlib.decompress(self.outcomes[batch.name]))
-        )
-        for some in ids.values():
-            for id_ in some:
-                run = marks.get(id_)
-                yield {"id": id_} | ({"outcome": "fresh", "run": run} if run else next(outcomes))
+        packed = (self.outcomes[batch.name] for batch in batches)
+        outcomes = (outcome for some in packed for outcome in orjson.loads(zlib.decompress(some)))
+        for id_ in chain.from_iterable(ids.values()):
+            run = marks.get(id_)
+            yield {"id": id_} | ({"outcome": "fresh", "run": run} if run else next(outcomes))
 
 
 async def read_checkpoint(
@@ -80,26 +72,13 @@ async def read_checkpoint(
     batches: Sequence[Batch],
     *,
     generation: str,
-    books: Books,
-    listed: Mapping[str, Listed],
-    theirs: Container[str] = (),
+    books: Books,  # with the input
+    listed: Mapping[str, Listed],  # all data files of the run's day
+    theirs: Container[str] = (),  # keys of those of another run; they may have the name of a batch of ours
     notices: Notices,
-    attempt: str | None = None,
+    attempt: str | None = None,  # of a fan-out
 ) -> Checkpoint:
-    """What stands of these `batches`; those with failed titles are to be done again, unless this `attempt` tried them.
-
-    Args:
-        batches: Those that are of interest; receipts of others are passed over.
-        generation: Receipts of another do not count.
-        books: With the input.
-        listed: All data files of the run's day.
-        theirs: Keys of those of another run; they may have the name of a batch of ours.
-        notices: Warned of what cannot be read or is not what landed.
-        attempt: Of a fan-out.
-
-    Raises:
-        NewerFormatError: A newer harvester has written a receipt.
-    """
+    """What stands of these `batches`; those with failed titles are to be done again, unless `attempt` tried them."""
     names = frozenset(batch.name for batch in batches)
     ours = {key: file for key, file in listed.items() if key not in theirs}
     checkpoint = Checkpoint(by_batch(layout, ours, names), books)

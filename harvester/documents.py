@@ -1,8 +1,8 @@
 """Documents: the JSON objects of ours in the lake, each with a format number and a seal.
 
 What stands in the lake is data from outside. A document is read into a dataclass whose annotations say the type, range
-and form of every field; its seal shows whether it has been edited. Keys that are not known are ignored, and kept where
-a document is written anew.
+and form of every field; its seal, SHA-256 over all the rest, shows whether it has been edited. Keys that are not known
+are ignored, and kept where a document is written anew.
 """
 
 from __future__ import annotations
@@ -41,20 +41,19 @@ Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 def encode_document(document: Any) -> bytes:
-    """The JSON of a dataclass, with the keys of other versions that its `unknown` has, if it has that.
-
-    `seal`, SHA-256 in hexadecimal over all the rest, shows whether it has been edited.
-    """
+    """The JSON of a dataclass, with the keys of other versions that its `unknown` has, if it has that."""
     whole = {each.name: getattr(document, each.name) for each in fields(document)}  # asdict would copy every word of it
     whole = {"format": FORMAT} | whole.pop("unknown", {}) | whole
     return orjson.dumps(whole | {"seal": _seal(whole)})
 
 
-def decode_document(key: str, body: bytes | None, form: type[T], what: str) -> T:
+def decode_document(
+    key: str, body: bytes | None, form: type[T], what: str, *, run: str | None = None, sealed: bool = True
+) -> T:
     """The document in `body`, as read from `key`; keys that its `form` does not have go into `unknown`, if it has that.
 
     Raises:
-        BooksError: It is not there, or not `what` it should be.
+        BooksError: It is not there, not `what` it should be, or of another `run` than this, if one is given.
         NewerFormatError: Its format is a higher one.
     """
     if body is None:
@@ -62,13 +61,13 @@ def decode_document(key: str, body: bytes | None, form: type[T], what: str) -> T
     try:
         whole = orjson.loads(body)
         seen = whole.get("format") if isinstance(whole, dict) else None
-        if type(seen) is int and seen > FORMAT:
-            raise NewerFormatError(key, seen)
-        if type(seen) is not int or seen != FORMAT:
+        if type(seen) is not int or seen < FORMAT:
             raise BooksError(f"{key} is not {what}: its format is {seen!r:.50}")
-        if "seal" not in whole:
+        if seen > FORMAT:
+            raise NewerFormatError(key, seen)
+        if sealed and "seal" not in whole:
             raise BooksError(f"{key} is not {what}: it has no seal")
-        if whole.pop("seal") != _seal(whole):
+        if sealed and whole.pop("seal") != _seal(whole):
             raise BooksError(f"{key} has been edited: its seal is not that of what it says")
         if any(isinstance(value, dict) and not _is_small(value) for value in whole.values()):
             raise BooksError(f"{key} is not {what}: it has an object of over {KEYS_LIMIT} keys")
@@ -79,6 +78,8 @@ def decode_document(key: str, body: bytes | None, form: type[T], what: str) -> T
         raise BooksError(f"{key} is not {what}: {where:.100} {first['msg']:.200}") from None
     except (ValueError, TypeError) as error:  # orjson reads deeper objects than it writes
         raise BooksError(f"{key} is not {what}: {error!s:.200}") from error
+    if run is not None and document.run != run:
+        raise BooksError(f"{key} is {what} of another run, {document.run}")
     names = {each.name for each in fields(document)}
     unknown = {name: value for name, value in whole.items() if name not in names | {"format"}}
     read: T = replace(document, unknown=unknown) if "unknown" in names else document
@@ -87,15 +88,13 @@ def decode_document(key: str, body: bytes | None, form: type[T], what: str) -> T
 
 @cache
 def _validator(form: Any) -> TypeAdapter[Any]:
-    """Made when it is needed: three of them take 16 ms, and a cold start has few to spare."""
+    """Made when it is needed: three of them take 16 ms of a cold start."""
     return TypeAdapter(form)
 
 
 def _is_small(value: Mapping[str, Any]) -> bool:
     """Whether it and what is in it have no more keys than ours: pydantic keeps an error for each that is wrong."""
-    return len(value) <= KEYS_LIMIT and all(
-        len(each) <= KEYS_LIMIT for each in value.values() if isinstance(each, dict)
-    )
+    return all(len(some) <= KEYS_LIMIT for some in (value, *value.values()) if isinstance(some, dict))
 
 
 def _seal(whole: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ Exception
     ├── SettingsError          2   a setting is missing or wrong (also a ValueError)
     ├── InputError             2   a CSV cannot be read as a list of IMDb ids (also a ValueError)
     ├── NewerFormatError       2   a newer harvester has written what stands in the bucket
-    ├── TmdbRefusedError       3   TMDB does not let us in
+    ├── TmdbRefusedError       3   TMDB does not let us in: the key is invalid, suspended or revoked
     ├── StoreError             4   S3 refuses, or cannot be reached
     ├── TmdbUnavailableError   6   TMDB gives nobody a usable answer
     └── StoppedError          75   stopped before the end
@@ -15,9 +15,8 @@ Exception
         └── LeaseLostError    75   another harvest has taken over this prefix
 ```
 
-The number is the exit code of the command line, and the classes' names are what a state machine on AWS can match.
-One title's trouble is never an exception: it is an outcome (see `answers.Failed`). A run that ends with failed
-titles has therefore ended, with `Exit.FAILED`.
+The number is the exit code, and the classes' names are what a state machine on AWS can match. One title's trouble is
+never an exception but an outcome, `answers.Failed`; a run with failed titles ends with `Exit.FAILED`.
 """
 
 from __future__ import annotations
@@ -44,35 +43,24 @@ class HarvestError(Exception):
 
     exit_code: Exit = Exit.WRONG
 
+    def __init_subclass__(cls, *, exit_code: Exit | None = None) -> None:
+        cls.exit_code = exit_code or cls.exit_code
+
 
 class BooksError(HarvestError):
     """What the bucket holds contradicts itself, or the input; the message names the object."""
 
 
-class SettingsError(HarvestError, ValueError):
-    """A setting is missing or wrong; nothing has been requested yet.
-
-    Attributes:
-        problems: A sentence for each of them.
-    """
-
-    exit_code = Exit.USAGE
+class SettingsError(HarvestError, ValueError, exit_code=Exit.USAGE):
+    """A setting is missing or wrong, with a sentence for each problem; nothing has been requested yet."""
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
         super().__init__("; ".join(problems))
 
 
-class InputError(HarvestError, ValueError):
-    """The CSV cannot be read as a list of IMDb ids; nothing has been requested yet.
-
-    Attributes:
-        source: Path or S3 URL, as given.
-        line: Line in the file, counted from 1 as editors do; None where no line is to blame.
-        problem: What is wrong there, and with which value.
-    """
-
-    exit_code = Exit.USAGE
+class InputError(HarvestError, ValueError, exit_code=Exit.USAGE):
+    """The CSV cannot be read as a list of IMDb ids. `line` counts from 1, and is None where no line is to blame."""
 
     def __init__(self, source: str, problem: str, *, line: int | None = None) -> None:
         self.source, self.line, self.problem = source, line, problem
@@ -80,24 +68,15 @@ class InputError(HarvestError, ValueError):
         super().__init__(f"{place}: {problem}")
 
 
-class NewerFormatError(HarvestError):
+class NewerFormatError(HarvestError, exit_code=Exit.USAGE):
     """An object of ours has a higher format than this harvester reads; nothing has been requested yet."""
-
-    exit_code = Exit.USAGE
 
     def __init__(self, key: str, seen: int) -> None:
         super().__init__(f"{key} has format {seen}, and this harvester reads format 1: install a newer one")
 
 
-class TmdbRefusedError(HarvestError):
-    """TMDB does not let us in: the key is invalid, suspended or revoked.
-
-    Attributes:
-        status: HTTP status of the refusal.
-        code: TMDB's own `status_code` (developer.themoviedb.org/docs/errors), None if its body had none.
-    """
-
-    exit_code = Exit.REFUSED
+class TmdbRefusedError(HarvestError, exit_code=Exit.REFUSED):
+    """TMDB does not let us in; `code` is its own `status_code` (developer.themoviedb.org/docs/errors), or None."""
 
     def __init__(self, status: int, code: int | None, said: str) -> None:
         self.status, self.code = status, code
@@ -107,30 +86,16 @@ class TmdbRefusedError(HarvestError):
         )
 
 
-class StoreError(HarvestError):
-    """S3 refused or could not be reached, after botocore's own retries.
-
-    Attributes:
-        action: What was tried, in words of ours.
-        code: S3's word for it (`AccessDenied`, `NoSuchBucket`, …) or the kind of network trouble.
-        advice: What to do next.
-    """
-
-    exit_code = Exit.STORE
+class StoreError(HarvestError, exit_code=Exit.STORE):
+    """S3 refused or was not reached, after botocore's own retries; `code` is S3's word for it, or the network's."""
 
     def __init__(self, action: str, code: str, advice: str) -> None:
         self.action, self.code, self.advice = action, code, advice
         super().__init__(f"Cannot {action}: {code}. {advice}")
 
 
-class TmdbUnavailableError(HarvestError):
-    """TMDB gives nobody a usable answer; everything landed is safe and no title is to blame.
-
-    Attributes:
-        reason: The latest trouble seen, as in `answers.Again.reason`.
-    """
-
-    exit_code = Exit.UNAVAILABLE
+class TmdbUnavailableError(HarvestError, exit_code=Exit.UNAVAILABLE):
+    """TMDB gives nobody a usable answer; everything landed is safe and no title is to blame."""
 
     WORDS: Final = {
         "dns": "its name cannot be resolved (dns): check the network and TMDB_BASE_URL",
@@ -138,7 +103,7 @@ class TmdbUnavailableError(HarvestError):
         "connection_refused": "it refuses the connection (connection_refused): check the network and TMDB_BASE_URL",
         "no_network": "there is no way to it (no_network): check the network",
         "timeout": "no answer in time (timeout)",
-    }
+    }  # the latest trouble, as in `answers.Again.reason`, in words
 
     def __init__(self, reason: str, seen: str) -> None:
         self.reason = reason
@@ -146,10 +111,8 @@ class TmdbUnavailableError(HarvestError):
         super().__init__(f"TMDB is unavailable: {seen}; last: {last}. What has landed is safe; run again later.")
 
 
-class StoppedError(HarvestError):
+class StoppedError(HarvestError, exit_code=Exit.STOPPED):
     """Stopped before the end; everything landed is safe."""
-
-    exit_code = Exit.STOPPED
 
 
 class BusyError(StoppedError):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -20,18 +21,17 @@ R = TypeVar("R")
 
 
 async def fan_out(
-    function: Callable[[T], Awaitable[R]], inputs: Iterable[T] | AsyncIterable[T], *, at_once: int
+    function: Callable[[T], Awaitable[R]], inputs: Iterable[T] | AsyncGenerator[T, None], *, at_once: int
 ) -> list[R]:
     """The results of `function` over `inputs`, in their order, at most `at_once` under way.
 
-    The next input is drawn only when there is room for it, so `inputs` may be endless, or wait.
-
-    Raises:
-        Exception: The first that `function` or `inputs` raised; the rest has been cancelled.
+    The next input is drawn only when there is room for it, so `inputs` may be endless, or wait. What comes out is the
+    first error that `function` or `inputs` raised; the rest has been cancelled.
     """
     results: dict[int, R] = {}
     errors: list[BaseException] = []
     room = asyncio.Semaphore(at_once)
+    drawn = inputs if isinstance(inputs, AsyncGenerator) else _one_by_one(inputs)
     place = 0
 
     async def one(place: int, value: T) -> None:
@@ -44,7 +44,7 @@ async def fan_out(
             room.release()
 
     try:
-        async with asyncio.TaskGroup() as group, aclosing(_each(inputs)) as values:
+        async with asyncio.TaskGroup() as group, aclosing(drawn) as values:
             try:
                 await room.acquire()
                 async for value in values:
@@ -67,8 +67,7 @@ async def fan_out(
 async def beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     """Run `work` beside the body of the context, and cancel it at the body's end.
 
-    Raises:
-        Exception: That of `work`, after which the body has been cancelled, or the body's own; never a group of both.
+    What comes out is the error of `work`, after which the body has been cancelled, or the body's own.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -86,7 +85,7 @@ async def beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
 
 
 class Room:
-    """How much of something may be held at a time, in bytes: who would begin more waits until some is given back."""
+    """How many bytes may be held at a time: a caller that would begin more waits until some are given back."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._held = limit, 0
@@ -94,7 +93,7 @@ class Room:
         self._free.set()
 
     def take(self, size: int) -> None:
-        """Hold `size` bytes more, or with a negative size fewer; nobody waits here, who has begun may end."""
+        """Hold `size` bytes more, or with a negative size fewer. Never waits."""
         self._held += size
         if self._held < self._limit:
             self._free.set()
@@ -115,17 +114,14 @@ async def in_thread(function: Callable[[], R]) -> R:
     loop = asyncio.get_running_loop()
     result: asyncio.Future[R] = loop.create_future()
 
-    def tell(say: Callable[[Any], object], what: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(lambda: result.done() or say(what))
-
     def work() -> None:
+        settle: Callable[[], object]
         try:
-            told = function()
+            settle = partial(result.set_result, function())
         except BaseException as error:  # noqa: BLE001  # it is raised where it is awaited
-            tell(result.set_exception, error)
-        else:
-            tell(result.set_result, told)
+            settle = partial(result.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: result.done() or settle())
 
     threading.Thread(target=work, daemon=True).start()
     return await result
@@ -136,8 +132,8 @@ async def finish(
 ) -> R:
     """The result of a small `call`; cancelled meanwhile, we let it finish and call `undo`, if any, with its result.
 
-    For calls whose effect must be known, such as the start of an upload, which would be orphaned otherwise, or its
-    abort. After the first cancel each of the two has so many `seconds` left, however often we are cancelled.
+    For calls whose effect must be known, such as the start of an upload, which would be orphaned, or its abort. After
+    the first cancel each of the two has so many `seconds` left, however often we are cancelled.
     """
     task = asyncio.ensure_future(call)
     if not await _cancelled_before_the_end_of(task, seconds):
@@ -150,7 +146,7 @@ async def finish(
 
 
 async def _cancelled_before_the_end_of(task: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for the end of `task`, which has so many `seconds` left once somebody cancels us; whether somebody did."""
+    """Wait for the end of `task`, which has so many `seconds` left once we are cancelled; whether we were."""
     timer: asyncio.TimerHandle | None = None
     try:
         while not task.done():
@@ -164,14 +160,6 @@ async def _cancelled_before_the_end_of(task: asyncio.Future[Any], seconds: float
     return timer is not None
 
 
-def _each(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    return inputs if isinstance(inputs, AsyncGenerator) else _drawn_from(inputs)
-
-
-async def _drawn_from(inputs: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    if isinstance(inputs, AsyncIterable):
-        async for value in inputs:
-            yield value
-    else:
-        for value in inputs:
-            yield value
+async def _one_by_one(values: Iterable[T]) -> AsyncGenerator[T, None]:
+    for value in values:
+        yield value

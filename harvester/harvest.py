@@ -30,7 +30,7 @@ from harvester.run import abort_uploads, utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from harvester.answers import Outcome
     from harvester.batches import Batch
@@ -274,7 +274,7 @@ async def harvest_batch(
         watcher.title(outcome)
         return outcome
 
-    async def in_line() -> AsyncIterator[str]:
+    async def in_line() -> AsyncGenerator[str, None]:
         async with tmdb.next_in_line():
             await room.wait()
             if stop.lets_take(len(batch.ids)):

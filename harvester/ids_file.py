@@ -1,6 +1,6 @@
 """Ids files: the frozen ids of a generation and the outcomes of a run, as JSON Lines in gzip.
 
-Both have the input in its order, and the same content is the same bytes. What is read is data from outside: whatever is
+Both are in the order of the input, and the same content is the same bytes. What is read is data from outside: what is
 not whole, sound and of this form is a ValueError, in bounded memory.
 """
 
@@ -43,7 +43,7 @@ def encode_ids(inputs: Mapping[Collection, Ids], fresh: Mapping[str, str]) -> by
 
 
 def decode_ids(body: bytes) -> FrozenIds:
-    """The ids in `body`, which `encode_ids` has written; anything else is a ValueError. Unknown keys are ignored."""
+    """The ids in `body`, as `encode_ids` writes them. Unknown keys are ignored."""
     frozen, seen, latest = FrozenIds({}, {}, {}), set[str](), dict[str, int]()
     for row in _unpack(body, _is_row):
         collection, line, id_ = row["collection"], row["line"], row.get("id")
@@ -62,13 +62,13 @@ def decode_ids(body: bytes) -> FrozenIds:
 
 def encode_outcomes(outcomes: Iterable[Mapping[str, Any]]) -> bytes:
     """The file of what became of each id: `id`, and the outcome as a receipt has it."""
-    return _pack(dict(outcome) for outcome in outcomes)
+    return _pack(outcomes)
 
 
 def decode_outcomes(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each id and its outcome, in turn, of what `encode_outcomes` has written; anything else is a ValueError.
+    """Each id and its outcome, in turn, as `encode_outcomes` writes them. An id that is there twice comes twice.
 
-    The checksum stands at the end: rely on none of them before the last. An id that is there twice comes twice.
+    The checksum stands at the end: rely on none of them before the last.
     """
     return ((row.pop("id"), row) for row in _unpack(body, _is_outcome))
 
@@ -81,7 +81,7 @@ def _merged(collection: Collection, ids: Ids, fresh: Mapping[str, str]) -> Itera
         yield {"id": id_} | row | mark if id_ else row | {"rejected": "no_id"} | texts.get(line, {})
 
 
-def _pack(rows: Iterable[dict[str, Any]]) -> bytes:
+def _pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
     packed, compressor = io.BytesIO(), zlib.compressobj(wbits=31)  # gzip of time 0; GzipFile takes twice as long
     for row in rows:
         packed.write(compressor.compress(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)))

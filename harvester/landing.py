@@ -15,7 +15,7 @@ import orjson
 from harvester.answers import ID_END, Failed, Found
 from harvester.data_files import read_records
 from harvester.errors import BooksError
-from harvester.receipts import LandedFile, outcome_json, receipt_of
+from harvester.receipts import LandedFile, Receipt, outcome_json
 from harvester.records import empty_file, encode
 from harvester.titles import KINDS
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from harvester.answers import Outcome
     from harvester.batches import Batch
-    from harvester.receipts import Receipt
     from harvester.records import File, Format
     from harvester.run import Run
 
@@ -41,8 +40,9 @@ async def land_batch(
     Raises:
         LeaseLostError: Another harvest has taken over; nothing more was written.
     """
-    kinds = {id_: told.kind for id_, told in zip(batch.ids, outcomes, strict=True) if isinstance(told, Found)}
-    failed = {id_ for id_, told in zip(batch.ids, outcomes, strict=True) if isinstance(told, Failed)}
+    by_id = dict(zip(batch.ids, outcomes, strict=True))
+    kinds = {id_: told.kind for id_, told in by_id.items() if isinstance(told, Found)}
+    failed = {id_ for id_, told in by_id.items() if isinstance(told, Failed)}
     kept = await _earlier_records(run, batch, failed) if failed else {}
     for id_, record in kept.items():
         kinds[id_], lines[id_] = record["harvest"]["kind"], orjson.dumps(record)
@@ -54,13 +54,15 @@ async def land_batch(
     filled = {file.key for file in files}
     no_longer = [key for key in run.checkpoint.files.get(batch.name, {}) if key not in filled]
     files += [await _land(run, key, empty_file(form)) for key in no_longer]
-    receipt = receipt_of(
-        batch,
-        [outcome_json(told, _origin(kept.get(id_, {}))) for id_, told in zip(batch.ids, outcomes, strict=True)],
-        files=files,
+    written: Any = {id_: outcome_json(told, _origin(kept.get(id_, {}))) for id_, told in by_id.items()}
+    receipt = Receipt(
+        batch=batch.name,
+        collection=batch.collection,
         run=run.name,
         generation=run.manifest.generation,
         attempt=run.attempt,
+        files=tuple(files),
+        outcomes=written,
         landed_at=run.now(),
     )
     await run.commit(receipt)

@@ -1,7 +1,7 @@
 """Layout: the keys of everything that one run writes, and which keys are those of its data files.
 
-Names are made in both directions here and nowhere else: a key is ours only if the layout makes that very key of a
-collection, a batch and a number. Athena, Spark and Hive do not read below a folder that begins with an underscore.
+A key is ours only if the layout makes that very key of a collection, a batch and a number. Athena, Spark and Hive do
+not read below a folder that begins with an underscore.
 """
 
 from __future__ import annotations
@@ -38,55 +38,34 @@ class DataFile:
     number: int
 
 
+class _InFolder:
+    """The key of this name in the folder of a run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, layout: Layout, _type: type[Layout]) -> str:
+        return f"{layout.folder}{self._name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The keys of one run.
+    """The keys of one run."""
 
-    Attributes:
-        prefix: Folder of the whole harvest, without a slash at its end.
-        template: Of a data file's key, as `forms.key_template` accepts it.
-        run: `{date}-{fingerprint}`; the date in the keys is the run's, whatever the time.
-    """
+    prefix: str  # folder of the whole harvest, without a slash at its end
+    template: str  # of a data file's key, as `forms.key_template` accepts it
+    run: str  # `{date}-{fingerprint}`; the date in the keys is the run's, whatever the time
 
-    prefix: str
-    template: str
-    run: str
+    manifest_key = _InFolder("manifest.json")  # written after the ids; says which generation counts
+    shards_key = _InFolder("shards.json")  # what the children of a fan-out are to harvest; after the manifest
+    receipts = _InFolder("receipts/")
+    outcomes_key = _InFolder("outcomes.jsonl.gz")  # what became of every id; when the books are closed
+    summary_key = _InFolder("summary.json")  # written last
 
     @property
     def date(self) -> str:
         """The run's date, such as 2026-11-29."""
         return self.run[:10]
-
-    def data_key(self, collection: Collection, name: str, number: int = 1) -> str:
-        """Key of the data file of this `number` of the batch of this `name`, with the records of `collection`."""
-        key = self._data_path(collection).replace("{batch}", name)
-        if number == 1:
-            return key
-        stem, dot, suffix = key.rpartition(".")
-        return f"{stem}.{number}{dot}{suffix}"
-
-    def parse(self, key: str) -> DataFile | None:
-        """What `key` says, if it is that of a data file of this run's day; None for any other key."""
-        for collection in KINDS:
-            if found := _DATA_NAME.fullmatch(key.removeprefix(self.data_folder(collection))):
-                file = DataFile(collection, found[1], int(found[2] or 1))
-                if self.data_key(file.collection, file.batch, file.number) == key:
-                    return file
-        return None
-
-    def data_folder(self, collection: Collection) -> str:
-        """What the keys of all data files of this run's day and of this collection begin with."""
-        return self._data_path(collection).partition("{batch}")[0]
-
-    @property
-    def data_folders(self) -> list[str]:
-        """The folders of both collections."""
-        return [self.data_folder(collection) for collection in KINDS]
-
-    def _data_path(self, collection: Collection) -> str:
-        yyyy, mm, dd = self.date.split("-")
-        values = {"prefix": self.prefix, "collection": collection, "yyyy": yyyy, "mm": mm, "dd": dd}
-        return self.template.format(**values, batch="{batch}")
 
     @property
     def lease_key(self) -> str:
@@ -98,6 +77,35 @@ class Layout:
         """Folder of what is written about the run, with a slash at its end."""
         return f"{self.prefix}/{RUNS}/{self.run}/"
 
+    def data_folder(self, collection: Collection) -> str:
+        """What the keys of all data files of this run's day and of this collection begin with."""
+        return self._data_path(collection).partition("{batch}")[0]
+
+    @property
+    def data_folders(self) -> list[str]:
+        """The folders of both collections."""
+        return [self.data_folder(collection) for collection in KINDS]
+
+    def data_key(self, collection: Collection, name: str, number: int = 1) -> str:
+        """Key of the data file of this `number` of the batch of this `name`, with the records of `collection`."""
+        key = self._data_path(collection).replace("{batch}", name)
+        stem, dot, suffix = key.rpartition(".")
+        return key if number == 1 else f"{stem}.{number}{dot}{suffix}"
+
+    def _data_path(self, collection: Collection) -> str:
+        yyyy, mm, dd = self.date.split("-")
+        values = {"prefix": self.prefix, "collection": collection, "yyyy": yyyy, "mm": mm, "dd": dd}
+        return self.template.format(**values, batch="{batch}")
+
+    def parse(self, key: str) -> DataFile | None:
+        """What `key` says, if it is that of a data file of this run's day; None for any other key."""
+        for collection in KINDS:
+            if found := _DATA_NAME.fullmatch(key.removeprefix(self.data_folder(collection))):
+                file = DataFile(collection, found[1], int(found[2] or 1))
+                if self.data_key(file.collection, file.batch, file.number) == key:
+                    return file
+        return None
+
     def ids_key(self, generation: str) -> str:
         """All ids of the input; written first of a generation."""
         return f"{self.folder}ids-{generation}.jsonl.gz"
@@ -106,31 +114,6 @@ class Layout:
         """The generation whose ids stand at `key`; None if it is another key."""
         found = _IDS_NAME.fullmatch(key.removeprefix(self.folder))
         return found[1] if found else None
-
-    @property
-    def manifest_key(self) -> str:
-        """Written second of a generation; says which one counts."""
-        return f"{self.folder}manifest.json"
-
-    @property
-    def shards_key(self) -> str:
-        """What the children of a fan-out are to harvest; written after the manifest, where there is one."""
-        return f"{self.folder}shards.json"
-
-    @property
-    def outcomes_key(self) -> str:
-        """What became of every id; written when the books are closed, before the summary."""
-        return f"{self.folder}outcomes.jsonl.gz"
-
-    @property
-    def summary_key(self) -> str:
-        """Written last, when the books are closed."""
-        return f"{self.folder}summary.json"
-
-    @property
-    def receipts(self) -> str:
-        """Folder of the receipts."""
-        return f"{self.folder}receipts/"
 
     def receipt_key(self, collection: Collection, name: str) -> str:
         """Written last of a batch."""

@@ -1,8 +1,7 @@
 """Lease: the right to harvest in a prefix, one harvest at a time.
 
-A lease is one small object that names its holder. It is written by conditional puts alone (`Bucket.put_if`), and only
-by its holder; a process that waits for it reads. A holder's silence is measured by S3's clock: no two clocks are
-compared.
+It is one small object that names its holder, and is written by conditional puts alone (`Bucket.put_if`). A process that
+waits for it only reads. A holder's silence is measured by S3's clock: no two clocks are compared.
 """
 
 from __future__ import annotations
@@ -17,27 +16,28 @@ import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
+from pydantic import Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from harvester.errors import BusyError, LeaseLostError, NewerFormatError, StoppedError, StoreError
+from harvester.documents import FORMAT, RunName, decode_document
+from harvester.errors import BooksError, BusyError, LeaseLostError, NewerFormatError, StoppedError, StoreError
 from harvester.fan_out import beside, finish
-from harvester.layout import RUN_NAME
 from harvester.s3 import LAST_SECONDS
 from harvester.s3_trouble import SAFE, store_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
 
     from harvester.s3 import Bucket, Stored
 
     Sleep = Callable[[float], Awaitable[object]]
     Clocks = Sequence[Callable[[], float]]
 
-FORMAT = 1
 LIMIT = 2**16
 """Bytes of a lease that are read; a real one has about 300."""
 
@@ -49,103 +49,54 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """All in seconds.
+    """All in seconds."""
 
-    Attributes:
-        renew: Between two renewals.
-        check: Age of the last renewal from which on `Lease.check` renews.
-        silent: Age of the last renewal from which on another process takes over.
-        poll: Between two reads of a process that waits; between a failed renewal and the next try.
-    """
-
-    renew: float = 30.0
-    check: float = 45.0
-    silent: float = 90.0
-    poll: float = 5.0
+    renew: float = 30.0  # between two renewals
+    check: float = 45.0  # age of the last renewal from which on `Lease.check` renews
+    silent: float = 90.0  # age of the last renewal from which on another process takes over
+    poll: float = 5.0  # between two reads of a process that waits; between a failed renewal and the next try
 
 
 TIMES = LeaseTimes()
 CLOCKS = (time.monotonic, time.time)
 """On Linux the first stands still while the machine sleeps; the second can be set back."""
 
-_PATTERNS: dict[str, tuple[type, str]] = {
-    "token": (str, r"[!-~]{1,128}"),
-    "host": (str, r"[ -~]{1,255}"),
-    "since": (str, r"[0-9TZ:-]{1,32}"),
-    "run": (str, RUN_NAME.pattern),
-    "boot_id": (str, r"[0-9a-f-]{1,64}"),
-    "pid_namespace": (str, r"pid:\[[0-9]{1,20}\]"),
-    "pid": (int, r"[1-9][0-9]{0,6}"),  # Linux has 2**22 at most
-    "process_start": (int, r"[0-9]{1,18}"),
-    "renewals": (int, r"[0-9]{1,15}"),
-    "ended": (bool, r"True|False"),
-}
-_MAY_BE_NONE = frozenset(["run", "boot_id", "pid_namespace", "pid", "process_start"])
 
-
-@dataclass(frozen=True, slots=True)
+@pydantic_dataclass(frozen=True, slots=True, config={"strict": True, "defer_build": True})
 class LeaseState:
     """What is in a lease; a value that no harvester writes is a ValueError.
 
-    Attributes:
-        token: Identifies the holder.
-        host: Name of its machine, for people.
-        since: When it took the lease, UTC, for people.
-        run: The run at work; until that is known, the run of the previous holder.
-        boot_id: Of the holder's machine; like the next three None where /proc does not say, or processes share a token.
-        pid_namespace: Text of the link /proc/self/ns/pid.
-        pid: Process id.
-        process_start: Its start, in ticks since the boot.
-        renewals: Counts writes, so that each has an ETag of its own.
-        ended: The holder has given the lease back.
+    `host` and `since` (UTC) are for people. `boot_id` and the next three say which process the holder is; they are None
+    where /proc does not say, or processes share the token.
     """
 
-    token: str
-    host: str
-    since: str
-    run: str | None = None
-    boot_id: str | None = None
-    pid_namespace: str | None = None
-    pid: int | None = None
-    process_start: int | None = None
-    renewals: int = 0
+    token: Annotated[str, Field(pattern="^[!-~]{1,128}$")]
+    host: Annotated[str, Field(pattern="^[ -~]{1,255}$")]
+    since: Annotated[str, Field(pattern="^[0-9TZ:-]{1,32}$")]
+    run: RunName | None = None  # at work; until that is known, the run of the holder before
+    boot_id: Annotated[str, Field(pattern="^[0-9a-f-]{1,64}$")] | None = None
+    pid_namespace: Annotated[str, Field(pattern=r"^pid:\[[0-9]{1,20}\]$")] | None = None
+    pid: Annotated[int, Field(ge=1, lt=10**7)] | None = None  # Linux has 2**22 at most
+    process_start: Annotated[int, Field(ge=0, lt=10**18)] | None = None  # in ticks since the boot
+    renewals: Annotated[int, Field(ge=0, lt=10**15)] = 0  # so that each write has an ETag of its own
     ended: bool = False
-
-    def __post_init__(self) -> None:
-        for name, (kind, pattern) in _PATTERNS.items():
-            value = getattr(self, name)
-            fits = type(value) is kind and re.fullmatch(pattern, str(value))
-            if not fits and not (value is None and name in _MAY_BE_NONE):
-                raise ValueError(f"the {name} of a lease cannot be {value!r}")
 
 
 def encode_lease(state: LeaseState) -> bytes:
-    """The JSON of a lease."""
+    """The JSON of a lease, without a seal."""
     return orjson.dumps({"format": FORMAT} | asdict(state))
 
 
 def decode_lease(body: bytes) -> LeaseState | None:
-    """The lease in `body`, or None if that is not a valid lease.
-
-    Raises:
-        NewerFormatError: A newer harvester has written it.
-    """
+    """The lease in `body`, or None if that is not a valid lease; a NewerFormatError if a newer harvester wrote it."""
     try:
-        values = orjson.loads(body)
-        number = values.get("format")
-        if isinstance(number, int) and number > FORMAT:
-            raise NewerFormatError("The lease", number)
-        return LeaseState(**{name: values.get(name) for name in _PATTERNS}) if number == FORMAT else None
-    except (ValueError, AttributeError):  # not JSON, not an object, or invalid values
+        return decode_document("The lease", body, LeaseState, "a lease", sealed=False)
+    except BooksError:
         return None
 
 
 def new_state(token: str | None) -> LeaseState:
-    """A new lease: of this process or, with a `token`, which other processes may share, of no process in particular.
-
-    Raises:
-        ValueError: The token is not 1 to 128 ASCII characters without blanks.
-    """
+    """A new lease: of this process or, with a `token`, which other processes may share, of no process in particular."""
     host = re.sub(r"[^ -~]", "?", socket.gethostname())[:255] or "?"
     since = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
     if token is None:
@@ -153,7 +104,7 @@ def new_state(token: str | None) -> LeaseState:
         with suppress(OSError, ValueError, IndexError):  # no /proc, or an unusual one
             process = os.getpid(), _status_and_start(os.getpid())[1]
             return LeaseState(token, host, since, None, *_boot_and_namespace(), *process)
-    return LeaseState(token, host, since)
+    return LeaseState(token=token, host=host, since=since)
 
 
 def holder_is_dead(state: LeaseState) -> bool:
@@ -184,77 +135,47 @@ def _status_and_start(pid: int) -> tuple[bytes, int]:
 
 
 class Lease:
-    """A lease that we hold; made by `hold_lease` and `share_lease`.
-
-    Attributes:
-        token: Identifies us as its holder.
-        previous_run: The run that the lease named when we took it, whether ended or not: its open uploads are orphans.
-        keep: Set it where the body is to return and leave the lease to other holders of the `token` it was given.
-    """
+    """A lease that we hold or share; made by `hold_lease`."""
 
     def __init__(
         self, bucket: Bucket, key: str, state: LeaseState, *, times: LeaseTimes, sleep: Sleep, clocks: Clocks
     ) -> None:
         self.token = state.token
-        self.previous_run: str | None = None
-        self.keep = False
+        self.previous_run: str | None = None  # which the lease named when we took it: its open uploads are orphans
+        self.keep = False  # set where the body is to return and leave the lease to other holders of its token
+        self.taken = False  # whether it is ours to end, because we have tried to take it; never if we share it
         self._bucket, self._key, self._state = bucket, key, state
         self._times, self._sleep, self._clocks = times, sleep, clocks
         self._renewed = self._now()
         self._seen = ("", 0.0)
-        self._written = self._shared = self._unreadable = False
+        self._unreadable = False
         self._lock = asyncio.Lock()
 
     async def check(self) -> None:
-        """Renew if the last renewal is too old by any clock; to be called before each write to the lake.
-
-        Raises:
-            LeaseLostError: Another harvest has taken over, or a shared lease has ended.
-            StoreError: S3 refused, or could not be reached.
-        """
-        async with self._lock:
-            if max(now - then for now, then in zip(self._now(), self._renewed, strict=True)) > self._times.check:
-                await self._write()
-
-    async def renew(self) -> None:
-        """Renew now. A renewal by another holder of the same token meanwhile counts. Raises what `check` raises."""
-        async with self._lock:
-            await self._write()
+        """Renew if the last renewal is too old by any clock; to be called before each write to the lake."""
+        await self.renew(older_than=self._times.check)
 
     async def name_run(self, run: str) -> None:
-        """Write the run into the lease, which names `previous_run` until then. Raises what `check` raises."""
+        """Write the run into the lease, which names `previous_run` until then."""
+        await self.renew(run=run)
+
+    async def renew(self, *, older_than: float = -inf, run: str | None = None, ended: bool = False) -> None:
+        """Renew if the last renewal is older than so many seconds. One by another holder of the same token counts.
+
+        A LeaseLostError if another harvest has taken over, or a shared lease has ended.
+        """
         async with self._lock:
-            await self._write(run=run)
+            if max(now - then for now, then in zip(self._now(), self._renewed, strict=True)) > older_than:
+                await self._write(run=run, ended=ended)
 
-    @asynccontextmanager
-    async def held(self, *, wait: bool) -> AsyncIterator[Lease]:
-        """See `hold_lease`."""
-        kept = False
-        try:
-            await self._acquire(wait=wait)
-            async with beside(self._keep_renewing()):
-                yield self
-            kept = self.keep
-        finally:
-            if self._written and not kept:
-                await finish(self._end(), seconds=LAST_SECONDS)
-
-    @asynccontextmanager
-    async def shared(self) -> AsyncIterator[Lease]:
-        """See `share_lease`."""
-        self._shared = True
-        await self.renew()
-        async with beside(self._keep_renewing()):
-            yield self
-
-    async def _acquire(self, *, wait: bool) -> None:
+    async def acquire(self, *, wait: bool) -> None:
+        """Take the lease as soon as it is free, ended or silent; a BusyError if it is not, and we do not `wait`."""
         announced = False
         while True:
             stored, state = await self._read()
             if stored is None or state is None or self._is_available(stored, state):
-                self._written, self._renewed, self.previous_run = True, self._now(), state.run if state else None
-                self._state = replace(self._state, run=self.previous_run)
-                await self._bucket.put_if(self._key, encode_lease(self._state), etag=stored.etag if stored else None)
+                self.taken, self._renewed, self.previous_run = True, self._now(), state.run if state else None
+                await self._put(replace(self._state, run=self.previous_run), stored)
                 _, state = await self._read()
                 if state and state.token == self.token and not state.ended:
                     return
@@ -266,14 +187,8 @@ class Lease:
             announced = True
             await self._sleep(self._times.poll)
 
-    def _is_available(self, stored: Stored, state: LeaseState) -> bool:
-        now = self._clocks[0]()
-        if self._seen[0] != stored.etag:
-            self._seen = (stored.etag, now)
-        age = now - self._seen[1] if stored.age is None or stored.age < 0 else stored.age
-        return state.ended or state.token == self.token or age > self._times.silent or holder_is_dead(state)
-
-    async def _keep_renewing(self) -> None:
+    async def keep_renewing(self) -> None:
+        """Renew for ever; trouble with S3 is logged, and tried again soon."""
         seconds = self._times.renew
         while True:
             await self._sleep(seconds)
@@ -284,20 +199,27 @@ class Lease:
                 _log.warning("lease_not_renewed", extra={"key": self._key, "problem": str(error)})
                 seconds = self._times.poll
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
         """Mark the lease ended, if it is still ours. Errors are logged, to hide none of the body's.
 
         It has little time, because a container may be waiting for our end: what is not ended goes silent.
         """
         try:
-            async with asyncio.timeout(LAST_SECONDS), self._lock:
-                await self._write(ended=True)
+            async with asyncio.timeout(LAST_SECONDS):
+                await self.renew(ended=True)
         except StoppedError:
             pass
         except (StoreError, TimeoutError, asyncio.CancelledError) as error:
             _log.warning("lease_not_ended", extra={"key": self._key, "problem": str(error) or "no answer"})
 
-    async def _write(self, *, run: str | None = None, ended: bool = False) -> None:
+    def _is_available(self, stored: Stored, state: LeaseState) -> bool:
+        now = self._clocks[0]()
+        if self._seen[0] != stored.etag:
+            self._seen = (stored.etag, now)
+        age = now - self._seen[1] if stored.age is None or stored.age < 0 else stored.age
+        return state.ended or state.token == self.token or age > self._times.silent or holder_is_dead(state)
+
+    async def _write(self, *, run: str | None, ended: bool) -> None:
         """Renew, with these changes; done as well if another holder of our token has written the same meanwhile."""
         now, before = self._now(), None
         for attempt in range(WRITE_TRIES):
@@ -307,18 +229,23 @@ class Lease:
                 raise LeaseLostError(str(error)) from None
             if state and state.token != self.token:
                 raise LeaseLostError(f"Another harvest has taken over here: {state.host}, since {state.since}. {SAFE}")
-            if self._shared and stored and (state is None or state.ended):
+            if not self.taken and stored and (state is None or state.ended):
                 raise LeaseLostError(f"The harvest that this one is a part of has ended. {SAFE}")
             same = state and (state.run, state.ended) == (self._state.run, self._state.ended)
             if attempt and same and state != before:
                 break
             before, last = state, state or self._state
-            self._state = replace(last, run=run or last.run, ended=ended, renewals=(last.renewals + 1) % 10**15)
-            if await self._bucket.put_if(self._key, encode_lease(self._state), etag=stored.etag if stored else None):
+            count = (last.renewals + 1) % 10**15
+            if await self._put(replace(last, run=run or last.run, ended=ended, renewals=count), stored):
                 break
         else:
             raise store_error(f"renew the lease {self._key}", "PreconditionFailed")
         self._renewed = now
+
+    async def _put(self, state: LeaseState, stored: Stored | None) -> bool:
+        """Write our state if `stored` is still what is there; whether it was."""
+        self._state = state
+        return await self._bucket.put_if(self._key, encode_lease(state), etag=stored.etag if stored else None)
 
     async def _read(self) -> tuple[Stored | None, LeaseState | None]:
         """The object and the lease in it; an invalid one is logged once."""
@@ -333,49 +260,31 @@ class Lease:
         return [clock() for clock in self._clocks]
 
 
-def hold_lease(
+@asynccontextmanager
+async def hold_lease(
     bucket: Bucket,
     key: str,
     *,
-    token: str | None = None,
-    wait: bool = True,
+    token: str | None = None,  # of several processes: a lease of the same token is taken at once
+    shared: bool = False,  # another process has taken it with the token: renew it at once, and never mark it ended
+    wait: bool = True,  # while another harvest holds it
     times: LeaseTimes = TIMES,
     sleep: Sleep = asyncio.sleep,
-    clocks: Clocks = CLOCKS,
-) -> AbstractAsyncContextManager[Lease]:
+    clocks: Clocks = CLOCKS,  # the first also measures silence, where S3 does not say how old the lease is
+) -> AsyncIterator[Lease]:
     """Take the lease at `key`, renew it beside the body of the context, and mark it ended however the body ends.
-
-    Args:
-        bucket: Where the lease is.
-        key: Its key.
-        token: Shared with other processes (`share_lease`); a lease of the same token is taken at once. None: a new one.
-        wait: Wait while another harvest holds it.
-        times: How often and how long.
-        sleep: How to wait.
-        clocks: For `Lease.check`; the first also measures silence where S3 does not say how old the lease is.
 
     Raises:
         BusyError: Another harvest holds it and `wait` is False.
-        NewerFormatError: A newer harvester has written it.
-        LeaseLostError: Another harvest has taken over; the body has been cancelled.
-        StoreError: S3 refused, or could not be reached.
+        LeaseLostError: Another harvest has taken over, or a shared lease has ended; the body has been cancelled.
     """
-    return Lease(bucket, key, new_state(token), times=times, sleep=sleep, clocks=clocks).held(wait=wait)
-
-
-def share_lease(
-    bucket: Bucket,
-    key: str,
-    *,
-    token: str,
-    times: LeaseTimes = TIMES,
-    sleep: Sleep = asyncio.sleep,
-    clocks: Clocks = CLOCKS,
-) -> AbstractAsyncContextManager[Lease]:
-    """Renew the lease that another process took with `token`, at once and beside the body; never mark it ended.
-
-    Raises:
-        LeaseLostError: It has ended, or another harvest has taken over; the body, if begun, has been cancelled.
-        StoreError: S3 refused, or could not be reached.
-    """
-    return Lease(bucket, key, new_state(token), times=times, sleep=sleep, clocks=clocks).shared()
+    lease = Lease(bucket, key, new_state(token), times=times, sleep=sleep, clocks=clocks)
+    kept = False
+    try:
+        await (lease.renew() if shared else lease.acquire(wait=wait))
+        async with beside(lease.keep_renewing()):
+            yield lease
+        kept = lease.keep
+    finally:
+        if lease.taken and not kept:
+            await finish(lease.end(), seconds=LAST_SECONDS)

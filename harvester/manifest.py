@@ -63,26 +63,17 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a run is about.
-
-    Attributes:
-        generation: The token of the generation that counts.
-        created_at: UTC, for people.
-        batches: Their names, in order, by collection.
-        fresh: How many ids were marked as fresh when the generation began.
-        ids_sha256: Of the file of its ids.
-        unknown: Keys of other versions.
-    """
+    """What a run is about, and which generation of it counts; `created_at` is UTC, for people."""
 
     run: RunName
     generation: Token
     created_at: Text
     input: Annotated[dict[Collection, Account], Field(min_length=1)]
     options: RecordOptions
-    batches: dict[Collection, Annotated[list[BatchName], FailFast()]]
-    fresh: Count
-    ids_sha256: Sha256
-    unknown: dict[str, Any] = field(default_factory=dict)
+    batches: dict[Collection, Annotated[list[BatchName], FailFast()]]  # names in order
+    fresh: Count  # ids that were marked as fresh when the generation began
+    ids_sha256: Sha256  # of the file of its ids
+    unknown: dict[str, Any] = field(default_factory=dict)  # keys of other versions
 
     @property
     def names(self) -> frozenset[str]:
@@ -98,16 +89,9 @@ class Manifest:
 
 
 def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
-    """The manifest in `body`, as read from that of the run of `layout`.
-
-    Raises:
-        BooksError: There is none, or it is not one of that run.
-        NewerFormatError: A newer harvester has written it.
-    """
+    """The manifest in `body`, as read from that of the run of `layout`; a BooksError if it is none of that run."""
     key = layout.manifest_key
-    manifest = decode_document(key, body, Manifest, "a manifest")
-    if manifest.run != layout.run:
-        raise BooksError(f"{key} is not a manifest of its run but of {manifest.run}")
+    manifest = decode_document(key, body, Manifest, "a manifest", run=layout.run)
     if manifest.input.keys() != manifest.batches.keys():
         raise BooksError(f"{key} is not a manifest: its input and its batches are of other collections")
     for account in manifest.input.values():
@@ -118,17 +102,11 @@ def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """SHA-256 over what stood in the lake at closing, in hexadecimal.
+    """SHA-256 over what stood in the lake at closing, in hexadecimal."""
 
-    Attributes:
-        files: Over key, size and ETag of each data file of the run, as listed.
-        receipts: Over those of each receipt.
-        outcomes: Of the bytes of `outcomes.jsonl.gz`.
-    """
-
-    files: Sha256
-    receipts: Sha256
-    outcomes: Sha256
+    files: Sha256  # `digest_of` the data files
+    receipts: Sha256  # `digest_of` the receipts
+    outcomes: Sha256  # of the bytes of `outcomes.jsonl.gz`
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +122,15 @@ class Summary:
 
 
 def decode_summary(layout: Layout, body: bytes | None) -> Summary:
-    """The summary in `body`, as read from that of the run of `layout`.
-
-    Raises:
-        BooksError: There is none, or it is not one of that run.
-        NewerFormatError: A newer harvester has written it.
-    """
-    summary = decode_document(layout.summary_key, body, Summary, "a summary")
-    if summary.run != layout.run:
-        raise BooksError(f"{layout.summary_key} is not a summary of its run but of {summary.run}")
+    """The summary in `body`, as read from that of the run of `layout`; a BooksError if it is none of that run."""
+    key = layout.summary_key
+    summary = decode_document(key, body, Summary, "a summary", run=layout.run)
     try:
         books = Books.of_json(summary.books).as_json()
     except (KeyError, TypeError) as error:
-        raise BooksError(f"{layout.summary_key} has no books: {error!r:.100}") from error
+        raise BooksError(f"{key} has no books: {error!r:.100}") from error
     if summary.books | books != summary.books:
-        raise BooksError(f"{layout.summary_key} contradicts itself in its books")
+        raise BooksError(f"{key} contradicts itself in its books")
     return summary
 
 

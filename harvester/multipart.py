@@ -1,7 +1,6 @@
 """Multipart: what an upload is made of, and how long a part of it may be on its way.
 
-Parts are made one after the other, when there is room for the next, so that memory holds a few of them whatever the
-size of the whole; `s3.Bucket` sends them side by side.
+Parts are made when there is room for the next, so that memory holds a few of them; `s3.Bucket` sends them side by side.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ PART_BYTES = 5 * 2**20
 """S3 refuses parts under 5 MiB, but for the last, at completion (`EntityTooSmall`)."""
 
 FILE_PART_BYTES = 8 * 2**20
-"""Of a file, whose size nobody limits: fewer requests, and four at a time are little memory."""
+"""Of a file, whose size has no limit: fewer requests, and four at a time are little memory."""
 
 PARTS_LIMIT = 10_000
 """S3 takes no more parts (docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
 
 LOOK_SECONDS = 0.5
-"""How often is looked how far a part has got."""
+"""Between two looks at how far a part has got."""
 
 Parts: TypeAlias = AsyncGenerator[io.BytesIO, None]
 
@@ -35,18 +35,14 @@ Parts: TypeAlias = AsyncGenerator[io.BytesIO, None]
 class Body:
     """What is to land.
 
-    Attributes:
-        parts: Makes the parts in order, anew for each try. What it raises, also after the last, aborts the upload.
-        content_type: Of the object.
-        metadata: Stored with the object, to be read back by `Bucket.head`.
-        progress: Told how many bytes have been sent; fewer than before, where something has to be sent again.
-        check: Awaited before an upload is begun and before it is completed; what it raises aborts the upload.
+    `parts` makes the parts in order, anew for each try. `check` is awaited before an upload is begun and before it is
+    completed. What either of them raises aborts the upload.
     """
 
     parts: Callable[[], Parts]
     content_type: str = "application/json; charset=utf-8"
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    progress: Callable[[int], object] = lambda _sent: None
+    metadata: Mapping[str, str] = field(default_factory=dict)  # to be read back by `Bucket.head`
+    progress: Callable[[int], object] = lambda _sent: None  # bytes; fewer than before where a part is sent again
     check: Callable[[], Awaitable[object]] | None = None
 
 
@@ -61,26 +57,24 @@ def in_memory(body: bytes) -> Callable[[], Parts]:
 
 
 def part_bytes(size: int) -> int:
-    """How long the parts of a file of `size` bytes are: 8 MiB, and whole MiB more where they would be over 10,000."""
-    least = -(-size // PARTS_LIMIT)
-    return max(FILE_PART_BYTES, -(-least // 2**20) * 2**20)
+    """Bytes of a part of a file of `size` bytes: 8 MiB, and whole MiB more where there would be over 10,000 parts."""
+    return max(FILE_PART_BYTES, -(-size // (PARTS_LIMIT * 2**20)) * 2**20)
 
 
 async def numbered(parts: Parts) -> AsyncGenerator[tuple[int, io.BytesIO], None]:
     """The parts with their numbers, from 1."""
-    number = 0
+    numbers = count(1)
     async with aclosing(parts):
         async for part in parts:
-            number += 1
-            yield number, part
+            yield next(numbers), part
 
 
 @asynccontextmanager
-async def under_way(part: io.BytesIO, seconds: float, told: Callable[[int], object]) -> AsyncIterator[None]:
-    """A deadline of so many `seconds`, put off for as long as `part` is being sent, and gets on.
+async def under_way(part: io.BytesIO, seconds: float, progress: Callable[[int], object]) -> AsyncIterator[None]:
+    """A deadline of so many `seconds`, put off while `part` is being sent, and gets on; `progress` hears how far.
 
-    At a megabit a second four parts of 8 MiB take minutes; and without a deadline they can hang for ever. `told` is how
-    far it has got. Whoever signs it reads it from end to end, but at once: that is never seen here.
+    At a megabit a second four parts of 8 MiB take minutes; and without a deadline they can hang for ever. Signing reads
+    a part from end to end too, but at once: that is never seen here.
     """
     loop = asyncio.get_running_loop()
     size, here = part.getbuffer().nbytes, 0
@@ -91,7 +85,7 @@ async def under_way(part: io.BytesIO, seconds: float, told: Callable[[int], obje
             before, here = here, part.tell()
             if here != before and 0 < here < size and not deadline.expired():
                 deadline.reschedule(loop.time() + seconds)
-            told(here)
+            progress(here)
             timers[:] = [loop.call_later(LOOK_SECONDS, again, again)]
 
         timers = [loop.call_later(LOOK_SECONDS, look, look)]
@@ -99,4 +93,4 @@ async def under_way(part: io.BytesIO, seconds: float, told: Callable[[int], obje
             yield
         finally:
             timers.pop().cancel()
-    told(size)
+    progress(size)

@@ -35,17 +35,11 @@ class File:
 def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str) -> bytes | None:
     """The record of `id_` as one line of JSON, without a line end; None if it cannot be written.
 
-    JSON nested over 254 levels deep cannot, though it can be read to 1,024 (orjson).
-
-    `imdb_id` is the id that was asked for. TMDB's own, if it has one and it is another (it can be null), is kept in
-    `harvest.tmdb_imdb_id`.
+    JSON nested over 254 levels deep cannot, though it can be read to 1,024 (orjson). `imdb_id` is the id that was asked
+    for. TMDB's own, if it has one and it is another (it can be null), is kept in `harvest.tmdb_imdb_id`.
     """
-    harvest: dict[str, Any] = {
-        "kind": found.kind,
-        "tmdb_id": found.tmdb_id,
-        "fetched_at": fetched_at,
-        "language": language,
-    }
+    harvest: dict[str, Any] = {"kind": found.kind, "tmdb_id": found.tmdb_id}
+    harvest |= {"fetched_at": fetched_at, "language": language}
     if found.missing_parts:
         harvest["missing_parts"] = found.missing_parts
     if found.record.get("imdb_id", id_) != id_:
@@ -68,7 +62,7 @@ def encode(lines: Iterable[bytes], form: Format) -> Iterator[File]:
 
     def file() -> File:
         records, body = len(some), head + between.join(some) + tail
-        some.clear()  # nobody needs them while the file lands
+        some.clear()  # memory: they are not needed while the file lands
         return File(body, records)
 
     for line in lines:
@@ -87,15 +81,9 @@ def empty_file(form: Format) -> File:
 
 
 def decode(body: bytes) -> list[dict[str, Any]]:
-    """The records of a data file, of either format.
-
-    Raises:
-        ValueError: It is neither JSON Lines nor a JSON array.
-    """
-    if body.startswith(b"["):
-        records = orjson.loads(body)
-    else:
-        records = [orjson.loads(line) for line in body.split(b"\n") if line]
+    """The records of a data file; a ValueError if it is neither JSON Lines nor a JSON array."""
+    is_array = body.startswith(b"[")
+    records: list[Any] = orjson.loads(body) if is_array else [orjson.loads(line) for line in body.split(b"\n") if line]
     if not all(isinstance(record, dict) for record in records):
         raise ValueError("not a list of JSON objects")
-    return list(records)
+    return records

@@ -1,6 +1,6 @@
 """Redaction: no secret in anything that is written, whatever it came in.
 
-A second lock: nothing is meant to say a secret. It knows those it is told, in the forms that URLs and JSON give them,
+A second lock: nothing is meant to say a secret. It knows those it is given, in the forms that URLs and JSON give them,
 and by their shape TMDB's keys and AWS's access keys, which people paste where they do not belong.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from typing import Any, TextIO
 
 STRUCK = "[secret]"
@@ -27,8 +28,19 @@ _SHAPES = re.compile(
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every secret struck out, but for those too short to be one: they would take words with them."""
-    return _strike(text, _forms(secrets))
+    """`text` with every secret struck out; those too short to be one would take words with them."""
+    forms = {form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}
+    for form in sorted(forms, key=len, reverse=True):  # one may be part of another
+        text = text.replace(form, STRUCK)
+    return text
+
+
+@cache
+def _forms(secret: str) -> set[str]:
+    """A secret as it is, in a URL, in JSON, and in JSON within JSON."""
+    body = secret.encode(errors="surrogatepass")  # what stands in the environment need not be text
+    once = json.dumps(secret)[1:-1]
+    return {secret, quote(body, safe=""), quote(body), quote_plus(body), once, json.dumps(once)[1:-1]}
 
 
 def redact_shapes(text: str) -> str:
@@ -42,28 +54,23 @@ def is_key(text: str) -> bool:
 
 
 class Struck:
-    """A stream that lets no secret through, whoever writes to it: rich, logs, warnings, Python itself.
+    """A stream that lets no secret through, whatever writes to it: rich, logs, warnings, Python itself.
 
-    Nor does it raise: that nobody reads it any more, that its disk is full or its terminal gone ends nobody's work.
-
-    Attributes:
-        trouble: What has kept something from being written; None while nothing has.
+    Nor does it raise where it cannot be written to: a full disk or a closed pipe ends no harvest.
     """
 
     def __init__(self, stream: TextIO, secrets: Iterable[str] = ()) -> None:
         self._stream = stream
-        self._secrets: set[str] = set()
-        self.trouble: OSError | None = None
-        self.learn(secrets)
+        self._secrets = set(secrets)
+        self.trouble: OSError | None = None  # what has kept something from being written
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Let these secrets through no more either."""
         self._secrets.update(secrets)
-        self._forms = _forms(self._secrets)
 
     def struck(self, text: str) -> str:
         """`text` as it would be written."""
-        return _strike(text, self._forms)
+        return redact(text, self._secrets)
 
     def write(self, text: str) -> int:
         """Write `text` without the secrets in it, if it can be written."""
@@ -82,21 +89,3 @@ class Struck:
             act(*words)
         except OSError as error:
             self.trouble = error
-
-
-def _strike(text: str, forms: Sequence[str]) -> str:
-    for form in forms:
-        text = text.replace(form, STRUCK)
-    return text
-
-
-def _forms(secrets: Iterable[str]) -> list[str]:
-    """Every form of every secret, the longest first: one may be part of another."""
-    forms = {form for secret in secrets if len(secret) >= SHORTEST for form in _forms_of(secret)}
-    return sorted(forms, key=len, reverse=True)
-
-
-def _forms_of(secret: str) -> set[str]:
-    """A secret as it is, in a URL, in JSON, and in JSON within JSON."""
-    once = json.dumps(secret)[1:-1]
-    return {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), once, json.dumps(once)[1:-1]}

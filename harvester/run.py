@@ -17,7 +17,6 @@ from harvester.fan_out import fan_out
 from harvester.ids_file import encode_ids, encode_outcomes
 from harvester.manifest import Digests, Summary, decode_manifest, decode_summary
 from harvester.other_runs import listing_digest
-from harvester.receipts import encode_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -153,7 +152,7 @@ class Run:
         """
         key = self.layout.receipt_key(receipt.collection, receipt.batch)
         await self.check_lease()
-        await self.bucket.put(key, encode_receipt(receipt))
+        await self.bucket.put(key, encode_document(receipt))
         self.checkpoint.take(key, receipt)
 
     async def close(self) -> None:

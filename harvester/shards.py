@@ -29,7 +29,7 @@ from harvester.documents import FORMAT, RunName, TitleId, Token
 from harvester.errors import InputError, NewerFormatError
 from harvester.harvest import Report, Turn, harvest_batches, report_of, take_turn
 from harvester.layout import Layout
-from harvester.lease import LeaseTimes, share_lease
+from harvester.lease import LeaseTimes, hold_lease
 from harvester.open_run import open_part, open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.pace import SLACK
@@ -235,7 +235,7 @@ async def harvest_shard(
         async with stop.at_once():
             bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
             lease = await stack.enter_async_context(
-                share_lease(bucket, layout.lease_key, token=shard.token, times=times)
+                hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
             )
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))
             run = await open_part(

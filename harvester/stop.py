@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from math import inf
 from typing import TYPE_CHECKING
 
 from harvester.errors import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
 DRAIN_SECONDS = 20.0
 """How long open batches may go on after a request to stop: a container has 30 s between SIGTERM and SIGKILL."""
 
 
 class Stop:
-    """A request to stop, from a signal, a deadline or a limit.
-
-    Attributes:
-        reason: Who asked; None until somebody does.
-        cut_short: Whether something was left undone because of it.
-    """
+    """A request to stop, from a signal, a deadline or a limit."""
 
     def __init__(self, *, limit: int | None = None) -> None:
-        self.reason: str | None = None
-        self.cut_short = False
-        self._left = limit
+        self.reason: str | None = None  # what asked, once it has
+        self.cut_short = False  # whether something was left undone because of it
+        self._left = inf if limit is None else limit
         self._seconds: float | None = None
         self._draining = False
         self._end: asyncio.Timeout | None = None
 
     def ask(self, reason: str, *, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Take no more batches; those still open after `drain_seconds` are given up, to be done by the next run.
-
-        Before the first batch is open there is nothing to wait for.
-        """
+        """Take no more batches; those still open after `drain_seconds` are given up, to be done by the next run."""
         self.reason = self.reason or reason
         self._seconds = drain_seconds
         self._reschedule()
@@ -45,37 +39,29 @@ class Stop:
         if self.reason:
             self.cut_short = True
             return False
-        if self._left is not None:
-            self._left -= ids
-            if self._left <= 0:
-                self.reason = "limit"
+        self._left -= ids
+        if self._left <= 0:
+            self.reason = "limit"
         return True
 
     @asynccontextmanager
     async def at_once(self) -> AsyncIterator[None]:
-        """Before the first batch is open: cancel what is inside as soon as somebody asks.
-
-        Raises:
-            StoppedError: Somebody did.
-        """
+        """Before the first batch is open: a request to stop cancels what is inside, and is raised as StoppedError."""
         async with self._until(draining=False):
             yield
         if self.cut_short:
             raise StoppedError(f"Stopped by {self.reason}. What has landed is safe; run again to go on.")
 
-    @asynccontextmanager
-    async def draining(self) -> AsyncIterator[None]:
+    def draining(self) -> AbstractAsyncContextManager[None]:
         """Once batches are open: cancel what is inside when the time to drain is over."""
-        async with self._until(draining=True):
-            yield
+        return self._until(draining=True)
 
     @asynccontextmanager
     async def _until(self, *, draining: bool) -> AsyncIterator[None]:
         self._draining = draining
         try:
             async with asyncio.timeout(None) as self._end:
-                if self._seconds is not None:
-                    self._reschedule()
+                self._reschedule()
                 yield
         except TimeoutError:
             if self._end is None or not self._end.expired():

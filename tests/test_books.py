@@ -104,11 +104,11 @@ def test_the_books_are_shown_as_the_summary_has_them() -> None:
         ("missing", 3),
         ("failed", 3),
         ("fresh", 1),
-        ("missing_by_reason", {"episode": 1, "season": 1, "unknown": 1}),
-        ("failed_by_reason", {"http_500": 1, "timeout": 2}),
         ("batches", 2),
         ("files", 3),
         ("bytes", 4_000),
+        ("missing_by_reason", {"episode": 1, "season": 1, "unknown": 1}),
+        ("failed_by_reason", {"http_500": 1, "timeout": 2}),
     ]
     assert list(shown["missing_by_reason"]) == ["episode", "season", "unknown"]
     assert list(shown["failed_by_reason"]) == ["http_500", "timeout"]

@@ -38,7 +38,6 @@ from harvester.lease import (
     hold_lease,
     holder_is_dead,
     new_state,
-    share_lease,
 )
 from harvester.s3 import LAST_SECONDS
 from harvester.s3_client import open_bucket
@@ -340,10 +339,12 @@ async def test_the_lease_names_the_dead_holders_run_until_ours_is_named(bucket: 
 
 async def test_an_invalid_token_or_run_is_not_written(bucket: Bucket) -> None:
     """It is a ValueError of the caller, and the lease stays as it is: written, it would be unreadable."""
-    with pytest.raises(ValueError, match="token of a lease cannot be"):
-        hold_lease(bucket, KEY, token="two words")
+    with pytest.raises(ValueError, match="LeaseState\ntoken\n"):
+        async with hold_lease(bucket, KEY, token="two words", sleep=never):
+            pytest.fail("it holds")
+    assert await bucket.read(KEY) is None
     async with hold_lease(bucket, KEY, sleep=never) as lease:
-        with pytest.raises(ValueError, match="run of a lease cannot be"):
+        with pytest.raises(ValueError, match="LeaseState\nrun\n"):
             await lease.name_run("../../other")
         assert (await stored_lease(bucket)).run is None
 
@@ -575,7 +576,7 @@ async def test_children_of_one_token_renew_side_by_side(bucket: Bucket) -> None:
     assert (await stored_lease(bucket)).pid is None  # its process ends, and the lease does not
 
     async def child() -> None:
-        async with share_lease(bucket, KEY, token="execution-1", sleep=never) as lease:
+        async with hold_lease(bucket, KEY, token="execution-1", shared=True, sleep=never) as lease:
             await lease.renew()
 
     await asyncio.gather(*(child() for _ in range(8)))
@@ -625,7 +626,7 @@ async def test_a_child_whose_lease_is_lost_does_not_begin(bucket: Bucket, change
     stored = encode_lease(replace(replace(REMOTE, token="execution-1"), **change))
     await bucket.put(KEY, stored)
     with pytest.raises(LeaseLostError):
-        async with share_lease(bucket, KEY, token="execution-1", sleep=never):
+        async with hold_lease(bucket, KEY, token="execution-1", shared=True, sleep=never):
             pytest.fail("it begins")
     assert await bucket.read(KEY) == stored
 
@@ -701,7 +702,7 @@ async def test_the_lease_of_a_newer_harvester_is_left_alone(bucket: Bucket, *, w
         async with hold_lease(bucket, KEY, wait=wait, sleep=forbidden):
             pytest.fail("it holds")
     with pytest.raises(LeaseLostError, match="install a newer one"):
-        async with share_lease(bucket, KEY, token="execution-1", sleep=never):
+        async with hold_lease(bucket, KEY, token="execution-1", shared=True, sleep=never):
             pytest.fail("it begins")
     assert await bucket.read(KEY) == newer
 

@@ -37,7 +37,7 @@ from harvester.manifest import (
     decode_manifest,
     decode_summary,
 )
-from harvester.receipts import LandedFile, decode_receipt, outcome_json, receipt_of
+from harvester.receipts import LandedFile, Receipt, decode_receipt, outcome_json
 from harvester.records import FILE_BYTES, decode, encode
 
 if TYPE_CHECKING:
@@ -245,17 +245,18 @@ OUTCOMES = [
     KEPT,
 ]
 BATCH = Batch("Movies", tuple(f"tt{number:07d}" for number in range(1, len(OUTCOMES) + 1)))
-RECEIPT = receipt_of(
-    BATCH,
-    OUTCOMES,
-    files=[
-        LandedFile(LAYOUT.data_key("Movies", BATCH.name), 2, 2_000, "ab" * 32, "cd-1"),
-        LandedFile(LAYOUT.data_key("Movies", BATCH.name, 2), 0, 0, "ab" * 32, "cd-2"),
-        LandedFile(LAYOUT.data_key("Series", BATCH.name), 1, 1_000, "ab" * 32, "cd-3"),
-    ],
+RECEIPT = Receipt(
+    batch=BATCH.name,
+    collection=BATCH.collection,
     run=RUN,
     generation="5d1c0b7a5d1c0b7a",
     attempt="a77e3b7a",
+    files=(
+        LandedFile(LAYOUT.data_key("Movies", BATCH.name), 2, 2_000, "ab" * 32, "cd-1"),
+        LandedFile(LAYOUT.data_key("Movies", BATCH.name, 2), 0, 0, "ab" * 32, "cd-2"),
+        LandedFile(LAYOUT.data_key("Series", BATCH.name), 1, 1_000, "ab" * 32, "cd-3"),
+    ),
+    outcomes=dict(zip(BATCH.ids, OUTCOMES, strict=True)),
     landed_at="2026-11-22T10:00:00.000Z",
 )
 RECEIPT_KEY = LAYOUT.receipt_key("Movies", BATCH.name)

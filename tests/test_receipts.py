@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pytest
@@ -15,6 +15,7 @@ from harvester.answers import Failed, Found, Fresh, Missing, Outcome
 from harvester.batches import Batch
 from harvester.documents import encode_document
 from harvester.errors import BooksError, Exit
+from harvester.landing import land_batch
 from harvester.layout import Layout
 from harvester.receipts import (
     LandedFile,
@@ -22,13 +23,13 @@ from harvester.receipts import (
     decode_receipt,
     has_record,
     outcome_json,
-    receipt_of,
     stands,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from harvester.run import Run
     from harvester.titles import Collection
 
 RUN = "2026-11-22-3f9a1c2e"
@@ -70,15 +71,9 @@ def a_receipt(
     values = [outcome if isinstance(outcome, dict) else outcome_json(outcome) for outcome in outcomes]
     kinds = [outcome["kind"] for outcome in values if has_record(outcome)]
     made = [a_file(batch, kinds.count(kind), collection=name) for name, kind in KINDS_IN_ORDER if kinds.count(kind) > 0]
-    return receipt_of(
-        batch,
-        values,
-        files=made if files is None else files,
-        run=RUN,
-        generation=GENERATION,
-        attempt=attempt,
-        landed_at=NOW,
-    )
+    by_id: dict[str, Any] = dict(zip(batch.ids, values, strict=True))
+    landed = tuple(made if files is None else files)
+    return Receipt(batch.name, collection, RUN, GENERATION, attempt, landed, by_id, NOW)
 
 
 KINDS_IN_ORDER: tuple[tuple[Collection, str], ...] = (("Movies", "movie"), ("Series", "tv"))
@@ -157,13 +152,12 @@ def test_an_outcome_is_written_with_what_was_kept_of_a_failed_title_and_of_no_ot
         assert outcome_json(outcome, origin) == outcome_json(outcome)
 
 
-def test_a_receipt_needs_an_outcome_for_every_id() -> None:
-    """Fewer or more outcomes than the batch has ids is a bug, and is not written down."""
-    batch = batch_of(len(OUTCOMES))
-    values = [outcome_json(outcome) for outcome in OUTCOMES]
-    for some in (values[:-1], [*values, values[0]]):
-        with pytest.raises(ValueError):
-            receipt_of(batch, some, files=[], run=RUN, generation=GENERATION, attempt=None, landed_at=NOW)
+async def test_a_receipt_needs_an_outcome_for_every_id() -> None:
+    """Fewer or more outcomes than the batch has ids is a bug, and nothing is written down."""
+    batch, nowhere = batch_of(len(OUTCOMES)), cast("Run", None)
+    for some in (OUTCOMES[:-1], [*OUTCOMES, OUTCOMES[0]]):
+        with pytest.raises(ValueError, match="zip"):
+            await land_batch(nowhere, batch, some, {}, form="jsonl")
 
 
 ANY_OUTCOME = st.sampled_from([*OUTCOMES, Failed("timeout"), Failed("http_500"), KEPT])
@@ -216,17 +210,19 @@ def test_reclassified_titles_keep_their_places(outcomes: list[Outcome]) -> None:
     }
 
 
-def test_a_receipt_counts_what_was_found_and_whether_any_failed() -> None:
-    """`found` counts the found, `recorded` also the kept; one failed title is enough to have the batch done again."""
+def test_a_receipt_knows_its_records_and_whether_any_failed() -> None:
+    """`recorded` are the found and the kept; one failed title is enough to have the batch done again."""
     receipt = a_receipt()
-    assert (receipt.found, receipt.failed) == (3, False)
-    assert receipt.recorded == {"tt0000001": "movie", "tt0000003": "tv", "tt0000005": "movie"}
+    assert (receipt.recorded, receipt.failed) == (
+        {"tt0000001": "movie", "tt0000003": "tv", "tt0000005": "movie"},
+        False,
+    )
     failed = a_receipt([*OUTCOMES, Failed("timeout")])
-    assert (failed.found, failed.failed, failed.recorded) == (3, True, receipt.recorded)
+    assert (failed.recorded, failed.failed) == (receipt.recorded, True)
     kept = a_receipt([*OUTCOMES, KEPT])
-    assert (kept.found, kept.failed, kept.recorded) == (3, True, receipt.recorded | {"tt0000008": "movie"})
+    assert (kept.recorded, kept.failed) == (receipt.recorded | {"tt0000008": "movie"}, True)
     missing = a_receipt([Missing("unknown")])
-    assert (missing.found, missing.failed, missing.recorded) == (0, False, {})
+    assert (missing.recorded, missing.failed) == ({}, False)
 
 
 @pytest.mark.parametrize(

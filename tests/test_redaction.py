@@ -26,6 +26,7 @@ SECRET = 's3cR/et+"quoted"/key'
         ("nothing", ("",), "nothing"),
         ("s3://demo-lake", ("demo",), "s3://demo-lake"),
         ("a key abcdefghij", ("abcdefgh", "abcdefghij"), f"a key {STRUCK}"),
+        ("no UTF-8: \udcff\udcfeabcdef", ("\udcff\udcfeabcdef",), f"no UTF-8: {STRUCK}"),
     ],
 )
 def test_every_secret_is_struck_out(text: str, secrets: tuple[str, ...], redacted: str) -> None:

@@ -66,7 +66,7 @@ IMPURE = {"asyncio", "time", "os", "socket", "ssl", "http", "subprocess", "threa
 """Standard modules of clocks, chance, processes and networks: nothing of the core needs them."""
 
 THIRD_PARTIES = {
-    "pydantic": {"forms", "settings", "doctor", "shards", "documents", "receipts", "manifest"},
+    "pydantic": {"forms", "settings", "doctor", "shards", "documents", "receipts", "manifest", "lease"},
     "typing_extensions": {"receipts"},
     "pydantic_settings": {"settings"},
     "aiohttp": {"wire", "tmdb", "s3", "aws_client", "s3_trouble", "demo"},

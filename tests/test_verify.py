@@ -419,7 +419,7 @@ async def summary_of_another_generation(lake: Lake) -> str:
 
 async def summary_of_another_run(lake: Lake) -> str:
     await lake.edit(lake.summary, lambda summary: summary.update(run=f"{DAY}-00000000"), sealed=True)
-    return f"{lake.summary} is not a summary of its run"
+    return f"{lake.summary} is a summary of another run"
 
 
 async def summary_garbled(lake: Lake) -> str:

@@ -21,9 +21,10 @@ with atheris.instrument_imports() if atheris else nullcontext():
 
     from harvester.answers import Absent, Again, Answer, Found, Match, Missing, judge, read_find, read_record
     from harvester.batches import Batch
+    from harvester.documents import encode_document
     from harvester.errors import TmdbRefusedError
     from harvester.layout import Layout
-    from harvester.receipts import LandedFile, decode_receipt, encode_receipt, outcome_json, receipt_of
+    from harvester.receipts import LandedFile, Receipt, decode_receipt, outcome_json
     from harvester.records import Format, decode, encode, record_line
     from harvester.titles import COLLECTIONS, Kind
 
@@ -101,17 +102,18 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
     for collection in COLLECTIONS.values() if outcomes else ():  # that of the kind, and that of a reclassified title
         batch = Batch(collection, IDS[: len(outcomes)])
         key = LAYOUT.data_key(COLLECTIONS[kind], batch.name)
-        receipt = receipt_of(
-            batch,
-            [outcome_json(outcome) for outcome in outcomes],
-            files=[LandedFile(key, len(lines), len(lines[0]), "ab" * 32, '"cd"')] if lines else [],
+        receipt = Receipt(
+            batch=batch.name,
+            collection=batch.collection,
             run=LAYOUT.run,
             generation="5d" * 8,
             attempt=None,
+            files=(LandedFile(key, len(lines), len(lines[0]), "ab" * 32, '"cd"'),) if lines else (),
+            outcomes=dict(zip(batch.ids, map(outcome_json, outcomes), strict=True)),
             landed_at="2026-11-22T10:00:00.000Z",
         )
         key = LAYOUT.receipt_key(batch.collection, batch.name)
-        assert decode_receipt(LAYOUT, key, encode_receipt(receipt)) == receipt
+        assert decode_receipt(LAYOUT, key, encode_document(receipt)) == receipt
 
 
 def without_ours(record: dict[str, Any]) -> dict[str, Any]:
