@@ -170,7 +170,7 @@ class Lease:
 
     async def acquire(self, *, wait: bool) -> None:
         """Take the lease as soon as it is free, ended or silent; a BusyError if it is not, and we do not `wait`."""
-        announced = False
+        announced, unread = False, 0
         while True:
             stored, state = await self._read()
             if stored is None or state is None or self._is_available(stored, state):
@@ -179,6 +179,10 @@ class Lease:
                 _, state = await self._read()
                 if state and state.token == self.token and not state.ended:
                     return
+                unread += state is None
+                if unread == WRITE_TRIES:
+                    said = "What is read there is not what was written"
+                    raise store_error(f"take the lease {self._key}", "NotStored", said)
             holder = {"host": state.host, "since": state.since} if state else {"host": "unknown", "since": "now"}
             if not wait:
                 raise BusyError(f"Another harvest is at work here: {holder['host']}, since {holder['since']}.")

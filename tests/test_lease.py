@@ -24,9 +24,9 @@ from aiohttp import web
 from conftest import capture_logs
 from hypothesis import given
 from hypothesis import strategies as st
-from loops import Hasty, run_on
+from loops import Hasty, no_wait, run_on
 
-from harvester.demo.s3_link import Link, at_first, refusing, reset_after, s3_link, silent
+from harvester.demo.s3_link import Link, answering, at_first, refusing, reset_after, s3_link, silent
 from harvester.errors import BusyError, LeaseLostError, NewerFormatError, StoreError
 from harvester.lease import (
     LIMIT,
@@ -804,3 +804,19 @@ def test_since_is_the_time_of_taking() -> None:
     """In UTC, to the second."""
     taken = datetime.fromisoformat(new_state(None).since)
     assert abs((datetime.now(timezone.utc) - taken).total_seconds()) < 60
+
+
+@pytest.mark.parametrize(
+    "read_back", [None, b"<ListBucketResult/>", b'{"format": 1}'], ids=["nothing", "a page", "JSON"]
+)
+async def test_a_store_that_does_not_give_back_what_was_written_ends_in_a_sentence(
+    read_back: bytes | None, s3: S3Server, bucket: Bucket
+) -> None:
+    """Such as a proxy that says 200 to everything: no wait for a holder that does not exist."""
+    async with linked(s3, bucket) as (link, lake):
+        link.rules["get"] = (
+            refusing(404, "NoSuchKey") if read_back is None else answering(200, read_back.decode(), ETag='"1"')
+        )
+        with pytest.raises(StoreError, match=r"take the lease .*: NotStored\. What is read there is not what was"):
+            async with hold_lease(lake, KEY, sleep=no_wait):
+                pytest.fail("it was taken")
