@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError
-from harvester.layout import RUN_NAME, RUNS
+from harvester.layout import RUN_NAME, RUNS, Layout
 from harvester.records import decode
 from harvester.s3_trouble import store_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from harvester.layout import Layout
     from harvester.receipts import LandedFile
     from harvester.s3 import Bucket, Listed
 
@@ -83,9 +82,7 @@ async def is_as_landed(file: LandedFile, bucket: Bucket, listed: Mapping[str, Li
     seen = listed.get(file.key)
     if seen is None or seen.bytes != file.bytes:
         return False
-    if seen.etag == file.etag:
-        return True
-    return hashlib.sha256(await bucket.read(file.key) or b"").hexdigest() == file.sha256
+    return seen.etag == file.etag or hashlib.sha256(await bucket.read(file.key) or b"").hexdigest() == file.sha256
 
 
 async def read_records(bucket: Bucket, key: str, listed: Listed) -> list[dict[str, Any]]:

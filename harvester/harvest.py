@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.answers import Failed, Found, Fresh
+from harvester.answers import Failed, Found, Fresh, Outcome
 from harvester.aws_client import PATIENT
 from harvester.data_files import Notices
 from harvester.errors import BusyError, Exit
@@ -26,18 +26,16 @@ from harvester.lease import LeaseTimes, hold_lease
 from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.records import record_line
-from harvester.run import abort_uploads, utc
+from harvester.run import Run, abort_uploads, utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from harvester.answers import Outcome
     from harvester.batches import Batch
     from harvester.books import Books
     from harvester.pace import Pace
     from harvester.receipts import Receipt
-    from harvester.run import Run
     from harvester.settings import Settings
     from harvester.stop import Stop
     from harvester.tmdb import Tmdb
@@ -110,21 +108,14 @@ async def harvest(
     *,
     watcher: Watcher,
     stop: Stop,
-    again: bool = False,
-    only: str | None = None,
-    attempt: str | None = None,
-    turn: Turn | None = None,
+    again: bool = False,  # harvest also if these ids were finished today
+    only: str | None = None,  # the run that is meant; without it, the one that `open_run` finds
+    attempt: str | None = None,  # batches whose failed titles it has tried are left; without it they are tried again
+    turn: Turn | None = None,  # by default it waits for the lease
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
     """Harvest the CSVs of `settings` into its bucket, or what is left of that.
-
-    Args:
-        again: Harvest also if these ids were finished today.
-        only: The run that is meant; without it, the one that `open_run` finds.
-        attempt: Batches whose failed titles this attempt has tried are left; without it they are tried again.
-        turn: How to get the lease; by default it is waited for.
-        sleep: How to wait before a title, or a listing that is behind, is asked for again; tests need not.
 
     Raises:
         HarvestError: See `errors`. Whatever was raised, what had landed is safe.
@@ -192,7 +183,7 @@ async def start(
 
 
 def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, started: float) -> Report:
-    """How a harvest ended that is `done`, unless it was stopped before."""
+    """How a harvest ended: stopped, or `done`."""
     return Report(
         "stopped" if stop.cut_short else done,
         run.name,

@@ -18,16 +18,14 @@ from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError, InputError, SettingsError
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import Layout
-from harvester.manifest import Account, Digests, Manifest, decode_manifest
-from harvester.other_runs import cut_unmarked, listing_digest, read_day, read_summary
+from harvester.manifest import Account, Digests, Manifest, RecordOptions, Summary, decode_manifest
+from harvester.other_runs import Day, cut_unmarked, listing_digest, read_day, read_summary
 from harvester.run import Run, utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from harvester.batches import Batch
-    from harvester.manifest import RecordOptions, Summary
-    from harvester.other_runs import Day
     from harvester.s3 import Bucket
     from harvester.settings import Settings
     from harvester.titles import Collection, Ids
@@ -38,22 +36,15 @@ async def open_run(
     inputs: Mapping[Collection, Ids],
     settings: Settings,
     *,
-    again: bool = False,
-    only: str | None = None,
-    attempt: str | None = None,
-    generation: str | None = None,
-    day: str | None = None,
+    again: bool = False,  # begin a new generation of today's run where that is finished
+    only: str | None = None,  # the one run that is meant, finished or not, of whichever day
+    attempt: str | None = None,  # of a fan-out: batches whose failed titles it has tried are taken as done
+    generation: str | None = None,  # token of a generation that is begun; a random one without it
+    day: str | None = None,  # of a run that is begun; by default that of `now`
     now: Callable[[], str] = utc,
     notices: Notices | None = None,
 ) -> Run:
     """The run to go on with, or a new one.
-
-    Args:
-        again: Begin a new generation of today's run where that is finished.
-        only: The one run that is meant, finished or not, of whichever day.
-        attempt: Of a fan-out: batches whose failed titles this attempt has tried are taken as done.
-        generation: The token of a generation that is begun; a random one without it.
-        day: Of a run that is begun; by default that of `now`.
 
     Raises:
         InputError: The run that is meant is of other ids or options.

@@ -13,22 +13,18 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harvester.batches import cut
-from harvester.data_files import is_as_landed, list_data, of_batches, read_document, read_records, run_names
+from harvester.batches import Batch, cut
+from harvester.data_files import Notices, is_as_landed, list_data, of_batches, read_document, read_records, run_names
 from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
-from harvester.manifest import decode_manifest, decode_summary, digest_of
-from harvester.receipts import RECEIPT_BYTES, decode_receipt, stands
+from harvester.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary, digest_of
+from harvester.receipts import RECEIPT_BYTES, Receipt, decode_receipt, stands
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from harvester.batches import Batch
-    from harvester.data_files import Notices
-    from harvester.manifest import Manifest, RecordOptions, Summary
-    from harvester.receipts import Receipt
     from harvester.s3 import Bucket, Listed
     from harvester.titles import Collection
 
@@ -101,11 +97,8 @@ class Day:
                 standing.files.update(files)
                 continue
             keys = [key for key in await self.bucket.objects(other.layout.receipts) if _stem(key) in other.names]
-            read = partial(self._read_in_force, other.layout)
-            for receipt in await fan_out(read, keys, at_once=READS_AT_ONCE):
-                if receipt:
-                    ids.update(id_ for id_, told in receipt.outcomes.items() if id_ in wanted and stands(told))
-                    standing.files.update(file.key for file in receipt.files)
+            take = partial(self._take_in_force, standing, other.layout, wanted)
+            await fan_out(take, keys, at_once=READS_AT_ONCE)
             unnamed += [(ids, key) for key in of_batches(other.layout, self.listed, other.names - ours)]
         for ids, key in unnamed:
             if key not in standing.files:
@@ -117,7 +110,7 @@ class Day:
         return standing
 
     async def _ids_when_closed(
-        self, other: OtherRun, files: Mapping[str, Listed], wanted: Container[str]
+        self, other: OtherRun, files: dict[str, Listed], wanted: Container[str]
     ) -> set[str] | None:
         """The ids by the outcomes that were written at closing; None where they may not be true any more."""
         if other.manifest is None:
@@ -134,17 +127,19 @@ class Day:
             self.notices.warn("outcomes_refused", problem=str(error))
             return None
 
-    async def _read_in_force(self, layout: Layout, key: str) -> Receipt | None:
-        """The receipt at `key`, of whichever generation; None where it is bad, or a file not as landed."""
+    async def _take_in_force(self, standing: Standing, layout: Layout, wanted: Container[str], key: str) -> None:
+        """Take the receipt at `key`, of whichever generation, unless it is bad or one of its files not as landed."""
         try:
             receipt = await read_receipt(self.bucket, layout, key)
         except BooksError as error:
             self.notices.warn("receipt_refused", problem=str(error))
-            return None
+            return
         for file in receipt.files:
             if not await is_as_landed(file, self.bucket, self.listed):
-                return None
-        return receipt
+                return
+        outcomes = receipt.outcomes.items()
+        standing.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
+        standing.files.update(file.key for file in receipt.files)
 
 
 async def read_day(bucket: Bucket, layout: Layout, notices: Notices) -> Day:

@@ -16,7 +16,7 @@ from harvester.documents import encode_document
 from harvester.errors import BooksError, StoppedError
 from harvester.fan_out import fan_out
 from harvester.ids_file import encode_ids, encode_outcomes
-from harvester.manifest import Digests, Summary, decode_manifest, decode_summary
+from harvester.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
 from harvester.other_runs import listing_digest
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from harvester.checkpoint import Checkpoint
     from harvester.layout import Layout
     from harvester.lease import Lease
-    from harvester.manifest import Manifest
     from harvester.receipts import Receipt
     from harvester.s3 import Bucket, Listed
     from harvester.titles import Collection, Ids

@@ -24,7 +24,7 @@ from harvester.aws_client import PATIENT
 from harvester.batches import BATCH_SIZE, Batch
 from harvester.documents import FORMAT, RunName, TitleId, Token
 from harvester.errors import InputError, NewerFormatError
-from harvester.harvest import Report, Turn, harvest_batches, report_of, start
+from harvester.harvest import Report, Turn, Watcher, harvest_batches, report_of, start
 from harvester.layout import Layout
 from harvester.lease import LeaseTimes, share_lease
 from harvester.open_run import open_part
@@ -37,7 +37,6 @@ from harvester.titles import Collection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from harvester.harvest import Watcher
     from harvester.settings import Settings
     from harvester.stop import Stop
 
@@ -72,12 +71,7 @@ class Shard:
 
     @classmethod
     def of(cls, told: Any) -> Shard:
-        """The shard in `told`, which is JSON as `plan_shards` has written it.
-
-        Raises:
-            InputError: It is none.
-            NewerFormatError: A newer harvester has written it.
-        """
+        """The shard in `told`, which is JSON as `plan_shards` has written it; an InputError if it is none."""
         seen = told.get("format") if isinstance(told, dict) else None
         if type(seen) is int and seen > FORMAT:
             raise NewerFormatError("the shard", seen)
@@ -131,9 +125,10 @@ def token_of(execution: str | None, what: str) -> str:
 async def plan_shards(
     settings: Settings,
     *,
-    children: int = CHILDREN,
-    again: bool = False,
-    execution: str | None = None,
+    children: int = CHILDREN,  # that may harvest at a time, at most
+    again: bool = False,  # begin a new generation where today's run is finished
+    execution: str
+    | None = None,  # of the state machine; the tokens follow from it, so that a repeated plan is the same
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
     now: Callable[[], str] = utc,
 ) -> dict[str, Any]:
@@ -142,11 +137,6 @@ async def plan_shards(
     What comes back says where they are, how many children may harvest them at a time, the token of the lease, which is
     left to them, and where the CSVs were found, so that the same are read when the books are closed. `status` is
     `to_do`, `to_close` where no batch is left, or `nothing_to_do`, with the lease ended.
-
-    Args:
-        children: How many may harvest at a time, at most.
-        again: Begin a new generation where today's run is finished.
-        execution: Of the state machine. The tokens follow from it, so that a repeated plan is the same.
     """
     generation, token = token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.batches import BATCH_SIZE
+from harvester.batches import BATCH_SIZE, Batch
 from harvester.books import Books
 from harvester.checkpoint import Checkpoint
 from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document, run_names
 from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
-from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
+from harvester.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
 from harvester.lease import LeaseTimes, hold_lease
-from harvester.manifest import decode_manifest, decode_summary
+from harvester.manifest import Manifest, decode_manifest, decode_summary
 from harvester.opening import open_bucket_of
-from harvester.other_runs import cut_unmarked, read_day, read_receipt
+from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt
 from harvester.records import FILE_BYTES, decode
 from harvester.repair import repair
 from harvester.run import READS_AT_ONCE, utc
@@ -37,10 +37,6 @@ from harvester.titles import KINDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harvester.batches import Batch
-    from harvester.ids_file import FrozenIds
-    from harvester.manifest import Manifest
-    from harvester.other_runs import Day, Standing
     from harvester.receipts import LandedFile, Receipt
     from harvester.s3 import Bucket
     from harvester.settings import Settings
@@ -85,18 +81,12 @@ async def verify(
     settings: Settings,
     *,
     run: str | None = None,
-    day: str | None = None,
-    repairing: bool = False,
+    day: str | None = None,  # such as 2026-11-29
+    repairing: bool = False,  # first move foreign objects to quarantine and remove stale files, once the lease is ours
     times: LeaseTimes | None = None,
-    progress: Callable[[int, int], object] = lambda _done, _all: None,
+    progress: Callable[[int, int], object] = lambda _read, _all: None,  # receipts read, and their total
 ) -> Proof:
     """The proof of `run`, of all runs of a `day`, or of the run that was at work last.
-
-    Args:
-        day: Such as 2026-11-29.
-        repairing: First move foreign objects to quarantine and remove stale files of ours, with the lease, for which it
-            waits.
-        progress: Called with the receipts read and their total.
 
     Raises:
         BooksError: There is no such run, or its manifest cannot be read.
