@@ -165,8 +165,8 @@ class _Look:
         same = stored is not None and manifest.input == sources and manifest.fresh == len(marks)
         if summary and same and await self.is_as_closed(day, manifest, summary):
             self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
-            checkpoint = Checkpoint(by_batch(layout, day.listed, manifest.names), Books.of_json(summary.books))
-            run = Run(self.bucket, layout, manifest, self.now, checkpoint, [], [], inputs=self.inputs, marks=marks)
+            books = Books.of_json(summary.books)
+            run = Run(self.bucket, layout, manifest, self.now, Checkpoint({}, books), [], [], self.inputs, marks)
             return replace(run, closed=True, finished=True)
         batches, names = self.cut(marks)
         if names != manifest.batches:
@@ -257,7 +257,7 @@ class _Look:
         ours = names.difference((batch.name for batch in todo), *(other.names for other in day.others))
         files = [key for name in ours for key in checkpoint.files.get(name, {})]
         self.notices.warn_of("stale_files", [key for key in files if key not in checkpoint.landed])
-        run = Run(self.bucket, layout, manifest, self.now, checkpoint, batches, todo, inputs=self.inputs, marks=marks)
+        run = Run(self.bucket, layout, manifest, self.now, checkpoint, batches, todo, self.inputs, marks)
         return replace(run, elsewhere=elsewhere, attempt=self.attempt)
 
     async def is_as_closed(self, day: Day, manifest: Manifest, summary: Summary) -> bool:

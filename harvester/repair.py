@@ -19,13 +19,9 @@ _log = logging.getLogger(__name__)
 async def repair(
     bucket: Bucket, foreign: Mapping[str, Layout], stale: Sequence[str], *, check: Callable[[], Awaitable[object]]
 ) -> list[str]:
-    """Move `foreign` objects to the quarantine of a run, and remove `stale` files; a line for each of them.
+    """Move `foreign` objects to the quarantine of a run, and remove `stale` files; a line for each that is gone.
 
-    What S3 does not let us move or remove stays, with a warning, and is named by what is read afterwards. The lease is
-    checked before each of them.
-
-    Raises:
-        LeaseLostError: Another harvest has taken over.
+    What S3 does not let us move or remove stays, with a warning. `check` is awaited before each of them.
     """
     done: list[str] = []
     for key in [*foreign, *stale]:
