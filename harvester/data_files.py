@@ -86,11 +86,9 @@ async def is_as_landed(file: LandedFile, bucket: Bucket, listed: Mapping[str, Li
 
 
 async def read_records(bucket: Bucket, key: str, listed: Listed) -> list[dict[str, Any]]:
-    """The records of a data file; those without an id are left out.
+    """The records of a data file that have an id.
 
-    Raises:
-        BooksError: It has something else in it than records.
-        StoreError: What was read is not what is listed.
+    A BooksError if it has something else in it, a StoreError if what was read is not what is listed.
     """
     if listed.bytes > DATA_BYTES:
         raise BooksError(f"{key} has {listed.bytes:,} bytes, and is not a data file of ours")

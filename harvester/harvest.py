@@ -117,8 +117,7 @@ async def harvest(
 ) -> Report:
     """Harvest the CSVs of `settings` into its bucket, or what is left of that.
 
-    Raises:
-        HarvestError: See `errors`. Whatever was raised, what had landed is safe.
+    Whatever is raised (see `errors`), what has landed is safe.
     """
     started = time.monotonic()
     async with AsyncExitStack() as stack:
@@ -148,9 +147,6 @@ async def start(
 
     The lake is read first without the lease, and TMDB asked whether it takes the key; only what is read with the lease
     decides what is left. Uploads that the holder before has left open, killed, are aborted.
-
-    Raises:
-        BusyError: Another harvest is at work, and this one does not wait.
     """
     settings.need_titles()
     settings.need("tmdb_api_key", "s3_bucket")

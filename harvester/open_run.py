@@ -85,11 +85,7 @@ async def open_part(
     attempt: str,
     now: Callable[[], str] = utc,
 ) -> Run:
-    """The part of a run that consists of `batches`; the rest of it is not looked at.
-
-    Raises:
-        BooksError: There is no manifest of that run, or it is of another generation, or does not have these batches.
-    """
+    """The part of a run that consists of `batches`; a BooksError if its manifest does not have them."""
     manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
     strange = [batch.name for batch in batches if batch.name not in manifest.batches.get(batch.collection, ())]
     if strange or manifest.generation != generation or manifest.options != options:
@@ -189,11 +185,8 @@ class _Look:
     ) -> Run:
         """A new generation of the run in `layout`, with the marks of the generation `before`, if there is one.
 
-        Where the manifest was lost and its ids still stand, it goes on with these.
-
-        Raises:
-            BooksError: Both were lost, and a receipt is of a batch that is now cut otherwise: its titles would land
-                twice.
+        Where the manifest was lost and its ids still stand, it goes on with these. Where both were lost, a BooksError
+        if a receipt is of a batch that is now cut otherwise: its titles would land twice.
         """
         day = await read_day(self.bucket, layout, self.notices)
         await day.refuse_other_options(self.options)

@@ -69,11 +69,7 @@ class Day:
         return [key for key in self.listed if (file := self.layout.parse(key)) is None or file.batch not in known]
 
     async def refuse_other_options(self, options: RecordOptions) -> None:
-        """Be sure that nothing stands on this day whose records were shaped by other options.
-
-        Raises:
-            SettingsError: Something does; the message says how to go on.
-        """
+        """A SettingsError, which says how to go on, if records shaped by other options stand on this day."""
         for other in self.others:
             if other.manifest is None or other.manifest.options == options:
                 continue

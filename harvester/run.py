@@ -102,11 +102,7 @@ class Run:
             return False
 
     async def check_lease(self) -> None:
-        """Be sure, before something is written, that no other harvest has taken over.
-
-        Raises:
-            LeaseLostError: One has.
-        """
+        """Called before something is written; a LeaseLostError if another harvest has taken over."""
         if self.lease:
             await self.lease.check()
 

@@ -176,11 +176,7 @@ async def harvest_shard(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
-    """Harvest what is left of `shard`, in the lease that its plan has taken.
-
-    Raises:
-        LeaseLostError: Another harvest has taken over; what had landed is safe.
-    """
+    """Harvest what is left of `shard`, in the lease that its plan has taken."""
     started = time.monotonic()
     settings.need("tmdb_api_key", "s3_bucket")
     settings = settings.model_copy(update={"tmdb_rate": shard.rate})
