@@ -1,26 +1,24 @@
 """Data files: what stands in the folders of one day, and whose it is.
 
 Readers read everything in those folders. A file is of a batch only if the layout makes its very key of collection,
-batch and number; everything else there is foreign: `harvest` warns of it, `verify` names it, and only `verify --repair`
-moves it out of the readers' sight.
+batch and number. All else is foreign: `harvest` warns of it, `verify` names it, only `verify --repair` moves it away.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError
-from harvester.layout import RUN_NAME, RUNS
+from harvester.layout import RUN_NAME, RUNS, Layout
 from harvester.records import decode
 from harvester.s3_trouble import store_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from harvester.layout import Layout
     from harvester.receipts import LandedFile
     from harvester.s3 import Bucket, Listed
 
@@ -45,15 +43,14 @@ async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
     """
     listed: dict[str, Listed] = {}
     for folder in layout.data_folders:
-        found = await bucket.objects(folder)
-        paths = {key: key.removeprefix(folder) for key in found}
-        nested = {path.rpartition(f"{RUNS}/")[0] for path in paths.values() if f"/{RUNS}/" in f"/{path}"}
-        for key, path in paths.items():
+        found = {key.removeprefix(folder): seen for key, seen in (await bucket.objects(folder)).items()}
+        nested = {path.rpartition(f"{RUNS}/")[0] for path in found if f"/{RUNS}/" in f"/{path}"}
+        for path, seen in found.items():
             names = path.split("/")
             hidden = not names[-1] or any(name.startswith(("_", ".")) for name in names)
             # Files of a prefix that is this very folder stand in folders of their own.
             if not hidden and not any(path.startswith(root) and (root or names[1:]) for root in nested):
-                listed[key] = found[key]
+                listed[folder + path] = seen
     return listed
 
 
@@ -68,11 +65,11 @@ def by_batch(layout: Layout, listed: Mapping[str, Listed], names: frozenset[str]
 
 def of_batches(layout: Layout, listed: Mapping[str, Listed], names: frozenset[str]) -> dict[str, Listed]:
     """The same, by key alone."""
-    return {key: seen for files in by_batch(layout, listed, names).values() for key, seen in files.items()}
+    return {key: seen for key, seen in listed.items() if (file := layout.parse(key)) and file.batch in names}
 
 
 async def read_document(bucket: Bucket, key: str, *, limit: int = DOCUMENT_BYTES) -> bytes | None:
-    """The bytes of a document of ours; None if there is none, and nothing if it is larger than any of ours."""
+    """The bytes of a document of ours; None if there is none, and b"" if it has more than `limit`."""
     stored = await bucket.read_stored(key, limit=limit)
     return stored.body if stored else None
 
@@ -85,18 +82,13 @@ async def is_as_landed(file: LandedFile, bucket: Bucket, listed: Mapping[str, Li
     seen = listed.get(file.key)
     if seen is None or seen.bytes != file.bytes:
         return False
-    if seen.etag == file.etag:
-        return True
-    body = await bucket.read(file.key)
-    return hashlib.sha256(body or b"").hexdigest() == file.sha256
+    return seen.etag == file.etag or hashlib.sha256(await bucket.read(file.key) or b"").hexdigest() == file.sha256
 
 
-async def read_records(bucket: Bucket, key: str, listed: Listed) -> list[dict[str, object]]:
-    """The records of a data file; those without an id are left out.
+async def read_records(bucket: Bucket, key: str, listed: Listed) -> list[dict[str, Any]]:
+    """The records of a data file that have an id.
 
-    Raises:
-        BooksError: It has something else in it than records.
-        StoreError: What was read is not what is listed.
+    A BooksError if it has something else in it, a StoreError if what was read is not what is listed.
     """
     if listed.bytes > DATA_BYTES:
         raise BooksError(f"{key} has {listed.bytes:,} bytes, and is not a data file of ours")

@@ -9,6 +9,7 @@ import asyncio
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from harvester.settings import ENV_FILE, Settings, load_settings, origins
 from harvester.tmdb import is_token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 State = Literal["good", "note", "bad", "not set", "not tried"]
 """`note`: it works, and could be better. Only `bad` keeps a harvest from its end."""
@@ -81,12 +82,9 @@ async def examine(flags: dict[str, Any], secrets: list[str] | None = None) -> As
         yield finding
     if exposed := await asyncio.to_thread(_exposed):
         yield exposed
-    for finding in await _inputs(settings):
-        yield finding
-    async for finding in _tmdb(settings, [] if secrets is None else secrets):
-        yield finding
-    async for finding in _bucket(settings):
-        yield finding
+    for look in (_inputs(settings), _tmdb(settings, [] if secrets is None else secrets), _bucket(settings)):
+        async for finding in look:
+            yield finding
 
 
 def _python() -> Finding:
@@ -99,23 +97,20 @@ def _python() -> Finding:
     return Finding("Python", "good", f"{seen} in C, uvloop {version('uvloop')}")
 
 
-def _settings(settings: Settings, where: dict[str, str]) -> list[Finding]:
+def _settings(settings: Settings, where: dict[str, str]) -> Iterator[Finding]:
     """A finding for each setting: its value, unless it is secret, and where it came from."""
-    needed = {"tmdb_api_key", "s3_bucket"}
-    findings = []
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if value is not None:
-            findings.append(Finding(name.upper(), "good", f"{_shown(name, value)}  ({where[name]})"))
-        elif name in needed:
-            findings.append(Finding(name.upper(), "bad", "not set", f"Set it in the environment or in {ENV_FILE}."))
+            yield Finding(name.upper(), "good", f"{_shown(name, value)}  ({where[name]})")
+        elif name in ("tmdb_api_key", "s3_bucket"):
+            yield Finding(name.upper(), "bad", "not set", f"Set it in the environment or in {ENV_FILE}.")
         else:
-            findings.append(Finding(name.upper(), "not set", "not set"))
+            yield Finding(name.upper(), "not set", "not set")
     try:
         settings.need_titles()
     except SettingsError as error:
-        findings.append(Finding("MOVIES_CSV, SERIES_CSV", "bad", str(error), "Two files are read, or one of them."))
-    return findings
+        yield Finding("MOVIES_CSV, SERIES_CSV", "bad", str(error), "Two files are read, or one of them.")
 
 
 def _shown(name: str, value: object) -> str:
@@ -132,62 +127,57 @@ def _shown(name: str, value: object) -> str:
 
 def _exposed() -> Finding | None:
     """A note if git would take the file that holds the keys; None where there is no such file, repository or git."""
-    command = ("git", "check-ignore", "--quiet", str(ENV_FILE))
     if not ENV_FILE.is_file():
         return None
-    try:
+    command = ("git", "check-ignore", "--quiet", str(ENV_FILE))
+    with suppress(OSError, subprocess.TimeoutExpired):
         ignored = subprocess.run(command, check=False, capture_output=True, timeout=10).returncode  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if ignored != 1:  # 0: git leaves it alone; 128: there is no repository
-        return None
-    mend = f"Add {ENV_FILE} to .gitignore; if it has been committed, ask TMDB and AWS for new keys."
-    return Finding(str(ENV_FILE), "note", "holds keys, and git would take it", mend)
+        if ignored == 1:  # 0: git leaves it alone; 128: there is no repository
+            mend = f"Add {ENV_FILE} to .gitignore; if it has been committed, ask TMDB and AWS for new keys."
+            return Finding(str(ENV_FILE), "note", "holds keys, and git would take it", mend)
+    return None
 
 
-async def _inputs(settings: Settings) -> list[Finding]:
+async def _inputs(settings: Settings) -> AsyncIterator[Finding]:
     """What the CSVs hold, each looked at for itself."""
-    findings = []
     for name, other in (("movies_csv", "series_csv"), ("series_csv", "movies_csv")):
-        source = getattr(settings, name)
+        source, what = getattr(settings, name), name.upper()
         if source is None:
             continue
         if source == "-":
-            findings.append(Finding(name.upper(), "not tried", "standard input is left to the harvest"))
+            yield Finding(what, "not tried", "standard input is left to the harvest")
             continue
         try:
             [account] = (await read_inputs(settings.model_copy(update={other: None}))).values()
         except HarvestError as error:
-            findings.append(Finding(name.upper(), "bad", str(error)))
+            yield Finding(what, "bad", str(error))
             continue
         seen = f"{account.rows:,} rows: {len(account.ids):,} ids, {account.duplicates:,} duplicates"
-        if not account.rejected:
-            findings.append(Finding(name.upper(), "good", f"{seen}, none rejected"))
-            continue
-        first = account.rejects[0]
-        mend = f"Line {first.line} is the first without an IMDb id; `plan` shows more. They are left out."
-        findings.append(Finding(name.upper(), "note", f"{seen}, {account.rejected:,} rejected", mend))
-    return findings
+        if account.rejected:
+            line = account.rejects[0].line
+            mend = f"Line {line} is the first without an IMDb id; `plan` shows more. They are left out."
+            yield Finding(what, "note", f"{seen}, {account.rejected:,} rejected", mend)
+        else:
+            yield Finding(what, "good", f"{seen}, none rejected")
 
 
 async def _tmdb(settings: Settings, secrets: list[str]) -> AsyncIterator[Finding]:
     if settings.tmdb_api_key is None:
         yield Finding("TMDB", "not tried", "there is no key")
         return
+    known: dict[str, str] = {}
     try:
-        known: dict[str, str] = {}
         settings = await with_key(settings, known)
         secrets += known.values()
         started = time.monotonic()
         async with open_tmdb_of(settings) as tmdb:
             await tmdb.check_key()
-            said, now = tmdb.server_time, datetime.now(timezone.utc)
+            milliseconds, clock = (time.monotonic() - started) * 1_000, _clock("TMDB", tmdb.server_time)
     except HarvestError as error:
         yield Finding("TMDB", "bad", str(error))
         return
-    milliseconds = (time.monotonic() - started) * 1_000
     yield Finding("TMDB", "good", f"{settings.tmdb_base_url} takes the key, after {milliseconds:.0f} ms")
-    yield _clock("TMDB", said, now)
+    yield clock
 
 
 async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
@@ -198,33 +188,32 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with open_bucket_of(settings) as bucket:
             probes = Probes(bucket, prefix=settings.s3_prefix, template=settings.s3_key_template, day=day)
-            async for what, told in probes:
-                yield _permission(what, told)
-            if probes.cut_short:
-                yield Finding("S3", "not tried", "the rest, before this is mended")
-            else:
-                yield _clock(
-                    "S3", await bucket.server_time(f"{settings.s3_prefix}/{RUNS}/"), datetime.now(timezone.utc)
-                )
+            for permission, attempt in probes.tries.items():
+                try:
+                    yield Finding(permission, "good", await attempt())
+                except StoreError as error:
+                    yield _refused(permission, error)
+                    if error.code != "AccessDenied":  # it is no matter of one permission
+                        yield Finding("S3", "not tried", "the rest, before this is mended")
+                        return
+            yield _clock("S3", await bucket.server_time(f"{settings.s3_prefix}/{RUNS}/"))
     except StoreError as error:
-        yield Finding("S3", "bad", f"cannot {error.action}: {error.code}", error.advice)
+        yield _refused("S3", error)
 
 
-def _permission(what: str, told: str | StoreError) -> Finding:
-    if isinstance(told, str):
-        return Finding(what, "good", told)
-    seen = f"cannot {told.action}: {told.code}"
-    if what == SPARABLE and told.code == "AccessDenied":
+def _refused(what: str, error: StoreError) -> Finding:
+    seen = f"cannot {error.action}: {error.code}"
+    if what == SPARABLE and error.code == "AccessDenied":
         return Finding(what, "note", seen, "A harvest does without; `verify --repair` does not (README, Permissions).")
-    return Finding(what, "bad", seen, told.advice)
+    return Finding(what, "bad", seen, error.advice)
 
 
-def _clock(whose: str, said: datetime | None, now: datetime) -> Finding:
+def _clock(whose: str, said: datetime | None) -> Finding:
     if said is None:
         return Finding("clock", "not tried", f"{whose} does not say what time it is")
-    seconds = round((now - said).total_seconds())
-    seen = f"{abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'} {whose}'s"
+    seconds = round((datetime.now(timezone.utc) - said).total_seconds())
     if abs(seconds) <= FAST_SECONDS:
         return Finding("clock", "good", f"within {max(abs(seconds), 1)} s of {whose}'s")
+    seen = f"{abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'} {whose}'s"
     mend = "Set this machine's clock: S3 refuses what is signed 15 minutes off, and the date in the keys follows it."
     return Finding("clock", "bad" if abs(seconds) > SKEW_SECONDS else "note", seen, mend)

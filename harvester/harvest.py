@@ -2,8 +2,8 @@
 
 `read inputs → open run → lease → begin → batches → look up → land → receipt → close`
 
-The command line, the container and the Lambda are entry points to `harvest`. Killed at any moment, it loses nothing:
-data lands first and the receipt last, so a batch without one is done again, under the same names.
+Killed at any moment, it loses nothing: data lands first and the receipt last, so a batch without one is done again,
+under the same names.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import asyncio
 import gc
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.answers import Failed, Found, Fresh
+from harvester.answers import Failed, Found, Fresh, Outcome
 from harvester.aws_client import PATIENT
 from harvester.data_files import Notices
 from harvester.errors import BusyError, Exit
@@ -26,20 +26,16 @@ from harvester.lease import LeaseTimes, hold_lease
 from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.records import record_line
-from harvester.run import abort_uploads, utc
+from harvester.run import Run, abort_uploads, utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from harvester.answers import Outcome
     from harvester.batches import Batch
     from harvester.books import Books
-    from harvester.layout import Layout
     from harvester.pace import Pace
     from harvester.receipts import Receipt
-    from harvester.run import Run
-    from harvester.s3 import Bucket
     from harvester.settings import Settings
     from harvester.stop import Stop
     from harvester.tmdb import Tmdb
@@ -51,13 +47,12 @@ OPEN_BYTES = 32 * 10**6
 """Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
 7,000 of them, while S3 was away, took 658 MB before there was this limit."""
 
-
 BEGIN_TRIES = 5
 """How often a run is opened again whose manifest a process without the lease has replaced."""
 
 
 class Watcher(Protocol):
-    """Somebody who looks on: progress, logs, tests."""
+    """What is called while a harvest is at work: progress, logs, tests."""
 
     def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
         """A run begins or goes on, with `titles` to look up."""
@@ -75,16 +70,10 @@ Status = Literal["closed", "nothing_to_do", "failed", "stopped", "landed"]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """How a harvest gets the lease of its prefix.
+    """How a harvest gets the lease of its prefix."""
 
-    Attributes:
-        wait: Whether it waits while another harvest is at work; otherwise it ends with `BusyError`.
-        token: Of the lease, where several processes share it; a random one without it.
-        times: How often the lease is renewed, and when its holder counts as gone.
-    """
-
-    wait: bool = True
-    token: str | None = None
+    wait: bool = True  # while another harvest is at work; otherwise it ends with `BusyError`
+    token: str | None = None  # where several processes share the lease; a random one without it
     times: LeaseTimes = field(default_factory=LeaseTimes)
 
 
@@ -109,18 +98,9 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json` and Lambda."""
-        return {
-            "status": self.status,
-            "exit_code": int(self.exit_code),
-            "run": self.run,
-            "stopped_by": self.stopped_by,
-            "seconds": round(self.seconds, 1),
-            "requests": self.requests,
-            "holds": self.holds,
-            "batches_left": self.batches_left,
-            "books": self.books.as_json(),
-            "failed": self.failed,
-        }
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values |= {"seconds": round(self.seconds, 1), "books": self.books.as_json()}
+        return values | {"exit_code": int(self.exit_code)}
 
 
 async def harvest(
@@ -128,116 +108,99 @@ async def harvest(
     *,
     watcher: Watcher,
     stop: Stop,
-    again: bool = False,
-    only: str | None = None,
-    attempt: str | None = None,
-    turn: Turn | None = None,
+    again: bool = False,  # harvest also if these ids were finished today
+    only: str | None = None,  # the run that is meant; without it, the one that `open_run` finds
+    attempt: str | None = None,  # batches whose failed titles it has tried are left; without it they are tried again
+    turn: Turn | None = None,  # by default it waits for the lease
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
     """Harvest the CSVs of `settings` into its bucket, or what is left of that.
 
-    The lake is read first without the lease; only what is read with it decides what is left.
-
-    Args:
-        settings: With a key, a bucket and at least one CSV.
-        watcher: Told of each title and batch.
-        stop: Looked at before each batch.
-        again: Harvest also if these ids were finished today.
-        only: The run that is meant; without it, the one that `open_run` finds.
-        attempt: Batches whose failed titles this attempt has tried are left; without it they are tried again.
-        turn: How to get the lease; by default it is waited for.
-        sleep: How to wait before a title, or a listing that is behind, is asked for again; tests need not.
-        now: What time it is, as `run.utc` has it.
-
-    Raises:
-        HarvestError: See `errors`. Whatever was raised, what had landed is safe.
+    Whatever is raised (see `errors`), what has landed is safe.
     """
-    settings.need_titles()
-    settings.need("tmdb_api_key", "s3_bucket")
     started = time.monotonic()
     async with AsyncExitStack() as stack:
         async with stop.at_once():
-            inputs = await read_inputs(settings)
-            bucket = await stack.enter_async_context(open_bucket_of(settings))
-            look = partial(open_run, inputs=inputs, settings=settings, again=again, only=only, attempt=attempt, now=now)
-            look = partial(look, day=now()[:10], notices=Notices())  # of the start, however long it waits for its turn
-            run = await look(bucket)
-            if run.finished:
-                return Report("nothing_to_do", run.name, run.books, time.monotonic() - started)
-            tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
-            await tmdb.check_key()
-            # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
-            bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
-            run = await take_turn(stack, bucket, run.layout, partial(look, bucket), turn or Turn())
-            if run.finished:
-                return report_of(run, tmdb, stop, done="nothing_to_do", seconds=time.monotonic() - started)
-        run.sleep = sleep
-        watcher.begin(run, titles=sum(len(batch.ids) for batch in run.todo), pace=tmdb.pace)
+            run, tmdb = await start(
+                stack, settings, turn or Turn(), sleep=sleep, now=now, again=again, only=only, attempt=attempt
+            )
+        if run.finished:
+            return report_of(run, tmdb, stop, done="nothing_to_do", started=started)
         async with stop.draining():
-            await harvest_batches(run.todo, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
+            await harvest_batches(run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
             if not stop.cut_short:
                 await run.close()
-        done: Status = "failed" if run.books.failed else "closed"
-        return report_of(run, tmdb, stop, done=done, seconds=time.monotonic() - started)
+        return report_of(run, tmdb, stop, done="failed" if run.books.failed else "closed", started=started)
 
 
-async def take_turn(
-    stack: AsyncExitStack, bucket: Bucket, layout: Layout, look: Callable[[], Awaitable[Run]], turn: Turn
-) -> Run:
-    """The run that `look` finds once the lease is ours, begun unless it is finished; the lease ends with `stack`.
+async def start(
+    stack: AsyncExitStack,
+    settings: Settings,
+    turn: Turn,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    now: Callable[[], str],
+    **which: Any,
+) -> tuple[Run, Tmdb]:
+    """The run that `open_run` finds by `which`, begun unless it is finished, and TMDB; all ends with `stack`.
 
-    Uploads that the holder before has left open, killed, are aborted first.
-
-    Raises:
-        BusyError: Another harvest is at work, and this one does not wait.
-        HarvestError: See `errors`.
+    The lake is read first without the lease, and TMDB asked whether it takes the key; only what is read with the lease
+    decides what is left. Uploads that the holder before has left open, killed, are aborted.
     """
+    settings.need_titles()
+    settings.need("tmdb_api_key", "s3_bucket")
+    inputs = await read_inputs(settings)
+    tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
+    bucket = await stack.enter_async_context(open_bucket_of(settings))
+    look = partial(open_run, inputs=inputs, settings=settings, now=now, **which)
+    look = partial(look, day=now()[:10], notices=Notices())  # of the start, however long it waits for its turn
+    run = await look(bucket)
+    if run.finished:
+        return run, tmdb
+    await tmdb.check_key()
+    # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
+    bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
     lease = await stack.enter_async_context(
-        hold_lease(bucket, layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
+        hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
     )
     if lease.previous_run:
-        await abort_uploads(bucket, replace(layout, run=lease.previous_run))
+        await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))
     for _ in range(BEGIN_TRIES):
-        run = await look()  # again: what was read without the lease may have changed since
-        run.lease = lease
+        run = await look(bucket)  # again: what was read without the lease may have changed since
+        run.lease, run.sleep = lease, sleep
         if run.finished:
-            return run
+            return run, tmdb
         await lease.name_run(run.name)
         await abort_uploads(bucket, run.layout)
         if await run.begin():
-            return run
+            return run, tmdb
     raise BusyError(f"Another harvest keeps beginning {run.name}, without the lease. Nothing is lost; run again later.")
 
 
-def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, seconds: float) -> Report:
-    """How a harvest ended that came to where it is `done`, unless it was stopped before."""
+def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, started: float) -> Report:
+    """How a harvest ended: stopped, or `done`."""
     return Report(
         "stopped" if stop.cut_short else done,
         run.name,
         run.books,
-        seconds,
+        time.monotonic() - started,
         requests=tmdb.health.good + tmdb.health.bad,
         holds=tmdb.pace.holds,
-        batches_left=run.left,
+        batches_left=len(run.batches) - len(run.checkpoint.receipts),
         stopped_by=stop.reason if stop.cut_short else None,
-        failed=run.failed,
+        failed=run.checkpoint.failed,
     )
 
 
-async def harvest_batches(
-    batches: Iterable[Batch], *, run: Run, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop
-) -> None:
-    """Harvest `batches` one after another, as many open at a time as it takes to keep everybody busy.
-
-    Raises:
-        HarvestError: See `harvest_batch`.
-    """
+async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop) -> None:
+    """Harvest what is to do of `run`, batch after batch, as many open as it takes to keep everybody busy."""
+    watcher.begin(run, titles=sum(len(batch.ids) for batch in run.todo), pace=tmdb.pace)
     room = Room(OPEN_BYTES)
     one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop, room=room)
     gc.freeze()  # what has been made until now stays: looking through it for cycles again and again is 5 % of the work
     try:
-        await fan_out(one, batches, at_once=BATCHES_AT_ONCE)
+        await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
     finally:
         gc.unfreeze()
 
@@ -249,22 +212,13 @@ async def harvest_batch(
 
     Batches are begun in their order, each when the titles before it are on their way. So a slow title keeps its own
     batch from landing and nobody from being asked, while only two or three batches are open.
-
-    Raises:
-        StoreError: S3 refused, or could not be reached.
-        TmdbRefusedError: The key is no good any more.
-        TmdbUnavailableError: TMDB answers nobody.
-        LeaseLostError: Another harvest has taken over.
     """
     kind = KINDS[batch.collection]
     lines: dict[str, bytes] = {}
 
     async def look_up(id_: str) -> Outcome:
-        outcome: Outcome
-        if other := run.elsewhere.get(id_):
-            outcome = Fresh(other)
-        else:
-            outcome = await tmdb.title(id_, kind)
+        other = run.elsewhere.get(id_)
+        outcome: Outcome = Fresh(other) if other else await tmdb.title(id_, kind)
         if isinstance(outcome, Found):
             line = record_line(id_, outcome, language=settings.tmdb_language, fetched_at=run.now())
             if line:

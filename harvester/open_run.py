@@ -11,25 +11,22 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harvester.batches import cut
 from harvester.books import Books
 from harvester.checkpoint import Checkpoint, read_checkpoint
-from harvester.data_files import Notices, by_batch, list_data, of_batches, read_document, run_names
+from harvester.data_files import Notices, by_batch, of_batches, read_document, run_names
 from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError, InputError, SettingsError
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import Layout
-from harvester.manifest import Account, Manifest, decode_manifest, decode_summary
-from harvester.other_runs import foreign_keys, listing_digest, read_other_runs, read_standing, refuse_other_options
+from harvester.manifest import Account, Digests, Manifest, RecordOptions, Summary, decode_manifest
+from harvester.other_runs import Day, cut_unmarked, listing_digest, read_day, read_summary
 from harvester.run import Run, utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from harvester.batches import Batch
-    from harvester.manifest import RecordOptions, Summary
-    from harvester.other_runs import OtherRun, Standing
-    from harvester.s3 import Bucket, Listed
+    from harvester.s3 import Bucket
     from harvester.settings import Settings
     from harvester.titles import Collection, Ids
 
@@ -39,28 +36,19 @@ async def open_run(
     inputs: Mapping[Collection, Ids],
     settings: Settings,
     *,
-    again: bool = False,
-    only: str | None = None,
-    attempt: str | None = None,
-    generation: str | None = None,
-    day: str | None = None,
+    again: bool = False,  # begin a new generation of today's run where that is finished
+    only: str | None = None,  # the one run that is meant, finished or not, of whichever day
+    attempt: str | None = None,  # of a fan-out: batches whose failed titles it has tried are taken as done
+    generation: str | None = None,  # token of a generation that is begun; a random one without it
+    day: str | None = None,  # of a run that is begun; by default that of `now`
     now: Callable[[], str] = utc,
     notices: Notices | None = None,
 ) -> Run:
     """The run to go on with, or a new one.
 
-    Args:
-        again: Begin a new generation of today's run where that is finished.
-        only: The one run that is meant, finished or not, of whichever day.
-        attempt: Of a fan-out: batches whose failed titles this attempt has tried are taken as done.
-        generation: The token of a generation that is begun; a random one without it.
-        day: Of a run that is begun; by default that of `now`.
-        notices: Warned of what is bad or foreign in the lake.
-
     Raises:
         InputError: The run that is meant is of other ids or options.
         SettingsError: Records of other options stand on that day.
-        NewerFormatError: A newer harvester has written some of it.
     """
     mark = settings.record_options.fingerprint({collection: account.ids for collection, account in inputs.items()})
     if only and not only.endswith(f"-{mark}"):
@@ -97,26 +85,14 @@ async def open_part(
     attempt: str,
     now: Callable[[], str] = utc,
 ) -> Run:
-    """The part of a run that consists of `batches`; the rest of it is not looked at.
-
-    Raises:
-        BooksError: There is no manifest of that run, or it is of another generation, or does not have these batches.
-        NewerFormatError: A newer harvester has written some of it.
-    """
+    """The part of a run that consists of `batches`; a BooksError if its manifest does not have them."""
     manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
     strange = [batch.name for batch in batches if batch.name not in manifest.batches.get(batch.collection, ())]
     if strange or manifest.generation != generation or manifest.options != options:
         raise BooksError(f"{layout.manifest_key} is not of the shards that were planned: plan anew")
     look = _Look(bucket, {}, options, now, attempt, Notices())
-    return await look.checkpoint(layout, replace(manifest, input={}, fresh=0), {}, batches, await look.read_day(layout))
-
-
-@dataclass(frozen=True, slots=True)
-class _Day:
-    """What stands on a run's day: all data files, and the other runs."""
-
-    listed: dict[str, Listed]
-    others: list[OtherRun]
+    day = await read_day(bucket, layout, look.notices)
+    return await look.checkpoint(day, replace(manifest, input={}, fresh=0), {}, batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,26 +110,10 @@ class _Look:
     def accounts(self) -> dict[Collection, Account]:
         return {name: Account.of(account) for name, account in self.inputs.items()}
 
-    def says(self, manifest: Manifest, marks: Mapping[str, str]) -> bool:
-        """Whether the manifest counts what the CSVs have, wherever they were read from, and the marks."""
-        accounts = {name: replace(account, source="") for name, account in self.accounts.items()}
-        counted = {name: replace(account, source="") for name, account in manifest.input.items()}
-        return counted == accounts and manifest.fresh == len(marks)
-
-    @property
-    def ids(self) -> set[str]:
-        return {id_ for account in self.inputs.values() for id_ in account.ids}
-
-    def cut(self, marks: Mapping[str, str]) -> list[Batch]:
-        """The batches of the ids that are not marked as fresh, in order."""
-        return [
-            batch
-            for collection, account in self.inputs.items()
-            for batch in cut(collection, (id_ for id_ in account.ids if id_ not in marks))
-        ]
-
-    def names(self, batches: list[Batch]) -> dict[Collection, list[str]]:
-        return {name: [batch.name for batch in batches if batch.collection == name] for name in self.inputs}
+    def cut(self, marks: Mapping[str, str]) -> tuple[list[Batch], dict[Collection, list[str]]]:
+        """The batches of the ids that are not marked as fresh, in order, and their names by collection."""
+        batches = cut_unmarked({name: account.ids for name, account in self.inputs.items()}, marks)
+        return batches, {name: [batch.name for batch in batches if batch.collection == name] for name in self.inputs}
 
     async def read_manifest(self, layout: Layout) -> tuple[Manifest | None, str | None]:
         """The manifest of a run, if it is of these ids and options, and its ETag; another is named."""
@@ -162,141 +122,110 @@ class _Look:
             return None, None
         try:
             manifest = decode_manifest(layout, stored.body)
+            ids = {collection: account.ids for collection, account in manifest.input.items()}
+            if manifest.options != self.options or ids != {name: len(some.ids) for name, some in self.inputs.items()}:
+                raise BooksError(f"{layout.manifest_key} is of other ids or options")  # noqa: TRY301
         except BooksError as error:
             self.notices.warn("manifest_refused", problem=str(error))
             return None, stored.etag
-        ids = {collection: account.ids for collection, account in manifest.input.items()}
-        if manifest.options == self.options and ids == {name: len(some.ids) for name, some in self.inputs.items()}:
-            return manifest, stored.etag
-        self.notices.warn("manifest_refused", problem=f"{layout.manifest_key} is of other ids or options")
-        return None, stored.etag
+        return manifest, stored.etag
 
-    async def read_marks(self, layout: Layout, generation: str, sha256: str | None) -> dict[str, str] | None:
-        """The ids that this generation has marked as fresh; None if its ids cannot be read or are not those wanted."""
-        key = layout.ids_key(generation)
-        body = await read_document(self.bucket, key, limit=GZIP_BYTES) or b""
-        try:
-            if sha256 not in (None, hashlib.sha256(body).hexdigest()):
-                raise ValueError("it is not what its manifest says")  # noqa: TRY301
-            frozen = decode_ids(body)
-        except ValueError as error:
-            self.notices.warn("ids_refused", problem=f"{key}: {error}")
-            return None
-        wanted = {name: some.ids for name, some in self.inputs.items() if some.ids}
-        return frozen.fresh if frozen.ids == wanted else None
+    async def mark(self, day: Day, generations: Mapping[str, str | None]) -> tuple[dict[str, str], str | None]:
+        """The ids that are fresh, and which of these `generations` has marked them; without any, by what stands now.
 
-    async def read_summary(self, layout: Layout, manifest: Manifest) -> Summary | None:
-        """The summary of this generation; None if there is none."""
-        if (body := await read_document(self.bucket, layout.summary_key)) is None:
-            return None
-        try:
-            summary = decode_summary(layout, body)
-        except BooksError as error:
-            self.notices.warn("summary_refused", problem=str(error))
-            return None
-        return summary if summary.generation == manifest.generation else None
-
-    async def read_day(self, layout: Layout) -> _Day:
-        listed = await list_data(self.bucket, layout)
-        return _Day(listed, await read_other_runs(self.bucket, layout, self.notices))
-
-    async def standing(self, day: _Day, wanted: set[str], ours: frozenset[str] = frozenset()) -> Standing:
-        """What stands under the other runs of the day; see `read_standing`."""
-        return await read_standing(self.bucket, day.others, day.listed, self.notices, wanted=wanted, ours=ours)
+        It is the first whose ids can be read, are those wanted and, if a SHA-256 is given, have that.
+        """
+        for generation, sha256 in generations.items():
+            key = day.layout.ids_key(generation)
+            body = await read_document(self.bucket, key, limit=GZIP_BYTES) or b""
+            try:
+                if sha256 not in (None, hashlib.sha256(body).hexdigest()):
+                    raise ValueError("it is not what its manifest says")  # noqa: TRY301
+                frozen = decode_ids(body)
+            except ValueError as error:
+                self.notices.warn("ids_refused", problem=f"{key}: {error}")
+                continue
+            if frozen.ids == {name: some.ids for name, some in self.inputs.items() if some.ids}:
+                return frozen.fresh, generation
+        ids = {id_ for account in self.inputs.values() for id_ in account.ids}
+        return (await day.standing(ids)).of(ids), None
 
     async def go_on(self, layout: Layout, manifest: Manifest, etag: str | None, *, past: bool) -> Run | None:
         """The run of `manifest`; None where a new run is to begin, because this is `past` and finished or damaged."""
-        summary = await self.read_summary(layout, manifest)
+        summary = await read_summary(self.bucket, layout, manifest.generation, self.notices)
         if past and summary:
             return None
-        day = await self.read_day(layout)
-        marks = await self.marks_if_unchanged(layout, manifest, summary, day) if summary else None
-        if summary and marks is not None:
-            self.notices.warn_of("foreign_objects", foreign_keys(layout, day.listed, manifest.names, day.others))
-            checkpoint = Checkpoint(by_batch(layout, day.listed, manifest.names), Books.of_json(summary.books))
-            run = Run(self.bucket, layout, manifest, self.now, checkpoint, [], [], marks=marks)
+        day = await read_day(self.bucket, layout, self.notices)
+        marks, stored = await self.mark(day, {manifest.generation: manifest.ids_sha256})
+        sources = {name: replace(some, source=manifest.input[name].source) for name, some in self.accounts.items()}
+        same = stored is not None and manifest.input == sources and manifest.fresh == len(marks)
+        if summary and same and await self.is_as_closed(day, manifest, summary):
+            self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
+            books = Books.of_json(summary.books)
+            run = Run(self.bucket, layout, manifest, self.now, Checkpoint({}, books), [], [], self.inputs, marks)
             return replace(run, closed=True, finished=True)
-        stored = await self.read_marks(layout, manifest.generation, manifest.ids_sha256)
-        marks = (await self.standing(day, self.ids)).of(self.ids) if stored is None else stored
-        batches = self.cut(marks)
-        if self.names(batches) != manifest.batches:
+        batches, names = self.cut(marks)
+        if names != manifest.batches:
             return None if past else await self.begin(layout, None, etag=etag)
         try:
-            await refuse_other_options(self.bucket, layout, day.others, self.options)
+            await day.refuse_other_options(self.options)
         except SettingsError:
             if past:  # nothing of it can ever land any more
                 return None
             raise
-        written, manifest = manifest, replace(manifest, input=self.accounts, fresh=len(marks))
-        run = await self.checkpoint(layout, manifest, marks, batches, day)
+        run = await self.checkpoint(day, replace(manifest, input=self.accounts, fresh=len(marks)), marks, batches)
         tried = run.checkpoint.tried
         if past and any(tried.values()) and all(batch.name in tried for batch in batches):
             return None  # only failed titles are left
-        same = stored is not None and self.says(written, marks)
         # What was lost is written anew, and so is what the CSVs' other rows have changed.
-        closed = summary is not None and not summary.books["failed"]
-        return replace(run, etag=etag, begun=same, closed=closed)
+        return replace(run, etag=etag, begun=same, closed=summary is not None and not summary.books["failed"])
 
     async def begin(
         self, layout: Layout, generation: str | None, *, etag: str | None, before: Manifest | None = None
     ) -> Run:
-        """A new generation of the run in `layout`.
+        """A new generation of the run in `layout`, with the marks of the generation `before`, if there is one.
 
-        Its ids are marked and cut once: as those of the generation `before`, or else by what stands under other runs
-        now. Where the manifest was lost and its ids still stand, it goes on with these.
+        Where the manifest was lost and its ids still stand, it goes on with these. Where both were lost, a BooksError
+        if a receipt is of a batch that is now cut otherwise: its titles would land twice.
         """
-        generation = generation or secrets.token_hex(8)
-        day = await self.read_day(layout)
-        await refuse_other_options(self.bucket, layout, day.others, self.options)
-        marks = await self.read_marks(layout, before.generation, before.ids_sha256) if before else None
-        for key in () if before else await self.bucket.objects(f"{layout.folder}ids-"):
-            if (found := layout.generation_of(key)) and (
-                marks := await self.read_marks(layout, found, None)
-            ) is not None:
-                generation = found
-                break
-        if marks is None:
-            marks = (await self.standing(day, self.ids)).of(self.ids)
-        batches = self.cut(marks)
+        day = await read_day(self.bucket, layout, self.notices)
+        await day.refuse_other_options(self.options)
+        if before:
+            marks, _ = await self.mark(day, {before.generation: before.ids_sha256})
+        else:
+            keys = await self.bucket.objects(f"{layout.folder}ids-")
+            marks, found = await self.mark(day, {name: None for key in keys if (name := layout.generation_of(key))})
+            generation = found or generation
+        batches, names = self.cut(marks)
         if before is None:
-            await self.refuse_other_cut(layout, batches)
+            receipts = {layout.receipt_key(batch.collection, batch.name) for batch in batches}
+            if strange := sorted((await self.bucket.objects(layout.receipts)).keys() - receipts):
+                raise BooksError(
+                    f"The ids of {layout.run} are lost, and others make other batches than {strange[0]} is of "
+                    f"({len(strange)} receipts): bring {layout.folder} back, or harvest into another --prefix"
+                )
         manifest = Manifest(
             run=layout.run,
-            generation=generation,
+            generation=generation or secrets.token_hex(8),
             created_at=self.now(),
             input=self.accounts,
             options=self.options,
-            batches=self.names(batches),
+            batches=names,
             fresh=len(marks),
             ids_sha256="",  # known when they are written
             unknown=before.unknown if before else {},
         )
-        return replace(await self.checkpoint(layout, manifest, marks, batches, day), etag=etag, begun=False)
+        return replace(await self.checkpoint(day, manifest, marks, batches), etag=etag, begun=False)
 
-    async def refuse_other_cut(self, layout: Layout, batches: list[Batch]) -> None:
-        """Be sure that a run whose manifest or ids were lost has no receipt of a batch that is now cut otherwise.
-
-        Raises:
-            BooksError: It has one: its titles would land twice.
-        """
-        names = {layout.receipt_key(batch.collection, batch.name) for batch in batches}
-        if strange := sorted((await self.bucket.objects(layout.receipts)).keys() - names):
-            raise BooksError(
-                f"The ids of {layout.run} are lost, and others make other batches than {strange[0]} is of "
-                f"({len(strange)} receipts): bring {layout.folder} back, or harvest into another --prefix"
-            )
-
-    async def checkpoint(
-        self, layout: Layout, manifest: Manifest, marks: Mapping[str, str], batches: list[Batch], day: _Day
-    ) -> Run:
+    async def checkpoint(self, day: Day, manifest: Manifest, marks: Mapping[str, str], batches: list[Batch]) -> Run:
         """The run, with what stands of it, and what it need not ask for because another run has it by now.
 
         Two runs of a day may have a batch of the same ids, and so of the same name and key. Where the other has all of
         it, it is left to that; where it has some, the batch is done whole, and the other finds its ids here then.
         """
-        names = {batch.name for batch in batches}
-        ids = {id_ for batch in batches for id_ in batch.ids}
-        standing = await self.standing(day, ids, frozenset(names))
+        layout = day.layout
+        names = frozenset(batch.name for batch in batches)
+        standing = await day.standing({id_ for batch in batches for id_ in batch.ids}, names)
         checkpoint = await read_checkpoint(
             self.bucket,
             layout,
@@ -308,8 +237,7 @@ class _Look:
             notices=self.notices,
             attempt=self.attempt,
         )
-        receipts = checkpoint.receipts
-        todo = [batch for batch in batches if layout.receipt_key(batch.collection, batch.name) not in receipts]
+        todo = [batch for batch in batches if batch.name not in checkpoint.outcomes]
         elsewhere: dict[str, str] = {}
         for batch in todo:
             fresh = standing.of(batch.ids)
@@ -318,50 +246,32 @@ class _Look:
                 fresh = standing.of(batch.ids, but=sharing)
                 checkpoint.files |= by_batch(layout, day.listed, frozenset([batch.name]))
             elsewhere |= fresh
-        self.notices.warn_of("foreign_objects", foreign_keys(layout, day.listed, manifest.names, day.others))
-        shared = {name for other in day.others for name in other.names}
-        done = names - {batch.name for batch in todo} - shared
-        files = [key for name in done for key in checkpoint.files.get(name, {})]
+        self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
+        ours = names.difference((batch.name for batch in todo), *(other.names for other in day.others))
+        files = [key for name in ours for key in checkpoint.files.get(name, {})]
         self.notices.warn_of("stale_files", [key for key in files if key not in checkpoint.landed])
-        return Run(
-            self.bucket,
-            layout,
-            manifest,
-            self.now,
-            checkpoint,
-            batches,
-            todo,
-            inputs=self.inputs,
-            marks=marks,
-            elsewhere=elsewhere,
-            attempt=self.attempt,
-        )
+        run = Run(self.bucket, layout, manifest, self.now, checkpoint, batches, todo, self.inputs, marks)
+        return replace(run, elsewhere=elsewhere, attempt=self.attempt)
 
-    async def marks_if_unchanged(
-        self, layout: Layout, manifest: Manifest, summary: Summary, day: _Day
-    ) -> dict[str, str] | None:
-        """The marks of a run in which nothing failed, if everything stands as when its books were closed; else None."""
-        stored = await self.bucket.objects(layout.receipts)
-        receipts = {layout.receipt_key(name, batch) for name, some in manifest.batches.items() for batch in some}
+    async def is_as_closed(self, day: Day, manifest: Manifest, summary: Summary) -> bool:
+        """Whether nothing had failed when the books were closed, and everything stands as it did then."""
+        layout = day.layout
+        wanted = {layout.receipt_key(name, batch) for name, some in manifest.batches.items() for batch in some}
+        receipts = {key: seen for key, seen in (await self.bucket.objects(layout.receipts)).items() if key in wanted}
         files = of_batches(layout, day.listed, manifest.names)
         if any(manifest.names & other.names for other in day.others):
-            theirs = (await self.standing(day, set(), manifest.names)).files
+            theirs = (await day.standing((), manifest.names)).files
             files = {key: file for key, file in files.items() if key not in theirs}
-        if not receipts <= stored.keys() or listing_digest(files) != summary.digests.files:
-            return None
-        if listing_digest({key: stored[key] for key in receipts}) != summary.digests.receipts:
-            return None
-        outcomes = await read_document(self.bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
-        if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
-            return None
-        books = Books(batches=len(receipts), files=len(files), bytes=sum(file.bytes for file in files.values()))
+        body = await read_document(self.bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
+        outcomes = hashlib.sha256(body).hexdigest()
+        if summary.digests != Digests(listing_digest(files), listing_digest(receipts), outcomes):
+            return False
+        books = Books(batches=len(wanted), files=len(files), bytes=sum(file.bytes for file in files.values()))
         for account in self.accounts.values():
             books.take_input(account)
         try:
-            for _, outcome in decode_outcomes(outcomes):
+            for _, outcome in decode_outcomes(body):
                 books.take_outcome(outcome)
         except ValueError:
-            return None
-        same = books.balance and not books.failed and summary.books | books.as_json() == summary.books
-        marks = await self.read_marks(layout, manifest.generation, manifest.ids_sha256) if same else None
-        return marks if marks is not None and self.says(manifest, marks) else None
+            return False
+        return books.balance and not books.failed and summary.books | books.as_json() == summary.books

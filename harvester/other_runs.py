@@ -13,47 +13,134 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harvester.batches import cut
-from harvester.data_files import is_as_landed, list_data, of_batches, read_document, read_records, run_names
+from harvester.batches import Batch, cut
+from harvester.data_files import Notices, is_as_landed, list_data, of_batches, read_document, read_records, run_names
 from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
-from harvester.manifest import decode_manifest, decode_summary, digest_of
-from harvester.receipts import RECEIPT_BYTES, decode_receipt, stands
+from harvester.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary, digest_of
+from harvester.receipts import RECEIPT_BYTES, Receipt, decode_receipt, stands
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from harvester.data_files import Notices
-    from harvester.manifest import Manifest, RecordOptions
-    from harvester.receipts import Receipt
     from harvester.s3 import Bucket, Listed
+    from harvester.titles import Collection
 
 READS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class OtherRun:
-    """Another run of the same day and prefix.
-
-    Attributes:
-        manifest: None where it cannot be read; then its batches are known by its receipts and ids.
-        names: Its batches.
-    """
+    """Another run of the same day and prefix."""
 
     layout: Layout
-    manifest: Manifest | None
-    names: frozenset[str]
+    manifest: Manifest | None  # None if it cannot be read
+    names: frozenset[str]  # of its batches; without a manifest, by its receipts and ids
 
 
-async def read_other_runs(bucket: Bucket, layout: Layout, notices: Notices) -> list[OtherRun]:
-    """The other runs of the day of `layout`, oldest name first; one that cannot be read hides no other.
+@dataclass(slots=True)
+class Standing:
+    """What stands under the other runs of a day."""
 
-    Raises:
-        NewerFormatError: A newer harvester has written one of them.
-    """
-    others = []
+    ids: dict[str, set[str]] = field(default_factory=dict)  # of each run: found, missing, or failed with a record kept
+    files: set[str] = field(default_factory=set)  # keys of the data files that their receipts in force name
+
+    def of(self, ids: Iterable[str], *, but: Container[str] = ()) -> dict[str, str]:
+        """Those of `ids` that stand under one of the runs, with that run; some runs may be left out."""
+        some = [(run, have) for run, have in self.ids.items() if run not in but]
+        return {id_: run for id_ in ids for run, have in reversed(some) if id_ in have}
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The day of one run: all its data files as `listed`, and its `others`, the other runs, oldest name first."""
+
+    bucket: Bucket
+    layout: Layout
+    notices: Notices
+    listed: dict[str, Listed]
+    others: list[OtherRun]
+
+    def foreign(self, names: frozenset[str]) -> list[str]:
+        """Keys of the data files that the layout makes of none of the batches `names` or of the other runs."""
+        known = names.union(*(other.names for other in self.others))
+        return [key for key in self.listed if (file := self.layout.parse(key)) is None or file.batch not in known]
+
+    async def refuse_other_options(self, options: RecordOptions) -> None:
+        """A SettingsError, which says how to go on, if records shaped by other options stand on this day."""
+        for other in self.others:
+            if other.manifest is None or other.manifest.options == options:
+                continue
+            theirs = Layout(self.layout.prefix, other.manifest.options.key_template, other.layout.run)
+            receipts = await self.bucket.objects(theirs.receipts)
+            if receipts or of_batches(theirs, await list_data(self.bucket, theirs), other.names):
+                raise SettingsError(_other_options(self.bucket.name, theirs, other.manifest.options, options))
+
+    async def standing(self, wanted: Container[str], ours: frozenset[str] = frozenset()) -> Standing:
+        """What stands of the `wanted` ids; one read of each run that was closed and is as it was then.
+
+        `ours` are batches that are done again in any case, if a file under their name is in no receipt.
+        """
+        standing = Standing()
+        unnamed: list[tuple[set[str], str]] = []
+        for other in self.others:
+            files = of_batches(other.layout, self.listed, other.names)
+            closed = await self._ids_when_closed(other, files, wanted)
+            ids = standing.ids[other.layout.run] = closed or set()
+            if closed is not None:
+                standing.files.update(files)
+                continue
+            keys = [key for key in await self.bucket.objects(other.layout.receipts) if _stem(key) in other.names]
+            take = partial(self._take_in_force, standing, other.layout, wanted)
+            await fan_out(take, keys, at_once=READS_AT_ONCE)
+            unnamed += [(ids, key) for key in of_batches(other.layout, self.listed, other.names - ours)]
+        for ids, key in unnamed:
+            if key not in standing.files:
+                try:
+                    records = await read_records(self.bucket, key, self.listed[key])
+                    ids.update(record["imdb_id"] for record in records if record["imdb_id"] in wanted)
+                except BooksError as error:
+                    self.notices.warn("data_file_refused", problem=str(error))
+        return standing
+
+    async def _ids_when_closed(
+        self, other: OtherRun, files: dict[str, Listed], wanted: Container[str]
+    ) -> set[str] | None:
+        """The ids by the outcomes that were written at closing; None where they may not be true any more."""
+        if other.manifest is None:
+            return None
+        summary = await read_summary(self.bucket, other.layout, other.manifest.generation, self.notices)
+        if summary is None or summary.digests.files != listing_digest(files):
+            return None
+        outcomes = await read_document(self.bucket, other.layout.outcomes_key, limit=GZIP_BYTES) or b""
+        if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
+            return None
+        try:
+            return {id_ for id_, outcome in decode_outcomes(outcomes) if id_ in wanted and stands(outcome)}
+        except ValueError as error:
+            self.notices.warn("outcomes_refused", problem=str(error))
+            return None
+
+    async def _take_in_force(self, standing: Standing, layout: Layout, wanted: Container[str], key: str) -> None:
+        """Take the receipt at `key`, of whichever generation, unless it is bad or one of its files not as landed."""
+        try:
+            receipt = await read_receipt(self.bucket, layout, key)
+        except BooksError as error:
+            self.notices.warn("receipt_refused", problem=str(error))
+            return
+        for file in receipt.files:
+            if not await is_as_landed(file, self.bucket, self.listed):
+                return
+        outcomes = receipt.outcomes.items()
+        standing.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
+        standing.files.update(file.key for file in receipt.files)
+
+
+async def read_day(bucket: Bucket, layout: Layout, notices: Notices) -> Day:
+    """The day of the run of `layout`; another run that cannot be read hides no other."""
+    day = Day(bucket, layout, notices, await list_data(bucket, layout), [])
     for name in await run_names(bucket, layout.prefix):
         if name[:10] != layout.date or name == layout.run:
             continue
@@ -61,12 +148,12 @@ async def read_other_runs(bucket: Bucket, layout: Layout, notices: Notices) -> l
         body = await read_document(bucket, other.manifest_key)
         try:
             manifest = decode_manifest(other, body)
-            others.append(OtherRun(other, manifest, manifest.names))
+            day.others.append(OtherRun(other, manifest, manifest.names))
         except BooksError as error:
             if body is not None:  # otherwise it was killed before it wrote one
                 notices.warn("manifest_refused", problem=str(error))
-            others.append(OtherRun(other, None, await _names_without_manifest(bucket, other)))
-    return others
+            day.others.append(OtherRun(other, None, await _names_without_manifest(bucket, other)))
+    return day
 
 
 async def _names_without_manifest(bucket: Bucket, layout: Layout) -> frozenset[str]:
@@ -77,35 +164,18 @@ async def _names_without_manifest(bucket: Bucket, layout: Layout) -> frozenset[s
         if layout.generation_of(key):
             with suppress(ValueError):
                 frozen = decode_ids(await read_document(bucket, key, limit=GZIP_BYTES) or b"")
-                for collection, ids in frozen.ids.items():
-                    names |= {batch.name for batch in cut(collection, (id_ for id_ in ids if id_ not in frozen.fresh))}
+                names |= {batch.name for batch in cut_unmarked(frozen.ids, frozen.fresh)}
     return frozenset(names)
 
 
-async def refuse_other_options(
-    bucket: Bucket, layout: Layout, others: Sequence[OtherRun], options: RecordOptions
-) -> None:
-    """Be sure that nothing stands on this day whose records were shaped by other options.
-
-    Raises:
-        SettingsError: Something does; the message says how to go on.
-    """
-    for other in others:
-        if other.manifest is None or other.manifest.options == options:
-            continue
-        theirs = Layout(layout.prefix, other.manifest.options.key_template, other.layout.run)
-        receipts = await bucket.objects(theirs.receipts)
-        if receipts or of_batches(theirs, await list_data(bucket, theirs), other.names):
-            raise SettingsError(_other_options(bucket.name, theirs, other.manifest.options, options))
+def cut_unmarked(ids: Mapping[Collection, Sequence[str]], marks: Container[str]) -> list[Batch]:
+    """The batches of the ids that are not marked as fresh, in order."""
+    return [batch for name, some in ids.items() for batch in cut(name, (id_ for id_ in some if id_ not in marks))]
 
 
 def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: RecordOptions) -> str:
-    values = asdict(ours)
-    differ = [
-        f"{name} {value!r} there and {values[name]!r} here"
-        for name, value in asdict(theirs).items()
-        if values[name] != value
-    ]
+    there, here = asdict(theirs), asdict(ours)
+    differ = [f"{name} {there[name]!r} there and {here[name]!r} here" for name in there if here[name] != there[name]]
     remove = "aws s3 rm --recursive"
     clear = [f"{remove} {shlex.quote(f's3://{bucket}/{folder}')}" for folder in layout.data_folders]
     runs = shlex.quote(f"s3://{bucket}/{layout.prefix}/{RUNS}/")
@@ -116,126 +186,21 @@ def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: Rec
     )
 
 
-def foreign_keys(
-    layout: Layout, listed: Mapping[str, Listed], names: frozenset[str], others: Sequence[OtherRun]
-) -> list[str]:
-    """The keys among the day's data files whose names the layout makes of no batch of any run of that day."""
-    known = names.union(*(other.names for other in others))
-    return [key for key in listed if (file := layout.parse(key)) is None or file.batch not in known]
-
-
-@dataclass(slots=True)
-class Standing:
-    """What stands under the other runs of a day.
-
-    Attributes:
-        ids: The ids that each run has: found, missing, or failed with their earlier record kept.
-        files: Keys of the data files that their receipts in force name.
-    """
-
-    ids: dict[str, set[str]] = field(default_factory=dict)
-    files: set[str] = field(default_factory=set)
-
-    def of(self, ids: Iterable[str], *, but: Container[str] = ()) -> dict[str, str]:
-        """Those of `ids` that stand under one of the runs, with that run; some runs may be left out."""
-        some = [(run, have) for run, have in self.ids.items() if run not in but]
-        return {id_: run for id_ in ids for run, have in reversed(some) if id_ in have}
-
-
-async def read_standing(
-    bucket: Bucket,
-    others: Sequence[OtherRun],
-    listed: Mapping[str, Listed],
-    notices: Notices,
-    *,
-    wanted: Container[str],
-    ours: frozenset[str] = frozenset(),
-) -> Standing:
-    """What stands under `others`; one read of each that was closed and whose data files are as they were then.
-
-    Args:
-        listed: All data files of the day.
-        notices: Warned of what cannot be read.
-        wanted: The ids that are of interest; others take no memory.
-        ours: Names of batches that we do again ourselves, if a file under their name is in no receipt.
-
-    Raises:
-        NewerFormatError: A newer harvester has written some of it.
-    """
-    standing = Standing()
-    unnamed: list[tuple[set[str], str]] = []
-    for other in others:
-        files = of_batches(other.layout, listed, other.names)
-        closed = await _ids_when_closed(bucket, other, files, notices, wanted)
-        ids = standing.ids[other.layout.run] = closed or set()
-        if closed is not None:
-            standing.files.update(files)
-            continue
-        keys = [key for key in await bucket.objects(other.layout.receipts) if _stem(key) in other.names]
-        in_force = partial(_read_in_force, bucket, other, listed, notices)
-        for some, named in await fan_out(in_force, keys, at_once=READS_AT_ONCE):
-            ids.update(id_ for id_ in some if id_ in wanted)
-            standing.files.update(named)
-        unnamed += [(ids, key) for key in of_batches(other.layout, listed, other.names - ours)]
-    for ids, key in unnamed:
-        if key not in standing.files:
-            ids.update(id_ for id_ in await _ids_in(bucket, key, listed[key], notices) if id_ in wanted)
-    return standing
-
-
-async def _read_in_force(
-    bucket: Bucket, other: OtherRun, listed: Mapping[str, Listed], notices: Notices, key: str
-) -> tuple[list[str], list[str]]:
-    """Ids and files of the receipt at `key`, of whichever generation; none where it is bad, or a file not as landed."""
-    try:
-        receipt = await read_receipt(bucket, other.layout, key)
-    except BooksError as error:
-        notices.warn("receipt_refused", problem=str(error))
-        return [], []
-    for file in receipt.files:
-        if not await is_as_landed(file, bucket, listed):
-            return [], []
-    ids = [id_ for id_, outcome in receipt.outcomes.items() if stands(outcome)]
-    return ids, [file.key for file in receipt.files]
-
-
-async def _ids_in(bucket: Bucket, key: str, listed: Listed, notices: Notices) -> list[str]:
-    """The ids of the records in a data file that no receipt in force names."""
-    try:
-        return [str(record["imdb_id"]) for record in await read_records(bucket, key, listed)]
-    except BooksError as error:
-        notices.warn("data_file_refused", problem=str(error))
-        return []
-
-
-async def _ids_when_closed(
-    bucket: Bucket, other: OtherRun, files: Mapping[str, Listed], notices: Notices, wanted: Container[str]
-) -> set[str] | None:
-    """The ids by the outcomes that were written at closing; None where they may not be true any more."""
-    body = await read_document(bucket, other.layout.summary_key) if other.manifest else None
-    if body is None or other.manifest is None:
-        return None
-    try:
-        summary = decode_summary(other.layout, body)
-        if summary.generation != other.manifest.generation or summary.digests.files != listing_digest(files):
-            return None
-        outcomes = await read_document(bucket, other.layout.outcomes_key, limit=GZIP_BYTES) or b""
-        if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
-            return None
-        return {id_ for id_, outcome in decode_outcomes(outcomes) if id_ in wanted and stands(outcome)}
-    except (BooksError, ValueError) as error:
-        notices.warn("outcomes_refused", problem=str(error))
-        return None
-
-
 async def read_receipt(bucket: Bucket, layout: Layout, key: str) -> Receipt:
-    """The receipt at `key`.
-
-    Raises:
-        BooksError: It is not a receipt of this run and key.
-        NewerFormatError: A newer harvester has written it.
-    """
+    """The receipt at `key`; a BooksError if it is none of this run and key."""
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
+
+
+async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices: Notices) -> Summary | None:
+    """The summary of this generation of the run; None if there is none, or none that can be read."""
+    if (body := await read_document(bucket, layout.summary_key)) is None:
+        return None
+    try:
+        summary = decode_summary(layout, body)
+    except BooksError as error:
+        notices.warn("summary_refused", problem=str(error))
+        return None
+    return summary if summary.generation == generation else None
 
 
 def listing_digest(files: Mapping[str, Listed]) -> str:

@@ -20,9 +20,6 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
 
     Requests and seconds are the least that is needed: titles that TMDB does not know, or knows as the other kind,
     cost one or two requests more, and so does every answer that is no good.
-
-    Raises:
-        InputError: One of the CSVs cannot be read as a list of ids.
     """
     settings.need_titles()
     settings.need("s3_bucket")

@@ -13,7 +13,7 @@ from harvester.layout import RUNS, Layout
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from harvester.s3 import Bucket
 
@@ -24,13 +24,7 @@ _BODY = b'{"what": "written by `harvester doctor`, which removes it again"}\n'
 
 
 class Probes:
-    """What is tried in one bucket, for a run under `prefix` whose keys follow `template`; a method a permission.
-
-    Attributes:
-        cut_short: Whether a trouble that is not about one permission has ended it.
-    """
-
-    cut_short = False
+    """What is tried in one bucket: `tries` has a call for each permission, which says what was done."""
 
     def __init__(self, bucket: Bucket, *, prefix: str, template: str, day: str) -> None:
         self._bucket = bucket
@@ -38,7 +32,7 @@ class Probes:
         self._folder = f"{prefix}/{RUNS}/doctor/"
         self._small, self._landed = f"{self._folder}probe.json", f"{self._folder}landed.json"
         self._was_put = False
-        self._tries: dict[str, Callable[[], Awaitable[str]]] = {
+        self.tries: dict[str, Callable[[], Awaitable[str]]] = {
             "s3:ListBucket": self._list_objects,
             "s3:ListBucketMultipartUploads": self._list_uploads,
             "s3:PutObject": self._put,
@@ -47,17 +41,6 @@ class Probes:
             "s3:AbortMultipartUpload": self._abort,
             SPARABLE: self._delete,
         }
-
-    async def __aiter__(self) -> AsyncIterator[tuple[str, str | StoreError]]:
-        """Each permission with what was done, or how it was refused; after another trouble, nothing more."""
-        for permission, attempt in self._tries.items():
-            try:
-                yield permission, await attempt()
-            except StoreError as error:
-                yield permission, error
-                if error.code != "AccessDenied":
-                    self.cut_short = True
-                    return
 
     async def _list_objects(self) -> str:
         runs = await self._bucket.folders(f"{self._layout.prefix}/{RUNS}/")

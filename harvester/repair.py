@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harvester.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from harvester.layout import Layout
     from harvester.s3 import Bucket
@@ -17,36 +17,22 @@ _log = logging.getLogger(__name__)
 
 
 async def repair(
-    bucket: Bucket,
-    foreign: Mapping[str, Layout],
-    stale: Mapping[str, Layout],
-    *,
-    check: Callable[[], Awaitable[object]],
+    bucket: Bucket, foreign: Mapping[str, Layout], stale: Sequence[str], *, check: Callable[[], Awaitable[object]]
 ) -> list[str]:
-    """What was moved or removed, a line each.
+    """Move `foreign` objects to the quarantine of a run, and remove `stale` files; a line for each that is gone.
 
-    What S3 does not let us move or remove stays, with a warning, and is named by what is read afterwards.
-
-    Args:
-        foreign: Keys of objects to be moved to the quarantine of a run.
-        stale: Keys of files to be removed, each of the run that it is of.
-        check: Of the lease; awaited before each of them.
-
-    Raises:
-        LeaseLostError: Another harvest has taken over.
+    What S3 does not let us move or remove stays, with a warning. `check` is awaited before each of them.
     """
     done: list[str] = []
-    for key, layout in foreign.items():
+    for key in [*foreign, *stale]:
         await check()
         try:
-            done.append(f"{key} was foreign, and is now {await _quarantine(bucket, key, layout.quarantine_key(key))}")
-        except StoreError as error:
-            _log.warning("not_repaired", extra={"key": key, "problem": str(error)})
-    for key in stale:
-        await check()
-        try:
-            await bucket.delete(key)
-            done.append(f"{key} was stale, and is removed")
+            if key in foreign:
+                place = await _quarantine(bucket, key, foreign[key].quarantine_key(key))
+                done.append(f"{key} was foreign, and is now {place}")
+            else:
+                await bucket.delete(key)
+                done.append(f"{key} was stale, and is removed")
         except StoreError as error:
             _log.warning("not_repaired", extra={"key": key, "problem": str(error)})
     return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -15,7 +16,7 @@ from harvester.documents import encode_document
 from harvester.errors import BooksError, StoppedError
 from harvester.fan_out import fan_out
 from harvester.ids_file import encode_ids, encode_outcomes
-from harvester.manifest import Digests, Summary, decode_manifest, decode_summary
+from harvester.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
 from harvester.other_runs import listing_digest
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from harvester.checkpoint import Checkpoint
     from harvester.layout import Layout
     from harvester.lease import Lease
-    from harvester.manifest import Manifest
-    from harvester.receipts import LandedFile, Receipt
+    from harvester.receipts import Receipt
     from harvester.s3 import Bucket, Listed
     from harvester.titles import Collection, Ids
 
@@ -49,39 +49,23 @@ def utc() -> str:
 
 @dataclass(slots=True)
 class Run:
-    """One generation of one run, from its manifest to its closed books; made by `open_run` and `open_part`.
-
-    Attributes:
-        now: What time it is, as `utc` has it.
-        checkpoint: What stands in the lake: as it was opened, and what has been committed since.
-        batches: All batches, in order; of a part, those of the part.
-        todo: Those that were not done when it was opened.
-        inputs: The CSVs; empty for a part.
-        marks: Ids that were fresh when the generation began, with the run that has them.
-        elsewhere: Ids of batches to do that another run of the day has got since, with that run.
-        etag: Of the manifest that is to be replaced; None where there is none.
-        begun: Whether the manifest in the lake is this one.
-        closed: Whether its books were closed, with nothing failed.
-        finished: Whether everything stands as it did then, too.
-        attempt: Of a fan-out; written into the receipts.
-        lease: The right to write.
-    """
+    """One generation of one run, from its manifest to its closed books; made by `open_run` and `open_part`."""
 
     bucket: Bucket
     layout: Layout
     manifest: Manifest
     now: Callable[[], str]
-    checkpoint: Checkpoint
-    batches: list[Batch]
-    todo: list[Batch]
-    inputs: Mapping[Collection, Ids] = field(default_factory=dict)
-    marks: Mapping[str, str] = field(default_factory=dict)
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
-    etag: str | None = None
-    begun: bool = True
-    closed: bool = False
-    finished: bool = False
-    attempt: str | None = None
+    checkpoint: Checkpoint  # what stands in the lake: as it was opened, and what has been committed since
+    batches: list[Batch]  # in order; of a part, those of the part
+    todo: list[Batch]  # those that were not done when it was opened
+    inputs: Mapping[Collection, Ids] = field(default_factory=dict)  # empty for a part
+    marks: Mapping[str, str] = field(default_factory=dict)  # ids fresh when the generation began: the run that has them
+    elsewhere: Mapping[str, str] = field(default_factory=dict)  # ids to do that another run of the day has got since
+    etag: str | None = None  # of the manifest that is to be replaced, if there is one
+    begun: bool = True  # the manifest in the lake is this one
+    closed: bool = False  # its books were closed, with nothing failed
+    finished: bool = False  # and everything stands as it did then
+    attempt: str | None = None  # of a fan-out; written into the receipts
     lease: Lease | None = None
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
@@ -94,16 +78,6 @@ class Run:
     def books(self) -> Books:
         """The input, and what the current receipts say of it."""
         return self.checkpoint.books
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Titles without a usable answer, with the reason."""
-        return self.checkpoint.failed
-
-    @property
-    def left(self) -> int:
-        """How many batches have no current receipt."""
-        return len(self.batches) - len(self.checkpoint.receipts) if not self.finished else 0
 
     async def begin(self) -> bool:
         """Write the ids of a new generation, then its manifest; whether the manifest in the lake is ours.
@@ -128,28 +102,16 @@ class Run:
             return False
 
     async def check_lease(self) -> None:
-        """Be sure, before something is written, that no other harvest has taken over.
-
-        Raises:
-            LeaseLostError: One has.
-        """
+        """Called before something is written; a LeaseLostError if another harvest has taken over."""
         if self.lease:
             await self.lease.check()
 
     async def land(self, key: str, body: bytes) -> str:
-        """Land a file of this run; its ETag.
-
-        Raises:
-            LeaseLostError: Another harvest has taken over.
-        """
+        """Land a file of this run, if the lease is still ours; its ETag."""
         return await self.bucket.land(key, body, check=self.check_lease)
 
     async def commit(self, receipt: Receipt) -> None:
-        """Write the receipt, last of its batch, and count it.
-
-        Raises:
-            LeaseLostError: Another harvest has taken over.
-        """
+        """Write the receipt, last of its batch, and count it, if the lease is still ours."""
         key = self.layout.receipt_key(receipt.collection, receipt.batch)
         await self.check_lease()
         await self.bucket.put(key, encode_document(receipt))
@@ -174,17 +136,12 @@ class Run:
         ids = {collection: account.ids for collection, account in self.inputs.items()}
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.marks, self.batches))
         await self.land(self.layout.outcomes_key, outcomes)
-        digests = Digests(
-            files=listing_digest({key: data[key] for key in self.checkpoint.landed}),
-            receipts=listing_digest(receipts),
-            outcomes=hashlib.sha256(outcomes).hexdigest(),
-        )
+        files = {key: data[key] for key in self.checkpoint.landed}
+        digests = Digests(listing_digest(files), listing_digest(receipts), hashlib.sha256(outcomes).hexdigest())
         summary = Summary(self.name, self.manifest.generation, self.now(), self.books.as_json(), digests)
-        try:
+        with suppress(BooksError):  # there is none, or none worth keeping a word of
             before = decode_summary(self.layout, await read_document(self.bucket, self.layout.summary_key))
             summary = replace(summary, unknown=before.unknown)
-        except BooksError:
-            pass  # there is none, or none worth keeping a word of
         await self.check_lease()
         if not await self._counts():
             raise StoppedError(f"Another generation of {self.name} has begun meanwhile; run again to go on with that.")
@@ -196,25 +153,23 @@ class Run:
         A listing may be behind what was written just now: it is asked again before it is believed.
         """
         current, landed = self.checkpoint.receipts, self.checkpoint.landed
-        tries = 0
-        while True:
-            tries += 1
+        for tries in range(LISTING_TRIES):
+            if tries:
+                await self.sleep(LISTING_SECONDS)
             listed = await self.bucket.objects(self.layout.receipts)
             data = await list_data(self.bucket, self.layout)
             gone = [key for key in current if key not in listed]
             gone += [key for key, file in landed.items() if key not in data or data[key].bytes != file.bytes]
-            if not gone or tries == LISTING_TRIES:
+            if not gone:
                 break
-            await self.sleep(LISTING_SECONDS)
         problems = [f"{key} is gone or not what landed" for key in gone]
         other = [file for key, file in landed.items() if key not in gone and data[key].etag != file.etag]
         if other:
             _log.warning("etags_differ", extra={"count": len(other), "first": other[0].key})
-        problems += [text for text in await fan_out(partial(self._problem, data), other, at_once=READS_AT_ONCE) if text]
+        check = partial(is_as_landed, bucket=self.bucket, listed=data)
+        sound = await fan_out(check, other, at_once=READS_AT_ONCE)
+        problems += [f"{file.key} is not what landed" for file, good in zip(other, sound, strict=True) if not good]
         return {key: listed[key] for key in current if key in listed}, data, problems
-
-    async def _problem(self, data: Mapping[str, Listed], file: LandedFile) -> str | None:
-        return None if await is_as_landed(file, self.bucket, data) else f"{file.key} is not what landed"
 
 
 async def abort_uploads(bucket: Bucket, layout: Layout, names: frozenset[str] | None = None) -> None:
@@ -224,10 +179,8 @@ async def abort_uploads(bucket: Bucket, layout: Layout, names: frozenset[str] | 
     """
     for folder in (*layout.data_folders, layout.folder):
         for key, upload in await bucket.uploads(folder):
-            if file := layout.parse(key):
-                ours = names is None or file.batch in names
-            else:
-                ours = names is None and (key == layout.outcomes_key or layout.generation_of(key) is not None)
-            if ours:
+            file = layout.parse(key)
+            ours = file or key == layout.outcomes_key or layout.generation_of(key)
+            if ours and (names is None or (file and file.batch in names)):
                 await bucket.abort(key, upload)
                 _log.warning("upload_aborted", extra={"key": key, "why": "a harvest that was killed has left it"})

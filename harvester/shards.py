@@ -1,10 +1,9 @@
 """Shards: one run harvested in parts, side by side, by children that know nothing of each other.
 
-Where one process is too little, or may live for 15 minutes only, `plan_shards` takes the lease, writes the manifest
-and cuts what is left of the run into shards; each child harvests one and renews the lease (`harvest_shard`); `harvest`
-itself does what is left then, closes the books and ends the lease. Manifest, names and receipts are those of any other
-harvest, so that a run begun on a laptop can be ended like this, and the reverse. Together the children ask no more than
-the rate: each has its share of it, and never more of them run at a time than it was shared among.
+`plan_shards` takes the lease, writes the manifest and cuts what is left of the run into shards. Each child harvests one
+and renews the lease (`harvest_shard`). `harvest` does what is left then, closes the books and ends the lease. All that
+is written is as of any other harvest, so a run begun on a laptop can be ended like this, and the reverse. Each child
+has its share of the rate, and never more of them run at a time than it was shared among.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import secrets
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,14 +22,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.aws_client import PATIENT
 from harvester.batches import BATCH_SIZE, Batch
-from harvester.data_files import Notices
 from harvester.documents import FORMAT, RunName, TitleId, Token
 from harvester.errors import InputError, NewerFormatError
-from harvester.harvest import Report, Turn, harvest_batches, report_of, take_turn
+from harvester.harvest import Report, Turn, Watcher, harvest_batches, report_of, start
 from harvester.layout import Layout
 from harvester.lease import LeaseTimes, hold_lease
-from harvester.open_run import open_part, open_run
-from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
+from harvester.open_run import open_part
+from harvester.opening import open_bucket_of, open_tmdb_of
 from harvester.pace import SLACK
 from harvester.plan import REQUESTS
 from harvester.run import abort_uploads, utc
@@ -40,7 +37,6 @@ from harvester.titles import Collection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from harvester.harvest import Watcher
     from harvester.settings import Settings
     from harvester.stop import Stop
 
@@ -59,22 +55,13 @@ Cut = dict[Collection, tuple[Annotated[tuple[TitleId, ...], Field(min_length=1, 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one child harvests: whole batches of one run, in their order.
-
-    Attributes:
-        format: 1; a higher one is refused.
-        generation: Of the run; the child's receipts are of it.
-        token: Of the lease, which the child renews.
-        attempt: Titles that failed in it are left to the close.
-        rate: Requests per second that the child may ask at most.
-        batches: The ids of each batch, by collection.
-    """
+    """What one child harvests: whole batches of one run, in their order."""
 
     run: RunName
     generation: Token
-    token: Token
-    attempt: Token
-    rate: Annotated[float, Field(gt=0, le=10_000)]
+    token: Token  # of the lease, which the child renews
+    attempt: Token  # titles that failed in it are left to the close
+    rate: Annotated[float, Field(gt=0, le=10_000)]  # requests per second at most
     batches: Cut
     format: int = FORMAT
 
@@ -84,12 +71,7 @@ class Shard:
 
     @classmethod
     def of(cls, told: Any) -> Shard:
-        """The shard in `told`, which is JSON as `plan_shards` has written it.
-
-        Raises:
-            InputError: It is none.
-            NewerFormatError: A newer harvester has written it.
-        """
+        """The shard in `told`, which is JSON as `plan_shards` has written it; an InputError if it is none."""
         seen = told.get("format") if isinstance(told, dict) else None
         if type(seen) is int and seen > FORMAT:
             raise NewerFormatError("the shard", seen)
@@ -143,9 +125,10 @@ def token_of(execution: str | None, what: str) -> str:
 async def plan_shards(
     settings: Settings,
     *,
-    children: int = CHILDREN,
-    again: bool = False,
-    execution: str | None = None,
+    children: int = CHILDREN,  # that may harvest at a time, at most
+    again: bool = False,  # begin a new generation where today's run is finished
+    execution: str
+    | None = None,  # of the state machine; the tokens follow from it, so that a repeated plan is the same
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
     now: Callable[[], str] = utc,
 ) -> dict[str, Any]:
@@ -154,57 +137,30 @@ async def plan_shards(
     What comes back says where they are, how many children may harvest them at a time, the token of the lease, which is
     left to them, and where the CSVs were found, so that the same are read when the books are closed. `status` is
     `to_do`, `to_close` where no batch is left, or `nothing_to_do`, with the lease ended.
-
-    Args:
-        settings: With a key, a bucket and at least one CSV.
-        children: How many may harvest at a time, at most.
-        again: Begin a new generation where today's run is finished.
-        execution: Of the state machine. The tokens follow from it, so that a repeated plan is the same.
-        times: Of the lease.
-        now: What time it is, as `run.utc` has it.
-
-    Raises:
-        HarvestError: See `errors`.
     """
-    settings.need_titles()
-    settings.need("tmdb_api_key", "s3_bucket")
-    inputs = await read_inputs(settings)
     generation, token = token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:
-        bucket = await stack.enter_async_context(open_bucket_of(settings))
-        look = partial(open_run, bucket, inputs, settings, again=again, generation=generation, now=now)
-        look = partial(look, day=now()[:10], notices=Notices())
-        run = await look()
-        if not run.finished:
-            tmdb = await stack.enter_async_context(open_tmdb_of(settings))
-            await tmdb.check_key()
-            run = await take_turn(stack, bucket, run.layout, look, Turn(wait=False, token=token, times=times))
+        turn = Turn(wait=False, token=token, times=times)
+        run, _ = await start(stack, settings, turn, now=now, again=again, generation=generation)
         children, rate = share(settings.tmdb_rate, min(children, len(run.todo)))
         answer: dict[str, Any] = {
             "status": "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
             "run": run.name,
-            "bucket": bucket.name,
+            "bucket": run.bucket.name,
             "shards_key": run.layout.shards_key,
             "shards": 0,
             "children": children,
             "rate_per_child": rate,
             "batches": len(run.todo),
             "token": token,
-            "sources": {f"{collection.lower()}_csv": ids.source for collection, ids in inputs.items()},
+            "sources": {f"{collection.lower()}_csv": ids.source for collection, ids in run.inputs.items()},
             "books": run.books.as_json(),
         }
         if run.lease and not run.finished:
-            shards = cut_shards(
-                run.todo,
-                run=run.name,
-                generation=run.manifest.generation,
-                token=token,
-                attempt=secrets.token_hex(8),
-                rate=rate,
-                children=children,
-            )
+            of = {"run": run.name, "generation": run.manifest.generation, "token": token}
+            shards = cut_shards(run.todo, **of, attempt=secrets.token_hex(8), rate=rate, children=children)
             await run.check_lease()
-            await bucket.put(run.layout.shards_key, orjson.dumps([asdict(shard) for shard in shards]))
+            await run.bucket.put(run.layout.shards_key, orjson.dumps([asdict(shard) for shard in shards]))
             answer["shards"] = len(shards)
             run.lease.keep = True
     return answer
@@ -220,15 +176,10 @@ async def harvest_shard(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
-    """Harvest what is left of `shard`, in the lease that its plan has taken.
-
-    Raises:
-        LeaseLostError: Another harvest has taken over.
-        HarvestError: See `errors`. Whatever was raised, what had landed is safe.
-    """
+    """Harvest what is left of `shard`, in the lease that its plan has taken."""
+    started = time.monotonic()
     settings.need("tmdb_api_key", "s3_bucket")
     settings = settings.model_copy(update={"tmdb_rate": shard.rate})
-    started = time.monotonic()
     layout = Layout(settings.s3_prefix, settings.s3_key_template, shard.run)
     batches = shard.cut()
     async with AsyncExitStack() as stack:
@@ -238,18 +189,10 @@ async def harvest_shard(
                 hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
             )
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))
-            run = await open_part(
-                bucket,
-                layout,
-                batches,
-                options=settings.record_options,
-                generation=shard.generation,
-                attempt=shard.attempt,
-                now=now,
-            )
+            which = {"generation": shard.generation, "attempt": shard.attempt}
+            run = await open_part(bucket, layout, batches, **which, options=settings.record_options, now=now)
             run.lease = lease
             tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
-        watcher.begin(run, titles=sum(len(batch.ids) for batch in run.todo), pace=tmdb.pace)
         async with stop.draining():
-            await harvest_batches(run.todo, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
-        return report_of(run, tmdb, stop, done="landed", seconds=time.monotonic() - started)
+            await harvest_batches(run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
+        return report_of(run, tmdb, stop, done="landed", started=started)

@@ -10,70 +10,53 @@ from __future__ import annotations
 import hashlib
 import itertools
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.batches import BATCH_SIZE, cut
+from harvester.batches import BATCH_SIZE, Batch
 from harvester.books import Books
 from harvester.checkpoint import Checkpoint
-from harvester.data_files import DATA_BYTES, Notices, by_batch, list_data, read_document, run_names
+from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document, run_names
 from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
-from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
+from harvester.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
 from harvester.lease import LeaseTimes, hold_lease
-from harvester.manifest import decode_manifest, decode_summary
+from harvester.manifest import Manifest, decode_manifest, decode_summary
 from harvester.opening import open_bucket_of
-from harvester.other_runs import Standing, foreign_keys, read_other_runs, read_receipt, read_standing
+from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt
 from harvester.records import FILE_BYTES, decode
 from harvester.repair import repair
-from harvester.run import utc
+from harvester.run import READS_AT_ONCE, utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harvester.batches import Batch
-    from harvester.manifest import Manifest
-    from harvester.other_runs import OtherRun
     from harvester.receipts import LandedFile, Receipt
-    from harvester.s3 import Bucket, Listed
+    from harvester.s3 import Bucket
     from harvester.settings import Settings
-    from harvester.titles import Collection
-
-READS_AT_ONCE = 8
-"""Files of up to 10 MB, in memory at once."""
 
 
 @dataclass(slots=True)
 class Proof:
-    """What was read of the runs, and every problem found, each naming what it was found in.
-
-    Attributes:
-        runs: The runs that were read.
-        day: The day that was read over all its runs, if one was.
-        unfinished: Those of a day's runs that have not been closed; no harm where every title stands once.
-        past: The run is of an earlier day and was closed, so `harvest` collects anew instead of doing it again.
-        foreign: Keys of foreign objects, with the run in whose quarantine they belong.
-        stale: Keys of files under the name of a batch that is done, which its receipt does not name.
-        repaired: What `--repair` has moved away or removed.
-        standing: The key that each id has its record in.
-    """
+    """What was read of the runs, and every problem found, each naming what it was found in."""
 
     runs: list[str]
-    day: str | None = None
+    day: str | None = None  # that was read over all its runs
     books: Books = field(default_factory=Books)
     records: int = 0
     problems: list[str] = field(default_factory=list)
-    unfinished: list[str] = field(default_factory=list)
-    foreign: dict[str, Layout] = field(default_factory=dict)
-    stale: dict[str, Layout] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)  # runs of a day; no harm where every title stands once
+    foreign: dict[str, Layout] = field(default_factory=dict)  # keys, with the run in whose quarantine they belong
+    stale: list[str] = field(default_factory=list)  # keys of batches that are done, whose receipts do not name them
     repaired: list[str] = field(default_factory=list)
-    past: bool = False
-    standing: dict[str, str] = field(default_factory=dict)
+    past: bool = False  # of an earlier day and closed, so that `harvest` collects anew instead of doing it again
+    standing: dict[str, str] = field(default_factory=dict)  # the key that each id has its record in
 
     @property
     def left_to_harvest(self) -> bool:
@@ -98,22 +81,16 @@ async def verify(
     settings: Settings,
     *,
     run: str | None = None,
-    day: str | None = None,
-    repairing: bool = False,
+    day: str | None = None,  # such as 2026-11-29
+    repairing: bool = False,  # first move foreign objects to quarantine and remove stale files, once the lease is ours
     times: LeaseTimes | None = None,
-    progress: Callable[[int, int], object] = lambda _done, _all: None,
+    progress: Callable[[int, int], object] = lambda _read, _all: None,  # receipts read, and their total
 ) -> Proof:
     """The proof of `run`, of all runs of a `day`, or of the run that was at work last.
 
-    Args:
-        day: Such as 2026-11-29.
-        repairing: First move foreign objects to quarantine and remove stale files of ours, with the lease.
-        times: Of the lease, which is waited for.
-        progress: Called with the receipts read and their total.
-
     Raises:
         BooksError: There is no such run, or its manifest cannot be read.
-        SettingsError: Both a run and a day are given, or something else than either.
+        SettingsError: Both a run and a day are given, or a day that is none.
     """
     settings.need("s3_bucket")
     if run is not None and day is not None:
@@ -124,14 +101,15 @@ async def verify(
         raise SettingsError(f"--day {day!r:.100} is no day: give one such as 2026-11-29") from None
     async with AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(open_bucket_of(settings))
+        read = partial(_read, bucket, settings, run, day, progress)
         if not repairing:
-            return await _read(bucket, settings, run, day, progress)
+            return await read()
         key = Layout(settings.s3_prefix, settings.s3_key_template, "").lease_key
         lease = await stack.enter_async_context(hold_lease(bucket, key, times=times or LeaseTimes()))
-        proof = await _read(bucket, settings, run, day, progress)
+        proof = await read()
         if proof.foreign or proof.stale:
             repaired = await repair(bucket, proof.foreign, proof.stale, check=lease.check)
-            proof = await _read(bucket, settings, run, day, progress)
+            proof = await read()
             proof.repaired = repaired
         return proof
 
@@ -140,15 +118,12 @@ async def _read(
     bucket: Bucket, settings: Settings, run: str | None, day: str | None, progress: Callable[[int, int], object]
 ) -> Proof:
     """The proof of what stands now."""
-    names = await run_names(bucket, settings.s3_prefix)
-    where = f"s3://{bucket.name}/{settings.s3_prefix}/{RUNS}/"
-    if day is None:
-        run = run or await _last_at_work(bucket, settings, names)
-        if run not in names:
-            raise BooksError(f"There is no run to verify below {where}{run or ''}: harvest first")
-        names = [run]
-    elif not (names := [name for name in names if name[:10] == day]):
-        raise BooksError(f"There is no run of {day} to verify below {where}: harvest first")
+    there = await run_names(bucket, settings.s3_prefix)
+    run = run if run or day else await _last_at_work(bucket, settings, there)
+    names = [name for name in there if name == run or name[:10] == day]
+    if not names:
+        where = f"s3://{bucket.name}/{settings.s3_prefix}/{RUNS}/{run or ''}"
+        raise BooksError(f"There is no run {f'of {day} ' if day else ''}to verify below {where}: harvest first")
     proof = Proof(names, day)
     for name in names:
         await _read_run(bucket, Layout(settings.s3_prefix, settings.s3_key_template, name), proof, progress)
@@ -184,83 +159,62 @@ async def _read_run(bucket: Bucket, layout: Layout, proof: Proof, progress: Call
             f"{layout.run} was harvested with S3_KEY_TEMPLATE {manifest.options.key_template!r}, which is now "
             f"{layout.template!r}: set it to that of the run"
         )
-    await _Reading(bucket, manifest, layout, proof, progress).read()
+    day = await read_day(bucket, layout, Notices())
+    key = layout.ids_key(manifest.generation)
+    try:
+        frozen = decode_ids(await read_document(bucket, key, limit=GZIP_BYTES) or b"")
+    except ValueError as error:
+        proof.problems.append(f"{key} is not the ids of this run: {error}")
+        return
+    frozen = replace(frozen, ids={collection: frozen.ids.get(collection, []) for collection in manifest.input})
+    standing = await day.standing({id_ for some in frozen.ids.values() for id_ in some})
+    ours = {key: file for key, file in day.listed.items() if key not in standing.files}
+    checkpoint = Checkpoint(by_batch(layout, ours, manifest.names), manifest.books())
+    batches = cut_unmarked(frozen.ids, frozen.fresh)
+    await _Reading(day, manifest, frozen, batches, standing, checkpoint, proof, dict(frozen.fresh)).read(progress)
 
 
 @dataclass(slots=True)
 class _Reading:
-    """One reading of a run: what of it has been seen so far.
+    """One reading of a run: what of it has been seen so far."""
 
-    Attributes:
-        checkpoint: What the receipts of the manifest's generation say.
-        ids: The ids of the generation, by collection.
-        marks: Those of them that were fresh when it began, with the run that has them.
-        batches: What the others make.
-        fresh: All ids that are fresh, with the run that is said to have them.
-        complete: Whether nothing is left to do, as far as has been seen.
-        fits: Whether manifest and ids say the same; otherwise nothing is repaired by what they say.
-    """
-
-    bucket: Bucket
+    day: Day
     manifest: Manifest
-    layout: Layout
+    frozen: FrozenIds
+    batches: list[Batch]
+    standing: Standing
+    checkpoint: Checkpoint
     proof: Proof
-    progress: Callable[[int, int], object]
-    checkpoint: Checkpoint = field(init=False)
-    listed: dict[str, Listed] = field(default_factory=dict)
-    others: list[OtherRun] = field(default_factory=list)
-    standing: Standing = field(default_factory=Standing)
-    ids: dict[Collection, list[str]] = field(default_factory=dict)
-    marks: dict[str, str] = field(default_factory=dict)
-    batches: list[Batch] = field(default_factory=list)
-    fresh: dict[str, str] = field(default_factory=dict)
-    complete: bool = True
-    fits: bool = True
+    fresh: dict[str, str]  # all ids that are fresh, with the run that is said to have them
+    complete: bool = True  # nothing is left to do, as far as has been seen
+    fits: bool = True  # manifest and ids say the same; otherwise nothing is repaired by what they say
 
-    async def read(self) -> None:
-        self.listed = await list_data(self.bucket, self.layout)
-        self.others = await read_other_runs(self.bucket, self.layout, Notices())
-        if not await self._read_ids():
-            return
-        wanted = {id_ for some in self.ids.values() for id_ in some}
-        self.standing = await read_standing(self.bucket, self.others, self.listed, Notices(), wanted=wanted)
-        ours = {key: file for key, file in self.listed.items() if key not in self.standing.files}
-        self.checkpoint = Checkpoint(by_batch(self.layout, ours, self.manifest.names), self.manifest.books())
-        keys = await self.bucket.objects(self.layout.receipts)
-        await fan_out(self._read_receipt, keys, at_once=READS_AT_ONCE)
-        self._check_batches()
-        self._check_fresh()
+    async def read(self, progress: Callable[[int, int], object]) -> None:
+        self._check_ids()
+        keys = await self.day.bucket.objects(self.day.layout.receipts)
+        await fan_out(partial(self._read_receipt, progress), keys, at_once=READS_AT_ONCE)
+        self._check_outcomes()
         await self._check_files()
         await self._check_closing()
         self.proof.books.add(self.checkpoint.books)
 
-    async def _read_ids(self) -> bool:
-        key = self.layout.ids_key(self.manifest.generation)
-        try:
-            frozen = decode_ids(await read_document(self.bucket, key, limit=GZIP_BYTES) or b"")
-        except ValueError as error:
-            self._wrong(f"{key} is not the ids of this run: {error}")
-            return False
-        self.ids = {collection: frozen.ids.get(collection, []) for collection in self.manifest.input}
-        self.marks = frozen.fresh
-        self.fresh |= frozen.fresh
-        for collection, ids in self.ids.items():
-            self.batches += cut(collection, (id_ for id_ in ids if id_ not in frozen.fresh))
-        mark = self.manifest.options.fingerprint(self.ids)
-        if not self.layout.run.endswith(mark):
-            self._wrong(f"the ids and options of {self.layout.run} make the fingerprint {mark}")
-        same = len(frozen.fresh) == self.manifest.fresh and all(
-            (account.ids, account.rejected) == (len(self.ids[collection]), frozen.rejected.get(collection, 0))
-            for collection, account in self.manifest.input.items()
-        )
-        if not same or {batch.name for batch in self.batches} != self.manifest.names:
-            self._wrong(f"{self.layout.manifest_key} has other counts or batches than {key} makes")
-            self.fits = False
-        return True
+    def _check_ids(self) -> None:
+        """The ids are those that the run is named after, and as many and in such batches as the manifest says."""
+        layout, manifest, frozen = self.day.layout, self.manifest, self.frozen
+        mark = manifest.options.fingerprint(frozen.ids)
+        if not layout.run.endswith(mark):
+            self._wrong(f"the ids and options of {layout.run} make the fingerprint {mark}")
+        counts = {name: (len(ids), frozen.rejected.get(name, 0)) for name, ids in frozen.ids.items()}
+        said = {name: (account.ids, account.rejected) for name, account in manifest.input.items()}
+        names = frozenset(batch.name for batch in self.batches)
+        self.fits = (counts, len(frozen.fresh), names) == (said, manifest.fresh, manifest.names)
+        if not self.fits:
+            key = layout.ids_key(manifest.generation)
+            self._wrong(f"{layout.manifest_key} has other counts or batches than {key} makes")
 
-    async def _read_receipt(self, key: str) -> None:
+    async def _read_receipt(self, progress: Callable[[int, int], object], key: str) -> None:
         try:
-            receipt = await read_receipt(self.bucket, self.layout, key)
+            receipt = await read_receipt(self.day.bucket, self.day.layout, key)
         except BooksError as error:
             self._wrong(str(error))
             return
@@ -270,7 +224,7 @@ class _Reading:
         taken_over = any(file.key in self.standing.files for file in receipt.files)  # by a run with the same batch
         if receipt.generation == self.manifest.generation and not taken_over:
             self.checkpoint.take(key, receipt)
-            self.progress(len(self.checkpoint.receipts), len(self.manifest.names))
+            progress(len(self.checkpoint.receipts), len(self.manifest.names))
             self.fresh |= {id_: told["run"] for id_, told in receipt.outcomes.items() if told["outcome"] == "fresh"}
             await self._check_receipt(receipt)
 
@@ -279,33 +233,25 @@ class _Reading:
         recorded = receipt.recorded
         for collection, kind in KINDS.items():
             expected = [id_ for id_ in receipt.ids if recorded.get(id_) == kind]
-            files = [file for file in receipt.files if self._collection(file.key) == collection]
-            ids = [id_ for file in files for id_ in await self._read_file(file, collection)]
+            ids: list[str] = []
+            for file in receipt.files:
+                if (ours := self.day.layout.parse(file.key)) and ours.collection == collection:
+                    ids += await self._ids_in(file.key, file)
             if ids != expected:
                 strange = sorted(set(ids) ^ set(expected))[:3] or "in another order or twice"
                 self._wrong(f"{receipt.collection}/{receipt.batch}: files and receipt differ in {strange}")
 
-    def _collection(self, key: str) -> Collection | None:
-        file = self.layout.parse(key)
-        return file.collection if file else None
-
-    async def _read_file(self, file: LandedFile, collection: Collection) -> list[str]:
-        """The ids of the records in a data file that a receipt names."""
-        if file.key not in self.listed:
-            self._wrong(f"{file.key} is gone")
+    async def _ids_in(self, key: str, landed: LandedFile | None = None) -> list[str]:
+        """The ids of the records in a data file, which is as it `landed`; each stands in one file of the day."""
+        if (listed := self.day.listed.get(key)) is None:
+            self._wrong(f"{key} is gone")
             return []
-        body = await self._body(file.key)
-        if len(body) != file.bytes or hashlib.sha256(body).hexdigest() != file.sha256:
-            why = f"{len(body)} bytes of {file.bytes}" if len(body) != file.bytes else "another SHA-256"
-            self._wrong(f"{file.key} is not what landed: {why}")
-        return self._ids_in(file.key, body, collection)
-
-    async def _body(self, key: str) -> bytes:
-        """A data file's bytes; none of one that is larger than any of ours."""
-        return (await self.bucket.read(key) or b"") if self.listed[key].bytes <= DATA_BYTES else b""
-
-    def _ids_in(self, key: str, body: bytes, collection: Collection) -> list[str]:
-        """The ids of the records in `body`; each stands in one file of the day, whichever run it is of."""
+        too_large = listed.bytes > DATA_BYTES  # for any of ours
+        body = b"" if too_large else await self.day.bucket.read(key) or b""
+        if landed and len(body) != landed.bytes:
+            self._wrong(f"{key} is not what landed: {len(body)} bytes of {landed.bytes}")
+        elif landed and hashlib.sha256(body).hexdigest() != landed.sha256:
+            self._wrong(f"{key} is not what landed: another SHA-256")
         try:
             records = decode(body)
             ids = [str(record["imdb_id"]) for record in records]
@@ -315,8 +261,8 @@ class _Reading:
             return []
         if len(records) > BATCH_SIZE or (len(body) > FILE_BYTES and len(records) > 1):
             self._wrong(f"{key} is too large: {len(records)} records, {len(body)} bytes")
-        if kinds - {KINDS[collection]}:
-            self._wrong(f"{key} has records of {', '.join(sorted(kinds))} among {collection}")
+        if (ours := self.day.layout.parse(key)) and kinds - {KINDS[ours.collection]}:
+            self._wrong(f"{key} has records of {', '.join(sorted(kinds))} among {ours.collection}")
         self.proof.records += len(records)
         for id_ in ids:
             if before := self.proof.standing.get(id_):
@@ -324,42 +270,42 @@ class _Reading:
             self.proof.standing[id_] = key
         return ids
 
-    def _check_batches(self) -> None:
-        """Every batch has a receipt, and every id an outcome."""
+    def _check_outcomes(self) -> None:
+        """Every batch has a receipt, every id an outcome, and each fresh id stands under some other run of the day."""
         for batch in self.batches:
             if batch.name not in self.checkpoint.outcomes:
                 self._unfinished(f"{batch.collection}/{batch.name} has no receipt: harvest goes on with it")
-        if self.complete and not self.checkpoint.books.balance:
-            books = self.checkpoint.books
+        books = self.checkpoint.books
+        if self.complete and not books.balance:
             self._wrong(f"of {books.ids} ids {books.accounted} have an outcome")
-
-    def _check_fresh(self) -> None:
-        """Each fresh id stands under the run that is said to have it, or that has done the same batch since."""
         if ids := self.fresh.keys() - self.standing.of(self.fresh):
             runs = sorted({self.fresh[id_] for id_ in ids})
             self._wrong(f"{len(ids)} ids are fresh by {', '.join(runs)}, which does not have them: {sorted(ids)[:3]}")
 
     async def _check_files(self) -> None:
         """No data file stands where this run's do, but those of its receipts and of other runs of the day."""
-        for key in foreign_keys(self.layout, self.listed, self.manifest.names, self.others):
+        for key in self.day.foreign(self.manifest.names):
             if key not in self.proof.foreign:  # of a day, the first of its runs has named it
                 self._wrong(f"{key} is foreign: no run of the day has such a file; --repair moves it away")
-                self.proof.foreign |= {key: self.layout} if self.fits else {}
+                if self.fits:
+                    self.proof.foreign[key] = self.day.layout
         for name, files in self.checkpoint.files.items():
+            if any(name in other.names for other in self.day.others):
+                continue  # other files may be of a batch of that name that another run has still to do
             for key in files.keys() - self.checkpoint.landed.keys():
-                if any(name in other.names for other in self.others):
-                    continue  # of a batch of that name that another run has still to do
                 if self.checkpoint.tried.get(name) is False:
                     self._wrong(f"{key} is in no receipt: --repair removes it")
-                    self.proof.stale |= {key: self.layout} if self.fits else {}
-                elif self.proof.day and (collection := self._collection(key)):
-                    self._ids_in(key, await self._body(key), collection)
+                    if self.fits:
+                        self.proof.stale.append(key)
+                elif self.proof.day:
+                    await self._ids_in(key)
 
     async def _check_closing(self) -> None:
         """The summary and the outcomes are of this generation, and say what the receipts say."""
-        key = self.layout.summary_key
+        bucket, layout = self.day.bucket, self.day.layout
+        key = layout.summary_key
         try:
-            summary = decode_summary(self.layout, await read_document(self.bucket, key))
+            summary = decode_summary(layout, await read_document(bucket, key))
             problem = f"{key} is of an earlier generation"
         except BooksError as error:
             summary, problem = None, str(error)
@@ -367,17 +313,17 @@ class _Reading:
             if self.complete:
                 self._unfinished(f"{problem}: harvest closes the books")
             return
-        self.proof.past = self.proof.past or self.layout.date < utc()[:10]
+        self.proof.past = self.proof.past or layout.date < utc()[:10]
         if summary.books != self.checkpoint.books.as_json():
             self._wrong(f"{key} has other books than the receipts")
-        outcomes = await read_document(self.bucket, self.layout.outcomes_key, limit=GZIP_BYTES) or b""
+        outcomes = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
         if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
-            self._wrong(f"{self.layout.outcomes_key} is gone or not what the summary says")
+            self._wrong(f"{layout.outcomes_key} is gone or not what the summary says")
         elif self.complete and not self._are_outcomes(outcomes):
-            self._wrong(f"{self.layout.outcomes_key} has other outcomes than the receipts")
+            self._wrong(f"{layout.outcomes_key} has other outcomes than the receipts")
 
     def _are_outcomes(self, body: bytes) -> bool:
-        expected = self.checkpoint.outcomes_in_order(self.ids, self.marks, self.batches)
+        expected = self.checkpoint.outcomes_in_order(self.frozen.ids, self.frozen.fresh, self.batches)
         try:
             written = ({"id": id_} | outcome for id_, outcome in decode_outcomes(body))
             return all(one == other for one, other in itertools.zip_longest(written, expected))
@@ -388,8 +334,8 @@ class _Reading:
         """Something is left to do: a harm of the run, if it is asked for by name, and none of its day."""
         if self.proof.day is None:
             self._wrong(problem)
-        elif self.layout.run not in self.proof.unfinished:
-            self.proof.unfinished.append(self.layout.run)
+        elif self.day.layout.run not in self.proof.unfinished:
+            self.proof.unfinished.append(self.day.layout.run)
         self.complete = False
 
     def _wrong(self, problem: str) -> None:
