@@ -14,7 +14,7 @@ from harvester.forms import is_bucket
 from harvester.pace import Pace
 from harvester.s3_client import open_bucket
 from harvester.titles import read_ids
-from harvester.tmdb import open_tmdb
+from harvester.tmdb import Tmdb
 from harvester.vault import fetch_key
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from harvester.s3 import Bucket
     from harvester.settings import Settings
     from harvester.titles import Collection, Ids
-    from harvester.tmdb import Tmdb
 
 CSV_NAMES = (".csv", ".csv.gz")
 """How the names of those objects end that are looked for in a folder of S3."""
@@ -120,13 +119,11 @@ async def with_key(settings: Settings, known: dict[str, str] | None = None) -> S
     return settings.holding(known[kept])
 
 
-def open_tmdb_of(
-    settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> AbstractAsyncContextManager[Tmdb]:
-    """TMDB with the key, the pace and the concurrency of the settings, which have the key itself."""
+def open_tmdb_of(settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> Tmdb:
+    """TMDB as the settings say, which hold the key itself; to be entered, and left, by `async with`."""
     settings.need("tmdb_api_key")
     key = settings.tmdb_api_key
-    return open_tmdb(
+    return Tmdb(
         base_url=settings.tmdb_base_url,
         key=key.get_secret_value() if key else "",
         language=settings.tmdb_language,
