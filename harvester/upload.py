@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from harvester.aws_client import PATIENT
-from harvester.csv_file import open_csv, read_once
+from harvester.csv_file import open_csv
 from harvester.errors import StoreError
 from harvester.fan_out import in_thread
 from harvester.multipart import Body
@@ -169,8 +169,7 @@ async def upload(
                 if pass_s3 and source.startswith("s3://"):
                     told[collection] = Uploaded(source, collection, "in_s3", source)
                 else:
-                    file = opened.enter_context(await in_thread(partial(open_csv, source)))
-                    local[collection] = await in_thread(partial(read_once, source, file))
+                    local[collection] = await in_thread(partial(open_csv, source, opened))
             if local:
                 told |= await _upload_all(settings, local, day, progress)
     return UploadReport(tuple(told[collection] for collection in given), time.monotonic() - started)
