@@ -23,19 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlencode
 
 from harvester import __version__
-from harvester.answers import (
-    Absent,
-    Again,
-    Answer,
-    Failed,
-    Found,
-    Match,
-    Missing,
-    http_date,
-    judge,
-    read_find,
-    read_record,
-)
+from harvester.answers import Absent, Again, Failed, Found, Match, Missing, http_date, judge, read_find, read_record
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.health import Health
 from harvester.redaction import STRUCK
@@ -47,6 +35,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from harvester.answers import Answer
     from harvester.pace import Pace
     from harvester.titles import Kind
 
@@ -154,20 +143,16 @@ class Tmdb:
             TmdbRefusedError: The key is no good any more.
             TmdbUnavailableError: TMDB answers nobody.
         """
-        outcome = await self._title(id_, kind)
-        self.answered += not isinstance(outcome, Failed)
-        return outcome
-
-    async def _title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
-        response: Found | Missing | Failed | Match | Absent
+        response: Found | Missing | Failed | Match | Absent = Absent()
         if kind == "movie":
             response = await self._record("movie", id_)
-            if not isinstance(response, Absent):
-                return response
-        response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind))
+        if isinstance(response, Absent):
+            response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind))
         if isinstance(response, Match):
             response = await self._record(response.kind, response.tmdb_id)
-        return Missing("unknown") if isinstance(response, Absent) else response
+        outcome = Missing("unknown") if isinstance(response, Absent) else response
+        self.answered += not isinstance(outcome, Failed)
+        return outcome
 
     @asynccontextmanager
     async def next_in_line(self) -> AsyncIterator[None]:
@@ -182,15 +167,15 @@ class Tmdb:
             yield
 
     async def _record(self, kind: Kind, id_: str | int) -> Found | Failed | Absent:
-        response = await self._ask(f"{kind}/{id_}", self._detail, partial(self._read_record, kind))
-        if self._append and isinstance(response, Found):
-            self._records_seen[kind] += 1
-            self._parts_seen[kind].update(part for part in self._append if part not in response.missing_parts)
-        return response
+        def read(body: dict[str, Any]) -> Found | Again:
+            known = self._append if self._records_seen[kind] < LEARNING else self._parts_seen[kind]
+            return read_record(body, kind, asked=self._append, known=known)
 
-    def _read_record(self, kind: Kind, body: dict[str, Any]) -> Found | Again:
-        known = self._append if self._records_seen[kind] < LEARNING else self._parts_seen[kind]
-        return read_record(body, kind, asked=self._append, known=known)
+        response = await self._ask(f"{kind}/{id_}", self._detail, read)
+        if isinstance(response, Found):
+            self._records_seen[kind] += 1
+            self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
+        return response
 
     async def _ask(
         self, path: str, query: str, read: Callable[[dict[str, Any]], T | Again]
@@ -227,7 +212,7 @@ class Tmdb:
 
     async def _answers(self, path: str) -> bool:
         """Whether TMDB answers: the simplest request, or, where more than a few are in trouble, one at their route."""
-        route = _route(path)
+        route = path.partition("/")[0]
         if self._in_trouble <= FEW or route not in self._known_good:
             path, query = "authentication", self._plain
         else:
@@ -279,7 +264,7 @@ class Tmdb:
         if unavailable and (probe or self._in_trouble >= self._concurrency or not await self._answers(path)):
             raise unavailable
         if trouble is None and not probe:
-            self._known_good[_route(path)] = path
+            self._known_good[path.partition("/")[0]] = path
         return response
 
     def _judge(self, answer: Answer) -> dict[str, Any] | Absent | Again:
@@ -296,10 +281,6 @@ class Tmdb:
 def _query(values: Mapping[str, str | None]) -> str:
     """The query string, from `?` on; empty values stay out, and commas and slashes as they are."""
     return "?" + urlencode({name: value for name, value in values.items() if value}, safe=",/")
-
-
-def _route(path: str) -> str:
-    return path.partition("/")[0]
 
 
 def is_token(key: str) -> bool:
