@@ -26,11 +26,8 @@ BODY_LIMIT = 32_750_000
 """Bytes of one body, unzipped: 31 MB pass and 33 do not, whichever megabyte is meant. The largest of 196 recorded
 bodies has 262,513, with credits and images."""
 
-HOLD_LIMIT = 60.0
-"""Seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours."""
-
-ID_END = 2**63
-"""TMDB's ids are below it, and never negative: a receipt with another one would not be read back."""
+HOLD_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
+ID_END = 2**63  # TMDB's ids are below it, and never negative: a receipt with another one would not be read back
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +109,7 @@ class Again:
 def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
     """The JSON object of a good answer, or why there is none.
 
-    Raises:
-        TmdbRefusedError: 401, or 403 of TMDB's own (a CDN's 403 in HTML is weather, and passes).
+    `TmdbRefusedError` is raised for a 401, or a 403 of TMDB's own (a CDN's 403 in HTML is temporary).
     """
     parsed = _parse(answer.body)
     body = parsed if isinstance(parsed, dict) else {}

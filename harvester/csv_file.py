@@ -37,11 +37,7 @@ class CsvFile:
     zipped: bool
 
     async def parts(self) -> Parts:
-        """The file, read again part by part.
-
-        Raises:
-            InputError: At the end, that it has changed; or that it cannot be read any more.
-        """
+        """The file, read again part by part; at the end an `InputError` if it has changed since."""
         digest, length = hashlib.sha256(), part_bytes(self.bytes)
         for start in range(0, self.bytes, length):
             yield await in_thread(partial(self._read, start, min(length, self.bytes - start), digest))
@@ -64,11 +60,7 @@ class CsvFile:
 
 
 def open_csv(source: str, opened: ExitStack) -> CsvFile:
-    """The file at `source`, read once; it stays open until `opened` closes.
-
-    Raises:
-        InputError: It is in S3, is no file, is empty or cannot be read.
-    """
+    """The file at `source`, read once, and open until `opened` closes; an `InputError` if it is no such file."""
     name = source.encode(errors="backslashreplace").decode()  # a path need not be text
     if source == "-":
         raise InputError(source, f"standard input cannot be uploaded, since a file is read twice: {GIVE}")

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from harvester.run import Run
 
 LINE_SECONDS = 10.0
-
-SMOOTHING = 0.3
-"""Share of the newest second in the rate shown."""
+SMOOTHING = 0.3  # share of the newest second in the rate shown
 
 
 class Counts:

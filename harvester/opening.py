@@ -25,18 +25,13 @@ if TYPE_CHECKING:
     from harvester.settings import Settings
     from harvester.titles import Collection, Ids
 
-CSV_NAMES = (".csv", ".csv.gz")
-"""The endings of the objects that are looked for in a folder of S3."""
+CSV_NAMES = (".csv", ".csv.gz")  # endings of the objects that are looked for in a folder of S3
 
 
 async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
     """The ids of the CSVs, movies first: an id that both have is a movie, and a duplicate among the series.
 
-    `Ids.source` is the CSV itself where a folder in S3 was given.
-
-    Raises:
-        InputError: One of them cannot be read as a list of ids.
-        StoreError: It is in S3, which refused or could not be reached.
+    `Ids.source` is the CSV itself where a folder in S3 was given. `InputError` blames a CSV, `StoreError` S3.
     """
     sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
     read = partial(read_ids, column=settings.csv_id_column, seen=set())
@@ -91,11 +86,8 @@ def open_bucket_of(
 async def with_key(settings: Settings, known: dict[str, str] | None = None) -> Settings:
     """The settings with TMDB's key itself, fetched if they only say where it is kept.
 
-    `known` has the keys fetched before, by where they are kept; this one is added.
-
-    Raises:
-        SettingsError: There is no key, AWS does not give it, or what it gives is none.
-        StoreError: AWS cannot be reached, or the credentials are no good.
+    `known` has the keys fetched before, by where they are kept; this one is added. `SettingsError` means that there is
+    no key or none that can be one, `StoreError` that AWS cannot be reached or refuses the credentials.
     """
     settings.need("tmdb_api_key")
     kept = settings.key_is_kept_in

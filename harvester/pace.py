@@ -41,12 +41,6 @@ SINK = 0.92
 """What a 429 leaves of the rate where the second before shows no limit: it is not known, or less than half of the rate
 was answered in it; or a limit found before was too high, and the lowered rate is refused before it came `NEAR`."""
 
-NEAR = 0.99
-"""Share of the limit from which on a 429 is what the climb was to find."""
-
-KEPT = 5.0
-"""Seconds for which turns are remembered: a 429 that comes later than 4 after its request shows no limit."""
-
 CAREFUL = 1 / 10_000
 """Share of the ceiling that the rate regains in a second just below the limit: 150 s from 0.985 of a limit as high. To
 find out whether it still holds costs a hold, 1.1 s, 0.7 % of that; a limit that has risen is found as much later."""
@@ -54,8 +48,9 @@ find out whether it still holds costs a hold, 1.1 s, 0.7 % of that; a limit that
 CLIMB = 1 / 150
 """Share of the ceiling that the rate regains in a second elsewhere: from half of it back to it in 75 s."""
 
-LOWEST = 0.5
-"""Requests per second below which the rate never sinks."""
+NEAR = 0.99  # share of the limit from which on a 429 is what the climb was to find
+KEPT = 5.0  # seconds for which turns are remembered: a 429 that comes later than 4 after its request shows no limit
+LOWEST = 0.5  # requests per second below which the rate never sinks
 
 
 class Pace:

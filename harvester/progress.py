@@ -7,23 +7,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich import progress as rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from harvester.lines import LINE_SECONDS, Counts, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-    from rich.progress import ProgressColumn
 
     from harvester.answers import Outcome
     from harvester.doctor import Finding
@@ -46,27 +36,28 @@ def watching() -> Iterator[Bar | Lines]:
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A function that shows how much is done, of how much."""
-    with _advancing(what, (BarColumn(), MofNCompleteColumn(), TextColumn(what)), rate="per_second") as advance:
+    columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(what))
+    with _advancing(what, columns, rate="per_second") as advance:
         yield lambda done, of: advance(done, max(done, of))
 
 
 @contextmanager
 def sending(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, int, int], None]]:
     """A function that shows which file is being sent, and how many bytes of how many."""
-    far = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), TextColumn("left"))
-    columns = (TextColumn("{task.fields[file]}", markup=False), BarColumn(), *far)
+    far = (rich.DownloadColumn(), rich.TransferSpeedColumn(), rich.TimeRemainingColumn(), rich.TextColumn("left"))
+    columns = (rich.TextColumn("{task.fields[file]}", markup=False), rich.BarColumn(), *far)
     with _advancing("sending", columns, rate="bytes_per_second", clock=clock) as advance:
         yield lambda name, done, of: advance(done, of, file=name)
 
 
 @contextmanager
 def _advancing(
-    event: str, columns: Iterable[ProgressColumn], *, rate: str, clock: Callable[[], float] = time.monotonic
+    event: str, columns: Iterable[rich.ProgressColumn], *, rate: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[..., None]]:
     """A function that is given how much is done, of how much, and values for the bar's `columns` or the line."""
     console = Console(stderr=True)
     if console.is_terminal:
-        with Progress(*columns, console=console, transient=True) as progress:
+        with rich.Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=None, file="")
             yield lambda done, of, **more: progress.update(task, completed=done, total=of, **more)
         return
@@ -101,8 +92,8 @@ class Bar:
     """A watcher that shows a bar on a terminal."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=console, transient=True)
+        columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn("{task.description}"))
+        self._progress = rich.Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("looking what is done", total=None)
         self._clock = clock
         self._progress.start()

@@ -38,12 +38,8 @@ ID_COLUMNS = ("imdb_id", "tconst", "imdbid", "const", "imdb_title_id", "id")
 """Header names of an id column, in any case; the first of these that occurs wins. `id` comes last: exports that have
 both an `id` and an `imdb_id` keep TMDB's or a row's number in the former."""
 
-BLOCK_BYTES = 2**15
-"""What the processor's cache holds: 2¹⁸ took a fifth more time and 3.6 MB more memory (measured)."""
-
-LONGEST_LINE = 2**20
-LONGEST_HEADER = 2**14
-"""Bytes. The longest real row has about 700; beyond these the file is something else."""
+BLOCK_BYTES = 2**15  # the processor's cache holds it: 2¹⁸ took a fifth more time and 3.6 MB more memory (measured)
+LONGEST_LINE, LONGEST_HEADER = 2**20, 2**14  # bytes; the longest real row has about 700
 
 MAGIC = {
     b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or export it as CSV",
@@ -136,8 +132,7 @@ def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = 
     `column` is the id column's header, if none of `ID_COLUMNS` is. `seen` are ids of an earlier CSV, which count as
     duplicates here; this one's are added. `name` is what errors and books call the source, if not by its path.
 
-    Raises:
-        InputError: No such file, nothing in it, not UTF-8, no id column, or not one usable id.
+    `InputError`: no such file, nothing in it, not UTF-8, no id column, or not one usable id.
     """
     ids = Ids((name or source).encode(errors="backslashreplace").decode())  # a path need not be text
     if not source or "\0" in source:
@@ -161,7 +156,7 @@ def _read(ids: Ids, stream: BinaryIO, column: str | None, seen: set[str]) -> Non
         raise InputError(ids.source, "is empty: was the download or the export finished?")
     header, _, rest = first.partition(b"\n")
     names, at, delimiter = _header(ids.source, header, column)
-    lines = _lines(ids.source, rest, blocks)
+    lines = itertools.chain.from_iterable(_lines(ids.source, rest, blocks))
     if delimiter == "|" or (delimiter == "\t" and names[0] == "tconst"):  # IMDb's own dumps quote nothing
         _take_plain(ids, lines, at, delimiter.encode(), seen)
     else:
@@ -212,7 +207,7 @@ def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], int, str]:
-    """The header's names, the place of the id column among them, and the delimiter."""
+    """The header's names, the place of the id column among them, and the delimiter; between pipes no quotes count."""
     if b"\r" in header.rstrip(b"\r"):
         problem = "has lines that end in a carriage return alone: save it with the line ends of Unix or Windows"
         raise InputError(source, problem, line=1)
@@ -221,7 +216,8 @@ def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], 
     line = header.decode(errors="replace").rstrip("\r")  # _utf8_blocks raises where it is no UTF-8
     wanted = [column.strip().casefold()] if column else ID_COLUMNS
     for delimiter in sorted("|\t;,", key=line.count, reverse=True):
-        names = [name.strip().strip('"') for name in _split_header(line, delimiter)]
+        cells = line.split("|") if delimiter == "|" else next(csv.reader([line], delimiter=delimiter), [])
+        names = [name.strip().strip('"') for name in cells]
         known = [name.casefold() for name in names]
         for name in wanted:
             if name in known:
@@ -229,16 +225,6 @@ def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], 
     expected = f"named {column!r}" if column else f"({', '.join(ID_COLUMNS)})"
     seen = f"its header is {redact_shapes(line)[:200]!r}"
     raise InputError(source, f"has no id column {expected}; {seen}. Name the column with --id-column", line=1)
-
-
-def _split_header(line: str, delimiter: str) -> list[str]:
-    """The header's names as its rows will be split: quotes count but between pipes."""
-    if delimiter == "|":
-        return line.split(delimiter)
-    try:
-        return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:  # a bare CR, or a name without end: not this delimiter
-        return []
 
 
 def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -256,28 +242,26 @@ def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[
     yield [tail]
 
 
-def _take_plain(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: bytes, seen: set[str]) -> None:
+def _take_plain(ids: Ids, lines: Iterable[bytes], at: int, delimiter: bytes, seen: set[str]) -> None:
     """Take rows without quoting: a delimiter is a delimiter, wherever it stands."""
-    number = 1
     latest = _NO_LINE
-    for lines in blocks:
-        for number, line in enumerate(lines, number + 1):  # noqa: B020  # counts on from block to block
-            if line.startswith(latest):  # the next artist of the same title: three rows of four
-                ids.rows += 1
-                continue
-            cells = line.split(delimiter, at + 1)
-            if line.strip():
-                taken = _take(ids, cells[at].decode() if len(cells) > at else "", line.decode, number, seen)
-                latest = cells[0] + delimiter if taken and at == 0 and len(cells) > 1 else _NO_LINE
+    for number, line in enumerate(lines, 2):
+        if line.startswith(latest):  # the next artist of the same title: three rows of four
+            ids.rows += 1
+            continue
+        cells = line.split(delimiter, at + 1)
+        if line.strip():
+            taken = _take(ids, cells[at].decode() if len(cells) > at else "", line.decode, number, seen)
+            latest = cells[0] + delimiter if taken and at == 0 and len(cells) > 1 else _NO_LINE
 
 
-def _take_quoted(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: str, seen: set[str]) -> None:
+def _take_quoted(ids: Ids, lines: Iterable[bytes], at: int, delimiter: str, seen: set[str]) -> None:
     """Take rows as in RFC 4180: quotes around a field may hide delimiters and line ends."""
     number, size = 2, 0
 
     def texts() -> Iterator[str]:
         nonlocal size
-        for line in itertools.chain.from_iterable(blocks):
+        for line in lines:
             size += len(line)
             if size > LONGEST_LINE:
                 problem = f"has a row of over {LONGEST_LINE} bytes: is a quote left open there?"

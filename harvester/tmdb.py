@@ -39,35 +39,25 @@ if TYPE_CHECKING:
     from harvester.pace import Pace
     from harvester.titles import Kind
 
+    Reader = Callable[[dict[str, Any]], "T | Again"]
+
 T = TypeVar("T")
 
 TRIES, REFUSALS, PART_TRIES = 6, 20, 3
 """Requests for one answer at most: of all kinds of trouble, of 429s (the pace's trouble rather than the title's), and
 for the sake of an appended part that was left out."""
 
-TRIES_SECONDS = 600.0
-"""Time for one answer at most; it has room for several holds of 60 s."""
-
-FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0
-"""Seconds: the n-th wait is random between 0 and the smaller of 0.5 · 2ⁿ⁻¹ and 20 ("full jitter")."""
-
-FEW = 3
-"""Titles that may be in trouble at once before the route they were asked at is suspected."""
+TRIES_SECONDS = 600.0  # for one answer at most, with room for several holds of 60 s
+FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0  # seconds; the n-th is random from 0 to 0.5 · 2ⁿ⁻¹, at most 20 ("full jitter")
+FEW = 3  # titles that may be in trouble at once before the route they were asked at is suspected
+LEARNING = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
 
 KNOWN_GOOD = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
 """Known-good path per route, used as a health probe until one of our own requests has succeeded there."""
 
-LEARNING = 20
-"""Titles of a kind after which an appended part that none of them had is taken for one TMDB does not have."""
-
 
 class Tmdb:
-    """An open connection to TMDB, with a session that ends with the `async with`.
-
-    Attributes:
-        health: Counts of requests with and without a usable answer.
-        answered: Titles that TMDB has answered, those it does not have among them.
-    """
+    """An open connection to TMDB, with a session that ends with the `async with`."""
 
     def __init__(
         self,
@@ -93,7 +83,7 @@ class Tmdb:
         self._detail = _query({"language": language, "append_to_response": ",".join(append)} | key_query)
         self.pace = pace
         self.health = Health(self._clock, base_url)
-        self.answered = 0
+        self.answered = 0  # titles, those that TMDB does not have among them
         self._date: str | None = None
         self._append = tuple(append)
         self._parts_seen: dict[Kind, set[str]] = {"movie": set(), "tv": set()}
@@ -117,12 +107,9 @@ class Tmdb:
         return http_date(self._date)
 
     async def check_key(self) -> None:
-        """Ask `/authentication`, the cheapest request there is, before anything else is.
+        """Ask `/authentication`, the cheapest request there is, and raise what it shows to be wrong.
 
-        Raises:
-            TmdbRefusedError: The key is no good.
-            TmdbUnavailableError: No usable answer after all tries.
-            SettingsError: `base_url` is not TMDB's.
+        `TmdbRefusedError` blames the key, `SettingsError` the `base_url`, `TmdbUnavailableError` TMDB.
         """
         ask = partial(self._request, "authentication", self._plain, lambda body: body)
         not_there = (Absent(), Again("http_404"))
@@ -137,11 +124,8 @@ class Tmdb:
     async def title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
         """What TMDB has under the IMDb id `id_`, which its CSV files under `kind`.
 
-        A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is.
-
-        Raises:
-            TmdbRefusedError: The key is no good any more.
-            TmdbUnavailableError: TMDB answers nobody.
+        A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is. Raises
+        `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody.
         """
         response: Found | Missing | Failed | Match | Absent = Absent()
         if kind == "movie":
@@ -177,9 +161,7 @@ class Tmdb:
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
         return response
 
-    async def _ask(
-        self, path: str, query: str, read: Callable[[dict[str, Any]], T | Again]
-    ) -> T | Found | Failed | Absent:
+    async def _ask(self, path: str, query: str, read: Reader[T]) -> T | Found | Failed | Absent:
         """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the title is to blame.
 
         It is to blame if as many titles were answered meanwhile as there were requests without a usable answer, its
@@ -219,9 +201,7 @@ class Tmdb:
             path, query = self._known_good[route], self._find if route == "find" else self._detail
         return not isinstance(await self._request(path, query, lambda body: body, probe=True), Again)
 
-    async def _persist(
-        self, response: T | Absent | Again, ask: Callable[[], Awaitable[T | Absent | Again]]
-    ) -> T | Absent | Again:
+    async def _persist(self, response: T | Again, ask: Callable[[], Awaitable[T | Again]]) -> T | Again:
         """Ask again, with waits, while the `response` is no good: the first good one, or the last `Again`."""
         started, tries, refusals = self._clock(), 0, 0
         best: Found | None = None
@@ -238,9 +218,7 @@ class Tmdb:
             response = await ask()
         return response
 
-    async def _request(
-        self, path: str, query: str, read: Callable[[dict[str, Any]], T | Again], *, probe: bool = False
-    ) -> T | Absent | Again:
+    async def _request(self, path: str, query: str, read: Reader[T], *, probe: bool = False) -> T | Absent | Again:
         """One request, in its turn: what `read` makes of a good answer.
 
         Before an outage is raised, TMDB is asked something else, unless this is that `probe`, or so many titles are in

@@ -16,9 +16,7 @@ from harvester.answers import BODY_LIMIT, Again, Answer, unzip
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
-"""What the kernel says where it has no route to an address."""
-
+NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)  # the kernel has no route to an address
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
 
