@@ -34,7 +34,6 @@ Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 Command: TypeAlias = Callable[[], Coroutine[Any, Any, Result]]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
 
 @contextmanager
@@ -119,8 +118,11 @@ def tell_json(result: dict[str, Any]) -> None:
 def _run(command: Command) -> Result:
     """The result of `command`; whatever it raises becomes one too, with a sentence."""
     _give_large_blocks_back()
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):  # uvloop takes 0.82 of asyncio's CPU time
+        from uvloop import new_event_loop as new_loop
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             _on_signals(signal.default_int_handler)  # until the command listens itself
             return runner.run(command())
     except HarvestError as error:
@@ -158,16 +160,7 @@ def _give_large_blocks_back() -> None:
         with suppress(ImportError, OSError, AttributeError):  # another libc, or none to be had
             import ctypes
 
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 * 2**20)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Uvloop's loop where it is installed: 0.82 of asyncio's CPU time."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+            ctypes.CDLL(None).mallopt(-3, 2 * 2**20)  # M_MMAP_THRESHOLD in glibc's malloc.h
 
 
 def _on_signals(handler: Any) -> None:

@@ -44,9 +44,9 @@ def show_report(report: Report, settings: Settings) -> None:
     if report.status == "failed":
         console.print("Run again to retry just their batches.")
     if report.status == "stopped":
-        left = f"{report.batches_left:,} batches are left"
-        left = {0: "The closing of the books is left", 1: "1 batch is left"}.get(report.batches_left, left)
-        console.print(f"{left}; run again to go on.")
+        batches = f"{report.batches_left:,} batches are"
+        left = {0: "The closing of the books is", 1: "1 batch is"}.get(report.batches_left, batches)
+        console.print(f"{left} left; run again to go on.")
 
 
 def books_text(books: Mapping[str, Any]) -> str:
@@ -147,10 +147,8 @@ def show_examination(examination: Examination) -> None:
     if unset:
         console.print(f"not set: {', '.join(unset)}", style="dim", soft_wrap=False)
     bad = sum(finding.state == "bad" for finding in examination.findings)
-    if bad:
-        console.print(f"[red]{bad} to mend[/] before a harvest can end well.", markup=True)
-    else:
-        console.print("[green]Nothing keeps a harvest from its end.[/] Next: plan", markup=True)
+    healthy = "[green]Nothing keeps a harvest from its end.[/] Next: plan"
+    console.print(f"[red]{bad} to mend[/] before a harvest can end well." if bad else healthy, markup=True)
 
 
 def _console() -> Console:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 Collection = Literal["Movies", "Series"]
 Kind = Literal["movie", "tv"]
 KINDS: dict[Collection, Kind] = {"Movies": "movie", "Series": "tv"}
-COLLECTIONS: dict[Kind, Collection] = {"movie": "Movies", "tv": "Series"}
 """A collection is a CSV and a folder of the bucket; a kind is TMDB's word for what stands in it."""
 
 ID_COLUMNS = ("imdb_id", "tconst", "imdbid", "const", "imdb_title_id", "id")
@@ -94,17 +93,6 @@ class Ids:
     def duplicates(self) -> int:
         """Rows whose id had been seen before."""
         return self.rows - self.rejected - len(self.ids)
-
-    def as_json(self) -> dict[str, Any]:
-        """The account of the rows, as the plan keeps it."""
-        return {
-            "source": self.source,
-            "rows": self.rows,
-            "ids": len(self.ids),
-            "duplicates": self.duplicates,
-            "rejected": self.rejected,
-            "rejects": [{"line": reject.line, "text": reject.text} for reject in self.rejects],
-        }
 
 
 def is_title_id(value: object) -> bool:

@@ -25,7 +25,7 @@ with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.layout import Layout
     from harvester.receipts import LandedFile, decode_receipt, encode_receipt, outcome_json, receipt_of
     from harvester.records import Format, decode, encode, record_line
-    from harvester.titles import COLLECTIONS, Kind
+    from harvester.titles import KINDS, Kind
 
 SEEDS = (
     b'200 \n{"id":603,"imdb_id":"tt0133093","title":"Matrix","vote_average":8.2}',
@@ -45,6 +45,7 @@ SEEDS = (
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
 LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{batch}.json", "2026-11-22-3f9a1c2e")
 IDS = ("tt0133093", "tt0944947")
+COLLECTIONS = {kind: collection for collection, kind in KINDS.items()}
 
 
 def check(data: bytes) -> None:
