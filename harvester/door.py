@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 """An exit code, the result for `--json` (empty if it has been told before the end), and what prints it for people."""
 
-Command: TypeAlias = Callable[[], Coroutine[Any, Any, Result]]
+Command: TypeAlias = Callable[..., Coroutine[Any, Any, Result]]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -70,9 +70,7 @@ def learn(*secrets: str) -> None:
         cast("Struck", stream).learn(secrets)
 
 
-def open_door(
-    command: Callable[[dict[str, Any], list[str]], Coroutine[Any, Any, Result]], given: dict[str, Any]
-) -> NoReturn:
+def open_door(command: Command, given: dict[str, Any]) -> NoReturn:
     """Run `command` with the flags and secrets in force, and exit; `given` is what its function was called with.
 
     An empty variable of AWS's counts as not set: Docker passes on what an `--env-file` leaves empty, and the SDK would

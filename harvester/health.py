@@ -1,7 +1,7 @@
-"""Health: a circuit breaker on the share of requests to TMDB without a usable answer.
+"""Health: a circuit breaker that would open when nine of ten requests had no usable answer in two periods in a row.
 
-It only says when it would open. The caller asks TMDB something else first, because two titles that are never answered
-look like an outage once everybody else is done.
+It only says so. The caller asks TMDB something else first, because two titles that are never answered look like an
+outage once everybody else is done.
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ from harvester.errors import TmdbUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PERIOD, LEAST = 30.0, 3
-"""Seconds, and requests, that a period has at least."""
+PERIOD, LEAST = 30.0, 3  # seconds, and requests, that a period has at least
 
 
 class Health:
-    """Counts of `good` and `bad` requests; `clock` tells seconds.
-
-    The breaker would open when nine of ten were bad in each of two periods in a row.
-    """
+    """Counts of requests with and without a usable answer; `clock` tells seconds."""
 
     def __init__(self, clock: Callable[[], float], base_url: str) -> None:
         self.good = self.bad = 0

@@ -30,11 +30,6 @@ class Counts:
         self._rate = 0.0
         self._then, self._done_then = clock(), 0
 
-    @property
-    def done(self) -> int:
-        """Titles with an outcome."""
-        return self.outcomes.total()
-
     def take(self, outcome: Outcome) -> None:
         """Count a title."""
         self.outcomes[type(outcome).__name__.lower()] += 1
@@ -43,9 +38,10 @@ class Counts:
         """Titles per second, smoothed; 0 before the first second is over."""
         seconds = self._clock() - self._then
         if seconds >= 1:
-            newest = (self.done - self._done_then) / seconds
+            done = self.outcomes.total()
+            newest = (done - self._done_then) / seconds
             self._rate = newest if not self._rate else SMOOTHING * newest + (1 - SMOOTHING) * self._rate
-            self._then, self._done_then = self._clock(), self.done
+            self._then, self._done_then = self._clock(), done
         return self._rate
 
     def left(self) -> str:
@@ -53,7 +49,7 @@ class Counts:
         rate = self.rate()
         if not rate:
             return "-:--"
-        minutes, seconds = divmod(round(max(self.titles - self.done, 0) / rate), 60)
+        minutes, seconds = divmod(round(max(self.titles - self.outcomes.total(), 0) / rate), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
@@ -91,7 +87,7 @@ class Lines:
 
     def _line(self) -> None:
         counts = self._counts
-        values = {"done": counts.done, "of": counts.titles, "titles_per_second": round(counts.rate(), 1)}
+        values = {"done": counts.outcomes.total(), "of": counts.titles, "titles_per_second": round(counts.rate(), 1)}
         self._log.info("progress", extra={**values, **_shown(counts.outcomes), "left": counts.left()})
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
 

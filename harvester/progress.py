@@ -111,7 +111,7 @@ class Bar:
         counts.take(outcome)
         outcomes = " · ".join(f"{name} {counts.outcomes[name]:,}" for name in ("found", "missing", "failed"))
         text = f"{counts.rate():.1f}/s · {outcomes} · {counts.left()} left"
-        self._progress.update(self._task, completed=counts.done, description=text)
+        self._progress.update(self._task, completed=counts.outcomes.total(), description=text)
 
     def batch(self, receipt: Receipt) -> None:
         """A batch has landed; the bar says enough."""

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from harvester.upload import UploadReport
     from harvester.verify import Proof
 
-SHOWN, ROW_SHOWN = 20, 60
-"""Rejects, failed titles or problems shown, and characters of a reject's row; `--json` has more."""
-
+SHOWN, ROW_SHOWN = 20, 60  # lines of a kind, and characters of a rejected row; `--json` has more
 ANEW = "finished today (--again harvests anew)."
 
 
