@@ -118,7 +118,9 @@ def _run(command: Command) -> Result:
     _give_large_blocks_back()
     new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):  # uvloop takes 0.82 of asyncio's CPU time
-        from uvloop import new_event_loop as new_loop
+        import uvloop
+
+        new_loop = uvloop.new_event_loop
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             _on_signals(signal.default_int_handler)  # until the command listens itself
