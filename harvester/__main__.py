@@ -8,12 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-_SAID = "Stopped before anything was begun."
+_MESSAGE = "Stopped before anything was begun."
 
 
 def main() -> None:
@@ -25,14 +21,14 @@ def main() -> None:
     run()
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
+def _stop(*_: object) -> None:
     """End at once, with the code and in the shape that `cli` would choose: nothing is open yet."""
     try:
         if "--json" in sys.argv:
-            told = f'{{"status":"error","error":"StoppedError","message":"{_SAID}","exit_code":75}}\n'
-            os.write(1, told.encode())
+            error = f'{{"status":"error","error":"StoppedError","message":"{_MESSAGE}","exit_code":75}}\n'
+            os.write(1, error.encode())
         else:
-            os.write(2, f"{_SAID}\n".encode())
+            os.write(2, f"{_MESSAGE}\n".encode())
     finally:
         os._exit(75)  # also where neither can be written
 

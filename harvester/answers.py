@@ -1,4 +1,4 @@
-"""Answers: what one HTTP response of TMDB means for one title. Pure, so that every row is a test.
+"""Answers: what one HTTP response of TMDB means for one title.
 
 The HTTP status decides and the body comes second: TMDB's error bodies vary in key order and extra keys, old ones lack
 `success`, and its CDN answers 502, 503 and 504 in HTML (recorded exchanges; developer.themoviedb.org/docs/errors).
@@ -26,13 +26,8 @@ BODY_LIMIT = 32_750_000
 """Bytes of one body, unzipped: 31 MB pass and 33 do not, whichever megabyte is meant. The largest of 196 recorded
 bodies has 262,513, with credits and images."""
 
-HOLD_LIMIT = 60.0
-"""Seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours."""
-
-ID_END = 2**63
-"""TMDB's ids are below it, and never negative: a receipt with another one would not be read back."""
-
-_ABSENT_CODES = frozenset([6, 34])  # "invalid id", "could not be found"
+HOLD_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
+ID_END = 2**63  # TMDB's ids are below it, and never negative: a receipt with another one would not be read back
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +42,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """TMDB has this title.
+    """TMDB has this title: `record` is its answer of `/movie/{id}` or `/tv/{id}`, `tmdb_id` unique within the kind.
 
-    Attributes:
-        kind: What TMDB has it as; for a reclassified title not the kind that its CSV files it under.
-        tmdb_id: TMDB's number, unique within the kind.
-        record: The answer of `/movie/{id}` or `/tv/{id}`.
-        missing_parts: Asked for by `append_to_response` and left out all the same.
+    `kind` is TMDB's; of a reclassified title it is not that of its CSV. `missing_parts` were asked for by
+    `append_to_response` and left out all the same.
     """
 
     kind: Kind
@@ -79,7 +71,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Not asked for: the run of this name, of the same day, has found the title, or found that TMDB has none."""
+    """Not asked for: the run of this name, of the same day, knows whether TMDB has the title."""
 
     run: str
 
@@ -90,7 +82,7 @@ Outcome = Found | Missing | Failed | Fresh
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Not an outcome yet: `/find` knows the id as this kind, and the record is asked for by TMDB's number."""
+    """Not an outcome yet: `/find` knows the id as this kind; the record is asked for by TMDB's number."""
 
     kind: Kind
     tmdb_id: int
@@ -103,12 +95,10 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not an outcome yet: ask again.
+    """Not an outcome yet: ask again; `reason` is what was wrong, as in `Failed`.
 
-    Attributes:
-        reason: What was wrong, in the words that end up in `Failed`.
-        hold: Of a 429 alone: seconds for which *nobody* may ask.
-        for_want_of_better: The title with parts missing, to be taken if asking again brings no better.
+    `hold`, of a 429 alone, is seconds for which *nobody* may ask. `for_want_of_better` is the title with parts missing,
+    to be taken if asking again brings no better.
     """
 
     reason: str
@@ -119,20 +109,19 @@ class Again:
 def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
     """The JSON object of a good answer, or why there is none.
 
-    Raises:
-        TmdbRefusedError: 401, or 403 of TMDB's own (a CDN's 403 in HTML is weather, and passes).
+    `TmdbRefusedError` is raised for a 401, or a 403 of TMDB's own (a CDN's 403 in HTML is temporary).
     """
-    body = _parse(answer.body)
-    told = body if isinstance(body, dict) else {}
-    code = told.get("status_code") if isinstance(told.get("status_code"), int) else None
+    parsed = _parse(answer.body)
+    body = parsed if isinstance(parsed, dict) else {}
+    code = body.get("status_code") if isinstance(body.get("status_code"), int) else None
     match answer.status:
-        case 200 if told.get("success") is False:
+        case 200 if body.get("success") is False:
             return Again("success_false")
         case 200:
-            return body if isinstance(body, dict) else Again(body)
-        case 401 | 403 if answer.status == 401 or told:
-            raise TmdbRefusedError(answer.status, code, str(told.get("status_message", ""))[:200])
-        case 404 if code in _ABSENT_CODES:
+            return parsed
+        case 401 | 403 if answer.status == 401 or body:
+            raise TmdbRefusedError(answer.status, code, str(body.get("status_message", ""))[:200])
+        case 404 if code in (6, 34):  # "invalid id", "could not be found"
             return Absent()
         case 429:
             return Again("http_429", hold=hold_seconds(answer))
@@ -141,9 +130,9 @@ def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
 
 
 def unzip(body: bytes) -> bytes:
-    """What is zipped in `body`, up to a byte more than the limit; `body` itself where it is no gzip, or not sound.
+    """What is zipped in `body`, up to a byte over the limit; `body` itself where it is no gzip, or a damaged one.
 
-    Whatever its headers say: the CDN, on 2026-05-20, served gzip without saying so (seerr).
+    Headers are not believed: the CDN, on 2026-05-20, served gzip without saying so (seerr).
     """
     rest, plain = body, b""
     try:
@@ -156,17 +145,16 @@ def unzip(body: bytes) -> bytes:
     return body if rest is body else plain
 
 
-def _parse(body: bytes) -> dict[str, Any] | str:
-    """The JSON object in `body`, or what is wrong with it."""
+def _parse(body: bytes) -> dict[str, Any] | Again:
     if len(body) > BODY_LIMIT:
-        return "too_large"
+        return Again("too_large")
     if not body.strip():
-        return "empty_body"
+        return Again("empty_body")
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return "bad_body"
-    return parsed if isinstance(parsed, dict) else "bad_body"
+        return Again("bad_body")
+    return parsed if isinstance(parsed, dict) else Again("bad_body")
 
 
 def hold_seconds(answer: Answer) -> float:
@@ -175,13 +163,11 @@ def hold_seconds(answer: Answer) -> float:
     A modern 429 may carry none at all, and `0` exists (travisbell, go-tmdb#44). A date counts by the server's clock.
     """
     text = (answer.retry_after or "").strip()
-    until, sent = http_date(text), http_date(answer.date)
+    seconds = -1.0
     if text.isascii() and text.isdigit():
         seconds = float(text)
-    elif until and sent:
+    elif (until := http_date(text)) and (sent := http_date(answer.date)):
         seconds = (until - sent).total_seconds()
-    else:
-        return 1.0
     return min(seconds, HOLD_LIMIT) if seconds >= 0 else 1.0
 
 
@@ -199,46 +185,39 @@ def read_record(
 ) -> Found | Again:
     """The title in the answer of `/movie/{id}` or `/tv/{id}`.
 
-    Args:
-        body: The answer.
-        kind: Which of the two was asked.
-        asked: Parts asked for by `append_to_response`. Their keys are named as asked, and can be absent from a good
-            answer (11 of 30 popular movies on a bad day: seerr#3055).
-        known: Those of `asked` that TMDB is known to have for this kind: worth asking again for.
+    The parts `asked` for by `append_to_response` have keys of the same names, which can be absent from a good answer
+    (11 of 30 popular movies on a bad day: seerr#3055). Those `known` to exist for this kind are worth asking again for.
     """
     tmdb_id = body.get("id")
     if type(tmdb_id) is not int or not 0 <= tmdb_id < ID_END:  # JSON's true is an int of Python's too
         return Again("bad_body")
-    missing = tuple(part for part in asked if part not in body)
-    found = Found(kind, tmdb_id, body, missing)
-    if any(part in known for part in missing):
-        return Again("missing_parts", for_want_of_better=found)
-    return found
+    found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body))
+    worth_asking = any(part in known for part in found.missing_parts)
+    return Again("missing_parts", for_want_of_better=found) if worth_asking else found
 
 
 def read_find(body: dict[str, Any], kind: Kind) -> Match | Missing | Again:
     """What the five arrays of `/find` say of the id.
 
     More than one can be filled (tt0137523: the film *and* an unrelated series): the CSV's own `kind` wins. Rows are
-    list-shaped, never the detail record; an unknown id has all arrays empty.
+    shorter than the record; an unknown id has all arrays empty.
     """
     other: Kind = "tv" if kind == "movie" else "movie"
     try:
         for candidate in (kind, other):
             for row in body[f"{candidate}_results"]:
-                return Match(candidate, _number(row["id"]))
+                return Match(candidate, _id(row["id"]))
         for row in body.get("tv_episode_results", ()):
-            return Missing("episode", _number(row["show_id"]))
+            return Missing("episode", _id(row["show_id"]))
         for row in body.get("tv_season_results", ()):
-            return Missing("season", _number(row["show_id"]))
+            return Missing("season", _id(row["show_id"]))
     except (KeyError, TypeError, ValueError, OverflowError):
         return Again("bad_body")
     return Missing("unknown")
 
 
-def _number(told: Any) -> int:
-    """One of TMDB's own ids."""
-    number = int(told)
+def _id(value: Any) -> int:
+    number = int(value)
     if not 0 <= number < ID_END:
         raise ValueError
     return number

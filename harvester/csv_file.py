@@ -1,6 +1,6 @@
-"""A CSV file on this machine: looked at before anything is sent, and read again, a part at a time, to be sent.
+"""A CSV file on this machine, to be uploaded: read once to know its SHA-256, and again, part by part, to be sent.
 
-It is hashed both times, so that a file that somebody is still writing is never taken for what it was.
+It is hashed both times, so that a file that is still being written is never taken for what it was.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from harvester.fan_out import in_thread
 from harvester.multipart import part_bytes
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from harvester.multipart import Parts
 
 GIVE = "give the path of a CSV file"
@@ -26,14 +28,7 @@ GIVE = "give the path of a CSV file"
 
 @dataclass(frozen=True, slots=True)
 class CsvFile:
-    """An open file that has been read once; made by `read_once`.
-
-    Attributes:
-        source: Its path, as given.
-        bytes: How long it was.
-        sha256: Of its bytes, in hexadecimal digits.
-        zipped: Whether it is gzip, whatever it is called.
-    """
+    """An open file, and what it was when `open_csv` read it; `zipped` means gzip, whatever its name."""
 
     source: str
     file: io.BufferedReader
@@ -42,18 +37,13 @@ class CsvFile:
     zipped: bool
 
     async def parts(self) -> Parts:
-        """The file, read again part by part.
-
-        Raises:
-            InputError: At the end, that it is not what it was; or that it cannot be read any more.
-        """
+        """The file, read again part by part; at the end an `InputError` if it has changed since."""
         digest, length = hashlib.sha256(), part_bytes(self.bytes)
         for start in range(0, self.bytes, length):
             yield await in_thread(partial(self._read, start, min(length, self.bytes - start), digest))
         if digest.hexdigest() != self.sha256 or os.fstat(self.file.fileno()).st_size != self.bytes:
-            raise InputError(
-                self.source, "has changed while it was read, and is not stored: upload it when it is whole"
-            )
+            problem = "has changed while it was read, and is not stored: upload it when it is whole"
+            raise InputError(self.source, problem)
 
     def _read(self, start: int, length: int, digest: hashlib._Hash) -> io.BytesIO:
         blocks, left = [], length
@@ -69,13 +59,9 @@ class CsvFile:
         return io.BytesIO(content)
 
 
-def open_csv(source: str) -> io.BufferedReader:
-    """The file at `source`, opened, if it can be uploaded.
-
-    Raises:
-        InputError: It is in S3, is no file, or cannot be read.
-    """
-    name = _text(source)
+def open_csv(source: str, opened: ExitStack) -> CsvFile:
+    """The file at `source`, read once, and open until `opened` closes; an `InputError` if it is no such file."""
+    name = source.encode(errors="backslashreplace").decode()  # a path need not be text
     if source == "-":
         raise InputError(source, f"standard input cannot be uploaded, since a file is read twice: {GIVE}")
     if source.startswith("s3://"):
@@ -87,29 +73,11 @@ def open_csv(source: str) -> io.BufferedReader:
         if not stat.S_ISREG(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
             raise InputError(name, f"is {what}: {GIVE}")
-        return Path(source).open("rb")
-    except OSError as error:
-        raise InputError(name, f"cannot be read ({error.strerror or error}): {GIVE}") from error
-
-
-def read_once(source: str, file: io.BufferedReader) -> CsvFile:
-    """What is in the `file` just opened at `source`.
-
-    Raises:
-        InputError: Nothing; or it cannot be read.
-    """
-    name = _text(source)
-    try:
+        file = opened.enter_context(Path(source).open("rb"))  # noqa: SIM115  # `opened` closes it
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-        zipped = os.pread(file.fileno(), 2, 0) == b"\x1f\x8b"
+        size, zipped = file.tell(), os.pread(file.fileno(), 2, 0) == b"\x1f\x8b"
     except OSError as error:
         raise InputError(name, f"cannot be read ({error.strerror or error}): {GIVE}") from error
     if not size:
         raise InputError(name, "is empty: was the download or the export finished?")
     return CsvFile(name, file, size, sha256, zipped)
-
-
-def _text(source: str) -> str:
-    """The path as text, which it need not be."""
-    return source.encode(errors="backslashreplace").decode()

@@ -1,8 +1,8 @@
 """The door: one command, from settings to exit code.
 
 `cli` says what the commands and their options are; here one of them is run. Its result goes to standard output, for
-people or as one JSON object, and whatever goes wrong is a sentence: no secret and no traceback is shown to anybody.
-An output that cannot be written changes nothing of how the command ends.
+people or as one JSON object. Whatever goes wrong is one sentence: no secret and no traceback is ever shown. Output that
+cannot be written changes nothing of how the command ends.
 """
 
 from __future__ import annotations
@@ -20,27 +20,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, cast
 
-from harvester.errors import Exit, HarvestError, StoppedError
+from harvester.errors import Exit, HarvestError
 from harvester.redaction import Struck
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from harvester.stop import Stop
 
 Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 """An exit code, the result for `--json` (empty if it has been told before the end), and what prints it for people."""
 
-Command: TypeAlias = Callable[[], Coroutine[Any, Any, Result]]
+Command: TypeAlias = Callable[..., Coroutine[Any, Any, Result]]
 
-
-M_MMAP_THRESHOLD = -3
-"""What glibc's malloc.h calls this."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """All three of them, that take any text and never raise: cron jobs and pipes may see to none of it."""
+    """All three streams, taking any text and never raising, even where cron or a pipe has closed them."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -66,40 +64,40 @@ def _writable(stream: TextIO | None) -> TextIO:
     return stream
 
 
-def open_door(
-    command: Callable[[dict[str, Any], list[str]], Coroutine[Any, Any, Result]], given: dict[str, Any]
-) -> NoReturn:
-    """Run `command` with the flags and secrets in force, and exit; `given` is what its function was called with."""
+def learn(*secrets: str) -> None:
+    """Let these secrets through neither of the standard streams, which must be those of `standard_streams`."""
+    for stream in (sys.stdout, sys.stderr):
+        cast("Struck", stream).learn(secrets)
+
+
+def open_door(command: Command, given: dict[str, Any]) -> NoReturn:
+    """Run `command` with the flags and secrets in force, and exit; `given` is what its function was called with.
+
+    An empty variable of AWS's counts as not set: Docker passes on what an `--env-file` leaves empty, and the SDK would
+    look for a profile without a name.
+    """
     from harvester.settings import Settings, raw_secrets
 
-    _forget_empty_variables()
-    flags = {name: value for name, value in given.items() if name in Settings.model_fields}
-    secrets = raw_secrets(**flags)
-    go_through(partial(command, flags, secrets), as_json=given["as_json"], verbose=given["verbose"], secrets=secrets)
-
-
-def _forget_empty_variables() -> None:
-    """An empty variable of AWS's is one that is not set, as for our own settings.
-
-    Docker passes on what an `--env-file` leaves empty, and the SDK would look for a profile without a name.
-    """
     for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
         del os.environ[name]
+    flags = {name: value for name, value in given.items() if name in Settings.model_fields}
+    secrets = raw_secrets(**flags)
+    learn(*secrets)
+    go_through(partial(command, flags, secrets), as_json=given["as_json"], verbose=given["verbose"])
 
 
-def go_through(command: Command, *, as_json: bool, verbose: bool = False, secrets: Sequence[str] = ()) -> NoReturn:
-    """Run `command`, tell its result, and exit with its code; no secret is in whatever anybody writes from now on."""
+def go_through(command: Command, *, as_json: bool, verbose: bool = False) -> NoReturn:
+    """Run `command`, tell its result, and exit with its code."""
     from harvester.logs import set_up_logs
 
-    sys.stdout, sys.stderr = (cast("TextIO", Struck(stream, secrets)) for stream in (sys.stdout, sys.stderr))
     set_up_logs(verbose=verbose)
-    code, told, show = _run(command)
+    code, result, show = _run(command)
     _on_signals(signal.SIG_IGN)  # how it ended is known, and about to be told
     try:
         if not as_json:
             show()
-        elif told:
-            tell_json(told)
+        elif result:
+            tell_json(result)
     except Exception as error:  # noqa: BLE001  # the same, once it is known how it ended
         where = _save_traceback()
         sys.stderr.write(f"The result cannot be shown ({type(error).__name__}). Please report {where}.\n")
@@ -107,50 +105,44 @@ def go_through(command: Command, *, as_json: bool, verbose: bool = False, secret
     sys.exit(int(code))
 
 
-def tell_json(told: dict[str, Any]) -> None:
+def tell_json(result: dict[str, Any]) -> None:
     """Write a command's result as the one JSON object on standard output."""
     import orjson
 
-    sys.stdout.write(f"{orjson.dumps(told).decode()}\n")
+    sys.stdout.write(f"{orjson.dumps(result).decode()}\n")
     sys.stdout.flush()
 
 
 def _run(command: Command) -> Result:
-    """The result of `command`; whatever it raises is one too, told in a sentence."""
+    """The result of `command`; whatever it raises becomes one too, with a sentence."""
     _give_large_blocks_back()
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):  # uvloop takes 0.82 of asyncio's CPU time
+        import uvloop
+
+        new_loop = uvloop.new_event_loop
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             _on_signals(signal.default_int_handler)  # until the command listens itself
             return runner.run(command())
     except HarvestError as error:
-        return _error(error.exit_code, type(error), str(error))
+        code, kind, message = error.exit_code, type(error).__name__, str(error)
     except KeyboardInterrupt:
-        return _error(StoppedError.exit_code, StoppedError, "Stopped. What has landed is safe; run again to go on.")
+        code, kind, message = Exit.STOPPED, "StoppedError", "Stopped. What has landed is safe; run again to go on."
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last door: no traceback may pass
-        name, where = type(error).__name__, _save_traceback()
-        message = f"This is a bug of the harvester ({name}). What has landed is safe. Please report {where}."
-        return _error(Exit.WRONG, type(error), message)
-
-
-def _error(code: Exit, kind: type[BaseException], message: str) -> Result:
+        code, kind, where = Exit.WRONG, type(error).__name__, _save_traceback()
+        message = f"This is a bug of the harvester ({kind}). What has landed is safe. Please report {where}."
     text = message.encode(errors="backslashreplace").decode()  # a path in it need not be text
-    told = {"status": "error", "error": kind.__name__, "message": text, "exit_code": int(code)}
-    return code, told, partial(sys.stderr.write, f"{message}\n")
-
-
-def learn(secret: str) -> None:
-    """Let this secret, which nobody knew before, through none of the standard streams."""
-    for stream in (sys.stdout, sys.stderr):
-        cast("Struck", stream).learn([secret])
+    result = {"status": "error", "error": kind, "message": text, "exit_code": int(code)}
+    return code, result, partial(sys.stderr.write, f"{message}\n")
 
 
 def _save_traceback() -> str:
     """Where the traceback of what has just been caught was saved; on standard error, if there is no other place."""
     text = cast("Struck", sys.stderr).struck(traceback.format_exc())
+    options: Any = {"suffix": ".txt", "delete": False, "encoding": "utf-8", "errors": "backslashreplace"}
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="harvester-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
+        with tempfile.NamedTemporaryFile("w", prefix="harvester-", **options) as file:
             file.write(text)
     except OSError:
         sys.stderr.write(text)
@@ -168,34 +160,23 @@ def _give_large_blocks_back() -> None:
         with suppress(ImportError, OSError, AttributeError):  # another libc, or none to be had
             import ctypes
 
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 * 2**20)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Uvloop's loop where it is installed: 0.82 of asyncio's CPU time."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+            ctypes.CDLL(None).mallopt(-3, 2 * 2**20)  # M_MMAP_THRESHOLD in glibc's malloc.h
 
 
 def _on_signals(handler: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, handler)
 
 
 def listen(stop: Stop, *, then: str = "taking no more batches, landing the open ones") -> None:
-    """The first SIGINT or SIGTERM asks to stop, and tells what happens `then`; the second ends the process at once."""
-    heard: list[str] = []
+    """The first SIGINT or SIGTERM asks to stop, and says what happens `then`; the second ends the process at once."""
+    loop = asyncio.get_running_loop()
 
     def on_signal(name: str) -> None:
-        if heard:
-            os._exit(int(Exit.STOPPED))
+        for number in SIGNALS:
+            loop.add_signal_handler(number, os._exit, int(Exit.STOPPED))
         sys.stderr.write(f"\n{name}: {then} (again to stop at once)\n")
-        heard.append(name)
         stop.ask(name)
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number.name)

@@ -1,12 +1,11 @@
-"""Health: whether TMDB answers at all, told by the share of requests that had no usable answer.
+"""Health: a circuit breaker that would open when nine of ten requests had no usable answer in two periods in a row.
 
-A circuit breaker without the state: it says when it would open, and whoever asked makes sure first, because two titles
-that are never answered look like an outage once everybody else is done.
+It only says so. The caller asks TMDB something else first, because two titles that are never answered look like an
+outage once everybody else is done.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harvester.errors import TmdbUnavailableError
@@ -14,47 +13,34 @@ from harvester.errors import TmdbUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PERIOD, LEAST = 30.0, 3  # seconds, and requests, that a period has at least
 
-@dataclass(slots=True)
+
 class Health:
-    """Whether TMDB answers at all: a breaker on the share of requests without a usable answer.
+    """Counts of requests with and without a usable answer; `clock` tells seconds."""
 
-    It would open when nine of ten had none in each of two periods in a row, of 30 s and three requests at least.
-    """
-
-    clock: Callable[[], float]
-    base_url: str
-    good: int = 0
-    bad: int = 0
-    _period_start: float = field(init=False)
-    _before: tuple[int, int] = (0, 0)
-    _bad_periods: int = 0
-
-    PERIOD = 30.0
-    LEAST = 3
-
-    def __post_init__(self) -> None:
-        self._period_start = self.clock()
+    def __init__(self, clock: Callable[[], float], base_url: str) -> None:
+        self.good = self.bad = 0
+        self._clock, self._base_url = clock, base_url
+        self._period_start, self._before = clock(), (0, 0)
+        self._bad_periods = 0
 
     def count(self, reason: str | None) -> TmdbUnavailableError | None:
         """Count one request, with what was wrong with its answer; the error to be raised if this has gone on too long.
 
-        Whoever gets the error makes sure of it first; meanwhile another period has begun.
+        Another period begins with every error, so that it is not returned again while the caller makes sure of it.
         """
-        if reason is None:
-            self.good += 1
-        else:
-            self.bad += 1
-        now = self.clock()
+        self.good += reason is None
+        self.bad += reason is not None
+        seconds = self._clock() - self._period_start
         good, bad = self.good - self._before[0], self.bad - self._before[1]
-        if now - self._period_start < self.PERIOD or good + bad < self.LEAST:
+        if seconds < PERIOD or good + bad < LEAST:
             return None
         self._bad_periods = self._bad_periods + 1 if bad >= 9 * good else 0
         if self._bad_periods >= 2 and reason is None:
             return None
-        seen = (
-            f"in the last {now - self._period_start:.0f} s {bad} of {good + bad} requests to {self.base_url} "
-            "had no usable answer"
-        )
-        self._period_start, self._before = now, (self.good, self.bad)
-        return TmdbUnavailableError(reason, seen) if self._bad_periods >= 2 and reason else None
+        self._period_start, self._before = self._period_start + seconds, (self.good, self.bad)
+        if self._bad_periods < 2 or reason is None:
+            return None
+        seen = f"in the last {seconds:.0f} s {bad} of {good + bad} requests to {self._base_url} had no usable answer"
+        return TmdbUnavailableError(reason, seen)

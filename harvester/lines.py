@@ -8,8 +8,6 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from harvester.answers import Failed, Found, Fresh, Missing
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,45 +17,31 @@ if TYPE_CHECKING:
     from harvester.run import Run
 
 LINE_SECONDS = 10.0
-
-SMOOTHING = 0.3
-"""Share of the newest second in the rate shown."""
+SMOOTHING = 0.3  # share of the newest second in the rate shown
 
 
 class Counts:
-    """What has been seen so far of a run, with the rate of late; the clock tells seconds."""
+    """The outcomes of a run so far, by name, and the recent rate; the clock tells seconds."""
 
     def __init__(self, titles: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.titles = titles
-        self.found = self.missing = self.failed = self.fresh = self.batches = 0
+        self.outcomes: Counter[str] = Counter()
         self._clock = clock
         self._rate = 0.0
         self._then, self._done_then = clock(), 0
 
-    @property
-    def done(self) -> int:
-        """Titles with an outcome."""
-        return self.found + self.missing + self.failed + self.fresh
-
     def take(self, outcome: Outcome) -> None:
         """Count a title."""
-        match outcome:
-            case Found():
-                self.found += 1
-            case Missing():
-                self.missing += 1
-            case Failed():
-                self.failed += 1
-            case Fresh():
-                self.fresh += 1
+        self.outcomes[type(outcome).__name__.lower()] += 1
 
     def rate(self) -> float:
-        """Titles per second, of late."""
+        """Titles per second, smoothed; 0 before the first second is over."""
         seconds = self._clock() - self._then
         if seconds >= 1:
-            newest = (self.done - self._done_then) / seconds
+            done = self.outcomes.total()
+            newest = (done - self._done_then) / seconds
             self._rate = newest if not self._rate else SMOOTHING * newest + (1 - SMOOTHING) * self._rate
-            self._then, self._done_then = self._clock(), self.done
+            self._then, self._done_then = self._clock(), done
         return self._rate
 
     def left(self) -> str:
@@ -65,7 +49,7 @@ class Counts:
         rate = self.rate()
         if not rate:
             return "-:--"
-        minutes, seconds = divmod(round(max(self.titles - self.done, 0) / rate), 60)
+        minutes, seconds = divmod(round(max(self.titles - self.outcomes.total(), 0) / rate), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
@@ -76,21 +60,13 @@ class Lines:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = logging.getLogger(__name__)
         self._clock = clock
-        self._counts = Counts(0, clock=clock)
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
         """Log what is to be done."""
         self._counts = Counts(titles, clock=self._clock)
-        self._log.info(
-            "run",
-            extra={
-                "run": run.name,
-                "titles": titles,
-                "batches_done": run.books.batches,
-                "rate_per_second": pace.ceiling,
-            },
-        )
+        values = {"run": run.name, "titles": titles, "batches_done": run.books.batches}
+        self._log.info("run", extra={**values, "rate_per_second": pace.ceiling})
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
 
     def title(self, outcome: Outcome) -> None:
@@ -99,20 +75,10 @@ class Lines:
 
     def batch(self, receipt: Receipt) -> None:
         """Log a batch."""
-        self._counts.batches += 1
-        counts = Counter(outcome["outcome"] for outcome in receipt.outcomes.values())
-        self._log.info(
-            "batch_failed" if counts["failed"] else "batch_landed",
-            extra={
-                "batch": receipt.batch,
-                "collection": receipt.collection,
-                "found": counts["found"],
-                "missing": counts["missing"],
-                "failed": counts["failed"],
-                **_fresh(counts["fresh"]),
-                "bytes": sum(file.bytes for file in receipt.files),
-            },
-        )
+        outcomes = Counter[str](outcome["outcome"] for outcome in receipt.outcomes.values())
+        size = sum(file.bytes for file in receipt.files)
+        values = {"batch": receipt.batch, "collection": receipt.collection, **_shown(outcomes), "bytes": size}
+        self._log.info("batch_failed" if outcomes["failed"] else "batch_landed", extra=values)
 
     def end(self) -> None:
         """Log no more."""
@@ -121,22 +87,12 @@ class Lines:
 
     def _line(self) -> None:
         counts = self._counts
-        self._log.info(
-            "progress",
-            extra={
-                "done": counts.done,
-                "of": counts.titles,
-                "titles_per_second": round(counts.rate(), 1),
-                "found": counts.found,
-                "missing": counts.missing,
-                "failed": counts.failed,
-                **_fresh(counts.fresh),
-                "left": counts.left(),
-            },
-        )
+        values = {"done": counts.outcomes.total(), "of": counts.titles, "titles_per_second": round(counts.rate(), 1)}
+        self._log.info("progress", extra={**values, **_shown(counts.outcomes), "left": counts.left()})
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
 
 
-def _fresh(titles: int) -> dict[str, int]:
-    """The count of fresh titles for a log line; empty where there are none, as in most runs."""
-    return {"fresh": titles} if titles else {}
+def _shown(outcomes: Counter[str]) -> dict[str, int]:
+    """The counts for a log line; of fresh titles only where there are some, as in few runs."""
+    names = ("found", "missing", "failed") + (("fresh",) if outcomes["fresh"] else ())
+    return {name: outcomes[name] for name in names}

@@ -1,7 +1,7 @@
 """Logs: one line per batch landed, per hold, per failed title, on standard error.
 
-Modules log by `logging`: an event's name, and its values in `extra`. Here, at a door, both become a line: readable on a
-terminal, a JSON object elsewhere (`docker logs`, cron), so that a machine can read those.
+Modules log by `logging`: an event's name, and its values in `extra`. Here both become a line: readable on a terminal, a
+JSON object elsewhere (`docker logs`, cron), so that a machine can read those.
 """
 
 from __future__ import annotations
@@ -17,22 +17,16 @@ if TYPE_CHECKING:
 
 
 def set_up_logs(*, verbose: bool = False, stream: TextIO | Struck | None = None) -> None:
-    """Log to `stream` (standard error); `verbose` adds debug lines.
-
-    What may not be said is struck out by the stream: give a `Struck` one, or have standard error be one before.
-    """
+    """Log to `stream` (standard error), which is to strike out secrets itself; `verbose` adds debug lines."""
     out: Any = stream or sys.stderr
     terminal = out.isatty()
     renderer: Any = structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer()
+    time = structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal)
     handler = logging.StreamHandler(out)
     handler.addFilter(_without_traceback)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.ExtraAdder(),
-                structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
-            ],
+            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder(), time],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -41,6 +35,6 @@ def set_up_logs(*, verbose: bool = False, stream: TextIO | Struck | None = None)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Let every record through, but no traceback: it is nothing that a user could mend."""
+    """Let every record through, but no traceback: it is nothing that a user could correct."""
     record.exc_info = record.exc_text = record.stack_info = None
     return True

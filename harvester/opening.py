@@ -14,7 +14,7 @@ from harvester.forms import is_bucket
 from harvester.pace import Pace
 from harvester.s3_client import open_bucket
 from harvester.titles import read_ids
-from harvester.tmdb import open_tmdb
+from harvester.tmdb import Tmdb
 from harvester.vault import fetch_key
 
 if TYPE_CHECKING:
@@ -24,63 +24,49 @@ if TYPE_CHECKING:
     from harvester.s3 import Bucket
     from harvester.settings import Settings
     from harvester.titles import Collection, Ids
-    from harvester.tmdb import Tmdb
 
-CSV_NAMES = (".csv", ".csv.gz")
-"""How the names of those objects end that are looked for in a folder of S3."""
+CSV_NAMES = (".csv", ".csv.gz")  # endings of the objects that are looked for in a folder of S3
 
 
 async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
     """The ids of the CSVs, movies first: an id that both have is a movie, and a duplicate among the series.
 
-    Each is named as it was found: of a folder in S3, the CSV in it.
-
-    Raises:
-        InputError: One of them cannot be read as a list of ids.
-        StoreError: It is in S3, which refused or could not be reached.
+    `Ids.source` is the CSV itself where a folder in S3 was given. `InputError` blames a CSV, `StoreError` S3.
     """
     sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
-    seen: set[str] = set()
+    read = partial(read_ids, column=settings.csv_id_column, seen=set())
     inputs: dict[Collection, Ids] = {}
     for collection, source in sources.items():
-        if source is None:
-            continue
-        if source.startswith("s3://"):
-            inputs[collection] = await _read_from_s3(source, settings, seen)
-        else:
-            inputs[collection] = await in_thread(
-                partial(read_ids, source, column=settings.csv_id_column, seen=seen, name=source)
-            )
+        if source is not None and source.startswith("s3://"):
+            inputs[collection] = await _read_from_s3(source, settings, read)
+        elif source is not None:
+            inputs[collection] = await in_thread(partial(read, source))
     return inputs
 
 
-async def _read_from_s3(source: str, settings: Settings, seen: set[str]) -> Ids:
+async def _read_from_s3(source: str, settings: Settings, read: Callable[..., Ids]) -> Ids:
     name, _, key = source.removeprefix("s3://").partition("/")
+    give = "give s3://bucket/key of a CSV file"
     if not (is_bucket(name) and key and source.isprintable()):
-        raise InputError(source, "is no place in S3: give s3://bucket/key of a CSV file, or a folder/ of them")
+        raise InputError(source, f"is no place in S3: {give}, or a folder/ of them")
     try:
         async with open_bucket_of(settings, name) as bucket:
             if key.endswith("/"):
-                key = await _latest_csv(bucket, key) or key
+                csvs = [each for each in await bucket.objects(key) if each.lower().endswith(CSV_NAMES)]
+                key = max(csvs, default=key)  # the latest, where folders are dates written as YYYY/MM/DD
             source = f"s3://{name}/{key}"
             with tempfile.NamedTemporaryFile(suffix=".csv") as file:
                 if key.endswith("/") or not await bucket.fetch(key, file):
-                    raise InputError(source, "is not there: give s3://bucket/key of a CSV file, or a folder/ of them")
+                    raise InputError(source, f"is not there: {give}, or a folder/ of them")
                 file.flush()
-                read = partial(read_ids, file.name, column=settings.csv_id_column, seen=seen, name=source)
-                return await in_thread(read)
+                return await in_thread(partial(read, file.name, name=source))
     except StoreError as error:
         if error.code != "NoSuchBucket":
             raise
-        raise InputError(source, "is in a bucket that is not there: give s3://bucket/key of a CSV file") from error
+        raise InputError(source, f"is in a bucket that is not there: {give}") from error
     except OSError as error:
         problem = f"does not fit into {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
         raise InputError(source, problem) from error
-
-
-async def _latest_csv(bucket: Bucket, folder: str) -> str | None:
-    """The last key of a CSV below `folder`, in the order of keys, which is that of dates written as YYYY/MM/DD."""
-    return max((key for key in await bucket.objects(folder) if key.lower().endswith(CSV_NAMES)), default=None)
 
 
 def open_bucket_of(
@@ -100,11 +86,8 @@ def open_bucket_of(
 async def with_key(settings: Settings, known: dict[str, str] | None = None) -> Settings:
     """The settings with TMDB's key itself, fetched if they only say where it is kept.
 
-    `known` keys, by where they are kept, are not fetched again; it grows by this one.
-
-    Raises:
-        SettingsError: There is no key, AWS does not give it, or what it gives is none.
-        StoreError: AWS cannot be reached, or the credentials are no good.
+    `known` has the keys fetched before, by where they are kept; this one is added. `SettingsError` means that there is
+    no key or none that can be one, `StoreError` that AWS cannot be reached or refuses the credentials.
     """
     settings.need("tmdb_api_key")
     kept = settings.key_is_kept_in
@@ -112,21 +95,18 @@ async def with_key(settings: Settings, known: dict[str, str] | None = None) -> S
         return settings
     known = {} if known is None else known
     if kept not in known:
-        key = await fetch_key(
-            kept, region=settings.aws_region, profile=settings.aws_profile, credentials=settings.credentials
-        )
+        region, profile = settings.aws_region, settings.aws_profile
+        key = await fetch_key(kept, region=region, profile=profile, credentials=settings.credentials)
         settings.holding(key)
         known[kept] = key.strip()
     return settings.holding(known[kept])
 
 
-def open_tmdb_of(
-    settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> AbstractAsyncContextManager[Tmdb]:
-    """TMDB with the key, the pace and the concurrency of the settings, which have the key itself."""
+def open_tmdb_of(settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> Tmdb:
+    """TMDB as the settings say, which hold the key itself; to be entered, and left, by `async with`."""
     settings.need("tmdb_api_key")
     key = settings.tmdb_api_key
-    return open_tmdb(
+    return Tmdb(
         base_url=settings.tmdb_base_url,
         key=key.get_secret_value() if key else "",
         language=settings.tmdb_language,

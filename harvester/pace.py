@@ -1,10 +1,9 @@
-"""The pace: how fast the whole process may ask TMDB, and when it must not.
+"""The pace: a rate limiter for all requests of the process to TMDB.
 
-One `Pace` is made at a door and handed to everything that sends requests. TMDB speaks of "somewhere in the 40 requests
-per second range", which may change, and asks clients to respect a 429 (developer.themoviedb.org/docs/rate-limiting).
-Promise: at most `ceiling` requests in any second, in order of arrival, and none while held. The rate is learned: at a
-429 it sinks, to just below what TMDB has answered in the second before, and climbs back, slowly up to there, then
-quickly up to the ceiling.
+TMDB speaks of "somewhere in the 40 requests per second range", which may change, and asks clients to respect a 429
+(developer.themoviedb.org/docs/rate-limiting). Promise: at most `ceiling` requests start in any second, first come,
+first served, and none during a hold. The rate is learned: a 429 lowers it to just below what TMDB has answered in the
+second before; it climbs back slowly up to there, then quickly up to the ceiling.
 """
 
 from __future__ import annotations
@@ -19,51 +18,43 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 SLACK = 1.014
-"""How much wider than 1/rate the spacing is. 40 requests then take 1.014 s: 14 ms for one that arrives early after one
-that arrived late, of which `TIGHT` may take 2.5. That uses 98.6 % of the rate. Measured: at 98.75 % no 429 from
-fixed windows, sliding logs or token buckets on a quiet machine; at 99 % one in a thousand on a busy one. Where the way
-varies by 20 ms, every spacing below 1.02 s, 98 %, is refused at times. That it varies cannot be seen in answers, whose
-own time varies by more, but by the first 429, and then there are 29 ms; see `BELOW`."""
+"""How much wider than 1/rate the spacing is. 40 requests take 1.014 s: 14 ms for one that arrives early after one that
+arrived late, of which `TIGHT` may take 2.5. That uses 98.6 % of the rate. Measured: at 98.75 % no 429 from fixed
+windows, sliding logs or token buckets on a quiet machine; at 99 % one in a thousand on a busy one. Where the latency
+varies by 20 ms, every spacing below 1.02 s, 98 %, is refused at times. Only the first 429 shows that it varies (the
+time to answer varies by more), and from then on there are 29 ms; see `BELOW`."""
 
 CATCH_UP, CATCH_UP_TURNS = 0.0025, 2
-"""Seconds, and turns if they are longer (at 40 a second, 50 ms), by which late wakers' delays are made up for by their
-successors: on a busy machine they wake 3 to 15 ms late, which would take 3 % of the rate. After a longer stall turns
-are spaced anew, or it would end in a burst."""
+"""Seconds, or turns if they are longer (50 ms at 40 a second), of a delay that the next turns make up for: on a busy
+machine tasks wake 3 to 15 ms late, which would cost 3 % of the rate. After a longer stall turns are spaced anew: it
+would end in a burst."""
 
 TIGHT = 1.0115
-"""What is left of `SLACK` at least where delays are made up for: so many seconds take as many requests as the rate
-allows in one, whichever of them are late."""
+"""Least spacing where delays are made up for: the requests of one second at this rate take at least so many seconds,
+whichever of them are late."""
 
 BELOW = 0.985
-"""What a refusal leaves of the limit, which is what was answered in the second before; or, if that was as much as the
-rate allows, of the rate, which then was right but for the way: 0.985 of it leave 29 ms instead of 14."""
+"""What a 429 leaves of the limit, which is what was answered in the second before; or, if that was as much as the rate
+allows, of the rate, which was right but for the latency: 0.985 of it leave 29 ms instead of 14."""
 
 SINK = 0.92
-"""What a refusal leaves of the rate where the second before shows no limit: it is not known, or less than half of the
-rate was answered in it; or it has shown too much before, and the sunken rate is refused before it came `NEAR`."""
-
-NEAR = 0.99
-"""Share of the limit from which on a refusal is what the climb was to find."""
-
-KEPT = 5.0
-"""Seconds for which turns are remembered. What is refused is heard of within 4, or shows no limit."""
+"""What a 429 leaves of the rate where the second before shows no limit: it is not known, or less than half of the rate
+was answered in it; or a limit found before was too high, and the lowered rate is refused before it came `NEAR`."""
 
 CAREFUL = 1 / 10_000
 """Share of the ceiling that the rate regains in a second just below the limit: 150 s from 0.985 of a limit as high. To
-find out whether it still holds takes a hold, 1.1 s, 0.7 % of that; a limit that has risen is found as much later."""
+find out whether it still holds costs a hold, 1.1 s, 0.7 % of that; a limit that has risen is found as much later."""
 
 CLIMB = 1 / 150
 """Share of the ceiling that the rate regains in a second elsewhere: from half of it back to it in 75 s."""
 
-LOWEST = 0.5
-"""Requests per second below which the rate never sinks."""
+NEAR = 0.99  # share of the limit from which on a 429 is what the climb was to find
+KEPT = 5.0  # seconds for which turns are remembered: a 429 that comes later than 4 after its request shows no limit
+LOWEST = 0.5  # requests per second below which the rate never sinks
 
 
 class Pace:
-    """The shared pace; see the module. Times are seconds of `clock`.
-
-    Of a ceiling above 1 the fraction is cut off: evenly spaced, 13.3 a second are 14 in some.
-    """
+    """The shared rate limiter. Of a ceiling above 1 the fraction is cut off: 13.3 a second would be 14 in some."""
 
     def __init__(
         self,
@@ -83,10 +74,9 @@ class Pace:
         self._turns: deque[float] = deque()
 
     async def turn(self) -> float:
-        """When it is the caller's turn to send one request, at once; returns the time, to be given to `hold`.
+        """Wait for the caller's turn to send one request, at once; the time of it, to be given to `hold`.
 
-        The slot is given at the head of the queue, and looked at again after every wait: a hold that came meanwhile
-        holds those already queued as well.
+        A hold that comes meanwhile also stops those already queued.
         """
         async with self._queue:
             while (wait := self._due() - (now := self._clock())) > 0:
@@ -99,11 +89,10 @@ class Pace:
             return now
 
     def hold(self, seconds: float, *, turn: float) -> bool:
-        """Nobody asks for `seconds`, because the request that had its `turn` then was refused; the rate sinks.
+        """Stop everyone for `seconds`, because the request that had its `turn` then got a 429; whether the rate sank.
 
-        Requests sent before the rate last sank say nothing about the new one: they prolong the hold and lower
-        nothing. Up to a quarter of a second of jitter keeps several processes from coming back as one. Returns
-        whether the rate sank.
+        Requests sent before the rate last sank say nothing about the new one: they prolong the hold and lower nothing.
+        Up to a quarter of a second of jitter keeps several processes from coming back as one.
         """
         now = self._clock()
         self._next = max(self._next, now + seconds + 0.25 * self._jitter())
@@ -122,10 +111,7 @@ class Pace:
         return True
 
     def _answered_before(self, turn: float, now: float) -> int:
-        """How many requests were answered, or are about to be, of the second before that `turn`.
-
-        0 if it is not known: it is forgotten, or the rate sank in it, because some were refused.
-        """
+        """Requests of the second before that `turn`, answered or about to be; 0 if forgotten, or if the rate sank."""
         if now - turn > KEPT - 1.0 or turn - 1.0 < self._lowered_at:
             return 0
         return sum(turn - 1.0 < other < turn for other in self._turns)
@@ -133,7 +119,7 @@ class Pace:
     def _due(self) -> float:
         """When the next turn is: in its place, but not before as many as the rate allows have taken their time.
 
-        Of turns from before the rate sank, as many as the ceiling allows: they were had at another rate.
+        Turns from before the rate sank, at another rate, are only held against the ceiling.
         """
         for rate in (min(self.rate, self.ceiling), self.ceiling):
             many = ceil(rate)

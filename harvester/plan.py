@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from harvester.manifest import Account
 from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, read_inputs
 from harvester.pace import SLACK
@@ -33,7 +35,8 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
         asked = sum(id_ not in run.elsewhere for batch in todo for id_ in batch.ids)
         requests += asked * REQUESTS[collection]
         batches = len(run.manifest.batches[collection])
-        account[collection] = ids.as_json() | {
+        account[collection] = asdict(Account.of(ids)) | {
+            "rejects": [asdict(reject) for reject in ids.rejects],
             "fresh": sum(id_ in run.marks for id_ in ids.ids) + sum(len(batch.ids) for batch in todo) - asked,
             "batches": batches,
             "batches_done": batches - len(todo),

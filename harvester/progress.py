@@ -1,4 +1,4 @@
-"""Progress: what somebody who waits wants to see, as a bar on a terminal, as a line every 10 s elsewhere."""
+"""Progress on standard error: a bar on a terminal, a line every 10 s elsewhere."""
 
 from __future__ import annotations
 
@@ -7,21 +7,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich import progress as rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from harvester.lines import LINE_SECONDS, Counts, Lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from harvester.answers import Outcome
     from harvester.doctor import Finding
@@ -32,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def watching() -> Iterator[Bar | Lines]:
-    """A watcher that fits standard error."""
+    """A watcher of a harvest."""
     console = Console(stderr=True)
     watcher = Bar(console) if console.is_terminal else Lines()
     try:
@@ -43,45 +35,42 @@ def watching() -> Iterator[Bar | Lines]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that is told how much is done, of how much, and shows it on standard error as fits it."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with Progress(BarColumn(), MofNCompleteColumn(), TextColumn(what), console=console, transient=True) as progress:
-            task = progress.add_task(what, total=None)
-            yield lambda done, of: progress.update(task, completed=done, total=max(done, of))
-        return
-    then = time.monotonic()
-
-    def line(done: int, of: int) -> None:
-        nonlocal then
-        if time.monotonic() - then >= LINE_SECONDS:
-            then = time.monotonic()
-            logging.getLogger(__name__).info(what, extra={"done": done, "of": max(done, of)})
-
-    yield line
+    """A function that shows how much is done, of how much."""
+    columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(what))
+    with _advancing(what, columns, rate="per_second") as advance:
+        yield lambda done, of: advance(done, max(done, of))
 
 
 @contextmanager
 def sending(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, int, int], None]]:
-    """A function that is told what is being sent, and how many bytes of how many, and shows it as fits."""
+    """A function that shows which file is being sent, and how many bytes of how many."""
+    far = (rich.DownloadColumn(), rich.TransferSpeedColumn(), rich.TimeRemainingColumn(), rich.TextColumn("left"))
+    columns = (rich.TextColumn("{task.fields[file]}", markup=False), rich.BarColumn(), *far)
+    with _advancing("sending", columns, rate="bytes_per_second", clock=clock) as advance:
+        yield lambda name, done, of: advance(done, of, file=name)
+
+
+@contextmanager
+def _advancing(
+    event: str, columns: Iterable[rich.ProgressColumn], *, rate: str, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[..., None]]:
+    """A function that is given how much is done, of how much, and values for the bar's `columns` or the line."""
     console = Console(stderr=True)
     if console.is_terminal:
-        far = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), TextColumn("left"))
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *far)
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("", total=None, visible=False)
-            yield lambda name, done, of: progress.update(task, description=name, completed=done, total=of, visible=True)
+        with rich.Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=None, file="")
+            yield lambda done, of, **more: progress.update(task, completed=done, total=of, **more)
         return
     then, before = clock(), 0
 
-    def line(name: str, done: int, of: int) -> None:
+    def line(done: int, of: int, **more: str) -> None:
         nonlocal then, before
         seconds = clock() - then
         if seconds >= LINE_SECONDS:
-            rate = max(done - before, 0) / seconds
-            left = round((of - done) / rate) if rate else None
-            told = {"file": name, "done": done, "of": of, "bytes_per_second": round(rate), "seconds_left": left}
-            logging.getLogger(__name__).info("sending", extra=told)
+            speed = max(done - before, 0) / seconds
+            left = round((of - done) / speed) if speed else None
+            values = {"done": done, "of": of, rate: round(speed), "seconds_left": left, **more}
+            logging.getLogger(__name__).info(event, extra=values)
             then, before = then + seconds, done
 
     yield line
@@ -103,30 +92,26 @@ class Bar:
     """A watcher that shows a bar on a terminal."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=console, transient=True)
+        columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn("{task.description}"))
+        self._progress = rich.Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("looking what is done", total=None)
         self._clock = clock
-        self._counts = Counts(0, clock=clock)
         self._progress.start()
 
-    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
+    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:  # noqa: ARG002  # the bar shows the rate itself
         """Show `titles` as the whole."""
         self._counts = Counts(titles, clock=self._clock)
-        self._pace = pace
         done = run.books.batches
         self._progress.print(f"Run {run.name}: {titles:,} titles to look up, {done:,} batches done before")
         self._progress.update(self._task, total=titles)
 
-    def title(self, told: Outcome) -> None:
+    def title(self, outcome: Outcome) -> None:
         """Count a title."""
         counts = self._counts
-        counts.take(told)
-        text = (
-            f"{counts.rate():.1f}/s · found {counts.found:,} · missing {counts.missing:,} · failed {counts.failed:,}"
-            f" · {counts.left()} left"
-        )
-        self._progress.update(self._task, completed=counts.done, description=text)
+        counts.take(outcome)
+        outcomes = " · ".join(f"{name} {counts.outcomes[name]:,}" for name in ("found", "missing", "failed"))
+        text = f"{counts.rate():.1f}/s · {outcomes} · {counts.left()} left"
+        self._progress.update(self._task, completed=counts.outcomes.total(), description=text)
 
     def batch(self, receipt: Receipt) -> None:
         """A batch has landed; the bar says enough."""

@@ -1,8 +1,8 @@
 """Titles: what an IMDb id is, and how the ids come out of a CSV.
 
-First on the road. The CSVs have one row per artist, so a title's id stands in 4.3 adjacent rows on average. The real
-files are separated by pipes without any quoting or escaping (a field may hold a lone `"` or end in a backslash);
-copies made by pandas or a spreadsheet have commas, semicolons or tabs, with quotes. The header line tells which.
+The CSVs have one row per artist, so a title's id stands in 4.3 adjacent rows on average. The real files are separated
+by pipes without any quoting or escaping (a field may hold a lone `"` or end in a backslash); copies made by pandas or a
+spreadsheet have commas, semicolons or tabs, with quotes. The header line decides.
 
 Promise: `rows = ids + duplicates + rejected`, and memory for one block of the file above the ids themselves and
 8 bytes for the line of each id and each rejected row.
@@ -31,21 +31,14 @@ if TYPE_CHECKING:
 Collection = Literal["Movies", "Series"]
 Kind = Literal["movie", "tv"]
 KINDS: dict[Collection, Kind] = {"Movies": "movie", "Series": "tv"}
-COLLECTIONS: dict[Kind, Collection] = {"movie": "Movies", "tv": "Series"}
 """A collection is a CSV and a folder of the bucket; a kind is TMDB's word for what stands in it."""
 
 ID_COLUMNS = ("imdb_id", "tconst", "imdbid", "const", "imdb_title_id", "id")
-"""Header names of an id column, without regard to case; the first of these that occurs wins.
+"""Header names of an id column, in any case; the first of these that occurs wins. `id` comes last: exports that have
+both an `id` and an `imdb_id` keep TMDB's or a row's number in the former."""
 
-`id` comes last: exports that have both an `id` and an `imdb_id` keep TMDB's or a row's number in the former.
-"""
-
-BLOCK_BYTES = 2**15
-"""What the processor's cache holds: 2¹⁸ took a fifth more time and 3.6 MB more memory (measured)."""
-
-LONGEST_LINE = 2**20
-LONGEST_HEADER = 2**14
-"""Bytes. The longest real row has about 700; beyond these the file is something else."""
+BLOCK_BYTES = 2**15  # the processor's cache holds it: 2¹⁸ took a fifth more time and 3.6 MB more memory (measured)
+LONGEST_LINE, LONGEST_HEADER = 2**20, 2**14  # bytes; the longest real row has about 700
 
 MAGIC = {
     b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or export it as CSV",
@@ -80,10 +73,8 @@ class Reject:
 class Ids:
     """What a CSV holds: distinct ids in order of first sight, and an account of every row.
 
-    Attributes:
-        lines: The line of each of `ids` where it was seen first, counted as in `Reject`; a quoted row's first line.
-        rejected_lines: The line of every rejected row.
-        rejects: The first `REJECTS_KEPT` rejected rows, with their text.
+    `lines` are those where each of `ids` was seen first, counted as in `Reject` (of a quoted row its first line).
+    `rejects` are the first `REJECTS_KEPT` rejected rows, with their text.
     """
 
     source: str
@@ -102,17 +93,6 @@ class Ids:
     def duplicates(self) -> int:
         """Rows whose id had been seen before."""
         return self.rows - self.rejected - len(self.ids)
-
-    def as_json(self) -> dict[str, Any]:
-        """The account of the rows, as the plan keeps it."""
-        return {
-            "source": self.source,
-            "rows": self.rows,
-            "ids": len(self.ids),
-            "duplicates": self.duplicates,
-            "rejected": self.rejected,
-            "rejects": [{"line": reject.line, "text": reject.text} for reject in self.rejects],
-        }
 
 
 def is_title_id(value: object) -> bool:
@@ -137,14 +117,10 @@ def parse_id(text: str) -> str | None:
 def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = None, name: str | None = None) -> Ids:
     """The ids of the CSV at `source`: a path, `.gz` too, or `-` for standard input.
 
-    Args:
-        source: Where to read; S3 objects are fetched to a file first.
-        column: Header name of the id column, if `ID_COLUMNS` does not have it.
-        seen: Ids of an earlier CSV, which count as duplicates here; grows by this one's.
-        name: What to call the source in errors and books, if not by its path.
+    `column` is the id column's header, if none of `ID_COLUMNS` is. `seen` are ids of an earlier CSV, which count as
+    duplicates here; this one's are added. `name` is what errors and books call the source, if not by its path.
 
-    Raises:
-        InputError: No such file, nothing in it, not UTF-8, no id column, or not one usable id.
+    `InputError`: no such file, nothing in it, not UTF-8, no id column, or not one usable id.
     """
     ids = Ids((name or source).encode(errors="backslashreplace").decode())  # a path need not be text
     if not source or "\0" in source:
@@ -168,7 +144,7 @@ def _read(ids: Ids, stream: BinaryIO, column: str | None, seen: set[str]) -> Non
         raise InputError(ids.source, "is empty: was the download or the export finished?")
     header, _, rest = first.partition(b"\n")
     names, at, delimiter = _header(ids.source, header, column)
-    lines = _lines(ids.source, rest, blocks)
+    lines = itertools.chain.from_iterable(_lines(ids.source, rest, blocks))
     if delimiter == "|" or (delimiter == "\t" and names[0] == "tconst"):  # IMDb's own dumps quote nothing
         _take_plain(ids, lines, at, delimiter.encode(), seen)
     else:
@@ -204,61 +180,45 @@ def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
         raise InputError(source, f"is not UTF-8 text (it begins with {block[:8]!r}): save it as UTF-8")
     check = codecs.getincrementaldecoder("utf-8")()
     line = 1
-    while True:
-        try:
-            check.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            line += error.object.count(b"\n", 0, error.start)
-            bad = error.object[error.start : error.start + 1]
-            problem = f"is not UTF-8 (byte {bad!r}): convert it, for example with `iconv -f latin1 -t utf-8`"
-            raise InputError(source, problem, line=line) from error
-        if not block:
-            return
-        yield block
-        line += block.count(b"\n")
-        block = read(BLOCK_BYTES)
+    try:
+        while block:
+            check.decode(block)
+            yield block
+            line += block.count(b"\n")
+            block = read(BLOCK_BYTES)
+        check.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        line += error.object.count(b"\n", 0, error.start)
+        bad = error.object[error.start : error.start + 1]
+        problem = f"is not UTF-8 (byte {bad!r}): convert it, for example with `iconv -f latin1 -t utf-8`"
+        raise InputError(source, problem, line=line) from error
 
 
 def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], int, str]:
-    """The header's names, the place of the id column among them, and the delimiter."""
+    """The header's names, the place of the id column among them, and the delimiter; between pipes no quotes count."""
     if b"\r" in header.rstrip(b"\r"):
-        raise InputError(
-            source,
-            "has lines that end in a carriage return alone: save it with the line ends of Unix or Windows",
-            line=1,
-        )
+        problem = "has lines that end in a carriage return alone: save it with the line ends of Unix or Windows"
+        raise InputError(source, problem, line=1)
     if len(header) > LONGEST_HEADER:
         raise InputError(source, f"has a first line of over {LONGEST_HEADER} bytes: is it a CSV file?", line=1)
-    line = header.decode(errors="replace").rstrip("\r")  # a character cut off at the end is told by _utf8_blocks
+    line = header.decode(errors="replace").rstrip("\r")  # _utf8_blocks raises where it is no UTF-8
     wanted = [column.strip().casefold()] if column else ID_COLUMNS
     for delimiter in sorted("|\t;,", key=line.count, reverse=True):
-        names = [name.strip().strip('"') for name in _split_header(line, delimiter)]
+        cells = line.split("|") if delimiter == "|" else next(csv.reader([line], delimiter=delimiter), [])
+        names = [name.strip().strip('"') for name in cells]
         known = [name.casefold() for name in names]
         for name in wanted:
             if name in known:
                 return names, known.index(name), delimiter
     expected = f"named {column!r}" if column else f"({', '.join(ID_COLUMNS)})"
-    raise InputError(
-        source,
-        f"has no id column {expected}; its header is {redact_shapes(line)[:200]!r}. Name the column with --id-column",
-        line=1,
-    )
-
-
-def _split_header(line: str, delimiter: str) -> list[str]:
-    """The header's names as its rows will be split: quotes count but between pipes."""
-    if delimiter == "|":
-        return line.split(delimiter)
-    try:
-        return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:  # a bare CR, or a name without end: not this delimiter
-        return []
+    seen = f"its header is {redact_shapes(line)[:200]!r}"
+    raise InputError(source, f"has no id column {expected}; {seen}. Name the column with --id-column", line=1)
 
 
 def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The lines after the header, whole, a block's worth at a time.
+    """The lines after the header, whole, a block's worth at a time, cut at LF alone.
 
-    Cut at LF alone: `splitlines` also cuts at U+0085, U+2028, VT and FF, which stand inside real titles.
+    `splitlines` also cuts at U+0085, U+2028, VT and FF, which stand inside real titles.
     """
     tail, number = b"", 2
     for block in itertools.chain([first], blocks):
@@ -270,28 +230,26 @@ def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[
     yield [tail]
 
 
-def _take_plain(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: bytes, seen: set[str]) -> None:
+def _take_plain(ids: Ids, lines: Iterable[bytes], at: int, delimiter: bytes, seen: set[str]) -> None:
     """Take rows without quoting: a delimiter is a delimiter, wherever it stands."""
-    number = 1
     latest = _NO_LINE
-    for lines in blocks:
-        for number, line in enumerate(lines, number + 1):  # noqa: B020  # counts on from block to block
-            if line.startswith(latest):  # the next artist of the same title: three rows of four
-                ids.rows += 1
-                continue
-            cells = line.split(delimiter, at + 1)
-            if line.strip():
-                taken = _take(ids, cells[at].decode() if len(cells) > at else "", line.decode, number, seen)
-                latest = cells[0] + delimiter if taken and at == 0 and len(cells) > 1 else _NO_LINE
+    for number, line in enumerate(lines, 2):
+        if line.startswith(latest):  # the next artist of the same title: three rows of four
+            ids.rows += 1
+            continue
+        cells = line.split(delimiter, at + 1)
+        if line.strip():
+            taken = _take(ids, cells[at].decode() if len(cells) > at else "", line.decode, number, seen)
+            latest = cells[0] + delimiter if taken and at == 0 and len(cells) > 1 else _NO_LINE
 
 
-def _take_quoted(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: str, seen: set[str]) -> None:
-    """Take rows as RFC 4180 has them: quotes around a field may hide delimiters and line ends."""
+def _take_quoted(ids: Ids, lines: Iterable[bytes], at: int, delimiter: str, seen: set[str]) -> None:
+    """Take rows as in RFC 4180: quotes around a field may hide delimiters and line ends."""
     number, size = 2, 0
 
     def texts() -> Iterator[str]:
         nonlocal size
-        for line in itertools.chain.from_iterable(blocks):
+        for line in lines:
             size += len(line)
             if size > LONGEST_LINE:
                 problem = f"has a row of over {LONGEST_LINE} bytes: is a quote left open there?"
@@ -305,18 +263,14 @@ def _take_quoted(ids: Ids, blocks: Iterable[list[bytes]], at: int, delimiter: st
                 _take(ids, cells[at] if len(cells) > at else "", partial(delimiter.join, cells), number, seen)
             number, size = rows.line_num + 2, 0
     except csv.Error as error:
-        said = str(error).replace("\t", "\\t")
-        why = (
-            "it has a carriage return that ends no line"
-            if "new-line" in said
-            else f"{said}; is a quote left open there?"
-        )
-        problem = f"cannot be split at {delimiter!r}: {why}"
-        raise InputError(ids.source, problem, line=number) from error
+        why = str(error).replace("\t", "\\t") + "; is a quote left open there?"
+        if "new-line" in why:
+            why = "it has a carriage return that ends no line"
+        raise InputError(ids.source, f"cannot be split at {delimiter!r}: {why}", line=number) from error
 
 
 def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]) -> bool:
-    """Count one row, keep its id if it has not been seen; whether it had one."""
+    """Count one row, and keep its id if it is new; whether it has one."""
     ids.rows += 1
     id_ = parse_id(text)
     if id_ is None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from harvester.aws_client import PATIENT
-from harvester.csv_file import open_csv, read_once
+from harvester.csv_file import open_csv
 from harvester.errors import StoreError
 from harvester.fan_out import in_thread
 from harvester.forms import DATE, key_pattern
@@ -141,8 +141,7 @@ async def upload(
                 if source and pass_s3 and source.startswith("s3://"):
                     files.append(Uploaded(source, collection, "in_s3", source))
                 elif source is not None:
-                    file = opened.enter_context(await in_thread(partial(open_csv, source)))
-                    csv = await in_thread(partial(read_once, source, file))
+                    csv = await in_thread(partial(open_csv, source, opened))
                     name = f"{collection.lower()}.csv{'.gz' if csv.zipped else ''}"
                     local[Place(settings.s3_csv_template, collection, name)] = csv
             if local:

@@ -1,4 +1,4 @@
-"""The wire: one GET over HTTP, and whatever can happen to it on the way.
+"""The transport to TMDB: one GET over HTTP, and whatever can happen to it on the way.
 
 Certificates are verified, redirects not followed (the key would go with them), proxies not looked for, and nothing is
 sent twice. aiohttp's own errors end here, because they carry the URL, where a v3 key stands.
@@ -16,9 +16,7 @@ from harvester.answers import BODY_LIMIT, Again, Answer, unzip
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
-"""What the kernel says where it knows no way to an address."""
-
+NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)  # the kernel has no route to an address
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
 
@@ -42,8 +40,6 @@ async def get(session: aiohttp.ClientSession, url: str) -> Answer | Again:  # no
     try:
         async with session.get(url, allow_redirects=False) as response:
             body = await _read(response)
-            if body is None:
-                return Again("too_large")
             headers, plain = response.headers, unzip(body)
             if plain is body and body and headers.get("Content-Encoding", "identity") != "identity":
                 return Again("cut_body")  # it is not what it says, or nothing that we have asked for
@@ -65,10 +61,10 @@ async def get(session: aiohttp.ClientSession, url: str) -> Answer | Again:  # no
 
 
 async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send the request once: a client middleware.
+    """A client middleware that sends the request once.
 
-    aiohttp repeats a GET by itself when the connection breaks before an answer; that request would take no turn of the
-    pace, and nobody would count it.
+    aiohttp repeats a GET by itself when the connection breaks before an answer; the second request would take no turn
+    of the pace, and would not be counted.
     """
     try:
         return await send(request)
@@ -78,13 +74,10 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
         raise aiohttp.ClientConnectionError from error  # their parent, which is not repeated
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """The whole body, as it came; None if it is over the limit (the rest is not read)."""
-    blocks = []
-    size = 0
-    while block := await response.content.readany():
-        size += len(block)
-        if size > BODY_LIMIT:
-            return None
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body as it came, up to the block that takes it over the limit, where reading ends."""
+    blocks, left = [], BODY_LIMIT
+    while left >= 0 and (block := await response.content.readany()):
         blocks.append(block)
-    return b"".join(blocks)
+        left -= len(block)
+    return b"".join(blocks)  # of one block, that block: no copy

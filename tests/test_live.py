@@ -13,7 +13,7 @@ import pytest
 from harvester.answers import Found, Missing
 from harvester.errors import TmdbRefusedError
 from harvester.pace import Pace
-from harvester.tmdb import Tmdb, open_tmdb
+from harvester.tmdb import Tmdb
 
 KEY = os.environ.get("TMDB_API_KEY", "")
 
@@ -28,10 +28,9 @@ pytestmark = [
 async def ask(id_: str, kind: str, *, append: tuple[str, ...] = ()) -> object:
     """What the real TMDB says of an id."""
     pace = Pace(10, clock=asyncio.get_running_loop().time)
-    async with open_tmdb(
+    async with Tmdb(
         base_url="https://api.themoviedb.org/3", key=KEY, language=None, append=append, pace=pace, concurrency=2
     ) as tmdb:
-        assert isinstance(tmdb, Tmdb)
         await tmdb.check_key()
         return await tmdb.title(id_, kind)  # type: ignore[arg-type]
 
@@ -75,7 +74,7 @@ async def test_a_double_hit_is_what_its_csv_says() -> None:
 async def test_a_wrong_key_is_refused() -> None:
     """The cheapest request tells a wrong key."""
     pace = Pace(10, clock=asyncio.get_running_loop().time)
-    async with open_tmdb(
+    async with Tmdb(
         base_url="https://api.themoviedb.org/3", key="f" * 32, language=None, append=(), pace=pace, concurrency=2
     ) as tmdb:
         with pytest.raises(TmdbRefusedError, match="code 7"):

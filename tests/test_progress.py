@@ -41,8 +41,8 @@ def test_every_title_is_counted_under_its_outcome() -> None:
     counts = Counts(20)
     for outcome in (FOUND, FOUND, FOUND, FOUND, MISSING, MISSING, MISSING, FAILED, FAILED, FRESH):
         counts.take(outcome)
-    assert (counts.found, counts.missing, counts.failed, counts.fresh) == (4, 3, 2, 1)
-    assert (counts.done, counts.titles) == (10, 20)
+    assert counts.outcomes == {"found": 4, "missing": 3, "failed": 2, "fresh": 1}
+    assert (counts.outcomes.total(), counts.titles) == (10, 20)
 
 
 def test_before_a_second_has_passed_there_is_no_rate(clock: Clock) -> None:

@@ -32,7 +32,7 @@ from harvester.demo.catalog import Catalog, movie_record, tv_record
 from harvester.layout import Layout
 from harvester.records import encode, record_line
 from harvester.settings import Settings
-from harvester.titles import COLLECTIONS
+from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from harvester.titles import Collection, Kind
 
 TABLES: dict[str, Kind] = {"movies": "movie", "series": "tv"}
+COLLECTIONS = {kind: collection for collection, kind in KINDS.items()}
 each_table = pytest.mark.parametrize("table", TABLES)
 PREFIX = Settings.model_fields["s3_prefix"].default
 TEMPLATE = Settings.model_fields["s3_key_template"].default

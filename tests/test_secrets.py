@@ -46,7 +46,7 @@ from harvester.pace import Pace
 from harvester.redaction import STRUCK
 from harvester.s3_client import open_bucket
 from harvester.settings import load_settings
-from harvester.tmdb import open_tmdb
+from harvester.tmdb import Tmdb
 
 if TYPE_CHECKING:
     import ssl
@@ -1400,7 +1400,7 @@ def tmdb_at(url: str, clock: Clock, key: str) -> Any:
     """A `Tmdb` as the doors open it, but for its waits, which are virtual."""
     pace = Pace(10_000, clock=clock.time, sleep=clock.sleep)
     options: Any = {"language": None, "append": (), "pace": pace, "concurrency": 5, "sleep": clock.sleep}
-    return open_tmdb(base_url=f"{url}/3", key=key, **options)
+    return Tmdb(base_url=f"{url}/3", key=key, **options)
 
 
 def bucket_at(url: str) -> Any:

@@ -47,7 +47,7 @@ from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, Tmdb
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
 from harvester.redaction import STRUCK
-from harvester.tmdb import LEARNING, PART_TRIES, REFUSALS, TRIES, Tmdb, open_tmdb
+from harvester.tmdb import LEARNING, PART_TRIES, REFUSALS, TRIES, Tmdb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -88,7 +88,7 @@ def tmdb_at(
     pace: Any = None,
 ) -> Any:
     """A `Tmdb` as the doors open it, but for its waits, which are virtual."""
-    return open_tmdb(
+    return Tmdb(
         base_url=url,
         key=key,
         language=language,
@@ -106,7 +106,7 @@ async def impatient_tmdb_at(url: str, clock: Clock, *, key: str = KEY, seconds: 
     timeout = aiohttp.ClientTimeout(total=seconds)
     async with aiohttp.ClientSession(timeout=timeout, headers=headers, auto_decompress=False) as session:
         yield Tmdb(
-            session,
+            session=session,
             base_url=url,
             key=key,
             language=None,
@@ -843,7 +843,7 @@ async def test_an_outage_fails_no_title(clock: Clock, outage: Fault) -> None:
 
 
 def in_virtual_time(story: Coroutine[Any, Any, None]) -> None:
-    random.seed(1)  # of tenacity's waits
+    random.seed(1)  # of the waits
     run_on(Leaping(look=0.0), story)
 
 
@@ -893,7 +893,7 @@ DOWN: dict[str, tuple[Any, float]] = {
 def tmdb_on(line: Line, *, ceiling: float = 40.0) -> Tmdb:
     loop = asyncio.get_running_loop()
     return Tmdb(
-        line,  # type: ignore[arg-type]
+        session=line,  # type: ignore[arg-type]
         base_url="http://tmdb.test/3",
         key=KEY,
         language=None,

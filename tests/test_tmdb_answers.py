@@ -14,7 +14,7 @@ from loops import no_wait
 
 from harvester.answers import Failed, Found, Missing
 from harvester.pace import Pace
-from harvester.tmdb import open_tmdb
+from harvester.tmdb import Tmdb
 
 BASE = "https://api.themoviedb.org/3"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -130,7 +130,7 @@ async def test_these_answers_make_this_of_a_title(name: str) -> None:
             wire.get(url, status=status, body=content, response_class=Answered)
         pace = Pace(10_000, clock=lambda: 0.0, sleep=no_wait)
         pace.rate = float("inf")
-        async with open_tmdb(
+        async with Tmdb(
             base_url=BASE, key=KEY, language=None, append=(), pace=pace, concurrency=2, sleep=no_wait
         ) as tmdb:
             told = await tmdb.title("tt0133093", kind)  # type: ignore[arg-type]  # a word of the table

@@ -26,7 +26,7 @@ with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.layout import Layout
     from harvester.receipts import LandedFile, Receipt, decode_receipt, outcome_json
     from harvester.records import Format, decode, encode, record_line
-    from harvester.titles import COLLECTIONS, Kind
+    from harvester.titles import KINDS, Kind
 
 SEEDS = (
     b'200 \n{"id":603,"imdb_id":"tt0133093","title":"Matrix","vote_average":8.2}',
@@ -46,6 +46,7 @@ SEEDS = (
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
 LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{batch}.json", "2026-11-22-3f9a1c2e")
 IDS = ("tt0133093", "tt0944947")
+COLLECTIONS = {kind: collection for collection, kind in KINDS.items()}
 
 
 def check(data: bytes) -> None:
