@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlencode
+
+import tenacity
 
 from harvester import __version__
 from harvester.answers import Absent, Again, Failed, Found, Match, Missing, http_date, judge, read_find, read_record
@@ -48,7 +49,7 @@ TRIES, REFUSALS, PART_TRIES = 6, 20, 3
 for the sake of an appended part that was left out."""
 
 TRIES_SECONDS = 600.0  # for one answer at most, with room for several holds of 60 s
-FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0  # seconds; the n-th is random from 0 to 0.5 · 2ⁿ⁻¹, at most 20 ("full jitter")
+JITTER = tenacity.wait_random_exponential(0.5, 20.0)  # seconds; the n-th from 0 to 0.5 · 2ⁿ⁻¹, at most 20: full jitter
 FEW = 3  # titles that may be in trouble at once before the route they were asked at is suspected
 LEARNING = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
 
@@ -203,20 +204,34 @@ class Tmdb:
 
     async def _persist(self, response: T | Again, ask: Callable[[], Awaitable[T | Again]]) -> T | Again:
         """Ask again, with waits, while the `response` is no good: the first good one, or the last `Again`."""
-        started, tries, refusals = self._clock(), 0, 0
+        started, refusals = self._clock(), 0
         best: Found | None = None
-        while isinstance(response, Again):
-            refused = response.hold is not None  # the pace waits then
-            tries, refusals = tries + (not refused), refusals + refused
+        earlier = [response]
+
+        async def one_try() -> T | Again:
+            nonlocal refusals, best
+            response = earlier.pop() if earlier else await ask()
+            if not isinstance(response, Again):
+                return response
+            refusals += response.hold is not None
             best = response.for_want_of_better or best
+            return replace(response, for_want_of_better=best)
+
+        def enough(state: tenacity.RetryCallState) -> bool:
             late = self._clock() - started >= TRIES_SECONDS
-            if late or refusals >= REFUSALS or tries >= (PART_TRIES if best else TRIES):
-                return replace(response, for_want_of_better=best)
-            if not refused:
-                longest = min(FIRST_WAIT * 2 ** (tries + refusals - 1), LONGEST_WAIT)
-                await self._sleep(random.uniform(0, longest))  # noqa: S311  # jitter, no secret
-            response = await ask()
-        return response
+            return late or refusals >= REFUSALS or state.attempt_number - refusals >= (PART_TRIES if best else TRIES)
+
+        def last(state: tenacity.RetryCallState) -> Any:
+            return state.outcome.result() if state.outcome else None
+
+        retrying = tenacity.AsyncRetrying(
+            sleep=self._sleep,
+            stop=enough,
+            wait=lambda state: 0.0 if last(state).hold is not None else JITTER(state),  # the pace waits after a 429
+            retry=tenacity.retry_if_result(lambda response: isinstance(response, Again)),
+            retry_error_callback=last,
+        )
+        return await retrying(one_try)
 
     async def _request(self, path: str, query: str, read: Reader[T], *, probe: bool = False) -> T | Absent | Again:
         """One request, in its turn: what `read` makes of a good answer.

@@ -73,7 +73,7 @@ THIRD_PARTIES = {
     "yarl": {"demo"},
     "aiobotocore": {"aws_client", "demo"},
     "botocore": {"s3", "aws_client", "s3_client", "s3_trouble", "vault", "demo"},
-    "tenacity": {"s3"},
+    "tenacity": {"tmdb", "s3"},
     "typer": {"cli"},
     "rich": {"progress", "show", "demo"},
     "uvloop": {"door"},
