@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,6 +67,8 @@ _STORE = (
 )
 _LIMIT = _option("limit", "--limit", "Stop after the batch that reaches N ids.", "This run", int | None, min=1)
 _AGAIN = _option("again", "--again", "Harvest anew what was finished today.", "This run", bool)
+_FILE = _option("movies_csv", "--movies", "Movies: a path (MOVIES_CSV).", "Input")
+_THEN = _option("then_harvest", "--then-harvest", "Harvest them too, with the options of harvest.", None, bool)
 _OUTPUT = (
     _option("as_json", "--json", "Print the result as one JSON object.", None, bool),
     _option("verbose", "--verbose -v", "Log more.", None, bool),
@@ -76,23 +78,12 @@ _OUTPUT = (
 def _command(*options: Parameter) -> Callable[[Callable[..., Coroutine[Any, Any, Result]]], None]:
     """Make a coroutine function a command with these options, `--json` and `--verbose`.
 
-    It is called with whatever its parameters name: `settings` that are in force with the flags given, the `flags`
-    themselves, the `secrets` to be struck out, or an option that is no setting.
+    `open_door` calls it with whatever its parameters name.
     """
 
     def register(command: Callable[..., Coroutine[Any, Any, Result]]) -> None:
-        wanted = signature(command).parameters
-
         def run(**given: Any) -> None:
-            async def inside(flags: dict[str, Any], secrets: list[str]) -> Result:
-                values = given | {"flags": flags, "secrets": secrets}
-                if "settings" in wanted:
-                    from harvester.settings import load_settings
-
-                    values["settings"] = load_settings(**flags)
-                return await command(**{name: values[name] for name in wanted})
-
-            open_door(inside, given)
+            open_door(command, given)
 
         parameters = (*options, *_OUTPUT)
         run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # this is what typer reads
@@ -126,8 +117,9 @@ async def _having_key(settings: Settings) -> Settings:
     """The settings with TMDB's key itself, wherever it is kept."""
     from harvester.opening import with_key
 
-    settings = await with_key(settings)
-    learn(settings.tmdb_api_key.get_secret_value() if settings.tmdb_api_key else "")
+    known: dict[str, str] = {}
+    settings = await with_key(settings, known)
+    learn(*known.values())
     return settings
 
 
@@ -151,15 +143,7 @@ async def plan(settings: Settings, *, again: bool) -> Result:
     return Exit.CLOSED, told, partial(show_plan, told)
 
 
-@_command(
-    _option("movies_csv", "--movies", "Movies: a path (MOVIES_CSV).", "Input"),
-    *_INPUT[1:],
-    *_TMDB,
-    *_STORE,
-    _LIMIT,
-    _AGAIN,
-    _option("then_harvest", "--then-harvest", "Harvest them too, with the options of harvest.", None, bool),
-)
+@_command(_FILE, *_INPUT[1:], *_TMDB, *_STORE, _LIMIT, _AGAIN, _THEN)
 async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
     """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
     from harvester.progress import sending

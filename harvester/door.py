@@ -1,14 +1,15 @@
 """The door: one command, from settings to exit code.
 
 `cli` says what the commands and their options are; here one of them is run. Its result goes to standard output, for
-people or as one JSON object. Whatever goes wrong is one sentence: no secret and no traceback is ever shown. Output that
-cannot be written changes nothing of how the command ends.
+people or as one JSON object, and what modules log to standard error. Whatever goes wrong is one sentence: no secret and
+no traceback is ever shown. Output that cannot be written changes nothing of how the command ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import contextmanager, suppress
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, cast
 
@@ -71,25 +73,34 @@ def learn(*secrets: str) -> None:
 
 
 def open_door(command: Command, given: dict[str, Any]) -> NoReturn:
-    """Run `command` with the flags and secrets in force, and exit; `given` is what its function was called with.
+    """Run `command`, and exit; `given` are all options by name.
+
+    It is called with whatever its parameters name: `settings` that are in force with the flags given, the `flags`
+    themselves, the `secrets` to be struck out, or an option that is no setting.
 
     An empty variable of AWS's counts as not set: Docker passes on what an `--env-file` leaves empty, and the SDK would
     look for a profile without a name.
     """
-    from harvester.settings import Settings, raw_secrets
+    from harvester.settings import Settings, load_settings, raw_secrets
 
     for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
         del os.environ[name]
     flags = {name: value for name, value in given.items() if name in Settings.model_fields}
     secrets = raw_secrets(**flags)
     learn(*secrets)
-    go_through(partial(command, flags, secrets), as_json=given["as_json"], verbose=given["verbose"])
+
+    async def inside() -> Result:
+        wanted = signature(command).parameters
+        values = given | {"flags": flags, "secrets": secrets}
+        if "settings" in wanted:
+            values["settings"] = load_settings(**flags)
+        return await command(**{name: values[name] for name in wanted})
+
+    go_through(inside, as_json=given["as_json"], verbose=given["verbose"])
 
 
 def go_through(command: Command, *, as_json: bool, verbose: bool = False) -> NoReturn:
     """Run `command`, tell its result, and exit with its code."""
-    from harvester.logs import set_up_logs
-
     set_up_logs(verbose=verbose)
     code, result, show = _run(command)
     _on_signals(signal.SIG_IGN)  # how it ended is known, and about to be told
@@ -103,6 +114,36 @@ def go_through(command: Command, *, as_json: bool, verbose: bool = False) -> NoR
         sys.stderr.write(f"The result cannot be shown ({type(error).__name__}). Please report {where}.\n")
         code = Exit.WRONG
     sys.exit(int(code))
+
+
+def set_up_logs(*, verbose: bool = False, stream: TextIO | Struck | None = None) -> None:
+    """Log to `stream` (standard error), which is to strike out secrets itself; `verbose` adds debug lines.
+
+    An event's name, and its values in `extra`, become a readable line on a terminal, and a JSON object elsewhere
+    (`docker logs`, cron).
+    """
+    import structlog
+
+    out: Any = stream or sys.stderr
+    terminal = out.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer()
+    time = structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal)
+    handler = logging.StreamHandler(out)
+    handler.addFilter(_without_traceback)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder(), time],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)  # of libraries, only what warns
+    logging.getLogger("harvester").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Let every record through, but no traceback: it is nothing that a user could correct."""
+    record.exc_info = record.exc_text = record.stack_info = None
+    return True
 
 
 def tell_json(result: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ def open_bucket_of(
     )
 
 
-async def with_key(settings: Settings, known: dict[str, str] | None = None) -> Settings:
+async def with_key(settings: Settings, known: dict[str, str]) -> Settings:
     """The settings with TMDB's key itself, fetched if they only say where it is kept.
 
     `known` has the keys fetched before, by where they are kept; this one is added. `SettingsError` means that there is
@@ -93,13 +93,12 @@ async def with_key(settings: Settings, known: dict[str, str] | None = None) -> S
     kept = settings.key_is_kept_in
     if kept is None:
         return settings
-    known = {} if known is None else known
-    if kept not in known:
+    if (key := known.get(kept)) is None:
         region, profile = settings.aws_region, settings.aws_profile
         key = await fetch_key(kept, region=region, profile=profile, credentials=settings.credentials)
-        settings.holding(key)
-        known[kept] = key.strip()
-    return settings.holding(known[kept])
+    holding = settings.holding(key)
+    known[kept] = key.strip()
+    return holding
 
 
 def open_tmdb_of(settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> Tmdb:

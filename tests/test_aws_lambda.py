@@ -380,7 +380,7 @@ async def test_a_cold_start_imports_nothing_of_the_command_line(tmp_path: Path) 
     """Whoever waits for a Lambda waits for its imports: none that only people at a terminal need."""
     ended = await Shell(kept(), tmp_path).run("-c", COLD, program=())
     names = set(ended.out.split())
-    doors = {f"harvester.{name}" for name in ("cli", "door", "show", "progress", "logs", "doctor", "verify", "demo")}
+    doors = {f"harvester.{name}" for name in ("cli", "door", "show", "progress", "doctor", "verify", "demo")}
     assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *doors}, ended.code) == (
         set(),
         0,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from harvester.logs import set_up_logs
+from harvester.door import set_up_logs
 from harvester.redaction import STRUCK, Struck
 
 if TYPE_CHECKING:

@@ -122,7 +122,7 @@ from pathlib import Path
 from harvester.errors import HarvestError
 from harvester.harvest import Turn, harvest
 from harvester.lease import LeaseTimes
-from harvester.logs import set_up_logs
+from harvester.door import set_up_logs
 from harvester.progress import watching
 from harvester.run import utc
 from harvester.settings import load_settings

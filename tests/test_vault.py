@@ -68,10 +68,10 @@ async def test_a_key_is_read_where_it_is_kept(
 async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
     """Without ssm: or secret: nobody is asked; without anything it is said what to set."""
     settings = load_settings(tmdb_api_key=TOKEN)
-    assert await with_key(settings) is settings
+    assert await with_key(settings, {}) is settings
     assert kept_in.asked == []
     with pytest.raises(SettingsError, match="TMDB_API_KEY is not set: set TMDB_API_KEY in the environment"):
-        await with_key(load_settings())
+        await with_key(load_settings(), {})
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_a_key_that_aws_does_not_give_is_told_with_its_word_and_what_to_do
     """What the owner has to mend is a wrong setting; what may pass, or is the credentials', is trouble with AWS."""
     kept_in.refusal = refusal
     with pytest.raises(kind) as caught:
-        await with_key(load_settings(tmdb_api_key=kept))
+        await with_key(load_settings(tmdb_api_key=kept), {})
     assert words in str(caught.value)
     assert ACCESS not in str(caught.value)
     assert caught.value.__suppress_context__
