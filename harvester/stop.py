@@ -11,7 +11,6 @@ from harvester.errors import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
 
 DRAIN_SECONDS = 20.0
 """How long open batches may go on after a request to stop: a container has 30 s between SIGTERM and SIGKILL."""
@@ -25,7 +24,7 @@ class Stop:
         self.cut_short = False  # whether something was left undone because of it
         self._left = inf if limit is None else limit
         self._seconds: float | None = None
-        self._draining = False
+        self._most = inf
         self._end: asyncio.Timeout | None = None
 
     def ask(self, reason: str, *, drain_seconds: float = DRAIN_SECONDS) -> None:
@@ -47,18 +46,15 @@ class Stop:
     @asynccontextmanager
     async def at_once(self) -> AsyncIterator[None]:
         """Before the first batch is open: a request to stop cancels what is inside, and is raised as StoppedError."""
-        async with self._until(draining=False):
+        async with self.draining(most=0.0):
             yield
         if self.cut_short:
             raise StoppedError(f"Stopped by {self.reason}. What has landed is safe; run again to go on.")
 
-    def draining(self) -> AbstractAsyncContextManager[None]:
-        """Once batches are open: cancel what is inside when the time to drain is over."""
-        return self._until(draining=True)
-
     @asynccontextmanager
-    async def _until(self, *, draining: bool) -> AsyncIterator[None]:
-        self._draining = draining
+    async def draining(self, *, most: float = inf) -> AsyncIterator[None]:
+        """Once batches are open: cancel what is inside when the seconds to drain, `most` of them, are over."""
+        self._most = most
         try:
             async with asyncio.timeout(None) as self._end:
                 self._reschedule()
@@ -72,4 +68,4 @@ class Stop:
 
     def _reschedule(self) -> None:
         if self._end and self._seconds is not None:
-            self._end.reschedule(asyncio.get_running_loop().time() + self._seconds * self._draining)
+            self._end.reschedule(asyncio.get_running_loop().time() + min(self._seconds, self._most))
