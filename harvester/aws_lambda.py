@@ -43,7 +43,6 @@ gc.enable()
 
 if TYPE_CHECKING:
     from harvester.orders import Order
-    from harvester.receipts import Receipt
     from harvester.settings import Settings
 
 SPARE_SECONDS = 10.0
@@ -56,18 +55,6 @@ _log = logging.getLogger(__name__)
 
 _keys: dict[str, str] = {}
 """TMDB's key, by where it is kept."""
-
-
-class _Landing(Lines):
-    """Logs each batch, and counts those that have landed, and those without a failed title."""
-
-    landed = whole = 0
-
-    def batch(self, receipt: Receipt) -> None:
-        """Count a batch."""
-        self.landed += 1
-        self.whole += not receipt.failed
-        super().batch(receipt)
 
 
 class _JsonLines(logging.Formatter):
@@ -133,7 +120,7 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
 
 
 async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[str, Any]:
-    watcher, stop = _Landing(), Stop()
+    watcher, stop = Lines(), Stop()
     attempt = order.attempt or secrets.token_hex(8) if order.run else None
     rate = order.shard.rate if order.shard else settings.tmdb_rate
     timer = _ask_in_time(stop, rate=rate, seconds=until - time.monotonic())

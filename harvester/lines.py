@@ -55,12 +55,16 @@ class Counts:
 
 
 class Lines:
-    """A watcher that logs each batch, and a line every 10 s."""
+    """A watcher that logs each batch, and a line every 10 s.
+
+    `landed` batches are counted, and those that are `whole`: without a failed title.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = logging.getLogger(__name__)
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
+        self.landed = self.whole = 0
 
     def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
         """Log what is to be done."""
@@ -74,11 +78,13 @@ class Lines:
         self._counts.take(outcome)
 
     def batch(self, receipt: Receipt) -> None:
-        """Log a batch."""
+        """Log and count a batch."""
         outcomes = Counter[str](outcome["outcome"] for outcome in receipt.outcomes.values())
         size = sum(file.bytes for file in receipt.files)
         values = {"batch": receipt.batch, "collection": receipt.collection, **_shown(outcomes), "bytes": size}
         self._log.info("batch_failed" if outcomes["failed"] else "batch_landed", extra=values)
+        self.landed += 1
+        self.whole += not outcomes["failed"]
 
     def end(self) -> None:
         """Log no more."""
