@@ -126,16 +126,10 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic's signature
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, *_: Any, **its: Any) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flag > environment > `.env` > TOML."""
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls, TOML_FILE)
+        toml = TomlConfigSettingsSource(cls, TOML_FILE)
+        return its["init_settings"], its["env_settings"], its["dotenv_settings"], toml
 
     def need(self, *names: str) -> None:
         """Raise a `SettingsError` that says how to set it, if one of these fields is not set."""
@@ -155,10 +149,9 @@ class Settings(BaseSettings):
     @property
     def credentials(self) -> tuple[str, str, str | None] | None:
         """Access key, secret and session token, if the first two are set here; else the SDK finds its own."""
-        if self.aws_access_key_id is None or self.aws_secret_access_key is None:
-            return None
-        token = self.aws_session_token.get_secret_value() if self.aws_session_token else None
-        return self.aws_access_key_id.get_secret_value(), self.aws_secret_access_key.get_secret_value(), token
+        fields = (self.aws_access_key_id, self.aws_secret_access_key, self.aws_session_token)
+        key, secret, token = (field.get_secret_value() if field else None for field in fields)
+        return (key, secret, token) if key and secret else None
 
     @property
     def key_is_kept_in(self) -> str | None:
