@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.filesize import decimal as size
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -117,16 +118,14 @@ def show_proof(proof: Proof) -> None:
     _print_first(console, proof.repaired, rest="more repaired")
     for name in proof.unfinished:
         console.print(f"  {name} is not finished: the same harvest goes on with it")
-    for problem in proof.problems[:SHOWN]:
-        console.print(f"  {problem}")
+    _print_first(console, proof.problems, rest="more, with --json")
     if proof.problems:
-        more = f" ({len(proof.problems) - SHOWN:,} more with --json)" if len(proof.problems) > SHOWN else ""
         advice = "This run is of an earlier day: harvest leaves it as it is, and collects anew." if proof.past else ""
         if proof.left_to_harvest:
             advice = "Harvest again to do what is missing."
         if proof.foreign or proof.stale:
             advice = f"{advice} verify --repair moves away what is foreign or stale.".lstrip()
-        console.print(f"{len(proof.problems):,} problems{more}. {advice}")
+        console.print(f"{len(proof.problems):,} problems. {advice}")
 
 
 def show_examination(examination: Examination) -> None:
@@ -169,13 +168,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def size(number: int) -> str:
-    """Bytes for people, in powers of 1,000 as S3 bills them."""
-    value = float(number)
-    for unit in ("bytes", "KB", "MB"):
-        if value < 1_000:
-            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1_000
-    return f"{value:,.1f} GB"

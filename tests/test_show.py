@@ -6,12 +6,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from rich.filesize import decimal as size
 
 from harvester.books import Books
 from harvester.doctor import Examination, Finding
 from harvester.harvest import Report
 from harvester.settings import Settings, load_settings
-from harvester.show import SHOWN, duration, show_examination, show_plan, show_proof, show_report, size
+from harvester.show import SHOWN, duration, show_examination, show_plan, show_proof, show_report
 from harvester.verify import Proof
 
 RUN = "2026-11-22-3f9a1c2e"
@@ -73,12 +74,13 @@ def test_seconds_are_written_for_people(seconds: float, text: str) -> None:
     ("number", "text"),
     [
         (0, "0 bytes"),
+        (1, "1 byte"),
         (999, "999 bytes"),
-        (1_000, "1.0 KB"),
+        (1_000, "1.0 kB"),
         (9_999_999, "10.0 MB"),
         (361_234_567, "361.2 MB"),
         (1_234_567_890, "1.2 GB"),
-        (5_000_000_000_000, "5,000.0 GB"),
+        (5_000_000_000_000, "5.0 TB"),
     ],
 )
 def test_bytes_are_written_for_people(number: int, text: str) -> None:
@@ -244,8 +246,8 @@ def test_a_proof_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str
     show_proof(Proof([RUN], books=books(), records=1, problems=problems))
     lines = shown(capsys)
     assert lines[0] == f"Something is wrong. Run {RUN}"
-    assert lines[-SHOWN - 1 : -1] == problems[:SHOWN]
-    assert lines[-1] == "25 problems (5 more with --json). Harvest again to do what is missing."
+    assert lines[-SHOWN - 2 : -2] == problems[:SHOWN]
+    assert lines[-2:] == ["… and 5 more, with --json", "25 problems. Harvest again to do what is missing."]
 
 
 def test_a_proof_that_fails_sends_nobody_to_harvest_an_earlier_day(capsys: pytest.CaptureFixture[str]) -> None:

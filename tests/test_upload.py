@@ -749,7 +749,7 @@ async def test_the_command_uploads_and_says_where_and_what_next(shell_for: Any, 
         day = next(iter(await world.lake.objects("")))
         lines = ended.out.splitlines()
         assert lines[0] == "Uploaded."
-        assert lines[1].split() == ["Movies", f"{len(movies) / 1_000:.1f}", "KB", "uploaded", world.url(day)]
+        assert lines[1].split() == ["Movies", f"{len(movies) / 1_000:.1f}", "kB", "uploaded", world.url(day)]
         assert lines[-1] == f"Next: python -m harvester harvest --bucket {world.lake.name} --movies {world.url(day)}"
         harvested = await shell.run(*lines[-1].removeprefix("Next: python -m harvester ").split(), "--json")
     assert (harvested.code, harvested.told["books"]["found"]) == (0, 150)

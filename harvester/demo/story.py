@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.filesize import decimal as size
 from rich.tree import Tree
 
 from harvester.demo.faults import parse_shares
@@ -22,7 +23,7 @@ from harvester.demo.stage import BUCKET, DemoError, check, ending, make_room, ma
 from harvester.door import tell_json
 from harvester.errors import Exit
 from harvester.fan_out import fan_out
-from harvester.show import books_text, size
+from harvester.show import books_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
