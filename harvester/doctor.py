@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import SecretStr
 
 from harvester.errors import HarvestError, SettingsError, StoreError
-from harvester.forms import is_kept
+from harvester.forms import KEPT
 from harvester.layout import RUNS
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs, with_key
 from harvester.probes import SPARABLE, Probes
@@ -116,7 +116,7 @@ def _settings(settings: Settings, where: dict[str, str]) -> Iterator[Finding]:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, SecretStr):
         secret = value.get_secret_value()
-        if is_kept(secret):
+        if KEPT.fullmatch(secret):
             return f"kept in {secret}"
         kind = ("a v4 read token" if is_token(secret) else "a v3 key") if name == "tmdb_api_key" else "secret"
         return f"{kind}, {len(secret)} characters"

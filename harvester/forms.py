@@ -1,7 +1,6 @@
 """Forms: what the text of each setting must look like.
 
-Each function returns what it was given, tidied, or raises a `ValueError` that says what is wrong with it, without any
-secret; the setting's name is put before that.
+Each returns its argument, tidied, or raises a `ValueError` that goes after the setting's name, without any secret.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from harvester.titles import KINDS
 PARTS_LIMIT = 20
 """Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
 
-KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")
-_KEPT = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")
-_BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")  # of TMDB's
+KEPT = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")  # where such a key is kept
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # a name that S3 can have
 
 PATH_LIMIT = 600
 """Bytes in UTF-8 of the prefix, and of a template; S3 takes 1,024 of a key."""
@@ -39,24 +38,12 @@ _KEY_TEMPLATE = re.compile(
 _CSV_TEMPLATE = re.compile(r"([^{}]|\{(collection|yyyy|mm|dd|name)})*/\{name}")
 
 
-def is_kept(key: str) -> bool:
-    """Whether `key` is not TMDB's key itself but says where it is kept: `ssm:/path` or `secret:name`."""
-    return bool(_KEPT.fullmatch(key))
-
-
-def is_bucket(name: str) -> bool:
-    """Whether S3 can have a bucket of this name."""
-    return re.fullmatch(_BUCKET, name) is not None
-
-
 def api_key(key: SecretStr) -> SecretStr:
     """TMDB's key, or where it is kept."""
     secret = key.get_secret_value().strip()
-    if not (KEY.fullmatch(secret) or is_kept(secret)):
-        raise ValueError(
-            "is neither a v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…), nor says where one is kept "
-            f"(ssm:/path, secret:name); it has {len(secret)} characters"
-        )
+    if not (KEY.fullmatch(secret) or KEPT.fullmatch(secret)):
+        must = "v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…), nor says where one is kept"
+        raise ValueError(f"is neither a {must} (ssm:/path, secret:name); it has {len(secret)} characters")
     return SecretStr(secret)
 
 
@@ -89,7 +76,7 @@ def prefix(folder: str) -> str:
     return folder
 
 
-def matching(pattern: str, must: str) -> AfterValidator:
+def matching(pattern: str | re.Pattern[str], must: str) -> AfterValidator:
     """A text that matches `pattern`; it `must` be so, in words."""
 
     def check(text: str) -> str:
@@ -100,7 +87,7 @@ def matching(pattern: str, must: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Bucket = Annotated[str, matching(_BUCKET, "be a bucket's name: 3 to 63 of a-z 0-9 . -")]
+Bucket = Annotated[str, matching(BUCKET, "be a bucket's name: 3 to 63 of a-z 0-9 . -")]
 Language = Annotated[str, matching(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?", "be like pt-BR")]
 Endpoint = Annotated[str, matching(r"https?://[^/?#@\s]+/?", "look like http://localhost:9000")]
 
@@ -123,10 +110,9 @@ Parts = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_part
 
 
 def key_template(template: str) -> str:
-    """The template of a data file's key.
+    """The template of a data file's key, also where it is text from outside: it is never formatted.
 
     Keys made from it lie below the prefix, are visible to readers, and differ wherever collection, date or batch do.
-    Safe on text from outside: its length is limited and it is never formatted.
     """
     _check_path(template)
     if (found := _KEY_TEMPLATE.fullmatch(template)) is None:
@@ -139,24 +125,19 @@ def key_template(template: str) -> str:
     return template
 
 
-def csv_template(template: str) -> str:
-    """The template of an uploaded CSV's key."""
-    _check_path(template)
-    if "{collection}" not in template or not _CSV_TEMPLATE.fullmatch(template):
-        raise ValueError("must have {collection} and end in /{name}, with no field but these, {yyyy}, {mm} and {dd}")
-    return template
-
-
 def key_pattern(template: str, **values: str) -> str:
     """A regular expression of the keys that `template` makes of `values`, themselves expressions, and of any date."""
     return re.sub(r"\\{(\w+)\\}", lambda field: (DATE | values)[field[1]], re.escape(template))
 
 
-def outside_prefix(template: str, info: ValidationInfo) -> str:
-    """The template of a CSV's key, if CSVs and harvest stay apart; `s3_prefix` is validated before it.
+def csv_template(template: str, info: ValidationInfo) -> str:
+    """The template of an uploaded CSV's key, by which CSVs and harvest stay apart; `s3_prefix` is validated before it.
 
     No CSV's key lies below the prefix, whatever the day, nor the prefix in the folder that the keys of all days share.
     """
+    _check_path(template)
+    if "{collection}" not in template or not _CSV_TEMPLATE.fullmatch(template):
+        raise ValueError("must have {collection} and end in /{name}, with no field but these, {yyyy}, {mm} and {dd}")
     prefix = str(info.data.get("s3_prefix", ""))  # not there if it is wrong itself
     folders = prefix.split("/")
     for collection in KINDS:
@@ -164,10 +145,8 @@ def outside_prefix(template: str, info: ValidationInfo) -> str:
         parts = key_pattern(template, collection=collection, name=".+").split("/")
         below = len(folders) < len(parts) and all(map(re.fullmatch, parts, folders))
         if below or (shared and prefix.startswith(shared)):
-            raise ValueError(
-                f"overlaps with S3_PREFIX {prefix!r}: no CSV may lie below the prefix, nor the prefix in the CSVs' "
-                "folder. Change one of the two"
-            )
+            rule = "no CSV may lie below the prefix, nor the prefix in the CSVs' folder"
+            raise ValueError(f"overlaps with S3_PREFIX {prefix!r}: {rule}. Change one of the two")
     return template
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harvester.aws_client import ATTEMPTS
 from harvester.errors import InputError, StoreError
 from harvester.fan_out import in_thread
-from harvester.forms import is_bucket
+from harvester.forms import BUCKET
 from harvester.pace import Pace
 from harvester.s3_client import open_bucket
 from harvester.titles import read_ids
@@ -47,7 +47,7 @@ async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
 async def _read_from_s3(source: str, settings: Settings, read: Callable[..., Ids]) -> Ids:
     name, _, key = source.removeprefix("s3://").partition("/")
     give = "give s3://bucket/key of a CSV file"
-    if not (is_bucket(name) and key and source.isprintable()):
+    if not (BUCKET.fullmatch(name) and key and source.isprintable()):
         raise InputError(source, f"is no place in S3: {give}, or a folder/ of them")
     try:
         async with open_bucket_of(settings, name) as bucket:

@@ -1,8 +1,7 @@
 """Settings: every knob with its unit and limits, read from flag > environment > `.env` > TOML > default.
 
 The fields below are the README's table. A field's name in upper case is its environment variable, in lower case its
-key in `config/harvester.toml`. The two kinds of secret, TMDB's key and the AWS credentials, are `SecretStr`: nothing
-prints them by accident.
+key in `config/harvester.toml`. TMDB's key and the AWS credentials are `SecretStr`: nothing prints them by accident.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import re
 import tomllib
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -30,32 +28,24 @@ from harvester.errors import SettingsError
 from harvester.manifest import RecordOptions
 from harvester.redaction import redact, redact_shapes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 TOML_FILE = Path("config/harvester.toml")
 ENV_FILE = Path(".env")
 LONGEST_MESSAGE = 1_000
 """Characters said of one wrong setting."""
 
 
-def _field(
-    description: str, default: object = None, *, flag: str | None = None, names: tuple[str, ...] = (), **limits: Any
-) -> Any:
+def _field(words: str, default: Any = None, *, flag: str = "", names: tuple[str, ...] = (), **limits: Any) -> Any:
     """A setting with the README's words for it, its flag, and all names it is read by, if it has more than its own."""
-    return Field(
-        default,
-        description=description,
-        validation_alias=AliasChoices(*names) if names else None,
-        json_schema_extra={"flag": flag} if flag else None,
-        **limits,
-    )
+    alias = AliasChoices(*names) if names else None
+    extra: Any = {"flag": flag} if flag else None
+    return Field(default, description=words, validation_alias=alias, json_schema_extra=extra, **limits)
 
 
 class Settings(BaseSettings):
     """Every setting. All may be absent, because no command needs all: `need` checks for some."""
 
     model_config = SettingsConfigDict(
+        toml_file=TOML_FILE,
         env_file=ENV_FILE,
         env_file_encoding="utf-8",
         env_ignore_empty=True,
@@ -102,7 +92,7 @@ class Settings(BaseSettings):
         "ends in `/{batch}` and an extension",
         "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
     )
-    s3_csv_template: Annotated[str, AfterValidator(forms.csv_template), AfterValidator(forms.outside_prefix)] = _field(
+    s3_csv_template: Annotated[str, AfterValidator(forms.csv_template)] = _field(
         "key of an uploaded CSV, outside `S3_PREFIX`; its `{name}` is `movies.csv` or `series.csv`",
         "Raw/Local/CSV/{collection}/{yyyy}/{mm}/{dd}/{name}",
     )
@@ -128,8 +118,7 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(cls, *_: Any, **its: Any) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flag > environment > `.env` > TOML."""
-        toml = TomlConfigSettingsSource(cls, TOML_FILE)
-        return its["init_settings"], its["env_settings"], its["dotenv_settings"], toml
+        return its["init_settings"], its["env_settings"], its["dotenv_settings"], TomlConfigSettingsSource(cls)
 
     def need(self, *names: str) -> None:
         """Raise a `SettingsError` that says how to set it, if one of these fields is not set."""
@@ -157,16 +146,14 @@ class Settings(BaseSettings):
     def key_is_kept_in(self) -> str | None:
         """Where TMDB's key is kept, if the settings say that instead of the key: `ssm:/path` or `secret:name`."""
         key = self.tmdb_api_key.get_secret_value() if self.tmdb_api_key else ""
-        return key if forms.is_kept(key) else None
+        return key if forms.KEPT.fullmatch(key) else None
 
     def holding(self, key: str) -> Settings:
         """These settings with TMDB's `key` itself, from where it is kept; a `SettingsError` if it is none."""
         key = key.strip()
         if not forms.KEY.fullmatch(key):
-            raise SettingsError(
-                f"TMDB_API_KEY: {self.key_is_kept_in} holds neither a v3 key nor a v4 read token, "
-                f"but {len(key)} other characters: put the key there"
-            )
+            seen = f"holds neither a v3 key nor a v4 read token, but {len(key)} other characters"
+            raise SettingsError(f"TMDB_API_KEY: {self.key_is_kept_in} {seen}: put the key there")
         return self.model_copy(update={"tmdb_api_key": SecretStr(key)})
 
     @property
@@ -203,7 +190,7 @@ def load_settings(**flags: Any) -> Settings:
             cannot be read, or the TOML file has a key that is no setting.
     """
     try:
-        toml = TomlConfigSettingsSource(Settings, TOML_FILE).toml_data
+        toml = TomlConfigSettingsSource(Settings).toml_data
         if strange := toml.keys() - Settings.model_fields.keys():
             raise SettingsError(f"{TOML_FILE} has {', '.join(sorted(strange))}, which is no setting (see the README)")
         return Settings(**{name: value for name, value in flags.items() if value is not None})
@@ -216,19 +203,19 @@ def load_settings(**flags: Any) -> Settings:
         raise SettingsError(f"{TOML_FILE} or {ENV_FILE} cannot be read: {why}") from None
 
 
-_SOURCES: dict[str, Callable[[], PydanticBaseSettingsSource]] = {
-    str(TOML_FILE): partial(TomlConfigSettingsSource, Settings, TOML_FILE),
-    str(ENV_FILE): partial(DotEnvSettingsSource, Settings),
-    "environment": partial(EnvSettingsSource, Settings),
+_SOURCES: dict[str, type[PydanticBaseSettingsSource]] = {
+    str(TOML_FILE): TomlConfigSettingsSource,
+    str(ENV_FILE): DotEnvSettingsSource,
+    "environment": EnvSettingsSource,
 }
-"""What opens each source but the flags, the weakest first."""
+"""Each source but the flags, the weakest first."""
 
 
 def origins(**flags: Any) -> dict[str, str]:
     """Where each setting in force comes from, by field name, once `load_settings` has found them sound."""
     where = dict.fromkeys(Settings.model_fields, "default")
     for name, source in _SOURCES.items():
-        where |= dict.fromkeys(source()().keys() & where.keys(), name)
+        where |= dict.fromkeys(source(Settings)().keys() & where.keys(), name)
     return where | {name: "flag" for name, value in flags.items() if value is not None}
 
 
@@ -237,10 +224,10 @@ def raw_secrets(**flags: Any) -> list[str]:
     sources: list[dict[str, Any]] = [flags]
     for source in _SOURCES.values():
         with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
-            sources.append(source()())
+            sources.append(source(Settings)())
     values = [source.get(name) for source in sources for name in SECRETS]
     texts = [str(getattr(value, "get_secret_value", lambda value=value: value)()).strip() for value in values if value]
-    return [text for text in texts if not forms.is_kept(text)]
+    return [text for text in texts if not forms.KEPT.fullmatch(text)]
 
 
 def _tell(problem: Any, secrets: list[str]) -> str:
