@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,13 +46,10 @@ class Counts:
         return self._rate
 
     def left(self) -> str:
-        """Time left at this rate, as `1:02:03`; `-:--` before there is a rate."""
-        rate = self.rate()
-        if not rate:
-            return "-:--"
-        minutes, seconds = divmod(round(max(self.titles - self.outcomes.total(), 0) / rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        """Time left at this rate, as `1:02:03`; `-:--:--` before there is a rate (rich writes both alike)."""
+        if not (rate := self.rate()):
+            return "-:--:--"
+        return str(timedelta(seconds=round(max(self.titles - self.outcomes.total(), 0) / rate)))
 
 
 class Lines:

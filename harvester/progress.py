@@ -101,8 +101,7 @@ class Bar:
     def begin(self, run: Run, *, titles: int, pace: Pace) -> None:  # noqa: ARG002  # the bar shows the rate itself
         """Show `titles` as the whole."""
         self._counts = Counts(titles, clock=self._clock)
-        done = run.books.batches
-        self._progress.print(f"Run {run.name}: {titles:,} titles to look up, {done:,} batches done before")
+        self._progress.print(f"Run {run.name}: {titles:,} titles to look up, {run.books.batches:,} batches done before")
         self._progress.update(self._task, total=titles)
 
     def title(self, outcome: Outcome) -> None:

@@ -50,9 +50,9 @@ def test_before_a_second_has_passed_there_is_no_rate(clock: Clock) -> None:
     counts = Counts(10, clock=clock.time)
     counts.take(FOUND)
     clock.now += 0.999
-    assert (counts.rate(), counts.left()) == (0.0, "-:--")
+    assert (counts.rate(), counts.left()) == (0.0, "-:--:--")
     clock.now += 0.001
-    assert (counts.rate(), counts.left()) == (1.0, "0:09")
+    assert (counts.rate(), counts.left()) == (1.0, "0:00:09")
 
 
 def test_the_rate_is_of_late_and_smooth(clock: Clock) -> None:
@@ -70,19 +70,19 @@ def test_the_rate_is_of_late_and_smooth(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("titles", "left"),
     [
-        (400, "0:00"),
-        (401, "0:00"),
-        (440, "0:01"),
-        (400 + 40 * 59, "0:59"),
-        (400 + 40 * 60, "1:00"),
-        (400 + 40 * 3_599, "59:59"),
+        (400, "0:00:00"),
+        (401, "0:00:00"),
+        (440, "0:00:01"),
+        (400 + 40 * 59, "0:00:59"),
+        (400 + 40 * 60, "0:01:00"),
+        (400 + 40 * 3_599, "0:59:59"),
         (400 + 40 * 3_723, "1:02:03"),
-        (400 + 40 * 90_000, "25:00:00"),
-        (100, "0:00"),
+        (400 + 40 * 90_000, "1 day, 1:00:00"),
+        (100, "0:00:00"),
     ],
 )
 def test_the_time_left_is_what_the_rest_takes_at_this_rate(clock: Clock, titles: int, left: str) -> None:
-    """Minutes and seconds, hours where there are any; never less than nothing."""
+    """Hours, minutes and seconds, days where there are any; never less than nothing."""
     counts = Counts(titles, clock=clock.time)
     for _ in range(400):
         counts.take(MISSING)
@@ -169,8 +169,8 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
     counted = {"done": 4, "of": 10, "found": 2, "missing": 1, "failed": 1}
     line = {"event": "progress", "log_level": "info"} | counted
     assert ticks == [  # nothing came in the second ten seconds
-        line | {"titles_per_second": 0.4, "left": "0:15"},
-        line | {"titles_per_second": 0.3, "left": "0:21"},
+        line | {"titles_per_second": 0.4, "left": "0:00:15"},
+        line | {"titles_per_second": 0.3, "left": "0:00:21"},
     ]
 
 
@@ -223,7 +223,7 @@ def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Consol
     text = written(terminal)
     assert "Run 2026-11-22-3f9a1c2e: 1,250 titles to look up, 3 batches done before" in text
     assert "1032/1250" in text
-    assert "40.0/s · found 1,000 · missing 30 · failed 2 · 0:05 left" in text
+    assert "40.0/s · found 1,000 · missing 30 · failed 2 · 0:00:05 left" in text
 
 
 def test_the_bar_leaves_the_terminal_as_it_was(terminal: Console) -> None:
