@@ -9,8 +9,6 @@ import os
 import signal
 import sys
 
-_MESSAGE = "Stopped before anything was begun."
-
 
 def main() -> None:
     """Run the command line's command, and exit with its code."""
@@ -23,14 +21,13 @@ def main() -> None:
 
 def _stop(*_: object) -> None:
     """End at once, with the code and in the shape that `cli` would choose: nothing is open yet."""
+    text = "Stopped before anything was begun."
+    error = f'{{"status":"error","error":"StoppedError","message":"{text}","exit_code":75}}'
+    number, text = (1, error) if "--json" in sys.argv else (2, text)
     try:
-        if "--json" in sys.argv:
-            error = f'{{"status":"error","error":"StoppedError","message":"{_MESSAGE}","exit_code":75}}\n'
-            os.write(1, error.encode())
-        else:
-            os.write(2, f"{_MESSAGE}\n".encode())
+        os.write(number, f"{text}\n".encode())
     finally:
-        os._exit(75)  # also where neither can be written
+        os._exit(75)  # also where it cannot be written
 
 
 if __name__ == "__main__":

@@ -75,8 +75,12 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         HarvestError: One of `errors`; this very class for a bug of ours, whose traceback is in the log.
     """
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1_000
-    log = Struck(sys.stderr, raw_secrets())
-    _set_up_logs(log)
+    log: Any = Struck(sys.stderr, raw_secrets())
+    lines = logging.StreamHandler(log)
+    lines.setFormatter(_JsonLines())
+    logging.basicConfig(handlers=[lines], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    logging.getLogger("harvester").setLevel(logging.INFO)
     try:
         return asyncio.run(_answer(event, log, until=until))
     except HarvestError as error:
@@ -89,14 +93,6 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     text = log.struck(str(problem)).encode(errors="backslashreplace").decode()  # JSON may hold half a character
     problem.args = (text,)
     raise problem.with_traceback(None) from None
-
-
-def _set_up_logs(stream: Struck) -> None:
-    handler: Any = logging.StreamHandler(stream)
-    handler.setFormatter(_JsonLines())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.captureWarnings(capture=True)
-    logging.getLogger("harvester").setLevel(logging.INFO)
 
 
 async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
@@ -112,7 +108,7 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
     if "-" in (settings.movies_csv, settings.series_csv):
         raise SettingsError("MOVIES_CSV and SERIES_CSV cannot be standard input here: give s3://bucket/key")
     settings = await with_key(settings, _keys)
-    log.learn(_keys.values())
+    log.secrets.update(_keys.values())
     if order.action == "plan":
         told = await plan_shards(settings, children=order.children, again=order.again, execution=order.execution)
         return told | {"settings": order.settings}
@@ -139,10 +135,8 @@ async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[st
     if report.status == "stopped":
         # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
         if not (watcher.landed if order.shard or order.run else watcher.whole):
-            raise StoppedError(
-                "The time was over before one batch had landed: give the function more of it (900 s is the most), or "
-                f"raise the rate, which is {rate:g} a second."
-            )
+            advice = f"give the function more of it (900 s is the most), or raise the rate, which is {rate:g} a second"
+            raise StoppedError(f"The time was over before one batch had landed: {advice}.")
         _log.warning("more", extra={"why": "the time is over: invoked again, it goes on"})
         answer["status"] = "more"
     return answer | {"attempt": attempt, "failed": dict(islice(report.failed.items(), FAILED_SHOWN))}

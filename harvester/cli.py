@@ -18,12 +18,12 @@ import typer
 from harvester import __version__
 from harvester.door import go_through, learn, listen, open_door, standard_streams
 from harvester.errors import Exit, SettingsError
-from harvester.redaction import is_key, redact_shapes
+from harvester.redaction import STRUCK, redact_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
-    from harvester.door import Result
+    from harvester.door import Command, Result
     from harvester.settings import Settings
     from harvester.stop import Stop
 
@@ -39,11 +39,9 @@ app = typer.Typer(
 )
 
 
-def _option(
-    name: str, flags: str, words: str, panel: str | None = None, kind: Any = str | None, **more: Any
-) -> Parameter:
-    """An option for the parameter `name` of commands; not given, it is False or None."""
-    option = typer.Option(*flags.split(), help=words, rich_help_panel=panel, **more)
+def _option(name: str, flags: str, words: str, panel: str = "", kind: Any = str | None, **more: Any) -> Parameter:
+    """An option, as the parameter `name` of commands; not given, it is False or None."""
+    option = typer.Option(*flags.split(), help=words, rich_help_panel=panel or None, **more)
     default = False if kind is bool else None
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
@@ -68,20 +66,22 @@ _STORE = (
 _LIMIT = _option("limit", "--limit", "Stop after the batch that reaches N ids.", "This run", int | None, min=1)
 _AGAIN = _option("again", "--again", "Harvest anew what was finished today.", "This run", bool)
 _FILE = _option("movies_csv", "--movies", "Movies: a path (MOVIES_CSV).", "Input")
-_THEN = _option("then_harvest", "--then-harvest", "Harvest them too, with the options of harvest.", None, bool)
+_THEN = _option("then_harvest", "--then-harvest", "Harvest them too, with the options of harvest.", kind=bool)
+_PROOF = (
+    _option("run", "--run", "Such as 2026-11-22-3f9a1c2e; else the one at work last."),
+    _option("day", "--day", "Such as 2026-11-22: all runs of that day."),
+    _option("repair", "--repair", "Move foreign objects to quarantine, remove stale files of ours.", kind=bool),
+)
 _OUTPUT = (
-    _option("as_json", "--json", "Print the result as one JSON object.", None, bool),
-    _option("verbose", "--verbose -v", "Log more.", None, bool),
+    _option("as_json", "--json", "Print the result as one JSON object.", kind=bool),
+    _option("verbose", "--verbose -v", "Log more.", kind=bool),
 )
 
 
-def _command(*options: Parameter) -> Callable[[Callable[..., Coroutine[Any, Any, Result]]], None]:
-    """Make a coroutine function a command with these options, `--json` and `--verbose`.
+def _command(*options: Parameter) -> Callable[[Command], None]:
+    """Make a coroutine function a command with these options, `--json` and `--verbose`; see `open_door`."""
 
-    `open_door` calls it with whatever its parameters name.
-    """
-
-    def register(command: Callable[..., Coroutine[Any, Any, Result]]) -> None:
+    def register(command: Command) -> None:
         def run(**given: Any) -> None:
             open_door(command, given)
 
@@ -173,12 +173,7 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
     return code, report.as_json() | {"exit_code": int(code), "harvest": harvested}, show
 
 
-@_command(
-    _option("run", "--run", "Such as 2026-11-22-3f9a1c2e; else the one at work last."),
-    _option("day", "--day", "Such as 2026-11-22: all runs of that day."),
-    _option("repair", "--repair", "Move foreign objects to quarantine, remove stale files of ours.", None, bool),
-    *_STORE[:2],
-)
+@_command(*_PROOF, *_STORE[:2])
 async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
     """Read a run, or a whole day, back from the bucket and prove its books."""
     from harvester.progress import counting
@@ -208,8 +203,7 @@ async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
 def demo(
     serve: Annotated[bool, typer.Option("--serve", help="Keep both servers up, to try every command by hand.")] = False,
     chaos: Annotated[
-        str | None,
-        typer.Option("--chaos", help="Faults and kills of your own: 429=5%,reset=2%,slow=3%,s3-503=1%,kill=3."),
+        str | None, typer.Option(help="Faults and kills of your own: 429=5%,reset=2%,slow=3%,s3-503=1%,kill=3.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Which requests the chaos falls on.")] = 1,
     folder: Annotated[Path, typer.Option("--folder", help="Where the landed files are left.")] = Path("harvester-demo"),
@@ -232,7 +226,7 @@ def demo(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command in `arguments` (the command line's own), and exit with its code."""
     words = sys.argv[1:] if arguments is None else arguments
-    words = [redact_shapes(word) if is_key(word) else word for word in words]  # typer repeats what it does not know
+    words = [STRUCK if redact_shapes(word) == STRUCK else word for word in words]  # typer repeats unknown ones
     named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
     with standard_streams():
         app(args=words if named else ["harvest", *words], prog_name="harvester")

@@ -69,15 +69,13 @@ def _writable(stream: TextIO | None) -> TextIO:
 def learn(*secrets: str) -> None:
     """Let these secrets through neither of the standard streams, which must be those of `standard_streams`."""
     for stream in (sys.stdout, sys.stderr):
-        cast("Struck", stream).learn(secrets)
+        cast("Struck", stream).secrets.update(secrets)
 
 
 def open_door(command: Command, given: dict[str, Any]) -> NoReturn:
-    """Run `command`, and exit; `given` are all options by name.
+    """Run `command` with whatever its parameters name, and exit; `given` are all options by name.
 
-    It is called with whatever its parameters name: `settings` that are in force with the flags given, the `flags`
-    themselves, the `secrets` to be struck out, or an option that is no setting.
-
+    Those are the `settings` in force with the flags, the `flags`, the `secrets` to be struck out, and other options.
     An empty variable of AWS's counts as not set: Docker passes on what an `--env-file` leaves empty, and the SDK would
     look for a profile without a name.
     """
@@ -119,23 +117,19 @@ def go_through(command: Command, *, as_json: bool, verbose: bool = False) -> NoR
 def set_up_logs(*, verbose: bool = False, stream: TextIO | Struck | None = None) -> None:
     """Log to `stream` (standard error), which is to strike out secrets itself; `verbose` adds debug lines.
 
-    An event's name, and its values in `extra`, become a readable line on a terminal, and a JSON object elsewhere
-    (`docker logs`, cron).
+    An event's name and the values in its `extra` are a readable line on a terminal, elsewhere (cron) a JSON object.
     """
-    import structlog
+    from structlog import dev, processors, stdlib
 
     out: Any = stream or sys.stderr
     terminal = out.isatty()
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer()
-    time = structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal)
+    renderer: Any = dev.ConsoleRenderer(colors=terminal) if terminal else processors.JSONRenderer()
+    time = processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal)
     handler = logging.StreamHandler(out)
     handler.addFilter(_without_traceback)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder(), time],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
+    before: list[Any] = [stdlib.add_log_level, stdlib.ExtraAdder(), time]
+    then = [stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+    handler.setFormatter(stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=then))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)  # of libraries, only what warns
     logging.getLogger("harvester").setLevel(logging.DEBUG if verbose else logging.INFO)
 

@@ -80,10 +80,8 @@ class TmdbRefusedError(HarvestError, exit_code=Exit.REFUSED):
 
     def __init__(self, status: int, code: int | None, said: str) -> None:
         self.status, self.code = status, code
-        super().__init__(
-            f"TMDB refuses the key (HTTP {status}, code {code}: {said!r}). Check TMDB_API_KEY against "
-            "https://www.themoviedb.org/settings/api; what has landed is safe."
-        )
+        advice = "Check TMDB_API_KEY against https://www.themoviedb.org/settings/api; what has landed is safe."
+        super().__init__(f"TMDB refuses the key (HTTP {status}, code {code}: {said!r}). {advice}")
 
 
 class StoreError(HarvestError, exit_code=Exit.STORE):

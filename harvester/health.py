@@ -1,7 +1,6 @@
 """Health: a circuit breaker that would open when nine of ten requests had no usable answer in two periods in a row.
 
-It only says so. The caller asks TMDB something else first, because two titles that are never answered look like an
-outage once everybody else is done.
+It only says so. The caller asks TMDB something else first: the last two titles, never answered, look like an outage.
 """
 
 from __future__ import annotations

@@ -27,17 +27,8 @@ if TYPE_CHECKING:
 
 Action = Literal["plan", "harvest", "close"]
 
-SETTINGS = (
-    "movies_csv",
-    "series_csv",
-    "csv_id_column",
-    "tmdb_language",
-    "tmdb_append",
-    "tmdb_rate",
-    "tmdb_concurrency",
-    "s3_prefix",
-    "output_format",
-)
+CSVS, PACE = ("movies_csv", "series_csv"), ("tmdb_rate", "tmdb_concurrency")
+SETTINGS = (*CSVS, "csv_id_column", "tmdb_language", "tmdb_append", *PACE, "s3_prefix", "output_format")
 """What an event may set: not where TMDB and the bucket are, nor who we are there."""
 
 FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv", "séries": "series_csv"}
@@ -73,7 +64,7 @@ STEPS = {"execution": "plan", "run": "close", "token": "close", "attempt": "clos
 
 
 def _are_sources(given: Any) -> bool:
-    sound = isinstance(given, dict) and given.keys() <= set(FOLDERS.values())
+    sound = isinstance(given, dict) and given.keys() <= set(CSVS)
     return sound and all(isinstance(source, str) and source.isprintable() for source in given.values())
 
 

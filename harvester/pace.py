@@ -30,8 +30,7 @@ machine tasks wake 3 to 15 ms late, which would cost 3 % of the rate. After a lo
 would end in a burst."""
 
 TIGHT = 1.0115
-"""Least spacing where delays are made up for: the requests of one second at this rate take at least so many seconds,
-whichever of them are late."""
+"""Least spacing where delays are made up for: a second's requests take at least so many seconds, whichever are late."""
 
 BELOW = 0.985
 """What a 429 leaves of the limit, which is what was answered in the second before; or, if that was as much as the rate

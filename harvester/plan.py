@@ -20,8 +20,7 @@ REQUESTS = {"Movies": 1, "Series": 2}
 async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
     """What `harvest` would do with these settings, as `--json` prints it; nothing is written.
 
-    Requests and seconds are the least that is needed: titles that TMDB does not know, or knows as the other kind,
-    cost one or two requests more, and so does every answer that is no good.
+    Requests and seconds are for titles that cost their `REQUESTS`, and answers that are all good.
     """
     settings.need_titles()
     settings.need("s3_bucket")

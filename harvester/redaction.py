@@ -48,11 +48,6 @@ def redact_shapes(text: str) -> str:
     return _SHAPES.sub(STRUCK, text)
 
 
-def is_key(text: str) -> bool:
-    """Whether all of `text` has the shape of a key."""
-    return _SHAPES.fullmatch(text) is not None
-
-
 class Struck:
     """A stream that lets no secret through, whatever writes to it: rich, logs, warnings, Python itself.
 
@@ -61,16 +56,12 @@ class Struck:
 
     def __init__(self, stream: TextIO, secrets: Iterable[str] = ()) -> None:
         self._stream = stream
-        self._secrets = set(secrets)
+        self.secrets = set(secrets)
         self.trouble: OSError | None = None  # what has kept something from being written
-
-    def learn(self, secrets: Iterable[str]) -> None:
-        """Let these secrets through no more either."""
-        self._secrets.update(secrets)
 
     def struck(self, text: str) -> str:
         """`text` as it would be written."""
-        return redact(text, self._secrets)
+        return redact(text, self.secrets)
 
     def write(self, text: str) -> int:
         """Write `text` without the secrets in it, if it can be written."""

@@ -1,12 +1,11 @@
 """The vault: TMDB's key out of AWS's Parameter Store or Secrets Manager, where settings only say where it is kept.
 
-`ssm:/path` is a parameter, `secret:name` (or its ARN) a secret: the key itself, or a JSON object that has it as
-`TMDB_API_KEY` or alone.
+`ssm:/path` is a parameter, `secret:name` (or ARN) a secret: the key, or JSON that has it as `TMDB_API_KEY` or alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import botocore.exceptions
 import orjson
@@ -18,19 +17,16 @@ from harvester.s3_trouble import no_answer, store_error
 if TYPE_CHECKING:
     from harvester.aws_client import Access
 
-_NO_NAME = "Correct TMDB_API_KEY: nothing can be read under this name."
-_BAD_KMS_KEY = "Mend the KMS key that it is encrypted with, or put it there anew."
+_MISNAMED = ("ValidationException", "InvalidRequestException", "InvalidParameterException", "ParameterVersionNotFound")
 _ADVICE = {
     "ParameterNotFound": "Put the key there with `aws ssm put-parameter --type SecureString`, or correct TMDB_API_KEY.",
     "ResourceNotFoundException": "Put the key there with `aws secretsmanager create-secret`, or correct TMDB_API_KEY.",
     "AccessDeniedException": "Grant ssm:GetParameter or secretsmanager:GetSecretValue on it, and kms:Decrypt on its "
     "key if that is not AWS's own.",
-    "ValidationException": _NO_NAME,
-    "InvalidRequestException": _NO_NAME,
-    "InvalidParameterException": _NO_NAME,
-    "ParameterVersionNotFound": _NO_NAME,
-    "InvalidKeyId": _BAD_KMS_KEY,
-    "DecryptionFailure": _BAD_KMS_KEY,
+    **dict.fromkeys(_MISNAMED, "Correct TMDB_API_KEY: nothing can be read under this name."),
+    **dict.fromkeys(
+        ("InvalidKeyId", "DecryptionFailure"), "Mend the KMS key that it is encrypted with, or put it there anew."
+    ),
 }
 """What to do next, where asking again would not help; anything else is AWS's trouble, or that of the credentials."""
 
@@ -49,7 +45,11 @@ async def fetch_key(kept: str, **access: Unpack[Access]) -> str:
     service = "ssm" if kind == "ssm" else "secretsmanager"
     async with open_client(service, action=action, **access) as (client, _):
         try:
-            return _key_in(await _read(client, kind, name), kept)
+            if kind == "ssm":
+                response = await client.get_parameter(Name=name, WithDecryption=True)
+                return _key_in((response.get("Parameter") or {}).get("Value") or "", kept)
+            response = await client.get_secret_value(SecretId=name)
+            return _key_in(response.get("SecretString") or "", kept)
         except botocore.exceptions.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code") or "no word why")
             if code not in _ADVICE:
@@ -57,14 +57,6 @@ async def fetch_key(kept: str, **access: Unpack[Access]) -> str:
             raise SettingsError(f"TMDB_API_KEY: cannot {action}: {code}. {_ADVICE[code]}") from None
         except botocore.exceptions.BotoCoreError as error:
             raise no_answer(action, error, client.meta.endpoint_url, "Check the network and AWS_REGION.") from None
-
-
-async def _read(client: Any, kind: str, name: str) -> str:
-    if kind == "ssm":
-        response = await client.get_parameter(Name=name, WithDecryption=True)
-        return str((response.get("Parameter") or {}).get("Value") or "")
-    response = await client.get_secret_value(SecretId=name)
-    return str(response.get("SecretString") or "")
 
 
 def _key_in(text: str, kept: str) -> str:
