@@ -804,7 +804,7 @@ async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, wo
         (["--limit", "1"], {}, "--limit and --again are about the harvest: give --then-harvest too"),
         (["--again"], {}, "--limit and --again are about the harvest: give --then-harvest too"),
         ([], {"MOVIES_CSV": ""}, "There is no CSV to read: give --movies or --series"),
-        ([], {"S3_CSV_TEMPLATE": "x/{name}"}, "S3_CSV_TEMPLATE must have {collection} and {name}"),
+        ([], {"S3_CSV_TEMPLATE": "x/{name}"}, "S3_CSV_TEMPLATE must have {collection} and end in /{name}"),
     ],
 )
 async def test_wrong_usage_is_exit_2_and_nothing_is_asked(
