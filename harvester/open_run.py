@@ -226,17 +226,7 @@ class _Look:
         layout = day.layout
         names = frozenset(batch.name for batch in batches)
         standing = await day.standing({id_ for batch in batches for id_ in batch.ids}, names)
-        checkpoint = await read_checkpoint(
-            self.bucket,
-            layout,
-            batches,
-            generation=manifest.generation,
-            books=manifest.books(),
-            listed=day.listed,
-            theirs=standing.files,
-            notices=self.notices,
-            attempt=self.attempt,
-        )
+        checkpoint = await read_checkpoint(day, manifest, batches, standing, attempt=self.attempt)
         todo = [batch for batch in batches if batch.name not in checkpoint.outcomes]
         elsewhere: dict[str, str] = {}
         for batch in todo:
@@ -266,9 +256,8 @@ class _Look:
         outcomes = hashlib.sha256(body).hexdigest()
         if summary.digests != Digests(listing_digest(files), listing_digest(receipts), outcomes):
             return False
-        books = Books(batches=len(wanted), files=len(files), bytes=sum(file.bytes for file in files.values()))
-        for account in self.accounts.values():
-            books.take_input(account)
+        size = sum(file.bytes for file in files.values())
+        books = replace(manifest.books(), fresh=0, batches=len(wanted), files=len(files), bytes=size)
         try:
             for _, outcome in decode_outcomes(body):
                 books.take_outcome(outcome)

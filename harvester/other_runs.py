@@ -125,14 +125,9 @@ class Day:
 
     async def _take_in_force(self, standing: Standing, layout: Layout, wanted: Container[str], key: str) -> None:
         """Take the receipt at `key`, of whichever generation, unless it is bad or one of its files not as landed."""
-        try:
-            receipt = await read_receipt(self.bucket, layout, key)
-        except BooksError as error:
-            self.notices.warn("receipt_refused", problem=str(error))
+        receipt = await receipt_or_none(self, layout, key)
+        if receipt is None or not all([await is_as_landed(file, self.bucket, self.listed) for file in receipt.files]):
             return
-        for file in receipt.files:
-            if not await is_as_landed(file, self.bucket, self.listed):
-                return
         outcomes = receipt.outcomes.items()
         standing.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
         standing.files.update(file.key for file in receipt.files)
@@ -189,6 +184,15 @@ def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: Rec
 async def read_receipt(bucket: Bucket, layout: Layout, key: str) -> Receipt:
     """The receipt at `key`; a BooksError if it is none of this run and key."""
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
+
+
+async def receipt_or_none(day: Day, layout: Layout, key: str) -> Receipt | None:
+    """The receipt at `key`; None, with a warning, if it is none of this run and key."""
+    try:
+        return await read_receipt(day.bucket, layout, key)
+    except BooksError as error:
+        day.notices.warn("receipt_refused", problem=str(error))
+        return None
 
 
 async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices: Notices) -> Summary | None:

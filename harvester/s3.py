@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 CALL_SECONDS = 60.0
 """Deadline of one call, botocore's retries included; a part that gets on has it put off (`multipart.under_way`).
-Without it an upload can hang for ever: see `s3_client`."""
+Without it an upload can hang for ever: see `aws_client`."""
 
 LAST_SECONDS = 3.0
 """What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
@@ -101,7 +101,7 @@ async def _unless(codes: Collection[str], call: Awaitable[T]) -> T | None:
 
 
 class Bucket:
-    """One bucket, made by `s3_client.open_bucket`. Every method raises `StoreError` if S3 refuses or is away."""
+    """One bucket, made by `aws_client.open_bucket`. Every method raises `StoreError` if S3 refuses or is away."""
 
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name

@@ -37,7 +37,7 @@ LAYERS = {
         "settings",
     ],
     "time": ["pace", "health", "fan_out", "stop"],
-    "edges": ["wire", "tmdb", "s3_trouble", "multipart", "csv_file", "s3", "lease", "aws_client", "s3_client", "vault"],
+    "edges": ["wire", "tmdb", "s3_trouble", "multipart", "csv_file", "s3", "lease", "aws_client", "vault"],
     "flow": [
         "data_files",
         "other_runs",
@@ -72,7 +72,7 @@ THIRD_PARTIES = {
     "aiohttp": {"wire", "tmdb", "s3", "aws_client", "s3_trouble", "demo"},
     "yarl": {"demo"},
     "aiobotocore": {"aws_client", "demo"},
-    "botocore": {"s3", "aws_client", "s3_client", "s3_trouble", "vault", "demo"},
+    "botocore": {"s3", "aws_client", "s3_trouble", "vault", "demo"},
     "tenacity": {"tmdb", "s3"},
     "typer": {"cli"},
     "rich": {"progress", "show", "demo"},
