@@ -22,7 +22,7 @@ from botocore import xform_name
 from harvester.answers import http_date
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
-from harvester.multipart import Body, in_memory, numbered, under_way
+from harvester.multipart import Body, in_memory, under_way
 from harvester.redaction import redact, redact_shapes
 from harvester.s3_trouble import no_answer, store_error
 
@@ -241,7 +241,7 @@ class Bucket:
             return {"PartNumber": number, "ETag": landed["ETag"]}
 
         try:
-            parts = await fan_out(send, numbered(body.parts()), at_once=PARTS_AT_ONCE)
+            parts = await fan_out(send, body.parts(), at_once=PARTS_AT_ONCE)
             if body.check:
                 await body.check()
             where = {"Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
