@@ -31,14 +31,9 @@ if TYPE_CHECKING:
 async def land_batch(
     run: Run, batch: Batch, outcomes: Sequence[Outcome], lines: dict[str, bytes], *, form: Format
 ) -> Receipt:
-    """Land the records of `batch`, and commit its receipt.
+    """Land the records of `batch`, and commit its receipt; a LeaseLostError if another harvest has taken over.
 
-    Args:
-        outcomes: What became of each of them, in their order.
-        lines: The records of the found titles, by id; emptied on the way.
-
-    Raises:
-        LeaseLostError: Another harvest has taken over; nothing more was written.
+    `outcomes` are in the order of its ids; `lines`, the records of the found titles by id, is emptied on the way.
     """
     by_id = dict(zip(batch.ids, outcomes, strict=True))
     kinds = {id_: told.kind for id_, told in by_id.items() if isinstance(told, Found)}

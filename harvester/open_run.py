@@ -46,9 +46,7 @@ async def open_run(
 ) -> Run:
     """The run to go on with, or a new one.
 
-    Raises:
-        InputError: The run that is meant is of other ids or options.
-        SettingsError: Records of other options stand on that day.
+    An InputError if the run that is meant, a SettingsError if what stands on that day is of other ids or options.
     """
     mark = settings.record_options.fingerprint({collection: account.ids for collection, account in inputs.items()})
     if only and not only.endswith(f"-{mark}"):

@@ -120,9 +120,7 @@ class Run:
     async def close(self) -> None:
         """Reconcile the books with what the bucket lists now; write the outcomes, then the summary.
 
-        Raises:
-            BooksError: They do not balance, or the bucket holds something else than the receipts say.
-            StoppedError: Another generation has begun meanwhile, or another harvest has taken over.
+        A BooksError if they do not balance, or the bucket holds something else than the receipts say.
         """
         await abort_uploads(self.bucket, self.layout)  # such as one whose answer was lost
         receipts, data, problems = await self._reconcile()

@@ -88,9 +88,7 @@ async def verify(
 ) -> Proof:
     """The proof of `run`, of all runs of a `day`, or of the run that was at work last.
 
-    Raises:
-        BooksError: There is no such run, or its manifest cannot be read.
-        SettingsError: Both a run and a day are given, or a day that is none.
+    A BooksError if there is no such run, or its manifest cannot be read.
     """
     settings.need("s3_bucket")
     if run is not None and day is not None:
