@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -63,10 +62,7 @@ class _Models(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # it has 
         return None
 
 
-@functools.cache
-def _loader() -> Any:
-    """Botocore's models, parsed once a process."""
-    return botocore.loaders.Loader(file_loader=_Models())
+_LOADER = botocore.loaders.Loader(file_loader=_Models())  # parses each model once a process
 
 
 @asynccontextmanager
@@ -82,7 +78,7 @@ async def open_client(
     async with AsyncExitStack() as stack:
         try:
             session = AioSession(profile=access.get("profile"))
-            session.register_component("data_loader", _loader())
+            session.register_component("data_loader", _LOADER)
             config = AioConfig(
                 http_session_cls=_Straight,
                 connect_timeout=10,
@@ -114,8 +110,7 @@ def _no_expect(request: Any, **_: Any) -> None:
     Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that clock
     only when the body is sent, and has none while it waits for the server's `100 Continue`.
     """
-    if "Expect" in request.headers:
-        del request.headers["Expect"]
+    del request.headers["Expect"]
 
 
 @asynccontextmanager

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from harvester.batches import Batch
-    from harvester.books import Books
-    from harvester.manifest import Manifest
+    from harvester.manifest import Books, Manifest
     from harvester.other_runs import Day, Standing
     from harvester.receipts import LandedFile, Receipt
     from harvester.s3 import Listed

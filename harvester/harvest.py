@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from harvester.batches import Batch
-    from harvester.books import Books
+    from harvester.manifest import Books
     from harvester.pace import Pace
     from harvester.receipts import Receipt
     from harvester.settings import Settings

@@ -11,14 +11,13 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harvester.books import Books
 from harvester.checkpoint import Checkpoint, read_checkpoint
 from harvester.data_files import Notices, by_batch, of_batches, read_document, run_names
 from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError, InputError, SettingsError
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import Layout
-from harvester.manifest import Account, Digests, Manifest, RecordOptions, Summary, decode_manifest
+from harvester.manifest import Account, Books, Digests, Manifest, RecordOptions, Summary, decode_manifest
 from harvester.other_runs import Day, cut_unmarked, listing_digest, read_day, read_summary
 from harvester.run import Run, utc
 

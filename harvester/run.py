@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from harvester.batches import Batch
-    from harvester.books import Books
     from harvester.checkpoint import Checkpoint
     from harvester.layout import Layout
     from harvester.lease import Lease
+    from harvester.manifest import Books
     from harvester.receipts import Receipt
     from harvester.s3 import Bucket, Listed
     from harvester.titles import Collection, Ids

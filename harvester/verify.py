@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harvester.batches import BATCH_SIZE, Batch
-from harvester.books import Books
 from harvester.checkpoint import Checkpoint
 from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document, run_names
 from harvester.errors import BooksError, SettingsError
@@ -24,7 +23,7 @@ from harvester.fan_out import fan_out
 from harvester.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
 from harvester.lease import LeaseTimes, decode_lease, hold_lease
-from harvester.manifest import Manifest, decode_manifest, decode_summary
+from harvester.manifest import Books, Manifest, decode_manifest, decode_summary
 from harvester.opening import open_bucket_of
 from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt
 from harvester.records import FILE_BYTES, decode

@@ -13,11 +13,11 @@ from test_books import some_books
 from test_receipts import GENERATION, LAYOUT, NOW, OTHER_RUN, RUN, a_receipt, sealed
 
 from harvester.batches import BATCH_SIZE
-from harvester.books import Books
 from harvester.documents import encode_document
 from harvester.errors import BooksError, Exit
 from harvester.manifest import (
     Account,
+    Books,
     Digests,
     Manifest,
     RecordOptions,

@@ -30,7 +30,6 @@ LAYERS = {
         "records",
         "ids_file",
         "documents",
-        "books",
         "receipts",
         "forms",
         "manifest",

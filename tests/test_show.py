@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harvester.books import Books
 from harvester.doctor import Examination, Finding
 from harvester.harvest import Report
+from harvester.manifest import Books
 from harvester.settings import Settings, load_settings
 from harvester.show import SHOWN, duration, show_examination, show_plan, show_proof, show_report, size
 from harvester.verify import Proof
