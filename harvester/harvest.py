@@ -21,12 +21,11 @@ from harvester.aws_client import PATIENT
 from harvester.data_files import Notices
 from harvester.errors import BusyError, Exit
 from harvester.fan_out import Room, fan_out
-from harvester.landing import land_batch
 from harvester.lease import LeaseTimes, hold_lease
 from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.records import record_line
-from harvester.run import Run, abort_uploads, utc
+from harvester.run import Run, abort_uploads, land_batch, utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:

@@ -1,4 +1,9 @@
-"""A run: what is left of it, the commit of each batch, and the closing of its books."""
+"""A run: what is left of it, the landing of each batch, and the closing of its books.
+
+A batch's data land first and its receipt last. All that comes of its ids is named after it: movies in one collection's
+folder, series in the other's, so that a title that is reclassified lands in the same pass. Nothing that has landed is
+taken away by a failure, and nothing is deleted: a file that the batch no longer fills is overwritten by an empty one.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +14,32 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harvester.data_files import is_as_landed, list_data, read_document
+import orjson
+
+from harvester.answers import ID_END, Failed, Found
+from harvester.data_files import is_as_landed, list_data, read_document, read_records
 from harvester.documents import encode_document
 from harvester.errors import BooksError, StoppedError
 from harvester.fan_out import fan_out
 from harvester.ids_file import encode_ids, encode_outcomes
 from harvester.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
 from harvester.other_runs import listing_digest
+from harvester.receipts import LandedFile, Receipt, outcome_json
+from harvester.records import empty_file, encode
+from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from harvester.answers import Outcome
     from harvester.batches import Batch
     from harvester.checkpoint import Checkpoint
     from harvester.layout import Layout
     from harvester.lease import Lease
     from harvester.manifest import Books
-    from harvester.receipts import Receipt
+    from harvester.records import File, Format
     from harvester.s3 import Bucket, Listed
     from harvester.titles import Collection, Ids
 
@@ -168,6 +180,72 @@ class Run:
         sound = await fan_out(check, other, at_once=READS_AT_ONCE)
         problems += [f"{file.key} is not what landed" for file, good in zip(other, sound, strict=True) if not good]
         return {key: listed[key] for key in current if key in listed}, data, problems
+
+
+async def land_batch(
+    run: Run, batch: Batch, outcomes: Sequence[Outcome], lines: dict[str, bytes], *, form: Format
+) -> Receipt:
+    """Land the records of `batch`, and commit its receipt; a LeaseLostError if another harvest has taken over.
+
+    `outcomes` are in the order of its ids; `lines`, the records of the found titles by id, is emptied on the way.
+    """
+    by_id = dict(zip(batch.ids, outcomes, strict=True))
+    kinds = {id_: told.kind for id_, told in by_id.items() if isinstance(told, Found)}
+    failed = {id_ for id_, told in by_id.items() if isinstance(told, Failed)}
+    kept = await _earlier_records(run, batch, failed) if failed else {}
+    for id_, record in kept.items():
+        kinds[id_], lines[id_] = record["harvest"]["kind"], orjson.dumps(record)
+    files: list[LandedFile] = []
+    for collection in sorted(KINDS, key=lambda name: name != batch.collection):
+        of_kind = (lines.pop(id_) for id_ in batch.ids if kinds.get(id_) == KINDS[collection])
+        for number, file in enumerate(encode(of_kind, form), 1):
+            files.append(await _land(run, run.layout.data_key(collection, batch.name, number), file))
+    filled = {file.key for file in files}
+    no_longer = [key for key in run.checkpoint.files.get(batch.name, {}) if key not in filled]
+    files += [await _land(run, key, empty_file(form)) for key in no_longer]
+    written: Any = {id_: outcome_json(told, _origin(kept.get(id_, {}))) for id_, told in by_id.items()}
+    receipt = Receipt(
+        batch=batch.name,
+        collection=batch.collection,
+        run=run.name,
+        generation=run.manifest.generation,
+        attempt=run.attempt,
+        files=tuple(files),
+        outcomes=written,
+        landed_at=run.now(),
+    )
+    await run.commit(receipt)
+    return receipt
+
+
+async def _land(run: Run, key: str, file: File) -> LandedFile:
+    etag = await run.land(key, file.body)
+    return LandedFile(key, file.records, len(file.body), hashlib.sha256(file.body).hexdigest(), etag)
+
+
+async def _earlier_records(run: Run, batch: Batch, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The records of these `ids` that stand in the batch's files, as an earlier pass has landed them."""
+    wanted = set(ids)
+    records: dict[str, dict[str, Any]] = {}
+    for key, listed in run.checkpoint.files.get(batch.name, {}).items():
+        file = run.layout.parse(key)
+        try:
+            for record in await read_records(run.bucket, key, listed):
+                origin = _origin(record)
+                if record["imdb_id"] in wanted and file and origin and origin["kind"] == KINDS[file.collection]:
+                    orjson.dumps(record)  # what is nested too deeply cannot be written again
+                    records[record["imdb_id"]] = record
+        except (BooksError, orjson.JSONEncodeError):
+            continue  # a damaged file has nothing that could be kept
+    return records
+
+
+def _origin(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Kind and TMDB's number of a record; None if it does not say."""
+    told = record.get("harvest")
+    if not isinstance(told, dict) or type(told.get("tmdb_id")) is not int or not 0 <= told["tmdb_id"] < ID_END:
+        return None
+    return {"kind": told.get("kind"), "tmdb_id": told["tmdb_id"]}
 
 
 async def abort_uploads(bucket: Bucket, layout: Layout, names: frozenset[str] | None = None) -> None:

@@ -43,7 +43,6 @@ LAYERS = {
         "checkpoint",
         "run",
         "open_run",
-        "landing",
         "opening",
         "harvest",
         "plan",
