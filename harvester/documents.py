@@ -52,9 +52,8 @@ def decode_document(
 ) -> T:
     """The document in `body`, as read from `key`; keys that its `form` does not have go into `unknown`, if it has that.
 
-    Raises:
-        BooksError: It is not there, not `what` it should be, or of another `run` than this, if one is given.
-        NewerFormatError: Its format is a higher one.
+    A BooksError if it is not there, not `what` it should be, or of another `run` than the one given, if one is; a
+    NewerFormatError if its format is a higher one.
     """
     if body is None:
         raise BooksError(f"{key} is not there")

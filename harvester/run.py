@@ -118,16 +118,10 @@ class Run:
         if self.lease:
             await self.lease.check()
 
-    async def land(self, key: str, body: bytes) -> str:
-        """Land a file of this run, if the lease is still ours; its ETag."""
-        return await self.bucket.land(key, body, check=self.check_lease)
-
-    async def commit(self, receipt: Receipt) -> None:
-        """Write the receipt, last of its batch, and count it, if the lease is still ours."""
-        key = self.layout.receipt_key(receipt.collection, receipt.batch)
-        await self.check_lease()
-        await self.bucket.put(key, encode_document(receipt))
-        self.checkpoint.take(key, receipt)
+    async def land(self, key: str, file: File) -> LandedFile:
+        """Land a data file of this run, if the lease is still ours."""
+        etag = await self.bucket.land(key, file.body, check=self.check_lease)
+        return LandedFile(key, file.records, len(file.body), hashlib.sha256(file.body).hexdigest(), etag)
 
     async def close(self) -> None:
         """Reconcile the books with what the bucket lists now; write the outcomes, then the summary.
@@ -145,7 +139,7 @@ class Run:
             )
         ids = {collection: account.ids for collection, account in self.inputs.items()}
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.marks, self.batches))
-        await self.land(self.layout.outcomes_key, outcomes)
+        await self.bucket.land(self.layout.outcomes_key, outcomes, check=self.check_lease)
         files = {key: data[key] for key in self.checkpoint.landed}
         digests = Digests(listing_digest(files), listing_digest(receipts), hashlib.sha256(outcomes).hexdigest())
         summary = Summary(self.name, self.manifest.generation, self.now(), self.books.as_json(), digests)
@@ -199,10 +193,10 @@ async def land_batch(
     for collection in sorted(KINDS, key=lambda name: name != batch.collection):
         of_kind = (lines.pop(id_) for id_ in batch.ids if kinds.get(id_) == KINDS[collection])
         for number, file in enumerate(encode(of_kind, form), 1):
-            files.append(await _land(run, run.layout.data_key(collection, batch.name, number), file))
+            files.append(await run.land(run.layout.data_key(collection, batch.name, number), file))
     filled = {file.key for file in files}
     no_longer = [key for key in run.checkpoint.files.get(batch.name, {}) if key not in filled]
-    files += [await _land(run, key, empty_file(form)) for key in no_longer]
+    files += [await run.land(key, empty_file(form)) for key in no_longer]
     written: Any = {id_: outcome_json(told, _origin(kept.get(id_, {}))) for id_, told in by_id.items()}
     receipt = Receipt(
         batch=batch.name,
@@ -214,13 +208,11 @@ async def land_batch(
         outcomes=written,
         landed_at=run.now(),
     )
-    await run.commit(receipt)
+    key = run.layout.receipt_key(batch.collection, batch.name)
+    await run.check_lease()
+    await run.bucket.put(key, encode_document(receipt))
+    run.checkpoint.take(key, receipt)
     return receipt
-
-
-async def _land(run: Run, key: str, file: File) -> LandedFile:
-    etag = await run.land(key, file.body)
-    return LandedFile(key, file.records, len(file.body), hashlib.sha256(file.body).hexdigest(), etag)
 
 
 async def _earlier_records(run: Run, batch: Batch, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
