@@ -134,9 +134,8 @@ class Run:
             problems.append(f"of {self.books.ids} ids {self.books.accounted} have an outcome")
         if problems:
             shown = "; ".join(sorted(problems)[:PROBLEMS_SHOWN])
-            raise BooksError(
-                f"The books do not balance ({len(problems)} problems): {shown}. Harvest again to do what is missing."
-            )
+            why = f"The books do not balance ({len(problems)} problems): {shown}."
+            raise BooksError(f"{why} Harvest again to do what is missing.")
         ids = {collection: account.ids for collection, account in self.inputs.items()}
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.marks, self.batches))
         await self.bucket.land(self.layout.outcomes_key, outcomes, check=self.check_lease)

@@ -12,6 +12,7 @@ import io
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
@@ -222,9 +223,8 @@ class Bucket:
     async def _land_once(self, key: str, body: Body) -> str:
         if body.check:
             await body.check()
-        upload = await finish(
-            self.begin(key, body), undo=lambda upload: self._abort_after_trouble(key, upload), seconds=LAST_SECONDS
-        )
+        abort = partial(self._abort_after_trouble, key)
+        upload = await finish(self.begin(key, body), undo=abort, seconds=LAST_SECONDS)
         sent: dict[int, int] = {}
 
         async def send(part: tuple[int, io.BytesIO]) -> dict[str, Any]:
@@ -247,9 +247,10 @@ class Bucket:
             where = {"Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
             done = await self._call("complete", key, "complete_multipart_upload", "ETag", **where)
         except BaseException as error:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            abort = self._abort_after_trouble(key, upload, seconds=LAST_SECONDS if cancelled else None)
-            await finish(abort, seconds=LAST_SECONDS)  # another batch's trouble may cancel us just now
+            seconds = LAST_SECONDS if isinstance(error, asyncio.CancelledError) else None
+            await finish(
+                abort(upload, seconds=seconds), seconds=LAST_SECONDS
+            )  # another batch's trouble may cancel us just now
             raise
         return str(done["ETag"]).strip('"')
 

@@ -183,9 +183,8 @@ async def harvest_shard(
     async with AsyncExitStack() as stack:
         async with stop.at_once():
             bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
-            lease = await stack.enter_async_context(
-                hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
-            )
+            holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
+            lease = await stack.enter_async_context(holding)
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))
             which = {"generation": shard.generation, "attempt": shard.attempt}
             run = await open_part(bucket, layout, batches, **which, options=settings.record_options, now=now)
