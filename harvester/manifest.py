@@ -174,8 +174,8 @@ def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
 class Digests:
     """SHA-256 over what stood in the lake at closing, in hexadecimal."""
 
-    files: Sha256  # `digest_of` the data files
-    receipts: Sha256  # `digest_of` the receipts
+    files: Sha256  # `listing_digest` of the data files
+    receipts: Sha256  # and of the receipts
     outcomes: Sha256  # of the bytes of `outcomes.jsonl.gz`
 
 
@@ -202,9 +202,3 @@ def decode_summary(layout: Layout, body: bytes | None) -> Summary:
     if summary.books | books != summary.books:
         raise BooksError(f"{key} contradicts itself in its books")
     return summary
-
-
-def digest_of(listed: Mapping[str, tuple[int, str]]) -> str:
-    """SHA-256 over key, size and ETag of objects, in the order of keys, a line each."""
-    lines = (f"{key}\t{size}\t{etag}\n" for key, (size, etag) in sorted(listed.items()))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -19,7 +19,7 @@ from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
-from harvester.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary, digest_of
+from harvester.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary
 from harvester.receipts import RECEIPT_BYTES, Receipt, decode_receipt, stands
 
 if TYPE_CHECKING:
@@ -208,8 +208,9 @@ async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices:
 
 
 def listing_digest(files: Mapping[str, Listed]) -> str:
-    """The digest of these objects, as they are listed."""
-    return digest_of({key: (file.bytes, file.etag) for key, file in files.items()})
+    """SHA-256 over key, size and ETag of objects, in the order of keys, a line each."""
+    lines = (f"{key}\t{files[key].bytes}\t{files[key].etag}\n" for key in sorted(files))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _stem(key: str) -> str:

@@ -248,9 +248,8 @@ class Bucket:
             done = await self._call("complete", key, "complete_multipart_upload", "ETag", **where)
         except BaseException as error:
             seconds = LAST_SECONDS if isinstance(error, asyncio.CancelledError) else None
-            await finish(
-                abort(upload, seconds=seconds), seconds=LAST_SECONDS
-            )  # another batch's trouble may cancel us just now
+            # Another batch's trouble may cancel us just now.
+            await finish(abort(upload, seconds=seconds), seconds=LAST_SECONDS)
             raise
         return str(done["ETag"]).strip('"')
 

@@ -112,7 +112,6 @@ async def verify(
 
 
 async def _read(bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress) -> Proof:
-    """The proof of what stands now."""
     there = await run_names(bucket, layout.prefix)
     if run is None and day is None and there:
         stored = decode_lease(await read_document(bucket, layout.lease_key) or b"")
