@@ -1,8 +1,7 @@
-"""A client of AWS that neither hangs nor follows anybody elsewhere."""
+"""A client of AWS that neither hangs nor follows anybody elsewhere, and a bucket with one of its own."""
 
 from __future__ import annotations
 
-import functools
 import gzip
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -17,10 +16,11 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 
 from harvester import __version__
+from harvester.s3 import Bucket
 from harvester.s3_trouble import store_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 ATTEMPTS, PATIENT = 5, 7
 """Requests of one call at most. Botocore waits up to 1, 2, 4, 8, 16, 20 s between them, half of it on the mean: an S3
@@ -62,10 +62,7 @@ class _Models(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # it has 
         return None
 
 
-@functools.cache
-def _loader() -> Any:
-    """Botocore's models, parsed once a process."""
-    return botocore.loaders.Loader(file_loader=_Models())
+_LOADER = botocore.loaders.Loader(file_loader=_Models())  # parses each model once a process
 
 
 @asynccontextmanager
@@ -74,15 +71,14 @@ async def open_client(
 ) -> AsyncIterator[tuple[Any, AioSession]]:
     """A client of `service` (10 ms), and the session that has its credentials.
 
-    Raises:
-        StoreError: No such profile or region, so that `action` cannot be done.
+    A StoreError, that `action` cannot be done, if there is no such profile or region.
     """
     access_key, secret_key, token = access.get("credentials") or (None, None, None)
     endpoint_url = access.get("endpoint_url")
     async with AsyncExitStack() as stack:
         try:
             session = AioSession(profile=access.get("profile"))
-            session.register_component("data_loader", _loader())
+            session.register_component("data_loader", _LOADER)
             config = AioConfig(
                 http_session_cls=_Straight,
                 connect_timeout=10,
@@ -106,3 +102,31 @@ async def open_client(
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise store_error(action, type(error).__name__, str(error)) from error
         yield client, session
+
+
+def _no_expect(request: Any, **_: Any) -> None:
+    """Drop `Expect: 100-continue` before the request is signed.
+
+    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that clock
+    only when the body is sent, and has none while it waits for the server's `100 Continue`.
+    """
+    del request.headers["Expect"]
+
+
+@asynccontextmanager
+async def open_bucket(name: str, *, attempts: int = ATTEMPTS, **access: Unpack[Access]) -> AsyncIterator[Bucket]:
+    """The bucket `name`; a `StoreError` if there is no such profile or region."""
+    opening = open_client("s3", action=f"open s3://{name}", attempts=attempts, **access)
+    async with opening as (client, session):
+        credentials = access.get("credentials")
+        client.meta.events.register("before-sign.s3", _no_expect)
+
+        async def secrets() -> list[str]:
+            """The credentials in force; a role's change every hour, and may be refused then."""
+            held: Sequence[str | None] = credentials or ()
+            with suppress(botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+                if source := None if credentials else await session.get_credentials():
+                    held = await source.get_frozen_credentials()
+            return [secret for secret in held[:3] if secret]
+
+        yield Bucket(client, name, secrets)

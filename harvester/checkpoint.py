@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING
 import orjson
 
 from harvester.data_files import by_batch, is_as_landed
-from harvester.errors import BooksError
 from harvester.fan_out import fan_out
-from harvester.other_runs import READS_AT_ONCE, read_receipt
+from harvester.other_runs import READS_AT_ONCE, receipt_or_none
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from harvester.batches import Batch
-    from harvester.books import Books
-    from harvester.data_files import Notices
-    from harvester.layout import Layout
+    from harvester.manifest import Books, Manifest
+    from harvester.other_runs import Day, Standing
     from harvester.receipts import LandedFile, Receipt
-    from harvester.s3 import Bucket, Listed
+    from harvester.s3 import Listed
     from harvester.titles import Collection
 
 
@@ -67,37 +65,27 @@ class Checkpoint:
 
 
 async def read_checkpoint(
-    bucket: Bucket,
-    layout: Layout,
-    batches: Sequence[Batch],
-    *,
-    generation: str,
-    books: Books,  # with the input
-    listed: Mapping[str, Listed],  # all data files of the run's day
-    theirs: Container[str] = (),  # keys of those of another run; they may have the name of a batch of ours
-    notices: Notices,
-    attempt: str | None = None,  # of a fan-out
+    day: Day, manifest: Manifest, batches: Sequence[Batch], standing: Standing, *, attempt: str | None
 ) -> Checkpoint:
-    """What stands of these `batches`; those with failed titles are to be done again, unless `attempt` tried them."""
-    names = frozenset(batch.name for batch in batches)
-    ours = {key: file for key, file in listed.items() if key not in theirs}
-    checkpoint = Checkpoint(by_batch(layout, ours, names), books)
-    stored = await bucket.objects(layout.receipts)
+    """What stands of these `batches`; those with failed titles are to be done again, unless `attempt` tried them.
+
+    Files of another run, `standing`, may have the name of a batch of ours.
+    """
+    layout, notices = day.layout, day.notices
+    ours = {key: file for key, file in day.listed.items() if key not in standing.files}
+    checkpoint = Checkpoint(by_batch(layout, ours, frozenset(batch.name for batch in batches)), manifest.books())
+    stored = await day.bucket.objects(layout.receipts)
     keys = [key for batch in batches if (key := layout.receipt_key(batch.collection, batch.name)) in stored]
 
     async def read(key: str) -> None:
-        try:
-            receipt = await read_receipt(bucket, layout, key)
-        except BooksError as error:
-            notices.warn("receipt_refused", problem=str(error))
-            return
-        if receipt.generation != generation:
+        receipt = await receipt_or_none(day, layout, key)
+        if receipt is None or receipt.generation != manifest.generation:
             return
         checkpoint.tried[receipt.batch] = receipt.failed
         if receipt.failed and (attempt is None or receipt.attempt != attempt):
             return
         for file in receipt.files:
-            if not await is_as_landed(file, bucket, listed):
+            if not await is_as_landed(file, day.bucket, day.listed):
                 notices.warn("batch_again", batch=receipt.batch, why=f"{file.key} is gone or not what landed")
                 return
         checkpoint.take(key, receipt)

@@ -39,8 +39,8 @@ class CsvFile:
     async def parts(self) -> Parts:
         """The file, read again part by part; at the end an `InputError` if it has changed since."""
         digest, length = hashlib.sha256(), part_bytes(self.bytes)
-        for start in range(0, self.bytes, length):
-            yield await in_thread(partial(self._read, start, min(length, self.bytes - start), digest))
+        for number, start in enumerate(range(0, self.bytes, length), 1):
+            yield number, await in_thread(partial(self._read, start, min(length, self.bytes - start), digest))
         if digest.hexdigest() != self.sha256 or os.fstat(self.file.fileno()).st_size != self.bytes:
             problem = "has changed while it was read, and is not stored: upload it when it is whole"
             raise InputError(self.source, problem)

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -49,7 +49,7 @@ class Finding:
 
     def without(self, secrets: Sequence[str]) -> Finding:
         """The finding with every secret struck out, before it is broken into lines."""
-        return Finding(self.what, self.state, redact(self.seen, secrets), redact(self.mend, secrets))
+        return replace(self, seen=redact(self.seen, secrets), mend=redact(self.mend, secrets))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,8 @@ def decode_document(
 ) -> T:
     """The document in `body`, as read from `key`; keys that its `form` does not have go into `unknown`, if it has that.
 
-    Raises:
-        BooksError: It is not there, not `what` it should be, or of another `run` than this, if one is given.
-        NewerFormatError: Its format is a higher one.
+    A BooksError if it is not there, not `what` it should be, or of another `run` than the one given, if one is; a
+    NewerFormatError if its format is a higher one.
     """
     if body is None:
         raise BooksError(f"{key} is not there")
@@ -69,7 +68,9 @@ def decode_document(
             raise BooksError(f"{key} is not {what}: it has no seal")
         if sealed and whole.pop("seal") != _seal(whole):
             raise BooksError(f"{key} has been edited: its seal is not that of what it says")
-        if any(isinstance(value, dict) and not _is_small(value) for value in whole.values()):
+        objects = [value for value in whole.values() if isinstance(value, dict)]
+        objects += [value for each in objects for value in each.values() if isinstance(value, dict)]
+        if any(len(each) > KEYS_LIMIT for each in objects):  # pydantic keeps an error for each key that is wrong
             raise BooksError(f"{key} is not {what}: it has an object of over {KEYS_LIMIT} keys")
         document: Any = _validator(form).validate_json(body, strict=True)  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as error:
@@ -90,11 +91,6 @@ def decode_document(
 def _validator(form: Any) -> TypeAdapter[Any]:
     """Made when it is needed: three of them take 16 ms of a cold start."""
     return TypeAdapter(form)
-
-
-def _is_small(value: Mapping[str, Any]) -> bool:
-    """Whether it and what is in it have no more keys than ours: pydantic keeps an error for each that is wrong."""
-    return all(len(some) <= KEYS_LIMIT for some in (value, *value.values()) if isinstance(some, dict))
 
 
 def _seal(whole: Mapping[str, Any]) -> str:

@@ -21,19 +21,18 @@ from harvester.aws_client import PATIENT
 from harvester.data_files import Notices
 from harvester.errors import BusyError, Exit
 from harvester.fan_out import Room, fan_out
-from harvester.landing import land_batch
 from harvester.lease import LeaseTimes, hold_lease
 from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.records import record_line
-from harvester.run import Run, abort_uploads, utc
+from harvester.run import Run, abort_uploads, land_batch, utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from harvester.batches import Batch
-    from harvester.books import Books
+    from harvester.manifest import Books
     from harvester.pace import Pace
     from harvester.receipts import Receipt
     from harvester.settings import Settings
@@ -119,12 +118,10 @@ async def harvest(
 
     Whatever is raised (see `errors`), what has landed is safe.
     """
-    started = time.monotonic()
+    started, which = time.monotonic(), {"again": again, "only": only, "attempt": attempt}
     async with AsyncExitStack() as stack:
         async with stop.at_once():
-            run, tmdb = await start(
-                stack, settings, turn or Turn(), sleep=sleep, now=now, again=again, only=only, attempt=attempt
-            )
+            run, tmdb = await start(stack, settings, turn or Turn(), sleep=sleep, now=now, **which)
         if run.finished:
             return report_of(run, tmdb, stop, done="nothing_to_do", started=started)
         async with stop.draining():
@@ -161,9 +158,8 @@ async def start(
     await tmdb.check_key()
     # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
     bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
-    lease = await stack.enter_async_context(
-        hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
-    )
+    holding = hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
+    lease = await stack.enter_async_context(holding)
     if lease.previous_run:
         await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))
     for _ in range(BEGIN_TRIES):

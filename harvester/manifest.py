@@ -1,4 +1,4 @@
-"""Manifest and summary: what a run is about, which generation of it counts, and how its books were closed.
+"""Manifest, books and summary: what a run is about, which generation of it counts, and what became of its rows.
 
 A run's name covers its ids and whatever shapes its records. A generation is one pass over its ids: it has a random
 token, which each of its receipts repeats. No two times are ever compared.
@@ -7,14 +7,14 @@ token, which each of its receipts repeats. No two times are ever compared.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, FailFast, Field
 
 from harvester import forms
 from harvester.batches import BATCH_SIZE
-from harvester.books import Books
 from harvester.documents import TEXT_LENGTH, BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
 from harvester.errors import BooksError
 from harvester.titles import Collection  # noqa: TC001  # pydantic needs it
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harvester.layout import Layout
+    from harvester.receipts import Receipt
     from harvester.titles import Ids
+
+_BY_REASON = ("missing", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,73 @@ class Account:
     def of(cls, ids: Ids) -> Account:
         """The account of a CSV that has been read."""
         return cls(ids.source[:TEXT_LENGTH], ids.rows, len(ids.ids), ids.duplicates, ids.rejected)
+
+
+@dataclass(slots=True)
+class Books:
+    """What came in, what became of it, and what landed."""
+
+    rows: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    ids: int = 0
+    found: int = 0
+    missing: Counter[str] = field(default_factory=Counter)  # by reason
+    failed: Counter[str] = field(default_factory=Counter)  # by reason
+    fresh: int = 0
+    batches: int = 0
+    files: int = 0
+    bytes: int = 0
+
+    def take_input(self, account: Account) -> None:
+        """Count a CSV."""
+        self.rows += account.rows
+        self.ids += account.ids
+        self.duplicates += account.duplicates
+        self.rejected += account.rejected
+
+    def take(self, receipt: Receipt) -> None:
+        """Count a batch."""
+        self.batches += 1
+        self.files += len(receipt.files)
+        self.bytes += sum(file.bytes for file in receipt.files)
+        for outcome in receipt.outcomes.values():
+            self.take_outcome(outcome)
+
+    def take_outcome(self, outcome: Mapping[str, Any]) -> None:
+        """Count a title."""
+        name = outcome["outcome"]
+        if name in _BY_REASON:
+            getattr(self, name)[outcome["reason"]] += 1
+        else:
+            setattr(self, name, getattr(self, name) + 1)
+
+    def add(self, other: Books) -> None:
+        """Count another run."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    @property
+    def accounted(self) -> int:
+        """Ids that have an outcome."""
+        return self.found + self.missing.total() + self.failed.total() + self.fresh
+
+    @property
+    def balance(self) -> bool:
+        """Whether rows = ids + duplicates + rejected, and ids = found + missing + failed + fresh."""
+        return self.rows == self.ids + self.duplicates + self.rejected and self.ids == self.accounted
+
+    def as_json(self) -> dict[str, Any]:
+        """As the summary and `--json` show them: missing and failed in total, and at the end by reason, A to Z."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        by_reason = {f"{name}_by_reason": dict(sorted(values[name].items())) for name in _BY_REASON}
+        return values | {name: values[name].total() for name in _BY_REASON} | by_reason
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Books:
+        """The books that `as_json` has made these values of; a KeyError or TypeError if it has not."""
+        by_reason: dict[str, Any] = {name: Counter(values[f"{name}_by_reason"]) for name in _BY_REASON}
+        return cls(**{each.name: int(values[each.name]) for each in fields(cls)} | by_reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +174,8 @@ def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
 class Digests:
     """SHA-256 over what stood in the lake at closing, in hexadecimal."""
 
-    files: Sha256  # `digest_of` the data files
-    receipts: Sha256  # `digest_of` the receipts
+    files: Sha256  # `listing_digest` of the data files
+    receipts: Sha256  # and of the receipts
     outcomes: Sha256  # of the bytes of `outcomes.jsonl.gz`
 
 
@@ -132,9 +202,3 @@ def decode_summary(layout: Layout, body: bytes | None) -> Summary:
     if summary.books | books != summary.books:
         raise BooksError(f"{key} contradicts itself in its books")
     return summary
-
-
-def digest_of(listed: Mapping[str, tuple[int, str]]) -> str:
-    """SHA-256 over key, size and ETag of objects, in the order of keys, a line each."""
-    lines = (f"{key}\t{size}\t{etag}\n" for key, (size, etag) in sorted(listed.items()))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -28,7 +27,8 @@ PARTS_LIMIT = 10_000
 LOOK_SECONDS = 0.5
 """Between two looks at how far a part has got."""
 
-Parts: TypeAlias = AsyncGenerator[io.BytesIO, None]
+Parts: TypeAlias = AsyncGenerator[tuple[int, io.BytesIO], None]
+"""The parts of an upload with their numbers, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ def in_memory(body: bytes) -> Callable[[], Parts]:
     """Parts of 5 MiB, the last one shorter; of nothing, one empty part, because S3 completes no upload without any."""
 
     async def parts() -> Parts:
-        for start in range(0, max(len(body), 1), PART_BYTES):
-            yield io.BytesIO(body[start : start + PART_BYTES])
+        for number, start in enumerate(range(0, max(len(body), 1), PART_BYTES), 1):
+            yield number, io.BytesIO(body[start : start + PART_BYTES])
 
     return parts
 
@@ -59,14 +59,6 @@ def in_memory(body: bytes) -> Callable[[], Parts]:
 def part_bytes(size: int) -> int:
     """Bytes of a part of a file of `size` bytes: 8 MiB, and whole MiB more where there would be over 10,000 parts."""
     return max(FILE_PART_BYTES, -(-size // (PARTS_LIMIT * 2**20)) * 2**20)
-
-
-async def numbered(parts: Parts) -> AsyncGenerator[tuple[int, io.BytesIO], None]:
-    """The parts with their numbers, from 1."""
-    numbers = count(1)
-    async with aclosing(parts):
-        async for part in parts:
-            yield next(numbers), part
 
 
 @asynccontextmanager

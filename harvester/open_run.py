@@ -11,14 +11,13 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harvester.books import Books
 from harvester.checkpoint import Checkpoint, read_checkpoint
 from harvester.data_files import Notices, by_batch, of_batches, read_document, run_names
 from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError, InputError, SettingsError
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import Layout
-from harvester.manifest import Account, Digests, Manifest, RecordOptions, Summary, decode_manifest
+from harvester.manifest import Account, Books, Digests, Manifest, RecordOptions, Summary, decode_manifest
 from harvester.other_runs import Day, cut_unmarked, listing_digest, read_day, read_summary
 from harvester.run import Run, utc
 
@@ -46,9 +45,7 @@ async def open_run(
 ) -> Run:
     """The run to go on with, or a new one.
 
-    Raises:
-        InputError: The run that is meant is of other ids or options.
-        SettingsError: Records of other options stand on that day.
+    An InputError if the run that is meant, a SettingsError if what stands on that day is of other ids or options.
     """
     mark = settings.record_options.fingerprint({collection: account.ids for collection, account in inputs.items()})
     if only and not only.endswith(f"-{mark}"):
@@ -226,17 +223,7 @@ class _Look:
         layout = day.layout
         names = frozenset(batch.name for batch in batches)
         standing = await day.standing({id_ for batch in batches for id_ in batch.ids}, names)
-        checkpoint = await read_checkpoint(
-            self.bucket,
-            layout,
-            batches,
-            generation=manifest.generation,
-            books=manifest.books(),
-            listed=day.listed,
-            theirs=standing.files,
-            notices=self.notices,
-            attempt=self.attempt,
-        )
+        checkpoint = await read_checkpoint(day, manifest, batches, standing, attempt=self.attempt)
         todo = [batch for batch in batches if batch.name not in checkpoint.outcomes]
         elsewhere: dict[str, str] = {}
         for batch in todo:
@@ -266,9 +253,8 @@ class _Look:
         outcomes = hashlib.sha256(body).hexdigest()
         if summary.digests != Digests(listing_digest(files), listing_digest(receipts), outcomes):
             return False
-        books = Books(batches=len(wanted), files=len(files), bytes=sum(file.bytes for file in files.values()))
-        for account in self.accounts.values():
-            books.take_input(account)
+        size = sum(file.bytes for file in files.values())
+        books = replace(manifest.books(), fresh=0, batches=len(wanted), files=len(files), bytes=size)
         try:
             for _, outcome in decode_outcomes(body):
                 books.take_outcome(outcome)

@@ -7,12 +7,11 @@ import tempfile
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harvester.aws_client import ATTEMPTS
+from harvester.aws_client import ATTEMPTS, open_bucket
 from harvester.errors import InputError, StoreError
 from harvester.fan_out import in_thread
 from harvester.forms import BUCKET
 from harvester.pace import Pace
-from harvester.s3_client import open_bucket
 from harvester.titles import read_ids
 from harvester.tmdb import Tmdb
 from harvester.vault import fetch_key

@@ -19,7 +19,7 @@ from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
-from harvester.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary, digest_of
+from harvester.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary
 from harvester.receipts import RECEIPT_BYTES, Receipt, decode_receipt, stands
 
 if TYPE_CHECKING:
@@ -125,14 +125,9 @@ class Day:
 
     async def _take_in_force(self, standing: Standing, layout: Layout, wanted: Container[str], key: str) -> None:
         """Take the receipt at `key`, of whichever generation, unless it is bad or one of its files not as landed."""
-        try:
-            receipt = await read_receipt(self.bucket, layout, key)
-        except BooksError as error:
-            self.notices.warn("receipt_refused", problem=str(error))
+        receipt = await receipt_or_none(self, layout, key)
+        if receipt is None or not all([await is_as_landed(file, self.bucket, self.listed) for file in receipt.files]):
             return
-        for file in receipt.files:
-            if not await is_as_landed(file, self.bucket, self.listed):
-                return
         outcomes = receipt.outcomes.items()
         standing.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
         standing.files.update(file.key for file in receipt.files)
@@ -191,6 +186,15 @@ async def read_receipt(bucket: Bucket, layout: Layout, key: str) -> Receipt:
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
 
 
+async def receipt_or_none(day: Day, layout: Layout, key: str) -> Receipt | None:
+    """The receipt at `key`; None, with a warning, if it is none of this run and key."""
+    try:
+        return await read_receipt(day.bucket, layout, key)
+    except BooksError as error:
+        day.notices.warn("receipt_refused", problem=str(error))
+        return None
+
+
 async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices: Notices) -> Summary | None:
     """The summary of this generation of the run; None if there is none, or none that can be read."""
     if (body := await read_document(bucket, layout.summary_key)) is None:
@@ -204,8 +208,9 @@ async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices:
 
 
 def listing_digest(files: Mapping[str, Listed]) -> str:
-    """The digest of these objects, as they are listed."""
-    return digest_of({key: (file.bytes, file.etag) for key, file in files.items()})
+    """SHA-256 over key, size and ETag of objects, in the order of keys, a line each."""
+    lines = (f"{key}\t{files[key].bytes}\t{files[key].etag}\n" for key in sorted(files))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _stem(key: str) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from harvester.errors import StoreError
 from harvester.layout import RUNS, Layout
-from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,8 +67,8 @@ class Probes:
         return self._landed
 
     async def _abort(self) -> str:
-        for collection in KINDS:
-            key = f"{self._layout.data_folder(collection)}_harvester/doctor/probe.json"
+        for folder in self._layout.data_folders:
+            key = f"{folder}_harvester/doctor/probe.json"
             await self._bucket.abort(key, await self._bucket.begin(key))
         return f"below {', '.join(self._layout.data_folders)}"
 

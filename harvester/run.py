@@ -1,4 +1,9 @@
-"""A run: what is left of it, the commit of each batch, and the closing of its books."""
+"""A run: what is left of it, the landing of each batch, and the closing of its books.
+
+A batch's data land first and its receipt last. All that comes of its ids is named after it: movies in one collection's
+folder, series in the other's, so that a title that is reclassified lands in the same pass. Nothing that has landed is
+taken away by a failure, and nothing is deleted: a file that the batch no longer fills is overwritten by an empty one.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +14,32 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harvester.data_files import is_as_landed, list_data, read_document
+import orjson
+
+from harvester.answers import ID_END, Failed, Found
+from harvester.data_files import is_as_landed, list_data, read_document, read_records
 from harvester.documents import encode_document
 from harvester.errors import BooksError, StoppedError
 from harvester.fan_out import fan_out
 from harvester.ids_file import encode_ids, encode_outcomes
 from harvester.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
 from harvester.other_runs import listing_digest
+from harvester.receipts import LandedFile, Receipt, outcome_json
+from harvester.records import empty_file, encode
+from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from harvester.answers import Outcome
     from harvester.batches import Batch
-    from harvester.books import Books
     from harvester.checkpoint import Checkpoint
     from harvester.layout import Layout
     from harvester.lease import Lease
-    from harvester.receipts import Receipt
+    from harvester.manifest import Books
+    from harvester.records import File, Format
     from harvester.s3 import Bucket, Listed
     from harvester.titles import Collection, Ids
 
@@ -106,23 +118,15 @@ class Run:
         if self.lease:
             await self.lease.check()
 
-    async def land(self, key: str, body: bytes) -> str:
-        """Land a file of this run, if the lease is still ours; its ETag."""
-        return await self.bucket.land(key, body, check=self.check_lease)
-
-    async def commit(self, receipt: Receipt) -> None:
-        """Write the receipt, last of its batch, and count it, if the lease is still ours."""
-        key = self.layout.receipt_key(receipt.collection, receipt.batch)
-        await self.check_lease()
-        await self.bucket.put(key, encode_document(receipt))
-        self.checkpoint.take(key, receipt)
+    async def land(self, key: str, file: File) -> LandedFile:
+        """Land a data file of this run, if the lease is still ours."""
+        etag = await self.bucket.land(key, file.body, check=self.check_lease)
+        return LandedFile(key, file.records, len(file.body), hashlib.sha256(file.body).hexdigest(), etag)
 
     async def close(self) -> None:
         """Reconcile the books with what the bucket lists now; write the outcomes, then the summary.
 
-        Raises:
-            BooksError: They do not balance, or the bucket holds something else than the receipts say.
-            StoppedError: Another generation has begun meanwhile, or another harvest has taken over.
+        A BooksError if they do not balance, or the bucket holds something else than the receipts say.
         """
         await abort_uploads(self.bucket, self.layout)  # such as one whose answer was lost
         receipts, data, problems = await self._reconcile()
@@ -130,12 +134,11 @@ class Run:
             problems.append(f"of {self.books.ids} ids {self.books.accounted} have an outcome")
         if problems:
             shown = "; ".join(sorted(problems)[:PROBLEMS_SHOWN])
-            raise BooksError(
-                f"The books do not balance ({len(problems)} problems): {shown}. Harvest again to do what is missing."
-            )
+            why = f"The books do not balance ({len(problems)} problems): {shown}."
+            raise BooksError(f"{why} Harvest again to do what is missing.")
         ids = {collection: account.ids for collection, account in self.inputs.items()}
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.marks, self.batches))
-        await self.land(self.layout.outcomes_key, outcomes)
+        await self.bucket.land(self.layout.outcomes_key, outcomes, check=self.check_lease)
         files = {key: data[key] for key in self.checkpoint.landed}
         digests = Digests(listing_digest(files), listing_digest(receipts), hashlib.sha256(outcomes).hexdigest())
         summary = Summary(self.name, self.manifest.generation, self.now(), self.books.as_json(), digests)
@@ -170,6 +173,70 @@ class Run:
         sound = await fan_out(check, other, at_once=READS_AT_ONCE)
         problems += [f"{file.key} is not what landed" for file, good in zip(other, sound, strict=True) if not good]
         return {key: listed[key] for key in current if key in listed}, data, problems
+
+
+async def land_batch(
+    run: Run, batch: Batch, outcomes: Sequence[Outcome], lines: dict[str, bytes], *, form: Format
+) -> Receipt:
+    """Land the records of `batch`, and commit its receipt; a LeaseLostError if another harvest has taken over.
+
+    `outcomes` are in the order of its ids; `lines`, the records of the found titles by id, is emptied on the way.
+    """
+    by_id = dict(zip(batch.ids, outcomes, strict=True))
+    kinds = {id_: told.kind for id_, told in by_id.items() if isinstance(told, Found)}
+    failed = {id_ for id_, told in by_id.items() if isinstance(told, Failed)}
+    kept = await _earlier_records(run, batch, failed) if failed else {}
+    for id_, record in kept.items():
+        kinds[id_], lines[id_] = record["harvest"]["kind"], orjson.dumps(record)
+    files: list[LandedFile] = []
+    for collection in sorted(KINDS, key=lambda name: name != batch.collection):
+        of_kind = (lines.pop(id_) for id_ in batch.ids if kinds.get(id_) == KINDS[collection])
+        for number, file in enumerate(encode(of_kind, form), 1):
+            files.append(await run.land(run.layout.data_key(collection, batch.name, number), file))
+    filled = {file.key for file in files}
+    no_longer = [key for key in run.checkpoint.files.get(batch.name, {}) if key not in filled]
+    files += [await run.land(key, empty_file(form)) for key in no_longer]
+    written: Any = {id_: outcome_json(told, _origin(kept.get(id_, {}))) for id_, told in by_id.items()}
+    receipt = Receipt(
+        batch=batch.name,
+        collection=batch.collection,
+        run=run.name,
+        generation=run.manifest.generation,
+        attempt=run.attempt,
+        files=tuple(files),
+        outcomes=written,
+        landed_at=run.now(),
+    )
+    key = run.layout.receipt_key(batch.collection, batch.name)
+    await run.check_lease()
+    await run.bucket.put(key, encode_document(receipt))
+    run.checkpoint.take(key, receipt)
+    return receipt
+
+
+async def _earlier_records(run: Run, batch: Batch, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The records of these `ids` that stand in the batch's files, as an earlier pass has landed them."""
+    wanted = set(ids)
+    records: dict[str, dict[str, Any]] = {}
+    for key, listed in run.checkpoint.files.get(batch.name, {}).items():
+        file = run.layout.parse(key)
+        try:
+            for record in await read_records(run.bucket, key, listed):
+                origin = _origin(record)
+                if record["imdb_id"] in wanted and file and origin and origin["kind"] == KINDS[file.collection]:
+                    orjson.dumps(record)  # what is nested too deeply cannot be written again
+                    records[record["imdb_id"]] = record
+        except (BooksError, orjson.JSONEncodeError):
+            continue  # a damaged file has nothing that could be kept
+    return records
+
+
+def _origin(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Kind and TMDB's number of a record; None if it does not say."""
+    told = record.get("harvest")
+    if not isinstance(told, dict) or type(told.get("tmdb_id")) is not int or not 0 <= told["tmdb_id"] < ID_END:
+        return None
+    return {"kind": told.get("kind"), "tmdb_id": told["tmdb_id"]}
 
 
 async def abort_uploads(bucket: Bucket, layout: Layout, names: frozenset[str] | None = None) -> None:

@@ -12,6 +12,7 @@ import io
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
@@ -22,7 +23,7 @@ from botocore import xform_name
 from harvester.answers import http_date
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out, finish
-from harvester.multipart import Body, in_memory, numbered, under_way
+from harvester.multipart import Body, in_memory, under_way
 from harvester.redaction import redact, redact_shapes
 from harvester.s3_trouble import no_answer, store_error
 
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 CALL_SECONDS = 60.0
 """Deadline of one call, botocore's retries included; a part that gets on has it put off (`multipart.under_way`).
-Without it an upload can hang for ever: see `s3_client`."""
+Without it an upload can hang for ever: see `aws_client`."""
 
 LAST_SECONDS = 3.0
 """What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
@@ -101,7 +102,7 @@ async def _unless(codes: Collection[str], call: Awaitable[T]) -> T | None:
 
 
 class Bucket:
-    """One bucket, made by `s3_client.open_bucket`. Every method raises `StoreError` if S3 refuses or is away."""
+    """One bucket, made by `aws_client.open_bucket`. Every method raises `StoreError` if S3 refuses or is away."""
 
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
@@ -222,9 +223,8 @@ class Bucket:
     async def _land_once(self, key: str, body: Body) -> str:
         if body.check:
             await body.check()
-        upload = await finish(
-            self.begin(key, body), undo=lambda upload: self._abort_after_trouble(key, upload), seconds=LAST_SECONDS
-        )
+        abort = partial(self._abort_after_trouble, key)
+        upload = await finish(self.begin(key, body), undo=abort, seconds=LAST_SECONDS)
         sent: dict[int, int] = {}
 
         async def send(part: tuple[int, io.BytesIO]) -> dict[str, Any]:
@@ -241,15 +241,15 @@ class Bucket:
             return {"PartNumber": number, "ETag": landed["ETag"]}
 
         try:
-            parts = await fan_out(send, numbered(body.parts()), at_once=PARTS_AT_ONCE)
+            parts = await fan_out(send, body.parts(), at_once=PARTS_AT_ONCE)
             if body.check:
                 await body.check()
             where = {"Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
             done = await self._call("complete", key, "complete_multipart_upload", "ETag", **where)
         except BaseException as error:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            abort = self._abort_after_trouble(key, upload, seconds=LAST_SECONDS if cancelled else None)
-            await finish(abort, seconds=LAST_SECONDS)  # another batch's trouble may cancel us just now
+            seconds = LAST_SECONDS if isinstance(error, asyncio.CancelledError) else None
+            # Another batch's trouble may cancel us just now.
+            await finish(abort(upload, seconds=seconds), seconds=LAST_SECONDS)
             raise
         return str(done["ETag"]).strip('"')
 

@@ -14,6 +14,7 @@ import secrets
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,10 +96,8 @@ def share(rate: float, children: int) -> tuple[int, float]:
     return children, rate if children == 1 else float(rate // children)
 
 
-def cut_shards(
-    batches: Sequence[Batch], *, run: str, generation: str, token: str, attempt: str, rate: float, children: int
-) -> list[Shard]:
-    """The shards of `batches`, of about as many requests each, a multiple of `children` so that all end together.
+def cut_shards(batches: Sequence[Batch], *, rate: float, children: int) -> list[Cut]:
+    """The `batches` in parts of about as many requests each, a multiple of `children` so that all end together.
 
     None takes longer than `SHARD_SECONDS` or has more than `SHARD_IDS`, unless it is of one batch alone.
     """
@@ -114,7 +113,7 @@ def cut_shards(
             place, held = here, 0
         parts[-1][batch.collection] = (*parts[-1].get(batch.collection, ()), batch.ids)
         done, held = done + cost, held + cost
-    return [Shard(run, generation, token, attempt, rate, part) for part in parts]
+    return parts
 
 
 def token_of(execution: str | None, what: str) -> str:
@@ -127,8 +126,7 @@ async def plan_shards(
     *,
     children: int = CHILDREN,  # that may harvest at a time, at most
     again: bool = False,  # begin a new generation where today's run is finished
-    execution: str
-    | None = None,  # of the state machine; the tokens follow from it, so that a repeated plan is the same
+    execution: str | None = None,  # of the state machine; makes the tokens, so that a repeated plan is the same
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
     now: Callable[[], str] = utc,
 ) -> dict[str, Any]:
@@ -157,10 +155,10 @@ async def plan_shards(
             "books": run.books.as_json(),
         }
         if run.lease and not run.finished:
-            of = {"run": run.name, "generation": run.manifest.generation, "token": token}
-            shards = cut_shards(run.todo, **of, attempt=secrets.token_hex(8), rate=rate, children=children)
+            shard = partial(Shard, run.name, run.manifest.generation, token, secrets.token_hex(8), rate)
+            shards = [asdict(shard(cut)) for cut in cut_shards(run.todo, rate=rate, children=children)]
             await run.check_lease()
-            await run.bucket.put(run.layout.shards_key, orjson.dumps([asdict(shard) for shard in shards]))
+            await run.bucket.put(run.layout.shards_key, orjson.dumps(shards))
             answer["shards"] = len(shards)
             run.lease.keep = True
     return answer
@@ -185,9 +183,8 @@ async def harvest_shard(
     async with AsyncExitStack() as stack:
         async with stop.at_once():
             bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
-            lease = await stack.enter_async_context(
-                hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
-            )
+            holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
+            lease = await stack.enter_async_context(holding)
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))
             which = {"generation": shard.generation, "attempt": shard.attempt}
             run = await open_part(bucket, layout, batches, **which, options=settings.record_options, now=now)

@@ -122,12 +122,8 @@ async def upload(
 
     All of them are looked at before anything is sent. An earlier upload of the same CSV that was killed is aborted.
     When `stop` is asked, what is under way is aborted at once. `pass_s3`: a CSV that is in S3 already is passed over,
-    and not refused. The day of `now` is that of the keys.
-
-    Raises:
-        InputError: A CSV is none that can be uploaded, or has changed on the way; it has not been stored.
-        StoreError: S3 refused, or could not be reached.
-        StoppedError: `stop` was asked.
+    and not refused. The day of `now` is that of the keys. An InputError is of a CSV that cannot be uploaded, or has
+    changed on the way; it has not been stored.
     """
     settings.need_titles()
     settings.need("s3_bucket")

@@ -15,18 +15,15 @@ from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from harvester.batches import BATCH_SIZE, Batch
-from harvester.books import Books
 from harvester.checkpoint import Checkpoint
 from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document, run_names
 from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
 from harvester.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
-from harvester.lease import LeaseTimes, hold_lease
-from harvester.manifest import Manifest, decode_manifest, decode_summary
+from harvester.lease import LeaseTimes, decode_lease, hold_lease
+from harvester.manifest import Books, Manifest, decode_manifest, decode_summary
 from harvester.opening import open_bucket_of
 from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt
 from harvester.records import FILE_BYTES, decode
@@ -35,11 +32,13 @@ from harvester.run import READS_AT_ONCE, utc
 from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from harvester.receipts import LandedFile, Receipt
     from harvester.s3 import Bucket
     from harvester.settings import Settings
+
+    Progress = Callable[[int, int], object]
 
 
 @dataclass(slots=True)
@@ -84,13 +83,11 @@ async def verify(
     day: str | None = None,  # such as 2026-11-29
     repairing: bool = False,  # first move foreign objects to quarantine and remove stale files, once the lease is ours
     times: LeaseTimes | None = None,
-    progress: Callable[[int, int], object] = lambda _read, _all: None,  # receipts read, and their total
+    progress: Progress = lambda _read, _all: None,  # receipts read, and their total
 ) -> Proof:
     """The proof of `run`, of all runs of a `day`, or of the run that was at work last.
 
-    Raises:
-        BooksError: There is no such run, or its manifest cannot be read.
-        SettingsError: Both a run and a day are given, or a day that is none.
+    A BooksError if there is no such run, or its manifest cannot be read.
     """
     settings.need("s3_bucket")
     if run is not None and day is not None:
@@ -99,13 +96,13 @@ async def verify(
         day = None if day is None else date.fromisoformat(day).isoformat()
     except ValueError:
         raise SettingsError(f"--day {day!r:.100} is no day: give one such as 2026-11-29") from None
+    layout = Layout(settings.s3_prefix, settings.s3_key_template, "")  # of no run yet
     async with AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(open_bucket_of(settings))
-        read = partial(_read, bucket, settings, run, day, progress)
+        read = partial(_read, bucket, layout, run, day, progress)
         if not repairing:
             return await read()
-        key = Layout(settings.s3_prefix, settings.s3_key_template, "").lease_key
-        lease = await stack.enter_async_context(hold_lease(bucket, key, times=times or LeaseTimes()))
+        lease = await stack.enter_async_context(hold_lease(bucket, layout.lease_key, times=times or LeaseTimes()))
         proof = await read()
         if proof.foreign or proof.stale:
             repaired = await repair(bucket, proof.foreign, proof.stale, check=lease.check)
@@ -114,34 +111,23 @@ async def verify(
         return proof
 
 
-async def _read(
-    bucket: Bucket, settings: Settings, run: str | None, day: str | None, progress: Callable[[int, int], object]
-) -> Proof:
-    """The proof of what stands now."""
-    there = await run_names(bucket, settings.s3_prefix)
-    run = run if run or day else await _last_at_work(bucket, settings, there)
+async def _read(bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress) -> Proof:
+    there = await run_names(bucket, layout.prefix)
+    if run is None and day is None and there:
+        stored = decode_lease(await read_document(bucket, layout.lease_key) or b"")
+        run = stored.run if stored and stored.run in there else there[-1]  # the last at work, or else by name
     names = [name for name in there if name == run or name[:10] == day]
     if not names:
-        where = f"s3://{bucket.name}/{settings.s3_prefix}/{RUNS}/{run or ''}"
+        where = f"s3://{bucket.name}/{layout.prefix}/{RUNS}/{run or ''}"
         raise BooksError(f"There is no run {f'of {day} ' if day else ''}to verify below {where}: harvest first")
     proof = Proof(names, day)
     for name in names:
-        await _read_run(bucket, Layout(settings.s3_prefix, settings.s3_key_template, name), proof, progress)
+        await _read_run(bucket, replace(layout, run=name), proof, progress)
     proof.problems.sort()
     return proof
 
 
-async def _last_at_work(bucket: Bucket, settings: Settings, names: Sequence[str]) -> str | None:
-    """The run that the lease names; else the last by name."""
-    body = await read_document(bucket, Layout(settings.s3_prefix, settings.s3_key_template, "").lease_key)
-    try:
-        named = orjson.loads(body or b"{}").get("run")
-    except (ValueError, AttributeError):
-        named = None
-    return named if named in names else names[-1] if names else None
-
-
-async def _read_run(bucket: Bucket, layout: Layout, proof: Proof, progress: Callable[[int, int], object]) -> None:
+async def _read_run(bucket: Bucket, layout: Layout, proof: Proof, progress: Progress) -> None:
     body = await read_document(bucket, layout.manifest_key)
     if body is None and proof.day and not await bucket.objects(layout.receipts):
         if await bucket.objects(layout.folder):  # killed before the manifest; S3 lists empty folders too
@@ -161,17 +147,20 @@ async def _read_run(bucket: Bucket, layout: Layout, proof: Proof, progress: Call
         )
     day = await read_day(bucket, layout, Notices())
     key = layout.ids_key(manifest.generation)
+    body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
     try:
-        frozen = decode_ids(await read_document(bucket, key, limit=GZIP_BYTES) or b"")
+        frozen = decode_ids(body)
     except ValueError as error:
         proof.problems.append(f"{key} is not the ids of this run: {error}")
         return
+    if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
+        proof.problems.append(f"{key} is not what {layout.manifest_key} says: another SHA-256")
     frozen = replace(frozen, ids={collection: frozen.ids.get(collection, []) for collection in manifest.input})
     standing = await day.standing({id_ for some in frozen.ids.values() for id_ in some})
     ours = {key: file for key, file in day.listed.items() if key not in standing.files}
     checkpoint = Checkpoint(by_batch(layout, ours, manifest.names), manifest.books())
-    batches = cut_unmarked(frozen.ids, frozen.fresh)
-    await _Reading(day, manifest, frozen, batches, standing, checkpoint, proof, dict(frozen.fresh)).read(progress)
+    batches, fresh = cut_unmarked(frozen.ids, frozen.fresh), dict(frozen.fresh)
+    await _Reading(day, manifest, frozen, batches, standing, checkpoint, proof, fresh, progress).read()
 
 
 @dataclass(slots=True)
@@ -186,13 +175,14 @@ class _Reading:
     checkpoint: Checkpoint
     proof: Proof
     fresh: dict[str, str]  # all ids that are fresh, with the run that is said to have them
+    progress: Progress
     complete: bool = True  # nothing is left to do, as far as has been seen
     fits: bool = True  # manifest and ids say the same; otherwise nothing is repaired by what they say
 
-    async def read(self, progress: Callable[[int, int], object]) -> None:
+    async def read(self) -> None:
         self._check_ids()
         keys = await self.day.bucket.objects(self.day.layout.receipts)
-        await fan_out(partial(self._read_receipt, progress), keys, at_once=READS_AT_ONCE)
+        await fan_out(self._read_receipt, keys, at_once=READS_AT_ONCE)
         self._check_outcomes()
         await self._check_files()
         await self._check_closing()
@@ -212,7 +202,7 @@ class _Reading:
             key = layout.ids_key(manifest.generation)
             self._wrong(f"{layout.manifest_key} has other counts or batches than {key} makes")
 
-    async def _read_receipt(self, progress: Callable[[int, int], object], key: str) -> None:
+    async def _read_receipt(self, key: str) -> None:
         try:
             receipt = await read_receipt(self.day.bucket, self.day.layout, key)
         except BooksError as error:
@@ -224,7 +214,7 @@ class _Reading:
         taken_over = any(file.key in self.standing.files for file in receipt.files)  # by a run with the same batch
         if receipt.generation == self.manifest.generation and not taken_over:
             self.checkpoint.take(key, receipt)
-            progress(len(self.checkpoint.receipts), len(self.manifest.names))
+            self.progress(len(self.checkpoint.receipts), len(self.manifest.names))
             self.fresh |= {id_: told["run"] for id_, told in receipt.outcomes.items() if told["outcome"] == "fresh"}
             await self._check_receipt(receipt)
 

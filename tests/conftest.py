@@ -19,9 +19,9 @@ from aiobotocore.session import AioSession
 from hypothesis import settings
 from packages import built
 
+from harvester.aws_client import open_bucket
 from harvester.demo.s3_server import S3Server, s3_server
 from harvester.demo.tmdb_stand_in import KEY
-from harvester.s3_client import open_bucket
 from harvester.settings import ALL_NAMES, Settings, load_settings
 
 if TYPE_CHECKING:

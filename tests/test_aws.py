@@ -20,10 +20,10 @@ from aws_stand_in import Aws, aws_stand_in, kill_all, lambdas, make_packages, ma
 from packages import ROOT
 from shells import Shell
 
+from harvester.aws_client import open_bucket
 from harvester.demo.catalog import catalog_of
 from harvester.demo.tmdb_stand_in import KEY, stand_in
 from harvester.lease import decode_lease
-from harvester.s3_client import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,8 +10,7 @@ import pytest
 from test_receipts import KEPT, OUTCOMES, a_file, a_receipt, batch_of
 
 from harvester.answers import Failed, Found, Fresh, Missing
-from harvester.books import Books
-from harvester.manifest import Account
+from harvester.manifest import Account, Books
 from harvester.titles import Ids
 
 

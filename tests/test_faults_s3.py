@@ -25,6 +25,7 @@ from botocore.httpsession import where
 from conftest import Silent, capture_logs, client_of
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 
+from harvester.aws_client import open_bucket
 from harvester.batches import Batch
 from harvester.demo.catalog import Catalog, movie_record, tv_record
 from harvester.demo.faults import always, healthy, refusal, scripted
@@ -39,7 +40,6 @@ from harvester.manifest import decode_manifest, decode_summary
 from harvester.receipts import Receipt, decode_receipt
 from harvester.records import decode
 from harvester.s3 import CALL_SECONDS
-from harvester.s3_client import open_bucket
 from harvester.s3_trouble import ADVICE
 from harvester.stop import Stop
 from harvester.verify import verify

@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loops import Hasty, no_wait, run_on
 
+from harvester.aws_client import open_bucket
 from harvester.demo.s3_link import Link, answering, at_first, refusing, reset_after, s3_link, silent
 from harvester.errors import BusyError, LeaseLostError, NewerFormatError, StoreError
 from harvester.lease import (
@@ -40,7 +41,6 @@ from harvester.lease import (
     new_state,
 )
 from harvester.s3 import LAST_SECONDS
-from harvester.s3_client import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -190,7 +190,7 @@ async def test_two_harvests_in_one_process_exclude_each_other(bucket: Bucket) ->
 HOLDER = """
 import asyncio, sys
 from harvester.lease import hold_lease
-from harvester.s3_client import open_bucket
+from harvester.aws_client import open_bucket
 
 async def main(url, name, access_key, secret_key, key, run):
     credentials = (access_key, secret_key, None)

@@ -13,19 +13,20 @@ from test_books import some_books
 from test_receipts import GENERATION, LAYOUT, NOW, OTHER_RUN, RUN, a_receipt, sealed
 
 from harvester.batches import BATCH_SIZE
-from harvester.books import Books
 from harvester.documents import encode_document
 from harvester.errors import BooksError, Exit
 from harvester.manifest import (
     Account,
+    Books,
     Digests,
     Manifest,
     RecordOptions,
     Summary,
     decode_manifest,
     decode_summary,
-    digest_of,
 )
+from harvester.other_runs import listing_digest
+from harvester.s3 import Listed
 from harvester.settings import load_settings
 
 if TYPE_CHECKING:
@@ -303,15 +304,15 @@ def test_the_batch_size_is_the_one_that_ids_are_cut_by() -> None:
 
 def test_a_digest_covers_key_size_and_etag_in_the_order_of_keys() -> None:
     """However the objects were listed; a change of any of the three, one object more or one less is another digest."""
-    listed = {"b": (2, "y"), "a": (1, "x")}
-    assert digest_of(listed) == hashlib.sha256(b"a\t1\tx\nb\t2\ty\n").hexdigest()
-    assert digest_of(dict(reversed(listed.items()))) == digest_of(listed)
+    listed = {"b": Listed(2, "y"), "a": Listed(1, "x")}
+    assert listing_digest(listed) == hashlib.sha256(b"a\t1\tx\nb\t2\ty\n").hexdigest()
+    assert listing_digest(dict(reversed(listed.items()))) == listing_digest(listed)
     others = [
-        {"a": (1, "x")},
-        {**listed, "c": (0, "")},
-        {"a": (1, "x"), "b": (2, "z")},
-        {"a": (1, "x"), "b": (3, "y")},
-        {"a": (1, "x"), "d": (2, "y")},
+        {"a": Listed(1, "x")},
+        {**listed, "c": Listed(0, "")},
+        {"a": Listed(1, "x"), "b": Listed(2, "z")},
+        {"a": Listed(1, "x"), "b": Listed(3, "y")},
+        {"a": Listed(1, "x"), "d": Listed(2, "y")},
         {},
     ]
-    assert len({digest_of(other) for other in [listed, *others]}) == len(others) + 1
+    assert len({listing_digest(other) for other in [listed, *others]}) == len(others) + 1

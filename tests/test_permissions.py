@@ -32,6 +32,7 @@ from shells import Shell, kept
 from test_doctor import examined, of
 
 from harvester import errors
+from harvester.aws_client import open_bucket
 from harvester.batches import cut
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import refusal, scripted
@@ -43,7 +44,6 @@ from harvester.harvest import Turn, harvest
 from harvester.lease import LeaseTimes
 from harvester.plan import plan
 from harvester.run import utc
-from harvester.s3_client import open_bucket
 from harvester.settings import Settings, load_settings, names_of
 from harvester.shards import Shard, harvest_shard, plan_shards
 from harvester.stop import Stop

@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 
 from harvester.answers import Failed, Found, Fresh, Missing
 from harvester.batches import Batch, cut
-from harvester.books import Books
 from harvester.documents import encode_document
 from harvester.errors import BooksError, NewerFormatError
 from harvester.layout import Layout
 from harvester.manifest import (
     Account,
+    Books,
     Digests,
     Manifest,
     RecordOptions,

@@ -15,7 +15,6 @@ from harvester.answers import Failed, Found, Fresh, Missing, Outcome
 from harvester.batches import Batch
 from harvester.documents import encode_document
 from harvester.errors import BooksError, Exit
-from harvester.landing import land_batch
 from harvester.layout import Layout
 from harvester.receipts import (
     LandedFile,
@@ -25,6 +24,7 @@ from harvester.receipts import (
     outcome_json,
     stands,
 )
+from harvester.run import land_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,12 +18,12 @@ from aiohttp import web
 from conftest import capture_logs, client_of
 from loops import Hasty, run_on
 
+from harvester.aws_client import open_bucket
 from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out
 from harvester.multipart import PART_BYTES
 from harvester.s3 import CALL_SECONDS, READ_TRIES, Bucket, Listed, Stored
-from harvester.s3_client import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -35,6 +35,7 @@ from conftest import client_of, gzip_of
 from loops import Leaping, run_on
 from shells import HARVESTER, QUICK, Running, Shell, answerless, kept, on_our_loop
 
+from harvester.aws_client import open_bucket
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import RESET, always, refusal, scripted, silence
 from harvester.demo.faults import html as page
@@ -44,7 +45,6 @@ from harvester.errors import HarvestError, SettingsError, StoreError, TmdbRefuse
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
 from harvester.redaction import STRUCK
-from harvester.s3_client import open_bucket
 from harvester.settings import load_settings
 from harvester.tmdb import Tmdb
 

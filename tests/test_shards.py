@@ -63,6 +63,11 @@ def batches_of(movies: int, series: int = 0) -> list[Batch]:
     return [batch for name, count in of.items() for batch in cut(name, [f"tt{i:010d}" for i in range(count)])]
 
 
+def shards_of(batches: list[Batch], *, rate: float, children: int) -> list[Shard]:
+    """The shards of the batches, as planning makes them."""
+    return [Shard(**WHERE, rate=rate, batches=part) for part in cut_shards(batches, rate=rate, children=children)]
+
+
 def requests(batches: list[Batch]) -> int:
     return sum(len(batch.ids) * REQUESTS[batch.collection] for batch in batches)
 
@@ -76,7 +81,7 @@ def requests(batches: list[Batch]) -> int:
 def test_every_batch_is_in_one_shard_whole_and_in_order(movies: int, series: int, rate: float, children: int) -> None:
     """And no shard takes longer than it may, or has more ids, unless it is of one batch alone."""
     batches = batches_of(movies, series)
-    shards = cut_shards(batches, rate=rate, children=children, **WHERE)
+    shards = shards_of(batches, rate=rate, children=children)
     assert [batch for shard in shards for batch in shard.cut()] == batches
     for shard in shards:
         some = shard.cut()
@@ -90,7 +95,7 @@ def test_every_batch_is_in_one_shard_whole_and_in_order(movies: int, series: int
 @given(hundreds=st.integers(20, 2_000), rate=st.integers(1, 100).map(float), children=st.integers(1, 20))
 def test_there_are_as_many_shards_as_let_all_children_end_together(hundreds: int, rate: float, children: int) -> None:
     """A multiple of the children, of nearly the same size: within one batch of each other."""
-    shards = cut_shards(batches_of(100 * hundreds), rate=rate, children=children, **WHERE)
+    shards = shards_of(batches_of(100 * hundreds), rate=rate, children=children)
     sizes = [len(shard.cut()) for shard in shards]
     assert len(shards) % children == 0 or set(sizes) == {1}
     assert max(sizes) - min(sizes) <= 1
@@ -98,7 +103,7 @@ def test_there_are_as_many_shards_as_let_all_children_end_together(hundreds: int
 
 def test_the_largest_shard_fits_into_what_step_functions_hands_a_child() -> None:
     """256 KiB of JSON, with ten digits in each id and all settings beside it, and it comes back out of it as it was."""
-    shards = cut_shards(batches_of(23_600), rate=10_000, children=1, **WHERE)
+    shards = shards_of(batches_of(23_600), rate=10_000, children=1)
     step = {"action": "harvest", "settings": dict.fromkeys(SETTINGS, "x" * 1_000)}
     bodies = [orjson.dumps(step | {"shard": shard}) for shard in shards]
     assert [sum(len(batch.ids) for batch in shard.cut()) for shard in shards] == [SHARD_IDS - 200] * 2

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.filesize import decimal as size
 
-from harvester.books import Books
 from harvester.doctor import Examination, Finding
 from harvester.harvest import Report
+from harvester.manifest import Books
 from harvester.settings import Settings, load_settings
 from harvester.show import SHOWN, duration, show_examination, show_plan, show_proof, show_report
 from harvester.verify import Proof

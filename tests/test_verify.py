@@ -537,12 +537,26 @@ async def ids_twice(lake: Lake) -> str:
     return f"{key} is not the ids of this run"
 
 
+async def ids_with_other_bytes(lake: Lake) -> str:
+    key = await lake.ids_key()
+    await lake.edit_lines(key, lambda rows: rows[0].update(remark="of the same meaning"))
+    return f"{key} is not what {lake.manifest} says: another SHA-256"
+
+
 async def manifest_of_another_generation(lake: Lake) -> str:
     await lake.edit(lake.manifest, lambda manifest: manifest.update(generation="0" * 16), sealed=True)
     return f"{lake.folder}ids-{'0' * 16}.jsonl.gz is not the ids of this run"
 
 
-IDS_HARMS = [ids_deleted, ids_garbled, ids_edited, ids_with_a_mark, ids_twice, manifest_of_another_generation]
+IDS_HARMS = [
+    ids_deleted,
+    ids_garbled,
+    ids_edited,
+    ids_with_a_mark,
+    ids_twice,
+    ids_with_other_bytes,
+    manifest_of_another_generation,
+]
 
 HARMS = [*BATCH_HARMS, *BOOKS_HARMS, *IDS_HARMS]
 """All of them; the README says how many there are."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
+from harvester.aws_client import open_bucket
 from harvester.demo import s3_link
 from harvester.demo.catalog import catalog_of
 from harvester.demo.faults import healthy, sprinkled
@@ -25,7 +26,6 @@ from harvester.demo.s3_server import ServerFailedError, ServerMissingError, s3_s
 from harvester.demo.samples import MOVIES, REALLY, SERIES, sample_titles
 from harvester.demo.tmdb_stand_in import KEY, stand_in
 from harvester.errors import HarvestError, SettingsError
-from harvester.s3_client import open_bucket
 from harvester.settings import ALL_NAMES
 
 if TYPE_CHECKING:
