@@ -46,6 +46,7 @@ class Standing:
 
     ids: dict[str, set[str]] = field(default_factory=dict)  # of each run: found, missing, or failed with a record kept
     files: set[str] = field(default_factory=set)  # keys of the data files that their receipts in force name
+    batches: set[str] = field(default_factory=set)  # those that have such a receipt: other files of them are stale
 
     def of(self, ids: Iterable[str], *, but: Container[str] = ()) -> dict[str, str]:
         """Those of `ids` that stand under one of the runs, with that run; some runs may be left out."""
@@ -97,12 +98,10 @@ class Day:
             await fan_out(take, keys, at_once=READS_AT_ONCE)
             unnamed += [(ids, key) for key in of_batches(other.layout, self.listed, other.names - ours)]
         for ids, key in unnamed:
-            if key not in standing.files:
-                try:
-                    records = await read_records(self.bucket, key, self.listed[key])
-                    ids.update(record["imdb_id"] for record in records if record["imdb_id"] in wanted)
-                except BooksError as error:
-                    self.notices.warn("data_file_refused", problem=str(error))
+            file = self.layout.parse(key)
+            if key not in standing.files and file and file.batch not in standing.batches:
+                records = await read_records(self.bucket, key, self.listed[key], notices=self.notices)
+                ids.update(record["imdb_id"] for record in records if record["imdb_id"] in wanted)
         return standing
 
     async def _ids_when_closed(
@@ -131,6 +130,7 @@ class Day:
         outcomes = receipt.outcomes.items()
         standing.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
         standing.files.update(file.key for file in receipt.files)
+        standing.batches.add(receipt.batch)
 
 
 async def read_day(bucket: Bucket, layout: Layout, notices: Notices) -> Day:

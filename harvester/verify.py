@@ -213,7 +213,7 @@ class _Reading:
             return
         taken_over = any(file.key in self.standing.files for file in receipt.files)  # by a run with the same batch
         if receipt.generation == self.manifest.generation and not taken_over:
-            self.checkpoint.take(key, receipt)
+            self.checkpoint.take(key, receipt, "")
             self.progress(len(self.checkpoint.receipts), len(self.manifest.names))
             self.fresh |= {id_: told["run"] for id_, told in receipt.outcomes.items() if told["outcome"] == "fresh"}
             await self._check_receipt(receipt)
