@@ -157,7 +157,7 @@ class Tmdb:
             return read_record(body, kind, asked=self._append, known=known)
 
         response = await self._ask(f"{kind}/{id_}", self._detail, read)
-        if isinstance(response, Found):
+        if self._append and isinstance(response, Found):
             self._records_seen[kind] += 1
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
         return response
