@@ -42,7 +42,7 @@ LIMIT = 2**16
 """Bytes of a lease that are read; a real one has about 300."""
 
 WRITE_TRIES = 8
-"""Puts of one renewal at most. More than one only where another holder of the same token writes at the same time."""
+"""Puts at most: of a renewal, beside other holders of its token, or of taking a lease that cannot be read back."""
 
 _log = logging.getLogger(__name__)
 

@@ -85,23 +85,22 @@ class Day:
         `ours` are batches that are done again in any case, if a file under their name is in no receipt.
         """
         standing = Standing()
-        unnamed: list[tuple[set[str], str]] = []
         for other in self.others:
             files = of_batches(other.layout, self.listed, other.names)
             closed = await self._ids_when_closed(other, files, wanted)
-            ids = standing.ids[other.layout.run] = closed or set()
+            standing.ids[other.layout.run] = closed or set()
             if closed is not None:
                 standing.files.update(files)
+                standing.batches |= other.names
                 continue
             keys = [key for key in await self.bucket.objects(other.layout.receipts) if _stem(key) in other.names]
             take = partial(self._take_in_force, standing, other.layout, wanted)
             await fan_out(take, keys, at_once=READS_AT_ONCE)
-            unnamed += [(ids, key) for key in of_batches(other.layout, self.listed, other.names - ours)]
-        for ids, key in unnamed:
-            file = self.layout.parse(key)
-            if key not in standing.files and file and file.batch not in standing.batches:
-                records = await read_records(self.bucket, key, self.listed[key], notices=self.notices)
-                ids.update(record["imdb_id"] for record in records if record["imdb_id"] in wanted)
+        for other in self.others:  # one that was killed has left files without a receipt
+            for key, file in of_batches(other.layout, self.listed, other.names - ours - standing.batches).items():
+                records = await read_records(self.bucket, key, file, notices=self.notices)
+                ids = (record["imdb_id"] for record in records)
+                standing.ids[other.layout.run].update(id_ for id_ in ids if id_ in wanted)
         return standing
 
     async def _ids_when_closed(

@@ -218,7 +218,8 @@ async def land_batch(
     )
     key = run.layout.receipt_key(batch.collection, batch.name)
     await run.check_lease()
-    run.checkpoint.take(key, receipt, await run.bucket.put(key, encode_document(receipt)))
+    etag = await run.bucket.put(key, encode_document(receipt))
+    run.checkpoint.take(key, receipt, etag)
     return receipt
 
 
