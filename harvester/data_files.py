@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError
-from harvester.layout import RUN_NAME, RUNS, Layout
+from harvester.layout import LEASE, RUN_NAME, RUNS, Layout
 from harvester.records import decode
 from harvester.s3_trouble import store_error
 
@@ -40,12 +40,12 @@ async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
     """Every object in the day's folders that a reader would read, whichever run it is of.
 
     Athena, Spark and Hive pass over names that begin with `_` or `.`, such as `_SUCCESS`; a key that ends in a slash is
-    the mark of a folder that S3's console has made. A folder with a `_harvest/` of its own is another harvest's prefix.
+    the mark of a folder that S3's console has made. A folder with a lease of its own is another harvest's prefix.
     """
     listed: dict[str, Listed] = {}
     for folder in layout.data_folders:
         found = {key.removeprefix(folder): seen for key, seen in (await bucket.objects(folder)).items()}
-        nested = {path.rpartition(f"{RUNS}/")[0] for path in found if f"/{RUNS}/" in f"/{path}"}
+        nested = {path.removesuffix(LEASE) for path in found if f"/{path}".endswith(f"/{LEASE}")}
         for path, seen in found.items():
             names = path.split("/")
             hidden = not names[-1] or any(name.startswith(("_", ".")) for name in names)
