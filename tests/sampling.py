@@ -1,4 +1,4 @@
-"""Samples of large tables for the default run; all of their cells are run by `pytest -m kill`."""
+"""Samples of large tables for the default run; the rest of their cells are run by `pytest -m kill`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def sampled(cells: Iterable[tuple[Any, ...]], *aspects: Callable[..., object]) -> list[Any]:
     """These cells as parameters; for the default run a few of them, by seed, that have every value of each aspect.
 
-    All of them: `pytest -m kill`.
+    All others: `pytest -m kill`.
     """
     cells, chosen = list(cells), set[tuple[Any, ...]]()
     values = {cell: {(number, aspect(*cell)) for number, aspect in enumerate(aspects)} for cell in cells}

@@ -236,7 +236,7 @@ async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b'201 Created\r\nContent-Length: 13\r\n\r\n{"name":"put"}', b"200 OK\r\n\r\n", b"\0"]
+    "answer", [b'201 Created\r\nContent-Length: 14\r\n\r\n{"name":"put"}', b"200 OK\r\n\r\n", b"\0"]
 )
 async def test_a_port_that_another_takes_in_the_last_moment_is_left_to_it(
     answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

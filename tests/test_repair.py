@@ -224,7 +224,7 @@ async def test_another_harvest_below_a_days_folder_is_left_alone(nested: str, la
 async def test_what_is_no_harvests_prefix_hides_nothing_foreign(name: str, lake: Lake) -> None:
     """Only a lease makes a folder another harvest's prefix: any other stray object leaves its neighbours named."""
     await lake.bucket.put(beside(lake.movies, name), b"{}")
-    foreign = {beside(lake.movies, "export.bin"), beside(lake.movies, "sub/export.bin")}
+    foreign = {beside(lake.movies, each) for each in ("export.bin", "sub/export.bin", "my/export.bin")}
     for key in foreign:
         await lake.bucket.put(key, b"of others")
     named = " ".join(await lake.problems())
