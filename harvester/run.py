@@ -50,8 +50,7 @@ PROBLEMS_SHOWN = 5
 LISTING_TRIES, LISTING_SECONDS = 10, 1.0
 """How often, and how many seconds apart, a listing is asked again that lacks what has just been written."""
 
-READS_AT_ONCE = 8
-"""Files of up to 10 MB, in memory at once."""
+READS_AT_ONCE = 8  # files of up to 10 MB, in memory
 
 
 def utc() -> str:
@@ -180,7 +179,8 @@ class Run:
     async def _is_own_receipt(self, key: str) -> bool:
         """Whether the receipt at `key` is the one that was counted: a late put may have replaced it."""
         with suppress(BooksError):
-            return self.checkpoint.has(await read_receipt(self.bucket, self.layout, key))
+            receipt = await read_receipt(self.bucket, self.layout, key)
+            return receipt.generation == self.manifest.generation and self.checkpoint.has(receipt)
         return False
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 from conftest import Silent
 from loops import no_wait
+from test_receipts import sealed
 
 from harvester.demo.catalog import Catalog
 from harvester.demo.s3_link import Call, Forward, at_first, on_keys, reset_after, s3_link
@@ -82,15 +84,39 @@ async def test_a_stray_file_of_a_batch_that_is_done_makes_no_title_fresh(
     assert await ids_that_stand(bucket) == Counter(B)
 
 
-@pytest.mark.parametrize("late", [b"{}", b"", b"a page"], ids=["JSON", "nothing", "a page"])
+def with_other_number(receipt: Any) -> None:
+    receipt["outcomes"][A[0]]["tmdb_id"] += 1
+
+
+LATE: dict[str, Callable[[Any], object]] = {
+    "another generation": lambda receipt: receipt.update(generation="0" * 16),
+    "another outcome": with_other_number,
+    "another file": lambda receipt: receipt["files"][0].update(sha256="0" * 64, etag="0" * 32),
+}
+
+
+def edited(body: bytes, edit: Callable[[Any], object]) -> bytes:
+    """The receipt with other contents, as whole as it was."""
+    receipt = orjson.loads(body)
+    edit(receipt)
+    return sealed(receipt)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        *[pytest.param(lambda _, what=what: what, id=repr(what)) for what in (b"{}", b"", b"a page")],
+        *[pytest.param(partial(edited, edit=edit), id=name) for name, edit in LATE.items()],
+    ],
+)
 async def test_no_books_close_over_a_receipt_that_was_replaced(
-    late: bytes, s3: S3Server, bucket: Bucket, settings_for: Make
+    late: Callable[[bytes], bytes], s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
     """Such as by the put of a harvest that was killed, which arrives late: exit 1, and the next harvest closes them."""
 
     async def replaced(call: Call, forward: Forward) -> web.StreamResponse:
         answer = await forward()
-        await bucket.put(call.key, late)
+        await bucket.put(call.key, late(await bucket.read(call.key) or b""))
         return answer
 
     async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
