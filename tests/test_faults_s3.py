@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import re
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from aiohttp import web
 from botocore.httpsession import where
 from conftest import Silent, capture_logs, client_of
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
+from sampling import sampled
 
 from harvester.aws_client import open_bucket
 from harvester.batches import Batch
@@ -45,7 +45,7 @@ from harvester.stop import Stop
 from harvester.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
     from harvester.demo.s3_link import Call, Forward, Link, Rule
     from harvester.demo.s3_server import S3Server
@@ -619,22 +619,6 @@ PASSING = [cell for cell in CELLS if cell[2] == "once" and FAULTS[cell[1]].at(PL
 STAYING = [cell for cell in CELLS if cell not in PASSING]
 
 
-def sampled(cells: Iterable[tuple[Any, ...]], *aspects: Callable[..., object]) -> list[Any]:
-    """These cells as parameters; for the default run a few of them, by seed, that have every value of each aspect.
-
-    All of them: `pytest -m kill`.
-    """
-    cells, chosen = list(cells), set[tuple[Any, ...]]()
-    values = {cell: {(number, aspect(*cell)) for number, aspect in enumerate(aspects)} for cell in cells}
-    left = set().union(*values.values())
-    shuffled = random.Random(7).sample(cells, len(cells))
-    while left:
-        best = max(shuffled, key=lambda cell: len(values[cell] & left))
-        chosen.add(best)
-        left -= values[best]
-    return [pytest.param(*cell, marks=() if cell in chosen else pytest.mark.kill) for cell in cells]
-
-
 def of_the_place(place: str, *_rest: object) -> object:
     return place
 
@@ -661,7 +645,7 @@ def action_at(world: World, place: Place) -> str:
     return f"Cannot {place.verb} s3://{world.lake.name}/{world.prefix}/{keys}"
 
 
-@pytest.mark.parametrize(("place", "fault", "lasts"), sampled(PASSING, of_the_place, of_the_operation))
+@pytest.mark.parametrize(("place", "fault", "lasts"), sampled(PASSING, of_the_place))
 def test_a_fault_that_passes_is_nobodys_business(play: Play, place: str, fault: str, lasts: str) -> None:
     """Where botocore asks again, one fault at any request leaves closed books and nothing else."""
 
@@ -675,7 +659,7 @@ def test_a_fault_that_passes_is_nobodys_business(play: Play, place: str, fault: 
     play(story)
 
 
-@pytest.mark.parametrize(("place", "fault", "lasts"), sampled(STAYING, of_the_place, of_the_operation))
+@pytest.mark.parametrize(("place", "fault", "lasts"), sampled(STAYING, of_the_operation))
 def test_a_fault_that_stays_ends_the_harvest_and_the_next_one_closes_the_books(
     play: Play, place: str, fault: str, lasts: str
 ) -> None:

@@ -21,6 +21,7 @@ import orjson
 import pytest
 from conftest import Silent
 from loops import Leaping, no_wait, run_on
+from sampling import sampled
 
 from harvester.batches import Batch
 from harvester.demo.catalog import Catalog, movie_record, padded, tv_record
@@ -441,7 +442,11 @@ def check_rate(arrivals: Sequence[float]) -> None:
 # --- the matrix
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    sampled([(case,) for case in CASES], lambda case: (case.fault, case.when), lambda case: case.route),
+    ids=str,
+)
 def test_a_fault_is_the_trouble_of_its_title_alone(case: Case, settings_for: Make) -> None:
     """The title ends as its row says, after so many requests; all others are asked as ever, found, and land."""
 
