@@ -160,6 +160,9 @@ async def start(
     bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
     holding = hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
     lease = await stack.enter_async_context(holding)
+    await bucket.objects(
+        run.layout.lease_key
+    )  # by now there is an object: without ETags in listings nothing would count
     if lease.previous_run:
         await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))
     for _ in range(BEGIN_TRIES):

@@ -48,6 +48,7 @@ LAYERS = {
         "plan",
         "shards",
         "verify",
+        "missing",
         "repair",
         "upload",
         "probes",
