@@ -27,6 +27,7 @@ class Books:
     missing: Counter[str] = field(default_factory=Counter)  # by reason
     failed: Counter[str] = field(default_factory=Counter)  # by reason
     fresh: int = 0
+    other_ids: int = 0  # of the found ones, those that TMDB has under another IMDb id
     batches: int = 0
     files: int = 0
     bytes: int = 0
@@ -53,6 +54,7 @@ class Books:
             getattr(self, name)[outcome["reason"]] += 1
         else:
             setattr(self, name, getattr(self, name) + 1)
+        self.other_ids += "other_id" in outcome
 
     def add(self, other: Books) -> None:
         """Count another run."""
@@ -73,10 +75,13 @@ class Books:
         """As the summary and `--json` show them: missing and failed in total, and at the end by reason, A to Z."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         by_reason = {f"{name}_by_reason": dict(sorted(values[name].items())) for name in _BY_REASON}
+        if not self.other_ids:  # as in the summaries that were written before there was this number
+            del values["other_ids"]
         return values | {name: values[name].total() for name in _BY_REASON} | by_reason
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Books:
         """The books that `as_json` has made these values of; a KeyError or TypeError if it has not."""
         by_reason: dict[str, Any] = {name: Counter(values[f"{name}_by_reason"]) for name in _BY_REASON}
-        return cls(**{each.name: int(values[each.name]) for each in fields(cls)} | by_reason)
+        whole = {"other_ids": 0, **values}
+        return cls(**{each.name: int(whole[each.name]) for each in fields(cls)} | by_reason)

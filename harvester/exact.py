@@ -1,9 +1,9 @@
 """JSON read so that nothing is rounded or dropped when it is written again.
 
-orjson is fast and loses three things without a word: it rounds numbers beyond 64 bits, keeps one of two equal keys, and
-refuses half of a surrogate pair, which JSON can carry (RFC 8259, 4, 6 and 8.2). So what it has read is written again and
-compared: equal bytes have lost nothing. All 59 recorded answers of TMDB's are equal; only what differs is read by
-Python's own parser, which takes twenty times as long and says what it sees.
+orjson is fast, but rounds numbers beyond 64 bits, keeps one of two equal keys, and refuses half of a surrogate pair,
+which JSON can carry (RFC 8259, sections 4, 6 and 8.2). So what it has read is written again and compared: equal bytes
+have lost nothing. The recorded answers of TMDB are all equal; only what differs is read by Python's own parser, which
+takes twenty times as long and says what it sees.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def loads(body: bytes) -> Any:
         value = orjson.loads(body)
         if orjson.dumps(value) == body.strip():
             return value
+    except orjson.JSONEncodeError:
+        return value  # nested deeper than can be written, which ends its title when that is tried
     except orjson.JSONDecodeError:
         pass  # no JSON, a number beyond all floats, or half of a pair
     try:
@@ -56,7 +58,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> Any:
-    return int(text) if len(text) <= 20 and -(2**63) <= int(text) < 2**64 else orjson.Fragment(text)
+    fits = len(text) <= 20 and -(2**63) <= int(text) < 2**64
+    return int(text) if fits and text != "-0" else orjson.Fragment(text)
 
 
 def _float(text: str) -> Any:

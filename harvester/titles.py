@@ -42,9 +42,9 @@ OF_ANYTHING = ("titleid", "const", "id")
 """Header names that may as well be of TMDB's numbers, or of rows: at least one of their ids must begin with `tt`."""
 
 IMDB_COLUMNS = (
-    "tconst titleid ordering title region language types attributes isoriginaltitle titletype primarytitle originaltitle "
-    "isadult startyear endyear runtimeminutes genres directors writers parenttconst seasonnumber episodenumber nconst "
-    "category job characters averagerating numvotes"
+    "tconst titleid ordering title region language types attributes isoriginaltitle titletype primarytitle "
+    "originaltitle isadult startyear endyear runtimeminutes genres directors writers parenttconst seasonnumber "
+    "episodenumber nconst category job characters averagerating numvotes"
 )
 """Columns of IMDb's own TSV files, as `plain` has them; these quote nothing (developer.imdb.com)."""
 

@@ -115,6 +115,14 @@ def test_the_books_are_shown_as_the_summary_has_them() -> None:
     assert json.loads(json.dumps(shown)) == shown
 
 
+def test_a_found_title_that_tmdb_has_under_another_id_is_counted_besides() -> None:
+    """It is found, and of those one that has another IMDb id; without any, the books are as they always were."""
+    books = Books()
+    books.take(a_receipt([Found("movie", 1, {}), Found("movie", 2, {}, other_id="tt0000002")]))
+    assert (books.found, books.other_ids, books.as_json()["other_ids"]) == (2, 1, 1)
+    assert "other_ids" not in Books().as_json()
+
+
 def some_books(by: int) -> Books:
     """Books in which every number is another one."""
     books = Books()

@@ -66,7 +66,7 @@ def test_a_key_that_stands_twice_is_refused(body: str) -> None:
 )
 def test_what_is_no_json_or_cannot_be_written_is_a_value_error(body: bytes) -> None:
     """Never another error, however odd the bytes are."""
-    with pytest.raises(ValueError):  # noqa: PT011  # of any wording
+    with pytest.raises(ValueError):  # of any wording
         loads(body)
 
 

@@ -742,7 +742,7 @@ def test_a_tsv_of_imdbs_quotes_nothing_wherever_its_ids_stand(read: Read, order:
 def test_quotes_that_hide_a_row_of_the_file_are_refused(
     read: Read, delimiter: str, end: str, rows: list[str], line: int
 ) -> None:
-    """Where a field swallows a line end and what looks like a row, the file is refused with its line: no row is lost."""
+    """Where a field swallows a line end and what looks like a row, the file is refused with its line; none is lost."""
     text = re.sub(r"tt(\d)", r"tt000000\1", end.join(rows).replace("|", delimiter) + end)
     with pytest.raises(InputError, match=rf"line {line}: has a row within the quotes that begin in line \d"):
         read(text)

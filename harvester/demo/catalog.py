@@ -44,7 +44,7 @@ class Catalog:
     """What there is at this TMDB.
 
     Attributes:
-        kinds: What is known for certain, by IMDb id, before what every TMDB has. `both` is the double hit of /find: a movie, and a series too.
+        kinds: What is known for certain, by IMDb id. `both` is the double hit of /find: a movie, and a series too.
         otherwise: The kind of every other id; None lets the id's hash choose among all kinds.
         missing: Share of those other ids, between 0 and 1, that is unknown whatever `otherwise` says.
         titles: Title and year to show, by IMDb id; a year that is not four digits becomes the date `""`.
