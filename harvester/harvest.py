@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.answers import Failed, Found, Fresh, Outcome
+from harvester.answers import Failed, Found, Fresh, Missing, Outcome
 from harvester.aws_client import PATIENT
 from harvester.data_files import Notices
 from harvester.errors import BusyError, Exit
@@ -45,6 +45,9 @@ BATCHES_AT_ONCE = 32
 OPEN_BYTES = 32 * 10**6
 """Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
 7,000 of them, while S3 was away, took 658 MB before there was this limit."""
+
+SUSPICIOUS = 49
+"""Unknown titles of a batch for each that TMDB has, from which on it is asked for one that everybody knows."""
 
 BEGIN_TRIES = 5
 """How often a run is opened again whose manifest a process without the lease has replaced."""
@@ -237,6 +240,10 @@ async def harvest_batch(
     outcomes = await fan_out(look_up, in_line(), at_once=len(batch.ids))
     if not outcomes:
         return
+    unknown = outcomes.count(Missing("unknown"))
+    known = sum(isinstance(outcome, Found | Missing) for outcome in outcomes) - unknown
+    if unknown > SUSPICIOUS * known:
+        await tmdb.check_known(kind)
     held = sum(map(len, lines.values()))
     receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)
     room.take(-held)

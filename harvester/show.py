@@ -59,11 +59,14 @@ def books_text(books: Mapping[str, Any]) -> str:
         "missing": books["missing_by_reason"],
         "failed": books["failed_by_reason"],
     }
-    return "\n".join(
+    lines = [
         f" {name:<8} {books[name]:>9,} = {' + '.join(f'{number:,} {what}' for what, number in parts.items())}"
         for name, parts in terms.items()
         if parts
-    )
+    ]
+    if "other_ids" in books:
+        lines.append(f" {books['other_ids']:,} found under another IMDb id (harvest.tmdb_imdb_id)")
+    return "\n".join(lines)
 
 
 def show_upload(report: UploadReport, *, harvested: bool = False) -> None:

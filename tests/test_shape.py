@@ -26,6 +26,7 @@ LAYERS = {
         "titles",
         "batches",
         "layout",
+        "exact",
         "answers",
         "records",
         "ids_file",
