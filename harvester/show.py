@@ -64,7 +64,7 @@ def books_text(books: Mapping[str, Any]) -> str:
         for name, parts in terms.items()
         if parts
     ]
-    if "other_ids" in books:
+    if books["other_ids"]:
         lines.append(f" {books['other_ids']:,} found under another IMDb id (harvest.tmdb_imdb_id)")
     return "\n".join(lines)
 
