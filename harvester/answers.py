@@ -8,7 +8,7 @@ Whatever is not certainly an answer is asked `Again`: a title is `Missing` only 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
@@ -45,8 +45,8 @@ class Found:
     """TMDB has this title: `record` is its answer of `/movie/{id}` or `/tv/{id}`, `tmdb_id` unique within the kind.
 
     `kind` is TMDB's; of a reclassified title it is not that of its CSV. `missing_parts` were asked for by
-    `append_to_response` and left out all the same. `other_id` is TMDB's own IMDb id, where it is not the one asked for:
-    TMDB has merged the two, and `/find` has confirmed it.
+    `append_to_response` and left out all the same. `own_id` is TMDB's own IMDb id for it, if TMDB says. `other_id` is
+    the same where it is not the one asked for: TMDB has merged the two, and `/find` has confirmed it.
     """
 
     kind: Kind
@@ -54,6 +54,7 @@ class Found:
     record: dict[str, Any]
     missing_parts: tuple[str, ...] = ()
     other_id: str | None = None
+    own_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,11 @@ def read_record(
     number: int | None = None,
     asked: Sequence[str] = (),
     known: Container[str] = (),
+    added: str | None = None,
 ) -> Found | Again:
     """The title in the answer of `/movie/{id}` or `/tv/{id}`, which was asked for by TMDB's `number`, if by one.
+
+    A part that was `added` to those asked for, to be looked at here, is no part of the record.
 
     The parts `asked` for by `append_to_response` have keys of the same names, which can be absent from a good answer
     (11 of 30 popular movies on a bad day: seerr#3055). Those `known` to exist for this kind are worth asking again for.
@@ -203,7 +207,10 @@ def read_record(
         return Again("bad_body")
     if number not in (None, tmdb_id):
         return Again("other_title")
-    found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body))
+    own_id = own_imdb_id(body)
+    if added:
+        body.pop(added, None)
+    found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body), own_id=own_id)
     worth_asking = any(part in known for part in found.missing_parts)
     return Again("missing_parts", for_want_of_better=found) if worth_asking else found
 

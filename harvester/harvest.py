@@ -46,9 +46,6 @@ OPEN_BYTES = 32 * 10**6
 """Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
 7,000 of them, while S3 was away, took 658 MB before there was this limit."""
 
-SUSPICIOUS = 49
-"""Unknown titles of a batch for each that TMDB has, from which on it is asked for one that everybody knows."""
-
 BEGIN_TRIES = 5
 """How often a run is opened again whose manifest a process without the lease has replaced."""
 
@@ -242,7 +239,7 @@ async def harvest_batch(
         return
     unknown = outcomes.count(Missing("unknown"))
     known = sum(isinstance(outcome, Found | Missing) for outcome in outcomes) - unknown
-    if unknown > SUSPICIOUS * known:
+    if unknown > known:  # an outage may look like this, also one that began in the midst of the batch
         await tmdb.check_known(kind)
     held = sum(map(len, lines.values()))
     receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)

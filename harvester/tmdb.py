@@ -1,7 +1,7 @@
 """TMDB client: one semaphore, one pace and one retry policy for everything that is asked of it.
 
-Every answer is held against its question: a record of another number or IMDb id is asked for again, over a connection
-of its own, and lands only if `/find` says that TMDB has merged the two.
+Every answer is held against its question. A record of another number is asked for again; one that TMDB has under
+another IMDb id lands only if `/find`, asked over a connection of its own, says that TMDB has merged the two.
 
 A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230). A series costs two:
 `/find/{tt…}` and `/tv/{number}`. A reclassified title, which TMDB has as the other kind only, costs three where the CSV
@@ -36,11 +36,11 @@ from harvester.answers import (
     Missing,
     http_date,
     judge,
-    own_imdb_id,
     read_find,
     read_record,
 )
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
+from harvester.forms import PARTS_LIMIT
 from harvester.health import Health
 from harvester.redaction import STRUCK
 from harvester.wire import get, open_session
@@ -99,7 +99,13 @@ class Tmdb:
         self._base_url, self._secret = base_url.rstrip("/"), key.encode()
         self._plain = _query(key_query)
         self._find = _query({"external_source": "imdb_id"} | key_query)
-        self._detail = _query({"language": language, "append_to_response": ",".join(append)} | key_query)
+        # Of a series only this part says which IMDb id TMDB has for it: 250 bytes, and no request more.
+        self._added = "external_ids" if "external_ids" not in append and len(append) < PARTS_LIMIT else None
+        parts = {"movie": append, "tv": (*append, self._added) if self._added else append}
+        self._detail = {
+            kind: _query({"language": language, "append_to_response": ",".join(parts[kind])} | key_query)
+            for kind in parts
+        }
         self.pace = pace
         self.health = Health(self._clock, base_url)
         self.answered = 0  # titles, those that TMDB does not have among them
@@ -180,10 +186,10 @@ class Tmdb:
         candidates = await self._candidates(id_, response.kind, fresh=True)
         if isinstance(candidates, Failed):
             return candidates
-        own = own_imdb_id(response.record)
         if Match(response.kind, response.tmdb_id) in candidates:
-            return replace(response, other_id=own)
-        self._log.warning("title_failed", extra={"path": f"find/{id_}", "reason": "other_title", "answered": own})
+            return replace(response, other_id=response.own_id)
+        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": response.own_id}
+        self._log.warning("title_failed", extra=seen)
         return Failed("other_title")
 
     async def _candidates(self, id_: str, kind: Kind, *, fresh: bool = False) -> tuple[Match | Missing, ...] | Failed:
@@ -207,9 +213,10 @@ class Tmdb:
 
         def read(body: dict[str, Any]) -> Found | Again:
             known = self._append if self._records_seen[kind] < LEARNING else self._parts_seen[kind]
-            return read_record(body, kind, number=number, asked=self._append, known=known)
+            added = self._added if kind == "tv" else None
+            return read_record(body, kind, number=number, asked=self._append, known=known, added=added)
 
-        response = await self._ask(f"{kind}/{id_}", self._detail, read, fresh=fresh)
+        response = await self._ask(f"{kind}/{id_}", self._detail[kind], read, fresh=fresh)
         if isinstance(response, Found):
             self._records_seen[kind] += 1
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
@@ -252,7 +259,7 @@ class Tmdb:
         if self._in_trouble <= FEW or route not in self._known_good:
             path, query = "authentication", self._plain
         else:
-            path, query = self._known_good[route], self._find if route == "find" else self._detail
+            path, query = self._known_good[route], self._detail.get(route, self._find)
         return not isinstance(await self._request(path, query, lambda body: body, probe=True), Again)
 
     async def _persist(self, response: T | Again, ask: Callable[[], Awaitable[T | Again]]) -> T | Again:
@@ -329,7 +336,7 @@ class Tmdb:
 
 def is_other_title(id_: str, response: object) -> bool:
     """Whether TMDB answered with a title that it has under another IMDb id than `id_`."""
-    return isinstance(response, Found) and own_imdb_id(response.record) not in (None, id_)
+    return isinstance(response, Found) and response.own_id not in (None, id_)
 
 
 def _query(values: Mapping[str, str | None]) -> str:
