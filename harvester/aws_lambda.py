@@ -1,11 +1,9 @@
 """The Lambda: a door to the harvest, as a whole or, for a state machine, in parts.
 
 Before its time is over, an invocation takes no more batches, lands the open ones and answers `{"status": "more", …}`:
-called again with the same event, it goes on. What goes wrong is raised under the name of its class (see `errors`), for
-Retry and Catch to match; titles that failed are no error but a status.
-
-Clients are made anew by each invocation: between two of them the process is frozen, and connections die. Only TMDB's
-key, where it is kept in AWS, is fetched once per cold start.
+called again with the same event, it goes on. Errors have the names of their classes (see `errors`), for Retry and Catch
+to match; titles that failed are a status. Clients are made anew by each invocation, because connections die while the
+process is frozen in between; only TMDB's key, where it is kept in AWS, is fetched once per cold start.
 """
 
 from __future__ import annotations
@@ -69,11 +67,7 @@ class _JsonLines(logging.Formatter):
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """What came of the event, as JSON; `context` is the Lambda's, which knows how much time is left.
-
-    Raises:
-        HarvestError: One of `errors`; this very class for a bug of ours, whose traceback is in the log.
-    """
+    """What came of the event, as JSON, or one of `errors`; a bare `HarvestError` is a bug, its traceback in the log."""
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1_000
     log: Any = Struck(sys.stderr, raw_secrets())
     lines = logging.StreamHandler(log)

@@ -38,20 +38,25 @@ class Checkpoint:
 
     files: dict[str, dict[str, Listed]]  # the data files of each batch, by key, as listed when the run was opened
     books: Books  # the input, and what the current receipts say
-    receipts: set[str] = field(default_factory=set)  # keys of the current ones
+    receipts: dict[str, str] = field(default_factory=dict)  # keys of the current ones, and their ETags
     landed: dict[str, LandedFile] = field(default_factory=dict)  # the data files that those name
     failed: dict[str, str] = field(default_factory=dict)  # ids of failed titles in those, with the reason
     tried: dict[str, bool] = field(default_factory=dict)  # batches with a receipt, current or not: have titles failed?
     outcomes: dict[str, bytes] = field(default_factory=dict)  # of each batch, as packed JSON: 10 bytes an id
 
-    def take(self, key: str, receipt: Receipt) -> None:
-        """Count a current receipt, which stands at `key`."""
-        self.receipts.add(key)
+    def take(self, key: str, receipt: Receipt, etag: str) -> None:
+        """Count a current receipt, which stands at `key` with this ETag."""
+        self.receipts[key] = etag
         self.tried[receipt.batch] = receipt.failed
         self.landed |= {file.key: file for file in receipt.files}
         self.books.take(receipt)
         self.failed |= {id_: each["reason"] for id_, each in receipt.outcomes.items() if each["outcome"] == "failed"}
-        self.outcomes[receipt.batch] = zlib.compress(orjson.dumps(list(receipt.outcomes.values())), 1)
+        self.outcomes[receipt.batch] = _packed(receipt)
+
+    def has(self, receipt: Receipt) -> bool:
+        """Whether this is a receipt that was counted, word for word as far as it counts."""
+        known = all(self.landed.get(file.key) == file for file in receipt.files)
+        return known and self.outcomes.get(receipt.batch) == _packed(receipt)
 
     def outcomes_in_order(
         self, ids: Mapping[Collection, Sequence[str]], marks: Mapping[str, str], batches: Iterable[Batch]
@@ -62,6 +67,10 @@ class Checkpoint:
         for id_ in chain.from_iterable(ids.values()):
             run = marks.get(id_)
             yield {"id": id_} | ({"outcome": "fresh", "run": run} if run else next(outcomes))
+
+
+def _packed(receipt: Receipt) -> bytes:
+    return zlib.compress(orjson.dumps(list(receipt.outcomes.values())), 1)
 
 
 async def read_checkpoint(
@@ -88,7 +97,7 @@ async def read_checkpoint(
             if not await is_as_landed(file, day.bucket, day.listed):
                 notices.warn("batch_again", batch=receipt.batch, why=f"{file.key} is gone or not what landed")
                 return
-        checkpoint.take(key, receipt)
+        checkpoint.take(key, receipt, stored[key].etag)
 
     await fan_out(read, keys, at_once=READS_AT_ONCE)
     return checkpoint

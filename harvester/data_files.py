@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError
-from harvester.layout import RUN_NAME, RUNS, Layout
+from harvester.layout import LEASE, RUN_NAME, RUNS, Layout
 from harvester.records import decode
 from harvester.s3_trouble import store_error
 
@@ -39,12 +40,12 @@ async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
     """Every object in the day's folders that a reader would read, whichever run it is of.
 
     Athena, Spark and Hive pass over names that begin with `_` or `.`, such as `_SUCCESS`; a key that ends in a slash is
-    the mark of a folder that S3's console has made. A folder with a `_harvest/` of its own is another harvest's prefix.
+    the mark of a folder that S3's console has made. A folder with a lease of its own is another harvest's prefix.
     """
     listed: dict[str, Listed] = {}
     for folder in layout.data_folders:
         found = {key.removeprefix(folder): seen for key, seen in (await bucket.objects(folder)).items()}
-        nested = {path.rpartition(f"{RUNS}/")[0] for path in found if f"/{RUNS}/" in f"/{path}"}
+        nested = {path.removesuffix(LEASE) for path in found if f"/{path}".endswith(f"/{LEASE}")}
         for path, seen in found.items():
             names = path.split("/")
             hidden = not names[-1] or any(name.startswith(("_", ".")) for name in names)
@@ -85,20 +86,31 @@ async def is_as_landed(file: LandedFile, bucket: Bucket, listed: Mapping[str, Li
     return seen.etag == file.etag or hashlib.sha256(await bucket.read(file.key) or b"").hexdigest() == file.sha256
 
 
-async def read_records(bucket: Bucket, key: str, listed: Listed) -> list[dict[str, Any]]:
-    """The records of a data file that have an id.
+async def read_records(
+    bucket: Bucket, key: str, listed: Listed, *, notices: Notices | None = None
+) -> list[dict[str, Any]]:
+    """The records of a data file that have an id; a StoreError if what was read is not what is listed.
 
-    A BooksError if it has something else in it, a StoreError if what was read is not what is listed.
+    A BooksError if it has something else in it or, with `notices`, a warning and what those lines have that are whole.
     """
-    if listed.bytes > DATA_BYTES:
-        raise BooksError(f"{key} has {listed.bytes:,} bytes, and is not a data file of ours")
-    body = await bucket.read(key) or b""
-    if len(body) != listed.bytes:  # a portal's page, or a file that is just being replaced
+    ours = listed.bytes <= DATA_BYTES
+    body = await bucket.read(key) or b"" if ours else b""
+    if ours and len(body) != listed.bytes:  # a portal's page, or a file that is just being replaced
         raise store_error(f"read s3://{bucket.name}/{key}", "another object than is listed")
     try:
-        return [record for record in decode(body) if isinstance(record.get("imdb_id"), str)]
+        if not ours:
+            raise ValueError(f"{listed.bytes:,} bytes")  # noqa: TRY301
+        records = decode(body)
     except ValueError as error:
-        raise BooksError(f"{key} has something else than records in it: {error}") from error
+        problem = f"{key} has something else than records in it: {error}"
+        if notices is None:
+            raise BooksError(problem) from error
+        notices.warn("data_file_refused", problem=problem)
+        records = []
+        for line in body.split(b"\n"):
+            with suppress(ValueError):
+                records += decode(line)
+    return [record for record in records if isinstance(record.get("imdb_id"), str)]
 
 
 class Notices:

@@ -142,23 +142,21 @@ async def _inputs(settings: Settings) -> AsyncIterator[Finding]:
     """What the CSVs hold, each looked at for itself."""
     for name, other in (("movies_csv", "series_csv"), ("series_csv", "movies_csv")):
         source, what = getattr(settings, name), name.upper()
-        if source is None:
-            continue
         if source == "-":
             yield Finding(what, "not tried", "standard input is left to the harvest")
+        if source in (None, "-"):
             continue
         try:
             [account] = (await read_inputs(settings.model_copy(update={other: None}))).values()
         except HarvestError as error:
             yield Finding(what, "bad", str(error))
             continue
-        seen = f"{account.rows:,} rows: {len(account.ids):,} ids, {account.duplicates:,} duplicates"
-        if account.rejected:
-            line = account.rejects[0].line
-            mend = f"Line {line} is the first without an IMDb id; `plan` shows more. They are left out."
-            yield Finding(what, "note", f"{seen}, {account.rejected:,} rejected", mend)
-        else:
-            yield Finding(what, "good", f"{seen}, none rejected")
+        seen = f"{account.rows:,} rows: {len(account.ids):,} ids, {account.duplicates:,} duplicates, "
+        if not account.rejected:
+            yield Finding(what, "good", f"{seen}none rejected")
+            continue
+        mend = f"Line {account.rejects[0].line} is the first without an IMDb id; `plan` shows more. They are left out."
+        yield Finding(what, "note", f"{seen}{account.rejected:,} rejected", mend)
 
 
 async def _tmdb(settings: Settings, secrets: list[str]) -> AsyncIterator[Finding]:

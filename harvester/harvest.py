@@ -170,7 +170,7 @@ async def start(
         run.lease, run.sleep = lease, sleep
         if run.finished:
             return run, tmdb
-        await lease.name_run(run.name)
+        await lease.renew(run=run.name)
         await abort_uploads(bucket, run.layout)
         if await run.begin():
             return run, tmdb

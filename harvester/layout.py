@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from harvester.titles import Collection
 
 RUNS = "_harvest"
-"""Folder of the runs and of the lease."""
-
+LEASE = f"{RUNS}/lease.json"
+"""Below the prefix: the folder of the runs, and the lease beside them."""
 RUN_NAME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{8}")
 BATCH_NAME = r"tt[0-9]{7,10}-tt[0-9]{7,10}-[0-9a-f]{8}"
 GENERATION = r"[0-9a-f]{8,64}"
@@ -70,7 +70,7 @@ class Layout:
     @property
     def lease_key(self) -> str:
         """Who is at work in this prefix."""
-        return f"{self.prefix}/{RUNS}/lease.json"
+        return f"{self.prefix}/{LEASE}"
 
     @property
     def folder(self) -> str:

@@ -42,7 +42,7 @@ LIMIT = 2**16
 """Bytes of a lease that are read; a real one has about 300."""
 
 WRITE_TRIES = 8
-"""Puts of one renewal at most. More than one only where another holder of the same token writes at the same time."""
+"""Puts at most: of a renewal, beside other holders of its token, or of taking a lease that cannot be read back."""
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Lease:
         self, bucket: Bucket, key: str, state: LeaseState, *, times: LeaseTimes, sleep: Sleep, clocks: Clocks
     ) -> None:
         self.token = state.token
-        self.previous_run: str | None = None  # which the lease named when we took it: its open uploads are orphans
+        self.previous_run: str | None = None  # which it named when we took it, and until renewed: has orphaned uploads
         self.keep = False  # set where the body is to return and leave the lease to other holders of its token
         self.taken = False  # whether it is ours to end, because we have tried to take it; never if we share it
         self._bucket, self._key, self._state = bucket, key, state
@@ -154,10 +154,6 @@ class Lease:
     async def check(self) -> None:
         """Renew if the last renewal is too old by any clock; to be called before each write to the lake."""
         await self.renew(older_than=self._times.check)
-
-    async def name_run(self, run: str) -> None:
-        """Write the run into the lease, which names `previous_run` until then."""
-        await self.renew(run=run)
 
     async def renew(self, *, older_than: float = -inf, run: str | None = None, ended: bool = False) -> None:
         """Renew if the last renewal is older than so many seconds. One by another holder of the same token counts.
@@ -278,9 +274,8 @@ async def hold_lease(
 ) -> AsyncIterator[Lease]:
     """Take the lease at `key`, renew it beside the body of the context, and mark it ended however the body ends.
 
-    Raises:
-        BusyError: Another harvest holds it and `wait` is False.
-        LeaseLostError: Another harvest has taken over, or a shared lease has ended; the body has been cancelled.
+    A BusyError if another harvest holds it and `wait` is False. A LeaseLostError if another has taken over, or a shared
+    lease has ended; the body has been cancelled then.
     """
     lease = Lease(bucket, key, new_state(token), times=times, sleep=sleep, clocks=clocks)
     kept = False

@@ -85,12 +85,7 @@ CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 def read_order(event: Any) -> Order | None:
-    """What `event` asks for; None where it is S3's, and not of a CSV that has been created.
-
-    Raises:
-        InputError: It is no event that we know, or has what such an event may not have.
-        SettingsError: It sets what it may not.
-    """
+    """What `event` asks for; None if it is S3's and not of a new CSV. An InputError or SettingsError if it is none."""
     if event is None:  # an invocation without a payload
         return Order()
     if not isinstance(event, dict):

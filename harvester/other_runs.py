@@ -46,6 +46,7 @@ class Standing:
 
     ids: dict[str, set[str]] = field(default_factory=dict)  # of each run: found, missing, or failed with a record kept
     files: set[str] = field(default_factory=set)  # keys of the data files that their receipts in force name
+    batches: set[str] = field(default_factory=set)  # those that have such a receipt: other files of them are stale
 
     def of(self, ids: Iterable[str], *, but: Container[str] = ()) -> dict[str, str]:
         """Those of `ids` that stand under one of the runs, with that run; some runs may be left out."""
@@ -84,25 +85,22 @@ class Day:
         `ours` are batches that are done again in any case, if a file under their name is in no receipt.
         """
         standing = Standing()
-        unnamed: list[tuple[set[str], str]] = []
         for other in self.others:
             files = of_batches(other.layout, self.listed, other.names)
             closed = await self._ids_when_closed(other, files, wanted)
-            ids = standing.ids[other.layout.run] = closed or set()
+            standing.ids[other.layout.run] = closed or set()
             if closed is not None:
                 standing.files.update(files)
+                standing.batches |= other.names
                 continue
             keys = [key for key in await self.bucket.objects(other.layout.receipts) if _stem(key) in other.names]
             take = partial(self._take_in_force, standing, other.layout, wanted)
             await fan_out(take, keys, at_once=READS_AT_ONCE)
-            unnamed += [(ids, key) for key in of_batches(other.layout, self.listed, other.names - ours)]
-        for ids, key in unnamed:
-            if key not in standing.files:
-                try:
-                    records = await read_records(self.bucket, key, self.listed[key])
-                    ids.update(record["imdb_id"] for record in records if record["imdb_id"] in wanted)
-                except BooksError as error:
-                    self.notices.warn("data_file_refused", problem=str(error))
+        for other in self.others:  # one that was killed has left files without a receipt
+            for key, file in of_batches(other.layout, self.listed, other.names - ours - standing.batches).items():
+                records = await read_records(self.bucket, key, file, notices=self.notices)
+                ids = (record["imdb_id"] for record in records)
+                standing.ids[other.layout.run].update(id_ for id_ in ids if id_ in wanted)
         return standing
 
     async def _ids_when_closed(
@@ -131,6 +129,7 @@ class Day:
         outcomes = receipt.outcomes.items()
         standing.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
         standing.files.update(file.key for file in receipt.files)
+        standing.batches.add(receipt.batch)
 
 
 async def read_day(bucket: Bucket, layout: Layout, notices: Notices) -> Day:

@@ -25,7 +25,7 @@ from harvester.errors import BooksError, StoppedError
 from harvester.fan_out import fan_out
 from harvester.ids_file import encode_ids, encode_outcomes
 from harvester.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
-from harvester.other_runs import listing_digest
+from harvester.other_runs import listing_digest, read_receipt
 from harvester.receipts import LandedFile, Receipt, outcome_json
 from harvester.records import empty_file, encode
 from harvester.titles import KINDS
@@ -128,7 +128,6 @@ class Run:
 
         A BooksError if they do not balance, or the bucket holds something else than the receipts say.
         """
-        await abort_uploads(self.bucket, self.layout)  # such as one whose answer was lost
         receipts, data, problems = await self._reconcile()
         if not self.books.balance:
             problems.append(f"of {self.books.ids} ids {self.books.accounted} have an outcome")
@@ -139,6 +138,7 @@ class Run:
         ids = {collection: account.ids for collection, account in self.inputs.items()}
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.marks, self.batches))
         await self.bucket.land(self.layout.outcomes_key, outcomes, check=self.check_lease)
+        await abort_uploads(self.bucket, self.layout)  # such as one whose answer was lost
         files = {key: data[key] for key in self.checkpoint.landed}
         digests = Digests(listing_digest(files), listing_digest(receipts), hashlib.sha256(outcomes).hexdigest())
         summary = Summary(self.name, self.manifest.generation, self.now(), self.books.as_json(), digests)
@@ -166,6 +166,9 @@ class Run:
             if not gone:
                 break
         problems = [f"{key} is gone or not what landed" for key in gone]
+        changed = [key for key, etag in current.items() if key in listed and listed[key].etag != etag]
+        own = await fan_out(self._is_own_receipt, changed, at_once=READS_AT_ONCE)
+        problems += [f"{key} is not what was written" for key, good in zip(changed, own, strict=True) if not good]
         other = [file for key, file in landed.items() if key not in gone and data[key].etag != file.etag]
         if other:
             _log.warning("etags_differ", extra={"count": len(other), "first": other[0].key})
@@ -173,6 +176,12 @@ class Run:
         sound = await fan_out(check, other, at_once=READS_AT_ONCE)
         problems += [f"{file.key} is not what landed" for file, good in zip(other, sound, strict=True) if not good]
         return {key: listed[key] for key in current if key in listed}, data, problems
+
+    async def _is_own_receipt(self, key: str) -> bool:
+        """Whether the receipt at `key` is the one that was counted: a late put may have replaced it."""
+        with suppress(BooksError):
+            return self.checkpoint.has(await read_receipt(self.bucket, self.layout, key))
+        return False
 
 
 async def land_batch(
@@ -209,8 +218,8 @@ async def land_batch(
     )
     key = run.layout.receipt_key(batch.collection, batch.name)
     await run.check_lease()
-    await run.bucket.put(key, encode_document(receipt))
-    run.checkpoint.take(key, receipt)
+    etag = await run.bucket.put(key, encode_document(receipt))
+    run.checkpoint.take(key, receipt, etag)
     return receipt
 
 

@@ -185,9 +185,7 @@ SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" 
 def load_settings(**flags: Any) -> Settings:
     """The settings in force; `flags` by field name, None where a flag is not given.
 
-    Raises:
-        SettingsError: Settings are wrong, all named by their environment names and no secret among them; or a file
-            cannot be read, or the TOML file has a key that is no setting.
+    A SettingsError names all that are wrong by their environment names, without a secret, or a file that is.
     """
     try:
         toml = TomlConfigSettingsSource(Settings).toml_data

@@ -4,8 +4,7 @@ The CSVs have one row per artist, so a title's id stands in 4.3 adjacent rows on
 by pipes without any quoting or escaping (a field may hold a lone `"` or end in a backslash); copies made by pandas or a
 spreadsheet have commas, semicolons or tabs, with quotes. The header line decides.
 
-Promise: `rows = ids + duplicates + rejected`, and memory for one block of the file above the ids themselves and
-8 bytes for the line of each id and each rejected row.
+Promise: `rows = ids + duplicates + rejected`, in the memory of one block, the ids, and 8 bytes for each line kept.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ class Tmdb:
             return read_record(body, kind, number=number, asked=self._append, known=known, added=added)
 
         response = await self._ask(f"{kind}/{id_}", self._detail[kind], read, fresh=fresh)
-        if isinstance(response, Found):
+        if self._append and isinstance(response, Found):
             self._records_seen[kind] += 1
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
         return response

@@ -32,12 +32,7 @@ _ADVICE = {
 
 
 async def fetch_key(kept: str, **access: Unpack[Access]) -> str:
-    """TMDB's key from where it is `kept`, by one request.
-
-    Raises:
-        SettingsError: AWS does not give it; the message has AWS's code for why.
-        StoreError: AWS cannot be reached, or the credentials are no good.
-    """
+    """TMDB's key from where it is `kept`, by one request; a SettingsError with AWS's code if it does not give it."""
     kind, _, name = kept.partition(":")
     action = f"read TMDB's key from {kept}"
     if name.startswith("arn:"):

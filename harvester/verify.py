@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harvester.receipts import LandedFile, Receipt
-    from harvester.s3 import Bucket
+    from harvester.s3 import Bucket, Listed
     from harvester.settings import Settings
 
     Progress = Callable[[int, int], object]
@@ -186,8 +186,8 @@ class _Reading:
 
     async def read(self) -> None:
         self._check_ids()
-        keys = await self.day.bucket.objects(self.day.layout.receipts)
-        await fan_out(self._read_receipt, keys, at_once=READS_AT_ONCE)
+        stored = await self.day.bucket.objects(self.day.layout.receipts)
+        await fan_out(self._read_receipt, stored.items(), at_once=READS_AT_ONCE)
         self._check_outcomes()
         await self._check_files()
         await self._check_closing()
@@ -207,7 +207,8 @@ class _Reading:
             key = layout.ids_key(manifest.generation)
             self._wrong(f"{layout.manifest_key} has other counts or batches than {key} makes")
 
-    async def _read_receipt(self, key: str) -> None:
+    async def _read_receipt(self, stored: tuple[str, Listed]) -> None:
+        key, listed = stored
         try:
             receipt = await read_receipt(self.day.bucket, self.day.layout, key)
         except BooksError as error:
@@ -218,7 +219,7 @@ class _Reading:
             return
         taken_over = any(file.key in self.standing.files for file in receipt.files)  # by a run with the same batch
         if receipt.generation == self.manifest.generation and not taken_over:
-            self.checkpoint.take(key, receipt)
+            self.checkpoint.take(key, receipt, listed.etag)
             self.progress(len(self.checkpoint.receipts), len(self.manifest.names))
             self.fresh |= {id_: told["run"] for id_, told in receipt.outcomes.items() if told["outcome"] == "fresh"}
             await self._check_receipt(receipt)

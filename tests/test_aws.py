@@ -36,8 +36,6 @@ pytestmark = [pytest.mark.aws, pytest.mark.timeout(1_200), pytest.mark.xdist_gro
 
 LAKE, RATE, CHILDREN = "lake-of-tests", 100, 4
 LEASE = "Raw/API/_harvest/lease.json"
-NOT_THERE = {"BusyError", "LeaseLostError", "BooksError", "HarvestError"}
-"""What no step of an undisturbed execution ends with."""
 
 MOVIES, SERIES = ([f"tt{number:07}" for number in some] for some in (range(1_000, 2_500), range(2_500, 3_000)))
 
@@ -147,7 +145,6 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
             assert closed["status"] == "closed"
             assert await aws.map_runs(execution) == ["FAILED", "SUCCEEDED"]
             assert await aws.errors(execution) == []
-            assert set(await aws.errors_of_children(execution)).isdisjoint(NOT_THERE)
             after = await landed(lake)
             assert {key: when for key, when in after.items() if key in before} == before
             assert len(after) == closed["books"]["batches"] == 20

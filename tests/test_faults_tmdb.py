@@ -444,7 +444,12 @@ def check_rate(arrivals: Sequence[float]) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    sampled([(case,) for case in CASES], lambda case: (case.fault, case.when), lambda case: case.route),
+    sampled(
+        [(case,) for case in CASES],
+        lambda case: (case.fault, case.when),
+        lambda case: (case.fault, case.route),
+        lambda case: (case.when, case.route),
+    ),
     ids=str,
 )
 def test_a_fault_is_the_trouble_of_its_title_alone(case: Case, settings_for: Make) -> None:

@@ -196,7 +196,7 @@ async def main(url, name, access_key, secret_key, key, run):
     credentials = (access_key, secret_key, None)
     async with open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=url) as bucket:
         async with hold_lease(bucket, key) as lease:
-            await lease.name_run(run)
+            await lease.renew(run=run)
             print("held", flush=True)
             await asyncio.Event().wait()
 
@@ -317,7 +317,7 @@ def forbid_renewing(time_: Time) -> Callable[[float], Coroutine[Any, Any, None]]
 async def test_a_token_takes_its_own_lease_back_at_once(bucket: Bucket) -> None:
     """A repeated step of an execution does not wait for the first one, which may have been killed."""
     async with hold_lease(bucket, KEY, token="execution-1", sleep=never) as first:
-        await first.name_run(RUN)
+        await first.renew(run=RUN)
         first.keep = True
     async with hold_lease(bucket, KEY, token="execution-1", wait=False, sleep=never) as second:
         assert second.previous_run == RUN
@@ -331,7 +331,7 @@ async def test_the_lease_names_the_dead_holders_run_until_ours_is_named(bucket: 
         assert (lease.previous_run, (await stored_lease(bucket)).run) == (RUN, RUN)
         await lease.renew()
         assert (await stored_lease(bucket)).run == RUN
-        await lease.name_run(OTHER_RUN)
+        await lease.renew(run=OTHER_RUN)
         await lease.renew()
         assert (lease.previous_run, (await stored_lease(bucket)).run) == (RUN, OTHER_RUN)
     assert (await stored_lease(bucket)).run == OTHER_RUN
@@ -345,7 +345,7 @@ async def test_an_invalid_token_or_run_is_not_written(bucket: Bucket) -> None:
     assert await bucket.read(KEY) is None
     async with hold_lease(bucket, KEY, sleep=never) as lease:
         with pytest.raises(ValueError, match="LeaseState\nrun\n"):
-            await lease.name_run("../../other")
+            await lease.renew(run="../../other")
         assert (await stored_lease(bucket)).run is None
 
 
@@ -553,7 +553,7 @@ async def test_a_check_costs_nothing_as_long_as_the_lease_is_renewed(s3: S3Serve
 async def test_a_lease_that_was_deleted_or_overwritten_is_written_anew(bucket: Bucket) -> None:
     """The holder that comes first keeps it, with its token and run."""
     async with hold_lease(bucket, KEY, sleep=never) as lease:
-        await lease.name_run(RUN)
+        await lease.renew(run=RUN)
         await bucket.delete(KEY)
         await lease.renew()
         assert ((await stored_lease(bucket)).token, (await stored_lease(bucket)).run) == (lease.token, RUN)
@@ -571,7 +571,7 @@ async def test_a_lease_that_was_deleted_or_overwritten_is_written_anew(bucket: B
 async def test_children_of_one_token_renew_side_by_side(bucket: Bucket) -> None:
     """Of renewals at the same time one is written, all count, and only the last step marks the lease ended."""
     async with hold_lease(bucket, KEY, token="execution-1", sleep=never) as plan:
-        await plan.name_run(RUN)
+        await plan.renew(run=RUN)
         plan.keep = True
     assert (await stored_lease(bucket)).pid is None  # its process ends, and the lease does not
 
@@ -598,7 +598,7 @@ async def test_a_peers_renewal_counts_as_ours_but_not_as_a_change(s3: S3Server, 
 
     async with linked(s3, bucket) as (link, lake):
         async with hold_lease(lake, KEY, token="execution-1", sleep=never) as lease:
-            for step in (lease.renew(), lease.name_run(RUN)):
+            for step in (lease.renew(), lease.renew(run=RUN)):
                 link.rules["put"] = at_first(renewed_meanwhile)
                 await step
             assert (await stored_lease(bucket)).run == RUN
@@ -716,7 +716,7 @@ async def test_a_put_whose_answer_was_lost_counts(s3: S3Server, bucket: Bucket) 
         link.rules["put"] = first_of_each_put(reset_after)
         async with hold_lease(lake, KEY, sleep=forbidden) as lease:
             assert (await stored_lease(bucket)).token == lease.token
-            await lease.name_run(RUN)
+            await lease.renew(run=RUN)
             await lease.renew()
             stored = await stored_lease(bucket)
     assert (stored.run, stored.renewals) == (RUN, 2)

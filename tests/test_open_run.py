@@ -16,6 +16,7 @@ from test_receipts import sealed
 from harvester.batches import Batch
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import always, refusal, scripted
+from harvester.demo.s3_link import s3_link
 from harvester.demo.tmdb_stand_in import stand_in
 from harvester.errors import Exit, NewerFormatError
 from harvester.harvest import harvest
@@ -26,6 +27,7 @@ from harvester.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harvester.demo.s3_server import S3Server
     from harvester.demo.tmdb_stand_in import StandIn
     from harvester.harvest import Report
     from harvester.s3 import Bucket
@@ -636,3 +638,17 @@ async def test_a_crafted_manifest_or_summary_is_as_if_it_were_not_there(
         assert [key in line["problem"] for line in lines if line["event"] == f"{name}_refused"] == [True]
         proof = await verify(settings)
     assert (proof.problems, proof.records) == ([], 110)
+
+
+async def test_of_a_closed_run_neither_receipts_nor_files_are_read(
+    s3: S3Server, bucket: Bucket, settings_for: Make
+) -> None:
+    """A second cut of the day learns from the outcomes what stands, however many titles that is."""
+    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb, s3_link(s3.endpoint) as link:
+        await gone_on_with(settings_for(tmdb.url, movies=ids_from(1, 250)), NOON_22)
+        settings = settings_for(tmdb.url, movies=ids_from(1, 300), aws_endpoint_url_s3=link.url)
+        report = await gone_on_with(settings, NOON_22)
+    assert (report.books.fresh, report.books.found) == (250, 50)
+    read = [call.key for call in link.seen if call.operation == "get"]
+    assert [key for key in read if "/receipts/" in key or "/_harvest/" not in key] == []
+    assert any(key.endswith("outcomes.jsonl.gz") and report.run not in key for key in read)

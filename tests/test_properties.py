@@ -5,6 +5,7 @@ Two of them are also fuzz targets, in `fuzz/`, where a fuzzer that sees which br
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import json
@@ -308,7 +309,7 @@ def changed(whole: Any, changes: list[tuple[tuple[str | int, ...], Any]]) -> Any
             if value is GONE:
                 del inside[last]
             else:
-                inside[last] = value
+                inside[last] = copy.deepcopy(value)  # or the next change would go into the one that all examples share
         except (KeyError, IndexError, TypeError):
             continue
     return whole.get("root")

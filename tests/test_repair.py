@@ -209,7 +209,7 @@ async def test_what_readers_do_not_read_is_no_harm_and_stays(name: str, lake: La
 
 @pytest.mark.parametrize("nested", ["/sub", "/deep/sub", ""])
 async def test_another_harvest_below_a_days_folder_is_left_alone(nested: str, lake: Lake) -> None:
-    """A folder with a `_harvest/` of its own is another harvest's prefix: its files are not foreign here."""
+    """A folder with a lease of its own is another harvest's prefix: its files are not foreign here."""
     theirs = await lake.another(["tt0000011", "tt0000012"], s3_prefix=lake.movies.rpartition("/")[0] + nested)
     assert await lake.harvest(theirs) == "closed"
     before = await objects(lake)
@@ -218,6 +218,17 @@ async def test_another_harvest_below_a_days_folder_is_left_alone(nested: str, la
     assert (proof.problems, proof.repaired) == ([], [])
     assert await objects(lake) == before
     assert (await verify(theirs)).problems == []
+
+
+@pytest.mark.parametrize("name", ["_harvest/notes.txt", "_harvest/lease.json.bak", "my_harvest/lease.json"])
+async def test_what_is_no_harvests_prefix_hides_nothing_foreign(name: str, lake: Lake) -> None:
+    """Only a lease makes a folder another harvest's prefix: any other stray object leaves its neighbours named."""
+    await lake.bucket.put(beside(lake.movies, name), b"{}")
+    foreign = {beside(lake.movies, "export.bin"), beside(lake.movies, "sub/export.bin")}
+    for key in foreign:
+        await lake.bucket.put(key, b"of others")
+    named = " ".join(await lake.problems())
+    assert all(key in named for key in foreign)
 
 
 async def test_what_is_not_in_the_days_folders_is_never_looked_at(lake: Lake) -> None:

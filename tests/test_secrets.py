@@ -1144,7 +1144,7 @@ async def test_a_bug_in_what_is_shown_is_no_traceback_either(shell_for: Any) -> 
 async def test_what_python_says_by_itself_has_no_secret(shell_for: Any, bug: str) -> None:
     """Asyncio's slow callbacks and lost exceptions, warnings, and errors that nobody can catch, in debug mode."""
     async with knowing() as tmdb:
-        shell = with_a_bug(await shell_for(tmdb.url), "progress", "Lines.begin", bug).having(AWS_SESSION_TOKEN="")
+        shell = with_a_bug(await shell_for(tmdb.url), "progress", "Lines.batch", bug).having(AWS_SESSION_TOKEN="")
         shell = shell.having(PYTHONASYNCIODEBUG="1")
         ended = await shell.run("--verbose", program=("-X", "dev", "-m", "harvester"))
     assert (ended.code, ended.leaks) == (0, [])
