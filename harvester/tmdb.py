@@ -118,6 +118,7 @@ class Tmdb:
         self._in_trouble = 0
         self._refused: TmdbRefusedError | None = None
         self._known_good = dict(KNOWN_GOOD)
+        self._found: dict[Kind, str] = {}  # the last title of each kind that was
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -154,13 +155,20 @@ class Tmdb:
         """
         outcome = await self._title(id_, kind)
         self.answered += not isinstance(outcome, Failed)
+        if isinstance(outcome, Found):
+            self._found[kind] = id_
         return outcome
 
-    async def check_known(self, kind: Kind) -> None:
-        """Ask for a title that everybody knows; a `TmdbUnavailableError` if TMDB does not: then nothing is missing."""
-        known = await self.title(KNOWN_TITLES[kind], kind)
+    async def check_known(self, kind: Kind, *, next_to_nothing: bool) -> None:
+        """Ask for a title that TMDB must have: a `TmdbUnavailableError` if it has not, for then nothing is missing.
+
+        That is one that it had just now; where `next_to_nothing` was found, one that every TMDB has.
+        """
+        id_ = KNOWN_TITLES[kind] if next_to_nothing else self._found.get(kind, KNOWN_TITLES[kind])
+        known = await self._title(id_, kind)
         if not isinstance(known, Found):
-            seen = f"{self._base_url} does not know {KNOWN_TITLES[kind]}, which every TMDB has, nor next to any title"
+            whose = "every TMDB has" if id_ == KNOWN_TITLES[kind] else "it had before"
+            seen = f"{self._base_url} does not have {id_}, which {whose}, nor most titles asked for just now"
             raise TmdbUnavailableError(known.reason, seen)
 
     async def _title(self, id_: str, kind: Kind) -> Found | Missing | Failed:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import csv
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Silent
+from conftest import Silent, capture_logs
+from test_harvest import ids_from
 
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import always, refusal, scripted
 from harvester.demo.tmdb_stand_in import stand_in
 from harvester.errors import BooksError, SettingsError
-from harvester.harvest import harvest
+from harvester.harvest import harvest, warn_if_mostly_missing
 from harvester.layout import Layout
+from harvester.manifest import Books
 from harvester.missing import MissingRow, missing, write_csv
 from harvester.stop import Stop
 
@@ -143,3 +146,44 @@ async def test_ids_that_were_altered_are_no_ids(bucket: Bucket, settings_for: Ma
     await bucket.put(key, b"no gzip")
     with pytest.raises(BooksError, match="is not the ids of this run"):
         await missing(settings)
+
+
+@pytest.mark.parametrize(
+    ("ids", "missing", "likely"),
+    [
+        (101, {"unknown": 51}, ["games"]),
+        (101, {"unknown": 50}, None),
+        (100, {"unknown": 100}, None),
+        (200, {"episode": 101}, ["episodes"]),
+        (200, {"episode": 30, "unknown": 71}, ["games", "episodes"]),
+        (200, {"season": 150, "episode": 50}, ["seasons", "episodes"]),
+        (200, {"episode": 60, "unknown": 40}, None),
+        (0, {}, None),
+    ],
+)
+def test_a_run_that_mostly_misses_says_why_that_may_be(
+    ids: int, missing: dict[str, int], likely: list[str] | None
+) -> None:
+    """Over 100 ids, and over half of them missing: a warning with the reasons, the commonest first."""
+    with capture_logs() as logs:
+        warn_if_mostly_missing(Books(rows=ids, ids=ids, missing=Counter(missing)))
+    if likely is None:
+        assert logs == []
+        return
+    [line] = logs
+    assert (line["event"], line["log_level"]) == ("mostly_missing", "warning")
+    assert (line["missing"], line["ids"]) == (sum(missing.values()), ids)
+    assert [
+        word for part in line["likely"].split("; ") for word in ("games", "episodes", "seasons") if word in part
+    ] == (likely)
+
+
+async def test_a_harvest_that_mostly_misses_says_so(settings_for: Make) -> None:
+    """In its log, once the books are closed, and not again when there is nothing to do."""
+    kinds: Any = dict.fromkeys(ids_from(1, 61), "episode")
+    async with stand_in(catalog=Catalog(kinds)) as tmdb:
+        settings = settings_for(tmdb.url, movies=ids_from(1, 110))
+        for expected in (1, 0):
+            with capture_logs() as logs:
+                await harvest(settings, watcher=Silent(), stop=Stop())
+            assert [line["event"] for line in logs].count("mostly_missing") == expected
