@@ -143,7 +143,7 @@ def show_missing(report: MissingReport, csv: str | None) -> None:
         console.print(f" {outcome:<8} {number:>9,} {reason}")
     if report.to_do:
         console.print(f" to do    {report.to_do:>9,} the same harvest goes on with them")
-    table = Table("", Column("line", justify="right"), "id", "reason", "row", box=None, padding=(0, 1, 0, 0))
+    table = Table("", Column("line", justify="right"), "id", "reason", Column("row", no_wrap=True), box=None, padding=(0, 1, 0, 0))
     for row in report.rows[:SHOWN]:
         text = "".join(character if character.isprintable() else " " for character in row.text or "")
         shown = text if len(text) <= ROW_SHOWN else f"{text[:ROW_SHOWN]}…"
