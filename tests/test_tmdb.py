@@ -248,7 +248,7 @@ async def test_the_requests_are_what_tmdb_documents(clock: Clock) -> None:
     assert [head.partition(" HTTP/1.1")[0] for head in heads] == [
         f"GET /3/movie/{FILM}?{parts}",
         f"GET /3/find/{SHOW}?external_source=imdb_id",
-        f"GET /3/tv/1396?{parts}",
+        f"GET /3/tv/1396?{parts},external_ids",
     ]
     assert re.search(r"\r\nUser-Agent: tmdb-harvester/\d", heads[0])
 
@@ -268,7 +268,7 @@ async def test_a_reclassified_title_is_asked_for_by_its_number_in_its_kind(clock
     assert [head.partition(" HTTP/1.1")[0] for head in heads] == [
         f"GET /3/movie/{SHOW}?{parts}",
         f"GET /3/find/{SHOW}?external_source=imdb_id",
-        f"GET /3/tv/1396?{parts}",
+        f"GET /3/tv/1396?{parts},external_ids",
         f"GET /3/find/{FILM}?external_source=imdb_id",
         f"GET /3/movie/603?{parts}",
     ]
