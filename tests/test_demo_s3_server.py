@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest_asyncio
 from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import ClientError
 
+import harvester.demo.s3_server as s3_server_module
 from harvester.demo.s3_server import TWIN, S3Server, ServerFailedError, s3_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -231,6 +233,34 @@ async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ServerFailedError, match=f"Port {port} is taken"):
             async with s3_server(tmp_path, port=port):
                 pass
+
+
+@pytest.mark.parametrize(
+    "answer", [b'201 Created\r\nContent-Length: 13\r\n\r\n{"name":"put"}', b"200 OK\r\n\r\n", b"\0"]
+)
+async def test_a_port_that_another_takes_in_the_last_moment_is_left_to_it(
+    answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the other server there answers, ours tries again with other ports."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 " + answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
+        taken, find, given = other.sockets[0].getsockname()[1], s3_server_module._free_ports, []
+
+        def free_ports(first: int | None) -> tuple[int, ...]:
+            ports = find(first)
+            given.append(ports if given else (taken, *ports[1:]))
+            return given[-1]
+
+        monkeypatch.setattr(s3_server_module, "_free_ports", free_ports)
+        async with s3_server(tmp_path, buckets=["lake"]) as server, client_of(server) as client:
+            assert (len(given), server.ports) == (2, given[1])
+            await client.put_object(Bucket="lake", Key="a", Body=b"a")
 
 
 async def test_a_server_that_cannot_start_is_quoted(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
@@ -310,6 +311,8 @@ async def _takes_a_put(client: Any, bucket: str) -> bool:
             with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
                 await client.create_bucket(Bucket=bucket)
             await client.put_object(Bucket=bucket, Key=PROBE, Body=PROBE.encode())
+            stored = await client.get_object(Bucket=bucket, Key=PROBE)
+            body: bytes = await stored["Body"].read()
             await client.delete_object(Bucket=bucket, Key=PROBE)
     except ClientError as error:
         if error.response["Error"]["Code"] == "InvalidBucketName":  # no other refusal is final while it starts
@@ -317,7 +320,9 @@ async def _takes_a_put(client: Any, bucket: str) -> bool:
         return False
     except (NoConnectionError, HTTPClientError, TimeoutError):  # a busy machine may be late to connect
         return False
-    return True
+    except ResponseParserError:  # another server has taken the port since, and answers as it likes
+        return False
+    return body == PROBE.encode()
 
 
 async def _end(server: S3Server, *, grace: float) -> None:
