@@ -126,7 +126,8 @@ class Raw:
             case "find":
                 return rows(tv=[number(id_)])
             case "tv":
-                return show(f"tt{id_:0>7}")
+                id_ = f"tt{id_:0>7}"
+                return show(id_, external_ids={"imdb_id": id_})
         return b'{"success":true,"status_code":1}'
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
