@@ -142,9 +142,9 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 def tell_json(result: dict[str, Any]) -> None:
     """Write a command's result as the one JSON object on standard output."""
-    import orjson
+    import json  # orjson refuses half characters, as a path or a profile may have: the stream escapes them as JSON does
 
-    sys.stdout.write(f"{orjson.dumps(result).decode()}\n")
+    sys.stdout.write(f"{json.dumps(result, ensure_ascii=False, separators=(',', ':'))}\n")
     sys.stdout.flush()
 
 

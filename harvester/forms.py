@@ -47,6 +47,17 @@ def api_key(key: SecretStr) -> SecretStr:
     return SecretStr(secret)
 
 
+def credential(secret: SecretStr) -> SecretStr:
+    """A key, secret or token for S3, which go into HTTP headers."""
+    text = secret.get_secret_value()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("has a character that is not printable ASCII")
+    return secret
+
+
+Credential = Annotated[SecretStr, AfterValidator(credential)]
+
+
 def base_url(url: str) -> str:
     """A URL of TMDB's API, without a slash at its end."""
     if not re.fullmatch(r"https?://[^/?#@\s]+(/[\w./~-]*)?", url):

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.answers import Failed, Found, Fresh, Outcome
+from harvester.answers import Failed, Found, Fresh, Missing, Outcome
 from harvester.aws_client import PATIENT
 from harvester.data_files import Notices
 from harvester.errors import BusyError, Exit
@@ -45,6 +46,19 @@ BATCHES_AT_ONCE = 32
 OPEN_BYTES = 32 * 10**6
 """Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
 7,000 of them, while S3 was away, took 658 MB before there was this limit."""
+
+FEW = 0.05
+"""Of a batch: where less is known to TMDB, one title that it does have proves nothing."""
+
+MANY = 100
+"""Ids above which it is worth a warning that TMDB has less than half of them."""
+
+LIKELY = {
+    "unknown": "TMDB has no games and podcasts, and few shorts; or the ids are not those of the titles",
+    "episode": "episodes have no record of their own: leave out the rows of titleType tvEpisode",
+    "season": "seasons have no record of their own",
+}
+"""Why TMDB lacks most of a CSV, by the reason that it is missing for."""
 
 BEGIN_TRIES = 5
 """How often a run is opened again whose manifest a process without the lease has replaced."""
@@ -128,6 +142,7 @@ async def harvest(
             await harvest_batches(run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
             if not stop.cut_short:
                 await run.close()
+                warn_if_mostly_missing(run.books)
         return report_of(run, tmdb, stop, done="failed" if run.books.failed else "closed", started=started)
 
 
@@ -160,6 +175,7 @@ async def start(
     bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
     holding = hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
     lease = await stack.enter_async_context(holding)
+    await bucket.objects(run.layout.lease_key)  # an object at last: a listing without ETags is noticed here
     if lease.previous_run:
         await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))
     for _ in range(BEGIN_TRIES):
@@ -187,6 +203,14 @@ def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, started: float)
         stopped_by=stop.reason if stop.cut_short else None,
         failed=run.checkpoint.failed,
     )
+
+
+def warn_if_mostly_missing(books: Books) -> None:
+    """Say so, with the likely reasons, if TMDB has less than half of more than `MANY` ids."""
+    if books.ids > MANY and 2 * books.missing.total() > books.ids:
+        likely = [LIKELY[reason] for reason, _ in books.missing.most_common() if reason in LIKELY]
+        told = {"missing": books.missing.total(), "ids": books.ids, "likely": "; ".join(likely)}
+        logging.getLogger(__name__).warning("mostly_missing", extra=told)
 
 
 async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop) -> None:
@@ -234,6 +258,10 @@ async def harvest_batch(
     outcomes = await fan_out(look_up, in_line(), at_once=len(batch.ids))
     if not outcomes:
         return
+    unknown = outcomes.count(Missing("unknown"))
+    known = sum(isinstance(outcome, Found | Missing) for outcome in outcomes) - unknown
+    if unknown > known:  # an outage may look like this, also one that has begun in the midst of the batch
+        await tmdb.check_known(kind, next_to_nothing=known < FEW * unknown)
     held = sum(map(len, lines.values()))
     receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)
     room.take(-held)

@@ -76,6 +76,7 @@ class Books:
     missing: Counter[str] = field(default_factory=Counter)  # by reason
     failed: Counter[str] = field(default_factory=Counter)  # by reason
     fresh: int = 0
+    other_ids: int = 0  # of the found ones, those that TMDB has under another IMDb id
     batches: int = 0
     files: int = 0
     bytes: int = 0
@@ -102,6 +103,7 @@ class Books:
             getattr(self, name)[outcome["reason"]] += 1
         else:
             setattr(self, name, getattr(self, name) + 1)
+        self.other_ids += "other_id" in outcome
 
     def add(self, other: Books) -> None:
         """Count another run."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.answers import ID_END, Failed, Found
+from harvester.answers import Failed, Found, is_tmdb_id
 from harvester.data_files import is_as_landed, list_data, read_document, read_records
 from harvester.documents import encode_document
 from harvester.errors import BooksError, StoppedError
@@ -243,7 +243,7 @@ async def _earlier_records(run: Run, batch: Batch, ids: Iterable[str]) -> dict[s
 def _origin(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """Kind and TMDB's number of a record; None if it does not say."""
     told = record.get("harvest")
-    if not isinstance(told, dict) or type(told.get("tmdb_id")) is not int or not 0 <= told["tmdb_id"] < ID_END:
+    if not isinstance(told, dict) or not is_tmdb_id(told.get("tmdb_id")):
         return None
     return {"kind": told.get("kind"), "tmdb_id": told["tmdb_id"]}
 

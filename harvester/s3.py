@@ -47,6 +47,11 @@ landing (`stop.DRAIN_SECONDS`). Three in a row fit in: to begin an upload, to ab
 
 PARTS_AT_ONCE = 4
 READ_TRIES = 4
+SLOWEST = 31_250
+"""Bytes a second, 0.25 Mbit/s: a body that comes more slowly, all blocks together, is given up and read anew."""
+
+CONFLICTS = frozenset(["OperationAborted", "ConditionalRequestConflict", "HTTP 409"])
+"""S3's words for another call that is under way at this key: "Try again", its documentation says of each."""
 
 CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
 """What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
@@ -244,14 +249,22 @@ class Bucket:
             parts = await fan_out(send, body.parts(), at_once=PARTS_AT_ONCE)
             if body.check:
                 await body.check()
-            where = {"Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
-            done = await self._call("complete", key, "complete_multipart_upload", "ETag", **where)
+            done = await self._complete(key, {"UploadId": upload, "MultipartUpload": {"Parts": parts}})
         except BaseException as error:
             seconds = LAST_SECONDS if isinstance(error, asyncio.CancelledError) else None
             # Another batch's trouble may cancel us just now.
             await finish(abort(upload, seconds=seconds), seconds=LAST_SECONDS)
             raise
         return str(done["ETag"]).strip('"')
+
+    @tenacity.retry(
+        stop=tenacity.stop_after_attempt(READ_TRIES),
+        wait=tenacity.wait_random_exponential(0.1, 5),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, StoreError) and error.code in CONFLICTS),
+        reraise=True,
+    )
+    async def _complete(self, key: str, upload: dict[str, Any]) -> dict[str, Any]:
+        return await self._call("complete", key, "complete_multipart_upload", "ETag", Key=key, **upload)
 
     async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float | None = None) -> None:
         """Abort without hiding the trouble that made it necessary."""
@@ -279,7 +292,8 @@ class Bucket:
         into.seek(0)
         into.truncate()
         response = await self._call("read", key, "get_object", "Body", Key=key)
-        async with response["Body"] as stream:
+        seconds = CALL_SECONDS + response.get("ContentLength", 0) / SLOWEST
+        async with response["Body"] as stream, asyncio.timeout(seconds):
             while max(response.get("ContentLength", 0), into.tell()) <= limit:
                 async with asyncio.timeout(CALL_SECONDS):
                     block = await stream.read(2**18)

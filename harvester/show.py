@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from harvester.doctor import Examination
     from harvester.harvest import Report
+    from harvester.missing import MissingReport
     from harvester.settings import Settings
     from harvester.upload import UploadReport
     from harvester.verify import Proof
@@ -58,11 +59,14 @@ def books_text(books: Mapping[str, Any]) -> str:
         "missing": books["missing_by_reason"],
         "failed": books["failed_by_reason"],
     }
-    return "\n".join(
+    lines = [
         f" {name:<8} {books[name]:>9,} = {' + '.join(f'{number:,} {what}' for what, number in parts.items())}"
         for name, parts in terms.items()
         if parts
-    )
+    ]
+    if books["other_ids"]:
+        lines.append(f" {books['other_ids']:,} found under another IMDb id (harvest.tmdb_imdb_id)")
+    return "\n".join(lines)
 
 
 def show_upload(report: UploadReport, *, harvested: bool = False) -> None:
@@ -126,6 +130,30 @@ def show_proof(proof: Proof) -> None:
         if proof.foreign or proof.stale:
             advice = f"{advice} verify --repair moves away what is foreign or stale.".lstrip()
         console.print(f"{len(proof.problems):,} problems. {advice}")
+
+
+def show_missing(report: MissingReport, csv: str | None) -> None:
+    """How many rows and ids have no record, by reason, and the first of them."""
+    console = _console()
+    rows = len(report.rows)
+    console.print(
+        f"{rows:,} without a record." if rows else "[green]Nothing is missing.[/]", f"Run {report.run}", markup=True
+    )
+    for (outcome, reason), number in report.counts.most_common():
+        console.print(f" {outcome:<8} {number:>9,} {reason}")
+    if report.to_do:
+        console.print(f" to do    {report.to_do:>9,} the same harvest goes on with them")
+    table = Table("", Column("line", justify="right"), "id", "reason", Column("row", no_wrap=True), box=None, padding=(0, 1, 0, 0))
+    for row in report.rows[:SHOWN]:
+        text = "".join(character if character.isprintable() else " " for character in row.text or "")
+        shown = text if len(text) <= ROW_SHOWN else f"{text[:ROW_SHOWN]}…"
+        table.add_row(row.collection, f"{row.line:,}", row.id or "", f"{row.outcome}: {row.reason}", Text(shown))
+    if rows:
+        console.print(table, soft_wrap=False)
+    if csv is not None:
+        console.print(f"All {rows:,} are in {csv}")
+    elif rows > SHOWN:
+        console.print(f"  … and {rows - SHOWN:,} more: --csv FILE writes them all")
 
 
 def show_examination(examination: Examination) -> None:

@@ -14,6 +14,7 @@ import csv
 import gzip
 import itertools
 import re
+import shlex
 import zlib
 from array import array
 from dataclasses import dataclass, field
@@ -32,9 +33,21 @@ Kind = Literal["movie", "tv"]
 KINDS: dict[Collection, Kind] = {"Movies": "movie", "Series": "tv"}
 """A collection is a CSV and a folder of the bucket; a kind is TMDB's word for what stands in it."""
 
-ID_COLUMNS = ("imdb_id", "tconst", "imdbid", "const", "imdb_title_id", "id")
-"""Header names of an id column, in any case; the first of these that occurs wins. `id` comes last: exports that have
-both an `id` and an `imdb_id` keep TMDB's or a row's number in the former."""
+ID_COLUMNS = ("imdb_id", "tconst", "imdb_title_id", "titleId", "const", "id")
+"""Header names of an id column, compared as `plain` has them; the first of these that occurs wins. `id` comes last:
+exports that have both an `id` and an `imdb_id` keep TMDB's or a row's number in the former."""
+
+OF_ANYTHING = ("titleid", "const", "id")
+"""Header names that may as well be of TMDB's numbers, or of rows: at least one of their ids must begin with `tt`."""
+
+IMDB_COLUMNS = (
+    "tconst titleid ordering title region language types attributes isoriginaltitle titletype primarytitle "
+    "originaltitle isadult startyear endyear runtimeminutes genres directors writers parenttconst seasonnumber "
+    "episodenumber nconst category job characters averagerating numvotes"
+)
+"""Columns of IMDb's own TSV files, as `plain` has them; these quote nothing (developer.imdb.com)."""
+
+SAMPLE = 100  # rows that are looked at for another column with ids
 
 BLOCK_BYTES = 2**15  # the processor's cache holds it: 2¹⁸ took a fifth more time and 3.6 MB more memory (measured)
 LONGEST_LINE, LONGEST_HEADER = 2**20, 2**14  # bytes; the longest real row has about 700
@@ -73,7 +86,7 @@ class Ids:
     """What a CSV holds: distinct ids in order of first sight, and an account of every row.
 
     `lines` are those where each of `ids` was seen first, counted as in `Reject` (of a quoted row its first line).
-    `rejects` are the first `REJECTS_KEPT` rejected rows, with their text.
+    `rejects` are the first `REJECTS_KEPT` rejected rows, with their text. `prefixed`: some id began with `tt`.
     """
 
     source: str
@@ -82,6 +95,7 @@ class Ids:
     rejected_lines: array[int] = field(default_factory=partial(array, "L"))
     rejects: list[Reject] = field(default_factory=list)
     lines: array[int] = field(default_factory=partial(array, "L"))
+    prefixed: bool = False
 
     @property
     def rejected(self) -> int:
@@ -97,6 +111,11 @@ class Ids:
 def is_title_id(value: object) -> bool:
     """Whether `value` is a text of the form `^tt[0-9]{7,10}$`, as every id that `parse_id` returns is."""
     return isinstance(value, str) and _WELL_FORMED.fullmatch(value) is not None
+
+
+def plain(name: str) -> str:
+    """A header name without case, spaces, underscores and dashes: `IMDb ID`, `imdb_id` and `imdbId` are one."""
+    return re.sub(r"[\s_-]", "", name).casefold()
 
 
 def parse_id(text: str) -> str | None:
@@ -142,16 +161,64 @@ def _read(ids: Ids, stream: BinaryIO, column: str | None, seen: set[str]) -> Non
     if not first.strip():
         raise InputError(ids.source, "is empty: was the download or the export finished?")
     header, _, rest = first.partition(b"\n")
-    names, at, delimiter = _header(ids.source, header, column)
+    columns = _header(ids.source, header, column)
+    name = columns.names[columns.at]
     lines = itertools.chain.from_iterable(_lines(ids.source, rest, blocks))
-    if delimiter == "|" or (delimiter == "\t" and names[0] == "tconst"):  # IMDb's own dumps quote nothing
-        _take_plain(ids, lines, at, delimiter.encode(), seen)
+    if columns.are_unquoted:
+        _take_plain(ids, lines, columns, seen)
     else:
-        _take_quoted(ids, lines, at, delimiter, seen)
+        _take_quoted(ids, lines, columns, seen)
     if ids.rows == ids.rejected:
         sample = f", as in line {ids.rejects[0].line}: {ids.rejects[0].text!r}" if ids.rejects else ""
         what = f"none of its {ids.rows} rows has an IMDb title id{sample}" if ids.rows else "has a header but no rows"
-        raise InputError(ids.source, f"{what}. Ids were looked for in column {names[at]!r} (--id-column changes it)")
+        raise InputError(ids.source, f"{what}. Ids were looked for in column {name!r} (--id-column changes it)")
+    if column is None and not ids.prefixed and plain(name) in OF_ANYTHING:
+        other = _column_with_ids(rest, columns)
+        better = f"; those in column {other!r} do: give --id-column {shlex.quote(other)}" if other else ""
+        problem = (
+            f"has numbers in column {name!r} that may be TMDB's, or the rows': none begins with tt{better}. "
+            f"If they are IMDb's all the same, give --id-column {shlex.quote(name)}"
+        )
+        raise InputError(ids.source, problem)
+
+
+def _column_with_ids(rest: bytes, columns: _Columns) -> str | None:
+    """The first column that has an id with `tt` in one of the first rows."""
+    for line in rest.decode(errors="replace").split("\n")[:SAMPLE]:
+        for name, cell in zip(columns.names, columns.split(line), strict=False):
+            if is_title_id(cell.strip()):
+                return name
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The header's names, the place of the id column among them, and the delimiter."""
+
+    names: list[str]
+    at: int
+    delimiter: str
+
+    @property
+    def are_unquoted(self) -> bool:
+        """Whether quotes are characters like any other: between pipes, and in TSV files of IMDb's own."""
+        known = [plain(name) for name in self.names]
+        return self.delimiter == "|" or (
+            self.delimiter == "\t" and (known[0] == "tconst" or set(known) <= set(IMDB_COLUMNS.split()))
+        )
+
+    def id_cell(self, line: str) -> str | None:
+        """The cell of the id in a line that looks like a row: with as many delimiters, and an id in its place."""
+        cells = line.split(self.delimiter)
+        whole = len(cells) == len(self.names) and parse_id(cells[self.at]) is not None
+        return cells[self.at].strip('" \r') if whole else None
+
+    def split(self, line: str) -> list[str]:
+        return _cells(line, self.delimiter)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return line.split("|") if delimiter == "|" else next(csv.reader([line], delimiter=delimiter), [])
 
 
 @dataclass(slots=True)
@@ -193,22 +260,22 @@ def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
         raise InputError(source, problem, line=line) from error
 
 
-def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], int, str]:
-    """The header's names, the place of the id column among them, and the delimiter; between pipes no quotes count."""
+def _header(source: str, header: bytes, column: str | None) -> _Columns:
     if b"\r" in header.rstrip(b"\r"):
         problem = "has lines that end in a carriage return alone: save it with the line ends of Unix or Windows"
         raise InputError(source, problem, line=1)
     if len(header) > LONGEST_HEADER:
         raise InputError(source, f"has a first line of over {LONGEST_HEADER} bytes: is it a CSV file?", line=1)
     line = header.decode(errors="replace").rstrip("\r")  # _utf8_blocks raises where it is no UTF-8
-    wanted = [column.strip().casefold()] if column else ID_COLUMNS
+    wanted = [plain(name) for name in ([column] if column else ID_COLUMNS)]
     for delimiter in sorted("|\t;,", key=line.count, reverse=True):
-        cells = line.split("|") if delimiter == "|" else next(csv.reader([line], delimiter=delimiter), [])
-        names = [name.strip().strip('"') for name in cells]
-        known = [name.casefold() for name in names]
+        names = [name.strip().strip('"') for name in _cells(line, delimiter)]
+        if column in names:  # another may differ in spaces or case alone
+            return _Columns(names, names.index(column), delimiter)
+        known = [plain(name) for name in names]
         for name in wanted:
             if name in known:
-                return names, known.index(name), delimiter
+                return _Columns(names, known.index(name), delimiter)
     expected = f"named {column!r}" if column else f"({', '.join(ID_COLUMNS)})"
     seen = f"its header is {redact_shapes(line)[:200]!r}"
     raise InputError(source, f"has no id column {expected}; {seen}. Name the column with --id-column", line=1)
@@ -229,8 +296,9 @@ def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[
     yield [tail]
 
 
-def _take_plain(ids: Ids, lines: Iterable[bytes], at: int, delimiter: bytes, seen: set[str]) -> None:
+def _take_plain(ids: Ids, lines: Iterable[bytes], columns: _Columns, seen: set[str]) -> None:
     """Take rows without quoting: a delimiter is a delimiter, wherever it stands."""
+    at, delimiter = columns.at, columns.delimiter.encode()
     latest = _NO_LINE
     for number, line in enumerate(lines, 2):
         if line.startswith(latest):  # the next artist of the same title: three rows of four
@@ -242,30 +310,52 @@ def _take_plain(ids: Ids, lines: Iterable[bytes], at: int, delimiter: bytes, see
             latest = cells[0] + delimiter if taken and at == 0 and len(cells) > 1 else _NO_LINE
 
 
-def _take_quoted(ids: Ids, lines: Iterable[bytes], at: int, delimiter: str, seen: set[str]) -> None:
-    """Take rows as in RFC 4180: quotes around a field may hide delimiters and line ends."""
-    number, size = 2, 0
+def _take_quoted(ids: Ids, lines: Iterable[bytes], columns: _Columns, seen: set[str]) -> None:
+    """Take rows as in RFC 4180: quotes around a field may hide delimiters and line ends, but no row of this file."""
+    at, delimiter = columns.at, columns.delimiter
+    number, size, read = 2, 0, 0  # the row's first line, its bytes, and how many of its lines have been read
+    like_rows: dict[int, str] = {}  # those of its lines that look like rows; three are more than enough
 
     def texts() -> Iterator[str]:
-        nonlocal size
+        nonlocal size, read
         for line in lines:
-            size += len(line)
+            size, read = size + len(line), read + 1
             if size > LONGEST_LINE:
                 problem = f"has a row of over {LONGEST_LINE} bytes: is a quote left open there?"
                 raise InputError(ids.source, problem, line=number)
-            yield line.decode() + "\n"
+            text = line.decode()
+            if len(like_rows) < 3 and (cell := columns.id_cell(text)):
+                like_rows[read] = cell
+            yield text + "\n"
 
     rows = csv.reader(texts(), delimiter=delimiter, strict=True)
     try:
         for cells in rows:
             if len(cells) > 1 or "".join(cells).strip():
                 _take(ids, cells[at] if len(cells) > at else "", partial(delimiter.join, cells), number, seen)
-            number, size = rows.line_num + 2, 0
+            if read > 1:
+                own = parse_id(cells[at]) if len(cells) > at else None
+                _refuse_hidden_rows(ids, like_rows, own, number, read if at else 0)
+            number, size, read = rows.line_num + 2, 0, 0
+            like_rows.clear()
     except csv.Error as error:
         why = str(error).replace("\t", "\\t") + "; is a quote left open there?"
         if "new-line" in why:
             why = "it has a carriage return that ends no line"
         raise InputError(ids.source, f"cannot be split at {delimiter!r}: {why}", line=number) from error
+
+
+def _refuse_hidden_rows(ids: Ids, like_rows: dict[int, str], own: str | None, number: int, last: int) -> None:
+    """An InputError if quotes have made one row of several: if some line of it is a row of its own, by its looks.
+
+    `like_rows` are the cells of the ids in such lines. The first line may look so if it has the row's `own` id, and so
+    may the `last`, which is 0 where the id comes first: then no field that ends there can have it.
+    """
+    for line, cell in like_rows.items():
+        is_own = line in (1, last) and parse_id(cell) == own
+        if not is_own and (is_title_id(cell) or not ids.prefixed):
+            problem = f"has a row within the quotes that begin in line {number}: is a quote left open there?"
+            raise InputError(ids.source, problem, line=number + line - 1)
 
 
 def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]) -> bool:
@@ -277,6 +367,7 @@ def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]
         if len(ids.rejects) < REJECTS_KEPT:
             ids.rejects.append(Reject(line, redact_shapes(row().rstrip("\r\n"))[:REJECT_LENGTH]))
         return False
+    ids.prefixed = ids.prefixed or "tt" in text.lower()
     if id_ not in seen:
         seen.add(id_)
         ids.ids.append(id_)

@@ -1,5 +1,8 @@
 """TMDB client: one semaphore, one pace and one retry policy for everything that is asked of it.
 
+Every answer is held against its question. A record of another number is asked for again; one that TMDB has under
+another IMDb id lands only if `/find`, asked over a connection of its own, says that TMDB has merged the two.
+
 A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230). A series costs two:
 `/find/{tt…}` and `/tv/{number}`. A reclassified title, which TMDB has as the other kind only, costs three where the CSV
 has it among the movies (`/movie`, `/find`, `/tv`) and two where it has it among the series (`/find`, `/movie`). An id
@@ -15,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -24,8 +27,20 @@ from urllib.parse import urlencode
 import tenacity
 
 from harvester import __version__
-from harvester.answers import Absent, Again, Failed, Found, Match, Missing, http_date, judge, read_find, read_record
+from harvester.answers import (
+    Absent,
+    Again,
+    Failed,
+    Found,
+    Match,
+    Missing,
+    http_date,
+    judge,
+    read_find,
+    read_record,
+)
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
+from harvester.forms import PARTS_LIMIT
 from harvester.health import Health
 from harvester.redaction import STRUCK
 from harvester.wire import get, open_session
@@ -53,6 +68,9 @@ JITTER = tenacity.wait_random_exponential(0.5, 20.0)  # seconds; the n-th from 0
 FEW = 3  # titles that may be in trouble at once before the route they were asked at is suspected
 LEARNING = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
 
+KNOWN_TITLES: dict[Kind, str] = {"movie": "tt0111161", "tv": "tt0944947"}
+"""Titles that every TMDB has: who does not know them has lost its data, or is not TMDB."""
+
 KNOWN_GOOD = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
 """Known-good path per route, used as a health probe until one of our own requests has succeeded there."""
 
@@ -75,13 +93,19 @@ class Tmdb:
     ) -> None:
         key_header = {"Authorization": f"Bearer {key}"} if is_token(key) else {}
         key_query = {} if is_token(key) else {"api_key": key}
-        headers = {"Accept": "application/json", "User-Agent": f"tmdb-harvester/{__version__}"} | key_header
-        self._session = session or open_session(headers, connections=concurrency)
+        self._headers = {"Accept": "application/json", "User-Agent": f"tmdb-harvester/{__version__}"} | key_header
+        self._session = session or open_session(self._headers, connections=concurrency)
         self._clock, self._sleep = clock or asyncio.get_running_loop().time, sleep
         self._base_url, self._secret = base_url.rstrip("/"), key.encode()
         self._plain = _query(key_query)
         self._find = _query({"external_source": "imdb_id"} | key_query)
-        self._detail = _query({"language": language, "append_to_response": ",".join(append)} | key_query)
+        # Of a series only this part says which IMDb id TMDB has for it: 250 bytes, and no request more.
+        self._added = "external_ids" if "external_ids" not in append and len(append) < PARTS_LIMIT else None
+        parts = {"movie": append, "tv": (*append, self._added) if self._added else append}
+        self._detail = {
+            kind: _query({"language": language, "append_to_response": ",".join(parts[kind])} | key_query)
+            for kind in parts
+        }
         self.pace = pace
         self.health = Health(self._clock, base_url)
         self.answered = 0  # titles, those that TMDB does not have among them
@@ -94,6 +118,7 @@ class Tmdb:
         self._in_trouble = 0
         self._refused: TmdbRefusedError | None = None
         self._known_good = dict(KNOWN_GOOD)
+        self._found: dict[Kind, str] = {}  # the last title of each kind that was
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -128,16 +153,56 @@ class Tmdb:
         A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is. Raises
         `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody.
         """
-        response: Found | Missing | Failed | Match | Absent = Absent()
+        outcome = await self._title(id_, kind)
+        self.answered += not isinstance(outcome, Failed)
+        if isinstance(outcome, Found):
+            self._found[kind] = id_
+        return outcome
+
+    async def check_known(self, kind: Kind, *, next_to_nothing: bool) -> None:
+        """Ask for a title that TMDB must have: a `TmdbUnavailableError` if it has not, for then nothing is missing.
+
+        That is one that it had just now; where `next_to_nothing` was found, one that every TMDB has.
+        """
+        id_ = KNOWN_TITLES[kind] if next_to_nothing else self._found.get(kind, KNOWN_TITLES[kind])
+        known = await self._title(id_, kind)
+        if not isinstance(known, Found):
+            whose = "every TMDB has" if id_ == KNOWN_TITLES[kind] else "it had before"
+            seen = f"{self._base_url} does not have {id_}, which {whose}, nor most titles asked for just now"
+            raise TmdbUnavailableError(known.reason, seen)
+
+    async def _title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
         if kind == "movie":
             response = await self._record("movie", id_)
-        if isinstance(response, Absent):
-            response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind))
-        if isinstance(response, Match):
-            response = await self._record(response.kind, response.tmdb_id)
-        outcome = Missing("unknown") if isinstance(response, Absent) else response
-        self.answered += not isinstance(outcome, Failed)
-        return outcome
+            if is_other_title(id_, response):
+                response = await self._record("movie", id_, fresh=True)
+            if not isinstance(response, Absent):
+                return await self._confirmed(id_, response)
+        candidates = await self._candidates(id_, kind)
+        for candidate in [candidates] if isinstance(candidates, Failed) else candidates:
+            if not isinstance(candidate, Match):
+                return candidate
+            response = await self._record(candidate.kind, candidate.tmdb_id)
+            if not isinstance(response, Absent):
+                return await self._confirmed(id_, response)
+        raise AssertionError("the last candidate is no match")
+
+    async def _confirmed(self, id_: str, response: Found | Failed) -> Found | Failed:
+        """The title, if it is the one that was asked for, or if `/find` says that TMDB has merged the two."""
+        if isinstance(response, Failed) or not is_other_title(id_, response):
+            return response
+        candidates = await self._candidates(id_, response.kind, fresh=True)
+        if isinstance(candidates, Failed):
+            return candidates
+        if Match(response.kind, response.tmdb_id) in candidates:
+            return replace(response, other_id=response.own_id)
+        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": response.own_id}
+        self._log.warning("title_failed", extra=seen)
+        return Failed("other_title")
+
+    async def _candidates(self, id_: str, kind: Kind, *, fresh: bool = False) -> tuple[Match | Missing, ...] | Failed:
+        response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind), fresh=fresh)
+        return response if isinstance(response, tuple | Failed) else Failed("http_404")  # a /find that is not there
 
     @asynccontextmanager
     async def next_in_line(self) -> AsyncIterator[None]:
@@ -151,25 +216,28 @@ class Tmdb:
                 pass
             yield
 
-    async def _record(self, kind: Kind, id_: str | int) -> Found | Failed | Absent:
+    async def _record(self, kind: Kind, id_: str | int, *, fresh: bool = False) -> Found | Failed | Absent:
+        number = id_ if isinstance(id_, int) else None
+
         def read(body: dict[str, Any]) -> Found | Again:
             known = self._append if self._records_seen[kind] < LEARNING else self._parts_seen[kind]
-            return read_record(body, kind, asked=self._append, known=known)
+            added = self._added if kind == "tv" else None
+            return read_record(body, kind, number=number, asked=self._append, known=known, added=added)
 
-        response = await self._ask(f"{kind}/{id_}", self._detail, read)
+        response = await self._ask(f"{kind}/{id_}", self._detail[kind], read, fresh=fresh)
         if self._append and isinstance(response, Found):
             self._records_seen[kind] += 1
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
         return response
 
-    async def _ask(self, path: str, query: str, read: Reader[T]) -> T | Found | Failed | Absent:
+    async def _ask(self, path: str, query: str, read: Reader[T], *, fresh: bool = False) -> T | Found | Failed | Absent:
         """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the title is to blame.
 
         It is to blame if as many titles were answered meanwhile as there were requests without a usable answer, its
         own retries among them. With too few titles to tell, TMDB is asked something else, and then for this title once
         more, because an outage may have ended just now.
         """
-        ask = partial(self._request, path, query, read)
+        ask = partial(self._request, path, query, read, fresh=fresh)
         response = await ask()
         if not isinstance(response, Again):
             return response
@@ -199,7 +267,7 @@ class Tmdb:
         if self._in_trouble <= FEW or route not in self._known_good:
             path, query = "authentication", self._plain
         else:
-            path, query = self._known_good[route], self._find if route == "find" else self._detail
+            path, query = self._known_good[route], self._detail.get(route, self._find)
         return not isinstance(await self._request(path, query, lambda body: body, probe=True), Again)
 
     async def _persist(self, response: T | Again, ask: Callable[[], Awaitable[T | Again]]) -> T | Again:
@@ -233,8 +301,10 @@ class Tmdb:
         )
         return await retrying(one_try)
 
-    async def _request(self, path: str, query: str, read: Reader[T], *, probe: bool = False) -> T | Absent | Again:
-        """One request, in its turn: what `read` makes of a good answer.
+    async def _request(
+        self, path: str, query: str, read: Reader[T], *, probe: bool = False, fresh: bool = False
+    ) -> T | Absent | Again:
+        """One request, in its turn: what `read` makes of a good answer. `fresh`: over a connection of its own.
 
         Before an outage is raised, TMDB is asked something else, unless this is that `probe`, or so many titles are in
         trouble that it would have to wait for them.
@@ -243,7 +313,8 @@ class Tmdb:
             turn = await self.pace.turn()
             if self._refused:  # while we waited
                 raise self._refused
-            answer = await get(self._session, f"{self._base_url}/{path}{query}")
+            async with open_session(self._headers, connections=1) if fresh else nullcontext(self._session) as session:
+                answer = await get(session, f"{self._base_url}/{path}{query}")
             response: T | dict[str, Any] | Absent | Again = answer if isinstance(answer, Again) else self._judge(answer)
         if isinstance(response, dict):
             response = read(response)
@@ -269,6 +340,11 @@ class Tmdb:
         except TmdbRefusedError as error:
             self._refused = error
             raise
+
+
+def is_other_title(id_: str, response: object) -> bool:
+    """Whether TMDB answered with a title that it has under another IMDb id than `id_`."""
+    return isinstance(response, Found) and response.own_id not in (None, id_)
 
 
 def _query(values: Mapping[str, str | None]) -> str:

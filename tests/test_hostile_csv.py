@@ -805,7 +805,8 @@ async def test_tmdb_is_asked_for_nothing_but_ids(
         [f"/3/movie/{id_}" for id_ in ("tt0111161", *MENDED.values(), "tt0068646")]
         + ["/3/find/tt0944947", "/3/tv/7", "/3/find/tt0903747", "/3/tv/7"]
     )
-    assert {query for _, _, query in others} == {f"api_key={KEY}", f"external_source=imdb_id&api_key={KEY}"}
+    queries = {"", "external_source=imdb_id&", "append_to_response=external_ids&"}
+    assert {query for _, _, query in others} == {f"{query}api_key={KEY}" for query in queries}
     keys = await bucket.objects("")
     assert [key for key in keys if not KEY_OF_OURS.fullmatch(key)] == []
     assert len(keys) == 9  # lease, ids, manifest, a data file and a receipt of each CSV, outcomes, summary

@@ -601,6 +601,7 @@ def books_of(world: World, lake: Lake) -> dict[str, Any]:
         "missing": missing.total(),
         "failed": 0,
         "fresh": 0,
+        "other_ids": 0,
         "missing_by_reason": dict(missing),
         "failed_by_reason": {},
         "batches": len(list(lake.receipts())),

@@ -176,6 +176,7 @@ def plan_told(**more: Any) -> dict[str, Any]:
         "rejected": 2,
         "rejects": [{"line": 17, "text": "nm0000001|somebody"}, {"line": 18, "text": ""}],
         "fresh": 104_500,
+        "other_ids": 0,
         "batches": 2_445,
         "batches_done": 1_045,
         "batches_to_do": 1_400,

@@ -663,3 +663,101 @@ def test_memory_is_that_of_the_ids_whatever_the_size_of_the_file(read: Read, tmp
         tracemalloc.stop()
     assert (ids.rows, len(ids.ids)) == (30_000, 7_500)
     assert peak - now < 8 * 2**20
+
+
+# Ids of another kind
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("budget,id,title\n237000000,19995,Avatar\n", "column 'id' .* none begins with tt. .*--id-column id"),
+        ("ID|t\n1|a\n2|b\n", "column 'ID' .*--id-column ID"),
+        ("titleId,title\n60000123,a\n", "column 'titleId' .*--id-column titleId"),
+        ("Const;t\n19995.0;a\n", "column 'Const'"),
+        ("Id,Link,Film Id\n1,x,tt0111161\n", "'Id' .*those in column 'Film Id' do: give --id-column 'Film Id'"),
+        ('id\tname\twhich\n7\t"a"\t"tt0111161"\n', "those in column 'which' do: give --id-column which"),
+    ],
+)
+def test_numbers_of_a_column_that_may_mean_anything_are_refused(read: Read, text: str, says: str) -> None:
+    """TMDB's numbers, or those of rows, are no IMDb ids: the sentence names a better column, and how to mean them."""
+    with pytest.raises(InputError, match=says):
+        read(text)
+
+
+@pytest.mark.parametrize("name", ["id", "Id", "titleId", "const"])
+def test_numbers_that_are_meant_are_read(read: Read, name: str) -> None:
+    """Who names the column says that they are IMDb's; and so does one id among them that begins with `tt`."""
+    assert read(f"{name},t\n304141,a\n", column=name).ids == ["tt0304141"]
+    assert read(f"{name},t\n304141,a\ntt0000009,b\n").ids == ["tt0304141", "tt0000009"]
+
+
+@pytest.mark.parametrize("name", ["imdb_id", "tconst", "imdb_title_id"])
+def test_numbers_of_a_column_of_imdbs_are_read(read: Read, name: str) -> None:
+    """Its name says whose they are."""
+    assert read(f"id,{name}\n7,304141\n").ids == ["tt0304141"]
+
+
+@pytest.mark.parametrize(
+    "name", ["IMDb ID", "imdb-id", "IMDB_Id", " ImdbId ", "IMDb Title ID", "T Const", "title_id", "TITLEID", '"imdbId"']
+)
+def test_headers_are_compared_without_case_spaces_and_dashes(read: Read, name: str) -> None:
+    """However a spreadsheet spells it; the nearest name to IMDb's wins over `id`."""
+    assert read(f"Id,{name},t\n7,tt0111161,a\n").ids == ["tt0111161"]
+
+
+def test_a_column_is_named_as_it_is_spelled_before_all_others(read: Read) -> None:
+    """Two headers may differ in case alone."""
+    assert read("ID,id\ntt0000001,tt0000002\n", column="id").ids == ["tt0000002"]
+    assert read("ID,t\ntt0000001,a\n", column="id").ids == ["tt0000001"]
+
+
+# Quotes that nobody meant
+
+AKAS = ["titleId\tordering\ttitle\tregion", '{0}\t1\t"Two\tUS', "{1}\t1\tThree\tUS", '{2}\t1\tFour"\tUS']
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0], [2, 0]])
+def test_a_tsv_of_imdbs_quotes_nothing_wherever_its_ids_stand(read: Read, order: list[int]) -> None:
+    """A lone quote in title.akas hides no row, whichever columns were cut out of it, in whichever order."""
+    lines = "\n".join("\t".join(line.split("\t")[at] for at in order) for line in AKAS)
+    ids = read(lines.format("tt6000002", "tt6000003", "tt6000004"))
+    assert (ids.ids, account(ids)) == (["tt6000002", "tt6000003", "tt6000004"], (3, 3, 0, 0))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (["imdb_id|my title|year", "tt1|a|1", 'tt2|"b|2', "tt3|c|3", 'tt4|d"|4', "tt5|e|5"], 4),
+        (["my title|imdb_id", "a|tt1", '"b|tt2', 'c"|tt3'], 3),
+        (["year|my title|imdb_id", '1|"a|tt1', '2|b"|tt2'], 2),
+        (["imdb_id|my title", 'tt1|"a', 'tt1|b"', "tt2|c"], 3),
+        (["imdb_id|my title", "304141|a", '304142|"b', '304143|c"'], 4),
+        (["imdb_id|my title|year", "tt1|a|1", '"tt2|b|2', 'tt3"|c|3'], 3),
+    ],
+    ids=["id first", "id last", "id last of three", "one title twice", "numbers", "the id itself"],
+)
+def test_quotes_that_hide_a_row_of_the_file_are_refused(
+    read: Read, delimiter: str, end: str, rows: list[str], line: int
+) -> None:
+    """Where a field swallows a line end and what looks like a row, the file is refused with its line; none is lost."""
+    text = re.sub(r"tt(\d)", r"tt000000\1", end.join(rows).replace("|", delimiter) + end)
+    with pytest.raises(InputError, match=rf"line {line}: has a row within the quotes that begin in line \d"):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ids"),
+    [
+        (["imdb_id,plot", 'tt1,"He was,', '1984, a novel"', "tt2,b"], ["tt0000001", "tt0000002"]),
+        (["plot,imdb_id", '"one', 'two",tt1', "b,tt2"], ["tt0000001", "tt0000002"]),
+        (["imdb_id,plot", 'tt1,"see tt0000009', 'and tt0000008"', "tt2,b"], ["tt0000001", "tt0000002"]),
+        (["imdb_id,plot,year", 'tt1,"see', 'tt0000009 yes",2', "tt2,b,3"], ["tt0000001", "tt0000002"]),
+    ],
+    ids=["a number in a text", "the row's own id", "ids in a text", "fewer delimiters"],
+)
+def test_texts_of_several_lines_are_texts(read: Read, rows: list[str], ids: list[str]) -> None:
+    """Line ends that were meant stay: a plot is no row."""
+    assert read(re.sub(r"tt(\d)\b", r"tt000000\1", "\n".join(rows))).ids == ids

@@ -190,7 +190,6 @@ async def test_a_title_costs_no_more_requests_than_it_must(
         pytest.param(FILM, "movie", "movie", {"movie": 2, "find": 1}, id="a movie"),
         pytest.param(SHOW, "movie", "tv", {"movie": 1, "find": 1, "tv": 1}, id="a series among the movies"),
         pytest.param(FILM, "tv", "movie", {"find": 1, "movie": 1}, id="a movie among the series"),
-        pytest.param(BOTH, "tv", "tv", {"find": 1, "tv": 1}, id="both, as a series"),
     ],
 )
 async def test_a_match_that_tmdb_has_no_record_of_is_missing(
@@ -239,7 +238,7 @@ async def test_a_v4_token_goes_into_the_header_only(clock: Clock) -> None:
 
 async def test_the_requests_are_what_tmdb_documents(clock: Clock) -> None:
     """Paths and queries are TMDB's, commas and slashes of appended parts as they are; /find has no use for them."""
-    whole = http(body=orjson.dumps({"id": 1, "credits": {}, "watch/providers": {}}))
+    whole = http(body=orjson.dumps({"id": 1396, "credits": {}, "watch/providers": {}}))
     find = http(body=orjson.dumps({"movie_results": [], "tv_results": [{"id": 1396}]}))
     options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits", "watch/providers")}
     async with wire(whole, find, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
@@ -249,7 +248,7 @@ async def test_the_requests_are_what_tmdb_documents(clock: Clock) -> None:
     assert [head.partition(" HTTP/1.1")[0] for head in heads] == [
         f"GET /3/movie/{FILM}?{parts}",
         f"GET /3/find/{SHOW}?external_source=imdb_id",
-        f"GET /3/tv/1396?{parts}",
+        f"GET /3/tv/1396?{parts},external_ids",
     ]
     assert re.search(r"\r\nUser-Agent: tmdb-harvester/\d", heads[0])
 
@@ -259,16 +258,17 @@ async def test_a_reclassified_title_is_asked_for_by_its_number_in_its_kind(clock
     absent = http(404, orjson.dumps({"success": False, "status_code": 34}))
     series = http(body=orjson.dumps({"movie_results": [], "tv_results": [{"id": 1396}]}))
     movie = http(body=orjson.dumps({"movie_results": [{"id": 603}], "tv_results": []}))
-    whole = http(body=orjson.dumps({"id": 1, "credits": {}}))
+    show = http(body=orjson.dumps({"id": 1396, "credits": {}}))
+    film = http(body=orjson.dumps({"id": 603, "credits": {}}))
     options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits",)}
-    async with wire(absent, series, whole, movie, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
-        assert Found("tv", 1, {"id": 1, "credits": {}}) == await tmdb.title(SHOW, "movie")
-        assert Found("movie", 1, {"id": 1, "credits": {}}) == await tmdb.title(FILM, "tv")
+    async with wire(absent, series, show, movie, film) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
+        assert Found("tv", 1396, {"id": 1396, "credits": {}}) == await tmdb.title(SHOW, "movie")
+        assert Found("movie", 603, {"id": 603, "credits": {}}) == await tmdb.title(FILM, "tv")
     parts = "language=pt-BR&append_to_response=credits"
     assert [head.partition(" HTTP/1.1")[0] for head in heads] == [
         f"GET /3/movie/{SHOW}?{parts}",
         f"GET /3/find/{SHOW}?external_source=imdb_id",
-        f"GET /3/tv/1396?{parts}",
+        f"GET /3/tv/1396?{parts},external_ids",
         f"GET /3/find/{FILM}?external_source=imdb_id",
         f"GET /3/movie/603?{parts}",
     ]
