@@ -120,7 +120,7 @@ async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None
     names = [name for name in there if name == run or name[:10] == day]
     if not names:
         where = f"s3://{bucket.name}/{layout.prefix}/{RUNS}/{run or ''}"
-        raise BooksError(f"There is no run {f'of {day} ' if day else ''}to read below {where}: harvest first")
+        raise BooksError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
     return names
 
 

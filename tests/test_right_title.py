@@ -488,10 +488,14 @@ def test_a_row_that_is_gone_gives_way_to_the_next(case: Any, play: Play) -> None
     """The next of its kind, then the other kind, then episode and season, and only then it is unknown."""
     kind, found, gone, (outcome, what), requests = case
     id_, neighbours = {"movie": (FILM, MOVIES[1:4]), "tv": (SHOW, SERIES[1:4])}[kind]
-    unknown = gone | {f"movie/{FILM}"}
+    unknown, rows_of_tv = gone | {f"movie/{FILM}"}, {f"tv/{each}" for each in found.get("tv", ())}
 
     def odd(path: str, _nth: int) -> tuple[int, bytes] | None:
-        return ABSENT if path in unknown else (200, rows(**found)) if path == f"find/{id_}" else None
+        if path in unknown:
+            return ABSENT
+        if path in rows_of_tv:
+            return 200, show(id_, id=int(path[3:]), external_ids={"imdb_id": id_})
+        return (200, rows(**found)) if path == f"find/{id_}" else None
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
         async with raw(odd=odd) as tmdb:
