@@ -46,11 +46,15 @@ class MissingRow:
 
 @dataclass(frozen=True, slots=True)
 class MissingReport:
-    """All of a run that has no record, in the order of its sources; ids `to_do` have no outcome yet."""
+    """All of a run that has no record, in the order of its sources; ids `to_do` have no outcome yet.
+
+    Of `fresh` ids another run of the day knows whether they have one: how many, by its name.
+    """
 
     run: str
     rows: list[MissingRow]
     to_do: int
+    fresh: Counter[str]
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
@@ -59,7 +63,7 @@ class MissingReport:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"run": self.run, "to_do": self.to_do, "rows": [asdict(row) for row in self.rows]}
+        return {"run": self.run, "to_do": self.to_do, "fresh": self.fresh, "rows": [asdict(row) for row in self.rows]}
 
 
 async def missing(settings: Settings, *, run: str | None = None) -> MissingReport:
@@ -77,11 +81,14 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
         outcomes = await _outcomes(bucket, layout, manifest.generation)
         key = layout.ids_key(manifest.generation)
         body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
-    rows, to_do = [], 0
+    rows, to_do, fresh = [], 0, Counter[str]()
     try:
         for row in decode_rows(body):
+            if "fresh" in row:
+                fresh[row["fresh"]] += 1
+                continue
             where = row["collection"], row["line"]
-            outcome: Mapping[str, Any] = {"outcome": "fresh"} if "fresh" in row else outcomes.get(row.get("id"), {})
+            outcome = outcomes.get(row.get("id"), {})
             to_do += "id" in row and not outcome
             if "rejected" in row:
                 rows.append(MissingRow("rejected", *where, None, row["rejected"], text=row.get("text")))
@@ -90,7 +97,7 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
                 rows.append(MissingRow(name, *where, row["id"], reason, outcome.get("show_id")))
     except ValueError as error:
         raise BooksError(f"{key} is not the ids of this run: {error}") from error
-    return MissingReport(layout.run, rows, to_do)
+    return MissingReport(layout.run, rows, to_do, fresh)
 
 
 async def _outcomes(bucket: Bucket, layout: Layout, generation: str) -> dict[str | None, Mapping[str, Any]]:

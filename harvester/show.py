@@ -136,14 +136,19 @@ def show_missing(report: MissingReport, csv: str | None) -> None:
     """How many rows and ids have no record, by reason, and the first of them."""
     console = _console()
     rows = len(report.rows)
-    console.print(
-        f"{rows:,} without a record." if rows else "[green]Nothing is missing.[/]", f"Run {report.run}", markup=True
-    )
+    first = f"{rows:,} without a record." if rows else "[green]Nothing is missing.[/]"
+    if report.to_do and not rows:
+        first = "Nothing is missing so far."
+    console.print(first, f"Run {report.run}", markup=True)
     for (outcome, reason), number in report.counts.most_common():
         console.print(f" {outcome:<8} {number:>9,} {reason}")
     if report.to_do:
         console.print(f" to do    {report.to_do:>9,} the same harvest goes on with them")
-    table = Table("", Column("line", justify="right"), "id", "reason", Column("row", no_wrap=True), box=None, padding=(0, 1, 0, 0))
+    for run, number in report.fresh.items():
+        console.print(f" fresh    {number:>9,} asked for in the same day's run {run}: --run {run} lists what it lacks")
+    table = Table(
+        "", Column("line", justify="right"), "id", "reason", Column("row", no_wrap=True), box=None, padding=(0, 1, 0, 0)
+    )
     for row in report.rows[:SHOWN]:
         text = "".join(character if character.isprintable() else " " for character in row.text or "")
         shown = text if len(text) <= ROW_SHOWN else f"{text[:ROW_SHOWN]}…"

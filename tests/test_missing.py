@@ -106,10 +106,12 @@ async def test_ids_without_an_outcome_are_counted(bucket: Bucket, settings_for: 
 async def test_ids_that_are_fresh_are_not_missing(bucket: Bucket, settings_for: Make, tmp_path: Path) -> None:
     """What another run of the day knows is told for that run, not again for this one."""
     async with stand_in(catalog=Catalog(kinds={"tt0000002": "unknown"})) as tmdb:
-        await harvest(settings_for(tmdb.url, movies=["tt0000001", "tt0000002"]), watcher=Silent(), stop=Stop())
+        first = settings_for(tmdb.url, movies=["tt0000001", "tt0000002"])
+        earlier = await harvest(first, watcher=Silent(), stop=Stop())
         settings = settings_for(tmdb.url, movies=["tt0000001", "tt0000002", "tt0000003"])
         report = await harvest(settings, watcher=Silent(), stop=Stop())
-    assert (report.books.fresh, (await missing(settings)).rows) == (2, [])
+    told = await missing(settings)
+    assert (report.books.fresh, told.rows, told.to_do, told.fresh) == (2, [], 0, {earlier.run: 2})
 
 
 async def test_rows_are_written_as_a_csv(tmp_path: Path) -> None:
