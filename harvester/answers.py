@@ -14,12 +14,12 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from harvester.errors import TmdbRefusedError
-from harvester.exact import DoubledKeyError, loads
+from harvester.exact import DuplicateKeyError, loads
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from harvester.titles import Kind
+    from harvester.ids import Kind
 
 BODY_LIMIT = 32_750_000
 """Bytes of one body, unzipped: 31 MB pass and 33 do not, whichever megabyte is meant. The largest of 196 recorded
@@ -27,7 +27,12 @@ bodies has 262,513, with credits and images."""
 
 HOLD_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
 ID_END = 2**63  # TMDB's ids are above 0 and below it: a receipt with another one would not be read back
-CANDIDATES = 5  # rows of `/find` that are asked for; it seldom has two
+OTHER: dict[Kind, Kind] = {"movie": "tv", "tv": "movie"}
+NAME_OF: dict[Kind, str] = {
+    "movie": "title",
+    "tv": "name",
+}  # keys that every record of a kind has, and none of the other
+CANDIDATES = 5  # rows of a kind in `/find` whose records are asked for, until one is there; it seldom has two
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,14 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """Not an outcome yet: the titles that `/find` has for an id, to be asked for in this order, or why it has none."""
+
+    matches: tuple[Match, ...]
+    missing: Missing
+
+
+@dataclass(frozen=True, slots=True)
 class Absent:
     """Not an outcome yet: a 404 of TMDB's own. `/movie` says so of series too, hence `/find` is asked next."""
 
@@ -124,7 +137,7 @@ def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
         case 200:
             return parsed
         case 401 | 403 if answer.status == 401 or (code is not None and 0 < code < 100):
-            raise TmdbRefusedError(answer.status, code, str(body.get("status_message", ""))[:200])
+            raise TmdbRefusedError(answer.status, code, _text(body.get("status_message"))[:200])
         case 404 if code in (6, 34):  # "invalid id", "could not be found"
             return Absent()
         case 429:
@@ -156,8 +169,8 @@ def _parse(body: bytes) -> dict[str, Any] | Again:
         return Again("empty_body")
     try:
         parsed = loads(body)
-    except DoubledKeyError:
-        return Again("doubled_key")
+    except DuplicateKeyError:
+        return Again("duplicate_key")
     except ValueError:
         return Again("bad_body")
     return parsed if isinstance(parsed, dict) else Again("bad_body")
@@ -205,7 +218,7 @@ def read_record(
     tmdb_id = body.get("id")
     if not is_tmdb_id(tmdb_id):
         return Again("bad_body")
-    if number not in (None, tmdb_id):
+    if number not in (None, tmdb_id) or (NAME_OF[kind] not in body and NAME_OF[OTHER[kind]] in body):
         return Again("other_title")
     own_id = own_imdb_id(body)
     if added:
@@ -215,29 +228,35 @@ def read_record(
     return Again("missing_parts", for_want_of_better=found) if worth_asking else found
 
 
-def read_find(body: dict[str, Any], kind: Kind) -> tuple[Match | Missing, ...] | Again:
-    """What the five arrays of `/find` say of the id: titles to be asked for in this order, and then why it is missing.
+def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Again:
+    """What the five arrays of `/find` say of the id: titles to be asked for in this order, or why it is missing.
 
     More than one array can be filled (tt0137523: the film *and* an unrelated series): the CSV's own `kind` comes first.
     A row can outlive its title, which was merged or removed, so the next one counts if it is gone. Rows are shorter
     than the record; an unknown id has all arrays empty.
     """
-    other: Kind = "tv" if kind == "movie" else "movie"
     episodes, seasons = body.get("tv_episode_results", ()), body.get("tv_season_results", ())
+    matches: list[Match] = []
     try:
-        matches = [Match(each, _id(row["id"])) for each in (kind, other) for row in body[f"{each}_results"]]
+        for each in (kind, OTHER[kind]):
+            numbers = dict.fromkeys(_id(row["id"]) for row in body[f"{each}_results"])
+            matches += [Match(each, number) for number in numbers][:CANDIDATES]
         missing = [Missing("episode", _id(row["show_id"])) for row in episodes]
         missing += [Missing("season", _id(row["show_id"])) for row in seasons]
     except (KeyError, TypeError, ValueError):
         return Again("bad_body")
-    return (*dict.fromkeys(matches[:CANDIDATES]), missing[0] if missing else Missing("unknown"))
+    return Candidates(tuple(matches), missing[0] if missing else Missing("unknown"))
 
 
 def own_imdb_id(record: Mapping[str, Any]) -> str | None:
     """The IMDb id that TMDB itself has for a title, if it says: of series only where `external_ids` are appended."""
     external = record.get("external_ids")
     own = record.get("imdb_id") or (external.get("imdb_id") if isinstance(external, dict) else None)
-    return str(getattr(own, "contents", own)) if own else None  # a fragment's text, where it is no text of Python's
+    return _text(own) if own else None
+
+
+def _text(value: Any) -> str:
+    return str("" if value is None else getattr(value, "contents", value))  # a fragment's is its JSON
 
 
 def is_tmdb_id(value: object) -> TypeGuard[int]:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import orjson
 
 
-class DoubledKeyError(ValueError):
+class DuplicateKeyError(ValueError):
     """An object has a key twice: readers take the first, the last, or refuse the file."""
 
 
@@ -25,7 +25,7 @@ def loads(body: bytes) -> Any:
     """The JSON value in `body`; where Python would lose something, an `orjson.Fragment` that writes what was read.
 
     Raises:
-        DoubledKeyError: An object in it has a key twice.
+        DuplicateKeyError: An object in it has a key twice.
         ValueError: It is no JSON, or nested too deep.
     """
     try:
@@ -53,7 +53,7 @@ def loads(body: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read = dict(pairs)
     if len(read) < len(pairs):
-        raise DoubledKeyError
+        raise DuplicateKeyError
     return read
 
 

@@ -22,17 +22,19 @@ from harvester.aws_client import PATIENT
 from harvester.data_files import Notices
 from harvester.errors import BusyError, Exit
 from harvester.fan_out import Room, fan_out
+from harvester.ids import KINDS
 from harvester.lease import LeaseTimes, hold_lease
 from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.records import record_line
 from harvester.run import Run, abort_uploads, land_batch, utc
-from harvester.titles import KINDS
+from harvester.tmdb import MANY_UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from harvester.batches import Batch
+    from harvester.ids import Kind
     from harvester.manifest import Books
     from harvester.pace import Pace
     from harvester.receipts import Receipt
@@ -47,8 +49,8 @@ OPEN_BYTES = 32 * 10**6
 """Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
 7,000 of them, while S3 was away, took 658 MB before there was this limit."""
 
-FEW = 0.05
-"""Of a batch: where less is known to TMDB, one title that it does have proves nothing."""
+FEW_KNOWN = 0.05
+"""Known titles for each unknown one of a batch; with fewer, only a title that every TMDB has proves that it is up."""
 
 MANY = 100
 """Ids above which it is worth a warning that TMDB has less than half of them."""
@@ -157,8 +159,9 @@ async def start(
 ) -> tuple[Run, Tmdb]:
     """The run that `open_run` finds by `which`, begun unless it is finished, and TMDB; all ends with `stack`.
 
-    The lake is read first without the lease, and TMDB asked whether it takes the key; only what is read with the lease
-    decides what is left. Uploads that the holder before has left open, killed, are aborted.
+    The lake is read first without the lease; only what is read with the lease decides what is left. TMDB is asked
+    nothing, not even whether it takes the key, before the lake has shown that it can be harvested into. Uploads that
+    the holder before has left open, killed, are aborted.
     """
     settings.need_titles()
     settings.need("tmdb_api_key", "s3_bucket")
@@ -170,12 +173,14 @@ async def start(
     run = await look(bucket)
     if run.finished:
         return run, tmdb
-    await tmdb.check_key()
     # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
     bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
     holding = hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
     lease = await stack.enter_async_context(holding)
-    await bucket.objects(run.layout.lease_key)  # an object at last: a listing without ETags is noticed here
+    await bucket.objects(
+        run.layout.lease_key
+    )  # the first object sure to exist: a listing without ETags is noticed here
+    await tmdb.check_key()
     if lease.previous_run:
         await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))
     for _ in range(BEGIN_TRIES):
@@ -203,6 +208,22 @@ def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, started: float)
         stopped_by=stop.reason if stop.cut_short else None,
         failed=run.checkpoint.failed,
     )
+
+
+async def check_missing(tmdb: Tmdb, kind: Kind, outcomes: Sequence[Outcome]) -> None:
+    """Raise `TmdbUnavailableError` if what TMDB does not have of a batch, in the order asked for, is an outage's doing.
+
+    That may be where it knows next to nothing of the batch, where nothing is known that was asked for after an unknown
+    title, and where `/find`, which decides that a movie is unknown, has found none. Then TMDB is asked for titles that
+    it must have.
+    """
+    answered = [outcome for outcome in outcomes if isinstance(outcome, Found | Missing)]
+    unknown = answered.count(Missing("unknown"))
+    by_find = [outcome for outcome in answered if not (isinstance(outcome, Found) and outcome.kind == "movie" == kind)]
+    if len(answered) - unknown < FEW_KNOWN * unknown or MANY_UNKNOWN <= unknown == len(by_find):
+        await tmdb.check_known(kind, well_known=True)
+    elif answered[-1:] == [Missing("unknown")]:
+        await tmdb.check_known(kind)
 
 
 def warn_if_mostly_missing(books: Books) -> None:
@@ -245,6 +266,10 @@ async def harvest_batch(
                 lines[id_] = line
                 room.take(len(line))
             outcome = replace(outcome, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
+        return outcome
+
+    async def look_up_and_tell(id_: str) -> Outcome:
+        outcome = await look_up(id_)
         watcher.title(outcome)
         return outcome
 
@@ -255,13 +280,14 @@ async def harvest_batch(
                 for id_ in batch.ids:
                     yield id_
 
-    outcomes = await fan_out(look_up, in_line(), at_once=len(batch.ids))
+    mixes_answers = tmdb.mixes_answers
+    outcomes = await fan_out(look_up_and_tell, in_line(), at_once=len(batch.ids))
     if not outcomes:
         return
-    unknown = outcomes.count(Missing("unknown"))
-    known = sum(isinstance(outcome, Found | Missing) for outcome in outcomes) - unknown
-    if unknown > known:  # an outage may look like this, also one that has begun in the midst of the batch
-        await tmdb.check_known(kind, next_to_nothing=known < FEW * unknown)
+    if tmdb.mixes_answers > mixes_answers:  # what says that a title is missing may have been of another one
+        asked = zip(batch.ids, outcomes, strict=True)
+        outcomes = [await look_up(id_) if isinstance(outcome, Missing) else outcome for id_, outcome in asked]
+    await check_missing(tmdb, kind, outcomes)
     held = sum(map(len, lines.values()))
     receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)
     room.take(-held)

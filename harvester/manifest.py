@@ -17,14 +17,14 @@ from harvester import forms
 from harvester.batches import BATCH_SIZE
 from harvester.documents import TEXT_LENGTH, BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
 from harvester.errors import BooksError
-from harvester.titles import Collection  # noqa: TC001  # pydantic needs it
+from harvester.ids import Collection  # noqa: TC001  # pydantic needs it
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from harvester.inputs import Ids
     from harvester.layout import Layout
     from harvester.receipts import Receipt
-    from harvester.titles import Ids
 
 _BY_REASON = ("missing", "failed")
 
@@ -130,6 +130,7 @@ class Books:
     def of_json(cls, values: Mapping[str, Any]) -> Books:
         """The books that `as_json` has made these values of; a KeyError or TypeError if it has not."""
         by_reason: dict[str, Any] = {name: Counter(values[f"{name}_by_reason"]) for name in _BY_REASON}
+        values = {"other_ids": 0} | dict(values)  # which 0.1 did not count
         return cls(**{each.name: int(values[each.name]) for each in fields(cls)} | by_reason)
 
 

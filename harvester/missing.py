@@ -1,10 +1,11 @@
-"""Missing: which rows and ids of a run have no record, why, and in which line of their source they stand."""
+"""Missing: which rows of a run were rejected, which ids are missing or failed, why, and in which line they stand."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from harvester.ids import Collection
     from harvester.s3 import Bucket
     from harvester.settings import Settings
-    from harvester.titles import Collection
 
 
 @dataclass(frozen=True, slots=True)
 class MissingRow:
-    """A row that has no id, or an id that has no record; `line` counts from 1, the header being line 1.
+    """A row that has no id, or an id that is missing or failed; `line` counts from 1, the header being line 1.
 
     `text` is that of a rejected row, of the first thousand alone and at most 200 characters. `show_id` is TMDB's number
     of the series of an episode or season.
@@ -46,9 +47,9 @@ class MissingRow:
 
 @dataclass(frozen=True, slots=True)
 class MissingReport:
-    """All of a run that has no record, in the order of its sources; ids `to_do` have no outcome yet.
+    """All such rows of a run, in the order of its sources. `to_do`: ids that have no outcome yet.
 
-    Of `fresh` ids another run of the day knows whether they have one: how many, by its name.
+    `fresh`: ids left to another run of the day, counted per run.
     """
 
     run: str
@@ -67,7 +68,7 @@ class MissingReport:
 
 
 async def missing(settings: Settings, *, run: str | None = None) -> MissingReport:
-    """What has no record of `run`, or of the run that was at work last; only the lake is read.
+    """What is rejected, missing or failed in `run`, or in the run that was at work last; only the lake is read.
 
     Raises:
         BooksError: There is no such run, or its manifest or ids cannot be read.
@@ -81,16 +82,17 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
         outcomes = await _outcomes(bucket, layout, manifest.generation)
         key = layout.ids_key(manifest.generation)
         body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
+    if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
+        raise BooksError(f"{key} is not the ids of this run: it is not as it was written")
     rows, to_do, fresh = [], 0, Counter[str]()
     try:
         for row in decode_rows(body):
-            if "fresh" in row:
-                fresh[row["fresh"]] += 1
-                continue
             where = row["collection"], row["line"]
             outcome = outcomes.get(row.get("id"), {})
-            to_do += "id" in row and not outcome
-            if "rejected" in row:
+            to_do += "id" in row and not outcome and "fresh" not in row
+            if "fresh" in row or outcome.get("outcome") == "fresh":
+                fresh[row.get("fresh") or outcome["run"]] += 1
+            elif "rejected" in row:
                 rows.append(MissingRow("rejected", *where, None, row["rejected"], text=row.get("text")))
             elif outcome.get("outcome") in ("missing", "failed"):
                 name, reason = outcome["outcome"], outcome["reason"]
@@ -106,7 +108,8 @@ async def _outcomes(bucket: Bucket, layout: Layout, generation: str) -> dict[str
     summary = await read_summary(bucket, layout, generation, notices)
     body = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b"" if summary else b""
     if summary and hashlib.sha256(body).hexdigest() == summary.digests.outcomes:
-        return dict(decode_outcomes(body))
+        with suppress(ValueError):  # it was never whole
+            return dict(decode_outcomes(body))
     outcomes: dict[str | None, Mapping[str, Any]] = {}
 
     async def take(key: str) -> None:
@@ -123,11 +126,21 @@ async def _outcomes(bucket: Bucket, layout: Layout, generation: str) -> dict[str
 
 
 def write_csv(rows: list[MissingRow], path: Path) -> None:
-    """Write the rows to a CSV file, with a header; a SettingsError if it cannot be written."""
+    """Write the rows to a CSV file, with a header.
+
+    Raises:
+        SettingsError: The file cannot be written, or is one that this has not written.
+    """
+    header = [field.name for field in fields(MissingRow)]
     try:
+        with path.open("a+b") as file:
+            file.seek(0)
+            first = file.readline()
+        if first and not first.startswith(",".join(header).encode()):
+            raise SettingsError(f"--csv {str(path)!r} is a file of something else: name one that is not there yet")
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(field.name for field in fields(MissingRow))
+            writer.writerow(header)
             writer.writerows(map(astuple, rows))
     except OSError as error:
         raise SettingsError(f"--csv {str(path)!r} cannot be written: {error.strerror or error}") from error

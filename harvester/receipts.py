@@ -15,8 +15,8 @@ from harvester.answers import Failed, Found, Fresh, Missing
 from harvester.batches import BATCH_SIZE, Batch
 from harvester.documents import BatchName, Count, RunName, Sha256, Text, TitleId, Token, Word, decode_document
 from harvester.errors import BooksError
+from harvester.ids import Collection, Kind  # noqa: TC001  # pydantic needs them
 from harvester.layout import FILES_LIMIT
-from harvester.titles import Collection, Kind  # noqa: TC001  # pydantic needs them
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

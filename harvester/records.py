@@ -44,10 +44,10 @@ def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str
     harvest |= {"fetched_at": fetched_at, "language": language}
     if found.missing_parts:
         harvest["missing_parts"] = found.missing_parts
-    if found.record.get("imdb_id", id_) != id_:
-        harvest["tmdb_imdb_id"] = found.record["imdb_id"]
-    elif found.other_id:  # of a series, whose record need not say
+    if found.other_id:
         harvest["tmdb_imdb_id"] = found.other_id
+    elif found.record.get("imdb_id", id_) != id_:
+        harvest["tmdb_imdb_id"] = found.record["imdb_id"]
     if "harvest" in found.record:
         harvest["tmdb_harvest"] = found.record["harvest"]
     ours = {"imdb_id": id_, "harvest": harvest}

@@ -23,12 +23,12 @@ from harvester.data_files import is_as_landed, list_data, read_document, read_re
 from harvester.documents import encode_document
 from harvester.errors import BooksError, StoppedError
 from harvester.fan_out import fan_out
+from harvester.ids import KINDS
 from harvester.ids_file import encode_ids, encode_outcomes
 from harvester.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
 from harvester.other_runs import listing_digest, read_receipt
 from harvester.receipts import LandedFile, Receipt, outcome_json
 from harvester.records import empty_file, encode
-from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from harvester.answers import Outcome
     from harvester.batches import Batch
     from harvester.checkpoint import Checkpoint
+    from harvester.ids import Collection
+    from harvester.inputs import Ids
     from harvester.layout import Layout
     from harvester.lease import Lease
     from harvester.manifest import Books
     from harvester.records import File, Format
     from harvester.s3 import Bucket, Listed
-    from harvester.titles import Collection, Ids
 
 _log = logging.getLogger(__name__)
 

@@ -47,18 +47,19 @@ landing (`stop.DRAIN_SECONDS`). Three in a row fit in: to begin an upload, to ab
 
 PARTS_AT_ONCE = 4
 READ_TRIES = 4
-SLOWEST = 31_250
-"""Bytes a second, 0.25 Mbit/s: a body that comes more slowly, all blocks together, is given up and read anew."""
+MIN_BYTES_PER_SECOND = 31_250
+"""0.25 Mbit/s: a body that falls a minute behind this, all blocks together, is given up and read anew."""
 
-CONFLICTS = frozenset(["OperationAborted", "ConditionalRequestConflict", "HTTP 409"])
-"""S3's words for another call that is under way at this key: "Try again", its documentation says of each."""
+CONFLICTS = frozenset(["OperationAborted", "ConditionalRequestConflict", "409", "HTTP 409"])
+"""S3's codes for another call that is under way at this key, each to be tried again (its documentation); without a body
+botocore has the status alone."""
 
 CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
 """What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
 
 ABSENT = frozenset(["NoSuchKey", "404"])
 GONE = frozenset(["NoSuchUpload"])
-REFUSED = frozenset(["PreconditionFailed", "ConditionalRequestConflict", "OperationAborted", "412", "409"]) | ABSENT
+REFUSED = frozenset(["PreconditionFailed", "412"]) | CONFLICTS | ABSENT
 """Answers to a conditional put: the condition does not hold, or another put is under way."""
 
 _GOES_ON = {
@@ -292,14 +293,15 @@ class Bucket:
         into.seek(0)
         into.truncate()
         response = await self._call("read", key, "get_object", "Body", Key=key)
-        seconds = CALL_SECONDS + response.get("ContentLength", 0) / SLOWEST
-        async with response["Body"] as stream, asyncio.timeout(seconds):
+        started = asyncio.get_running_loop().time()
+        async with response["Body"] as stream, asyncio.timeout(CALL_SECONDS) as whole:
             while max(response.get("ContentLength", 0), into.tell()) <= limit:
                 async with asyncio.timeout(CALL_SECONDS):
                     block = await stream.read(2**18)
                 if not block:
                     return response
                 into.write(block)
+                whole.reschedule(started + CALL_SECONDS + into.tell() / MIN_BYTES_PER_SECOND)
         return response
 
     async def _call(

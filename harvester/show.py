@@ -136,7 +136,7 @@ def show_missing(report: MissingReport, csv: str | None) -> None:
     """How many rows and ids have no record, by reason, and the first of them."""
     console = _console()
     rows = len(report.rows)
-    first = f"{rows:,} without a record." if rows else "[green]Nothing is missing.[/]"
+    first = f"{rows:,} rejected, missing or failed." if rows else "[green]Nothing is missing.[/]"
     if report.to_do and not rows:
         first = "Nothing is missing so far."
     console.print(first, f"Run {report.run}", markup=True)
@@ -146,12 +146,12 @@ def show_missing(report: MissingReport, csv: str | None) -> None:
         console.print(f" to do    {report.to_do:>9,} the same harvest goes on with them")
     for run, number in report.fresh.items():
         console.print(f" fresh    {number:>9,} asked for in the same day's run {run}: --run {run} lists what it lacks")
-    table = Table(
-        "", Column("line", justify="right"), "id", "reason", Column("row", no_wrap=True), box=None, padding=(0, 1, 0, 0)
-    )
+    whole = [Column(name, no_wrap=True) for name in ("", "line", "id", "reason")]
+    table = Table(*whole, "row", box=None, padding=(0, 1, 0, 0))
+    room = max(20, console.width - 52)  # what the others leave
     for row in report.rows[:SHOWN]:
         text = "".join(character if character.isprintable() else " " for character in row.text or "")
-        shown = text if len(text) <= ROW_SHOWN else f"{text[:ROW_SHOWN]}…"
+        shown = text if len(text) <= room else f"{text[: room - 1]}…"
         table.add_row(row.collection, f"{row.line:,}", row.id or "", f"{row.outcome}: {row.reason}", Text(shown))
     if rows:
         console.print(table, soft_wrap=False)

@@ -1,7 +1,8 @@
 """TMDB client: one semaphore, one pace and one retry policy for everything that is asked of it.
 
-Every answer is held against its question. A record of another number is asked for again; one that TMDB has under
-another IMDb id lands only if `/find`, asked over a connection of its own, says that TMDB has merged the two.
+Every answer is held against its question. A record of another title is asked for again over a new connection; if TMDB
+has it under another IMDb id all the same, it lands only if `/find` confirms that. If the new connection brings the
+right title, the old one had mixed up answers, and from then on no connection is used twice.
 
 A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230). A series costs two:
 `/find/{tt…}` and `/tv/{number}`. A reclassified title, which TMDB has as the other kind only, costs three where the CSV
@@ -21,15 +22,14 @@ from collections import Counter
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar
 from urllib.parse import urlencode
-
-import tenacity
 
 from harvester import __version__
 from harvester.answers import (
     Absent,
     Again,
+    Candidates,
     Failed,
     Found,
     Match,
@@ -43,6 +43,7 @@ from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableErr
 from harvester.forms import PARTS_LIMIT
 from harvester.health import Health
 from harvester.redaction import STRUCK
+from harvester.retry import retry
 from harvester.wire import get, open_session
 
 if TYPE_CHECKING:
@@ -52,24 +53,19 @@ if TYPE_CHECKING:
     import aiohttp
 
     from harvester.answers import Answer
+    from harvester.ids import Kind
     from harvester.pace import Pace
-    from harvester.titles import Kind
 
     Reader = Callable[[dict[str, Any]], "T | Again"]
 
 T = TypeVar("T")
 
-TRIES, REFUSALS, PART_TRIES = 6, 20, 3
-"""Requests for one answer at most: of all kinds of trouble, of 429s (the pace's trouble rather than the title's), and
-for the sake of an appended part that was left out."""
-
-TRIES_SECONDS = 600.0  # for one answer at most, with room for several holds of 60 s
-JITTER = tenacity.wait_random_exponential(0.5, 20.0)  # seconds; the n-th from 0 to 0.5 · 2ⁿ⁻¹, at most 20: full jitter
+MANY_UNKNOWN = 10  # titles in a row that TMDB does not have, after which it is asked for one that it had before
 FEW = 3  # titles that may be in trouble at once before the route they were asked at is suspected
 LEARNING = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
 
-KNOWN_TITLES: dict[Kind, str] = {"movie": "tt0111161", "tv": "tt0944947"}
-"""Titles that every TMDB has: who does not know them has lost its data, or is not TMDB."""
+KNOWN_TITLES = {"movie": ("tt0111161", "tt0068646"), "tv": ("tt0944947", "tt0903747")}
+"""Titles that every TMDB has, two of each kind: a server without them has lost its data, or is not TMDB."""
 
 KNOWN_GOOD = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
 """Known-good path per route, used as a health probe until one of our own requests has succeeded there."""
@@ -118,7 +114,10 @@ class Tmdb:
         self._in_trouble = 0
         self._refused: TmdbRefusedError | None = None
         self._known_good = dict(KNOWN_GOOD)
-        self._found: dict[Kind, str] = {}  # the last title of each kind that was
+        self._found: dict[Kind, str] = {}  # the last title that was found, by the kind of its CSV
+        self._record_found: dict[Kind, str] = {}  # the path of the last record
+        self._unknown_in_a_row = 0
+        self.mixes_answers = False  # a connection has brought the answer to another request
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -141,7 +140,7 @@ class Tmdb:
         not_there = (Absent(), Again("http_404"))
         response = await ask()
         if isinstance(response, Again) and response not in not_there:
-            response = await self._persist(response, ask)
+            response = await retry(response, ask, clock=self._clock, sleep=self._sleep)
         if response in not_there:
             raise SettingsError(f"TMDB_BASE_URL {self._base_url!r} is not TMDB's API: it has no /authentication")
         if isinstance(response, Again):
@@ -151,58 +150,110 @@ class Tmdb:
         """What TMDB has under the IMDb id `id_`, which its CSV files under `kind`.
 
         A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is. Raises
-        `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody.
+        `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody, or has lost titles.
         """
-        outcome = await self._title(id_, kind)
+        outcome = await self._lookup(id_, kind)
         self.answered += not isinstance(outcome, Failed)
         if isinstance(outcome, Found):
             self._found[kind] = id_
+        self._unknown_in_a_row = self._unknown_in_a_row + 1 if outcome == Missing("unknown") else 0
+        if self._unknown_in_a_row >= MANY_UNKNOWN:
+            self._unknown_in_a_row = 0
+            await self.check_known(kind)
         return outcome
 
-    async def check_known(self, kind: Kind, *, next_to_nothing: bool) -> None:
-        """Ask for a title that TMDB must have: a `TmdbUnavailableError` if it has not, for then nothing is missing.
+    async def check_known(self, kind: Kind, *, well_known: bool = False) -> None:
+        """Ask for titles that TMDB must have: a `TmdbUnavailableError` if it lacks one, for then nothing is missing.
 
-        That is one that it had just now; where `next_to_nothing` was found, one that every TMDB has.
+        That is the one found last, looked up as `kind`; if there is none, or only `well_known` ones count, a movie and
+        a series that every TMDB has, so that each route is asked that a title of this kind may need.
         """
-        id_ = KNOWN_TITLES[kind] if next_to_nothing else self._found.get(kind, KNOWN_TITLES[kind])
-        known = await self._title(id_, kind)
-        if not isinstance(known, Found):
-            whose = "every TMDB has" if id_ == KNOWN_TITLES[kind] else "it had before"
-            seen = f"{self._base_url} does not have {id_}, which {whose}, nor most titles asked for just now"
-            raise TmdbUnavailableError(known.reason, seen)
+        found = self._found.get(kind)
+        if found and not well_known:
+            await self._check_one_of([found], kind, "it had before")
+        else:
+            for known in KNOWN_TITLES.values():
+                await self._check_one_of(known, kind, "every TMDB has")
 
-    async def _title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
+    async def _check_one_of(self, ids: Sequence[str], kind: Kind, whose: str) -> None:
+        reason = ""
+        for id_ in ids:  # the next one only where this one has no usable answer
+            outcome = await self._lookup(id_, kind)
+            if isinstance(outcome, Found):
+                return
+            reason = outcome.reason
+            if isinstance(outcome, Missing):
+                seen = f"{self._base_url} does not have {id_}, which {whose}, nor some asked for just now"
+                raise TmdbUnavailableError(reason, seen)
+        raise TmdbUnavailableError(reason, f"{self._base_url} has no usable answer for {', '.join(ids)}, which {whose}")
+
+    async def _check_record(self, kind: Kind) -> None:
+        """As `check_known`, of records alone: for where `/find` has a title and its record is not there."""
+        path = self._record_found.get(kind, KNOWN_GOOD[kind])
+        response = await self._record(kind, path.partition("/")[2])
+        if isinstance(response, Absent):
+            raise TmdbUnavailableError("gone", f"{self._base_url} does not have {path}, nor what its /find has")
+
+    async def _lookup(self, id_: str, kind: Kind) -> Found | Missing | Failed:
         if kind == "movie":
             response = await self._record("movie", id_)
-            if is_other_title(id_, response):
-                response = await self._record("movie", id_, fresh=True)
+            if is_other_title(response, id_):
+                return await self._lookup_again(id_, kind, response)
             if not isinstance(response, Absent):
-                return await self._confirmed(id_, response)
+                return response
         candidates = await self._candidates(id_, kind)
-        for candidate in [candidates] if isinstance(candidates, Failed) else candidates:
-            if not isinstance(candidate, Match):
-                return candidate
-            response = await self._record(candidate.kind, candidate.tmdb_id)
-            if not isinstance(response, Absent):
-                return await self._confirmed(id_, response)
-        raise AssertionError("the last candidate is no match")
-
-    async def _confirmed(self, id_: str, response: Found | Failed) -> Found | Failed:
-        """The title, if it is the one that was asked for, or if `/find` says that TMDB has merged the two."""
-        if isinstance(response, Failed) or not is_other_title(id_, response):
-            return response
-        candidates = await self._candidates(id_, response.kind, fresh=True)
         if isinstance(candidates, Failed):
             return candidates
-        if Match(response.kind, response.tmdb_id) in candidates:
-            return replace(response, other_id=response.own_id)
-        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": response.own_id}
+        for match in candidates.matches:
+            response = await self._record(match.kind, match.tmdb_id)
+            if is_other_title(response, id_):
+                return await self._lookup_again(id_, kind, response)
+            if not isinstance(response, Absent):
+                return response
+        for gone in {match.kind for match in candidates.matches}:
+            await self._check_record(gone)
+        return candidates.missing
+
+    async def _lookup_again(self, id_: str, kind: Kind, other: Found) -> Found | Failed:
+        """Look up over new connections an `id_` that was answered with an `other` title.
+
+        The right title, if TMDB has one. Else the other, if `/find` has it under this id: TMDB has merged the two.
+        """
+        if kind == "movie":
+            response = await self._record("movie", id_, reuse=False)
+            if isinstance(response, Found) and response.tmdb_id != other.tmdb_id:
+                self._stop_reuse(f"movie/{id_}")
+            if isinstance(response, Found) and is_other_title(response, id_):
+                other = response
+            elif not isinstance(response, Absent):
+                return response
+        candidates = await self._candidates(id_, kind, reuse=False)
+        if isinstance(candidates, Failed):
+            return candidates
+        same = Match(other.kind, other.tmdb_id)
+        for match in candidates.matches:
+            response = other if match == same else await self._record(match.kind, match.tmdb_id, reuse=False)
+            if not isinstance(response, Absent) and not is_other_title(response, id_):
+                if same not in candidates.matches:
+                    self._stop_reuse(f"find/{id_}")
+                return response
+        if same in candidates.matches:
+            return replace(other, other_id=other.own_id)
+        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": other.own_id}
         self._log.warning("title_failed", extra=seen)
         return Failed("other_title")
 
-    async def _candidates(self, id_: str, kind: Kind, *, fresh: bool = False) -> tuple[Match | Missing, ...] | Failed:
-        response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind), fresh=fresh)
-        return response if isinstance(response, tuple | Failed) else Failed("http_404")  # a /find that is not there
+    def _stop_reuse(self, path: str) -> None:
+        """Use no connection twice from now on: one has brought the answer to another request."""
+        if not self.mixes_answers:
+            self._log.warning("mixed_answers", extra={"path": path})
+        self.mixes_answers = True
+
+    async def _candidates(self, id_: str, kind: Kind, *, reuse: bool = True) -> Candidates | Failed:
+        response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind), reuse=reuse)
+        if isinstance(response, Candidates | Failed):
+            return response
+        raise AssertionError(response)
 
     @asynccontextmanager
     async def next_in_line(self) -> AsyncIterator[None]:
@@ -216,7 +267,7 @@ class Tmdb:
                 pass
             yield
 
-    async def _record(self, kind: Kind, id_: str | int, *, fresh: bool = False) -> Found | Failed | Absent:
+    async def _record(self, kind: Kind, id_: str | int, *, reuse: bool = True) -> Found | Failed | Absent:
         number = id_ if isinstance(id_, int) else None
 
         def read(body: dict[str, Any]) -> Found | Again:
@@ -224,20 +275,23 @@ class Tmdb:
             added = self._added if kind == "tv" else None
             return read_record(body, kind, number=number, asked=self._append, known=known, added=added)
 
-        response = await self._ask(f"{kind}/{id_}", self._detail[kind], read, fresh=fresh)
+        path = f"{kind}/{id_}"
+        response = await self._ask(path, self._detail[kind], read, reuse=reuse)
+        if isinstance(response, Found):
+            self._record_found[kind] = path
         if self._append and isinstance(response, Found):
             self._records_seen[kind] += 1
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
         return response
 
-    async def _ask(self, path: str, query: str, read: Reader[T], *, fresh: bool = False) -> T | Found | Failed | Absent:
+    async def _ask(self, path: str, query: str, read: Reader[T], *, reuse: bool = True) -> T | Found | Failed | Absent:
         """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the title is to blame.
 
         It is to blame if as many titles were answered meanwhile as there were requests without a usable answer, its
         own retries among them. With too few titles to tell, TMDB is asked something else, and then for this title once
         more, because an outage may have ended just now.
         """
-        ask = partial(self._request, path, query, read, fresh=fresh)
+        ask = self._asking(path, query, read, reuse=reuse)
         response = await ask()
         if not isinstance(response, Again):
             return response
@@ -245,7 +299,7 @@ class Tmdb:
         try:
             while True:
                 answered, bad = self.answered, self.health.bad
-                response = await self._persist(response, ask)
+                response = await retry(response, ask, clock=self._clock, sleep=self._sleep)
                 if not isinstance(response, Again):
                     return response
                 if response.for_want_of_better:
@@ -261,6 +315,22 @@ class Tmdb:
         finally:
             self._in_trouble -= 1
 
+    def _asking(
+        self, path: str, query: str, read: Reader[T], *, reuse: bool
+    ) -> Callable[[], Awaitable[T | Absent | Again]]:
+        """One request at each call, over new connections as soon as an answer may have been that to another request."""
+        strange: set[str] = set()  # what may be the answers to other requests
+
+        async def ask() -> T | Absent | Again:
+            response = await self._request(path, query, read, reuse=reuse and not strange)
+            if isinstance(response, Again):
+                strange.update({"other_title", "bad_body"} & {response.reason})
+            elif "other_title" in strange:
+                self._stop_reuse(path)
+            return response
+
+        return ask
+
     async def _answers(self, path: str) -> bool:
         """Whether TMDB answers: the simplest request, or, where more than a few are in trouble, one at their route."""
         route = path.partition("/")[0]
@@ -270,41 +340,10 @@ class Tmdb:
             path, query = self._known_good[route], self._detail.get(route, self._find)
         return not isinstance(await self._request(path, query, lambda body: body, probe=True), Again)
 
-    async def _persist(self, response: T | Again, ask: Callable[[], Awaitable[T | Again]]) -> T | Again:
-        """Ask again, with waits, while the `response` is no good: the first good one, or the last `Again`."""
-        started, refusals = self._clock(), 0
-        best: Found | None = None
-        earlier = [response]
-
-        async def one_try() -> T | Again:
-            nonlocal refusals, best
-            response = earlier.pop() if earlier else await ask()
-            if not isinstance(response, Again):
-                return response
-            refusals += response.hold is not None
-            best = response.for_want_of_better or best
-            return replace(response, for_want_of_better=best)
-
-        def enough(state: tenacity.RetryCallState) -> bool:
-            late = self._clock() - started >= TRIES_SECONDS
-            return late or refusals >= REFUSALS or state.attempt_number - refusals >= (PART_TRIES if best else TRIES)
-
-        def last(state: tenacity.RetryCallState) -> Any:
-            return state.outcome.result() if state.outcome else None
-
-        retrying = tenacity.AsyncRetrying(
-            sleep=self._sleep,
-            stop=enough,
-            wait=lambda state: 0.0 if last(state).hold is not None else JITTER(state),  # the pace waits after a 429
-            retry=tenacity.retry_if_result(lambda response: isinstance(response, Again)),
-            retry_error_callback=last,
-        )
-        return await retrying(one_try)
-
     async def _request(
-        self, path: str, query: str, read: Reader[T], *, probe: bool = False, fresh: bool = False
+        self, path: str, query: str, read: Reader[T], *, probe: bool = False, reuse: bool = True
     ) -> T | Absent | Again:
-        """One request, in its turn: what `read` makes of a good answer. `fresh`: over a connection of its own.
+        """One request, in its turn: what `read` makes of a good answer. Unless `reuse`, over a new connection.
 
         Before an outage is raised, TMDB is asked something else, unless this is that `probe`, or so many titles are in
         trouble that it would have to wait for them.
@@ -313,11 +352,14 @@ class Tmdb:
             turn = await self.pace.turn()
             if self._refused:  # while we waited
                 raise self._refused
-            async with open_session(self._headers, connections=1) if fresh else nullcontext(self._session) as session:
+            new = self.mixes_answers or not reuse
+            async with open_session(self._headers, connections=1) if new else nullcontext(self._session) as session:
                 answer = await get(session, f"{self._base_url}/{path}{query}")
             response: T | dict[str, Any] | Absent | Again = answer if isinstance(answer, Again) else self._judge(answer)
         if isinstance(response, dict):
             response = read(response)
+        elif isinstance(response, Absent) and path.startswith("find/"):
+            response = Again("http_404")  # it is there for every id
         trouble = None
         if isinstance(response, Again):
             trouble = None if response.for_want_of_better else response.reason
@@ -342,7 +384,7 @@ class Tmdb:
             raise
 
 
-def is_other_title(id_: str, response: object) -> bool:
+def is_other_title(response: object, id_: str) -> TypeGuard[Found]:
     """Whether TMDB answered with a title that it has under another IMDb id than `id_`."""
     return isinstance(response, Found) and response.own_id not in (None, id_)
 

@@ -20,6 +20,7 @@ from harvester.checkpoint import Checkpoint
 from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document, run_names
 from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
+from harvester.ids import KINDS
 from harvester.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
 from harvester.lease import LeaseTimes, decode_lease, hold_lease
@@ -29,7 +30,6 @@ from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_rec
 from harvester.records import FILE_BYTES, decode
 from harvester.repair import repair
 from harvester.run import READS_AT_ONCE, utc
-from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ import pytest
 from test_receipts import KEPT, OUTCOMES, a_file, a_receipt, batch_of
 
 from harvester.answers import Failed, Found, Fresh, Missing
+from harvester.inputs import Ids
 from harvester.manifest import Account, Books
-from harvester.titles import Ids
 
 
 def account_of(*, rows: int, ids: int, rejected: int) -> Account:

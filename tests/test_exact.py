@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.exact import DoubledKeyError, loads
+from harvester.exact import DuplicateKeyError, loads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def test_nothing_is_rounded_or_dropped(text: str, around: str) -> None:
 @pytest.mark.parametrize("body", ['{"a":1,"a":1}', '[{"b":{"a":1,"c":2,"a":3}}]', '{"a":{}, "\\u0061":[]}'])
 def test_a_key_that_stands_twice_is_refused(body: str) -> None:
     """Readers would take the first, the last, or refuse the file."""
-    with pytest.raises(DoubledKeyError):
+    with pytest.raises(DuplicateKeyError):
         loads(body.encode())
 
 

@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from harvester.demo.faults import Asked, Faults
+    from harvester.ids import Collection, Kind
     from harvester.layout import Layout
     from harvester.settings import Settings
-    from harvester.titles import Collection, Kind
 
     Make = Callable[..., Settings]
     Story = Callable[["Leaping"], Coroutine[Any, Any, None]]

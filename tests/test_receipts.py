@@ -29,8 +29,8 @@ from harvester.run import land_batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from harvester.ids import Collection
     from harvester.run import Run
-    from harvester.titles import Collection
 
 RUN = "2026-11-22-3f9a1c2e"
 OTHER_RUN = "2026-11-22-00000001"

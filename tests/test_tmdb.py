@@ -9,6 +9,7 @@ import random
 import re
 import socket
 import traceback
+from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -47,14 +48,15 @@ from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, Tmdb
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
 from harvester.redaction import STRUCK
-from harvester.tmdb import LEARNING, PART_TRIES, REFUSALS, TRIES, Tmdb
+from harvester.retry import PART_TRIES, REFUSALS, TRIES
+from harvester.tmdb import LEARNING, Tmdb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from conftest import Clock
 
-    from harvester.titles import Kind
+    from harvester.ids import Kind
 
 FILM, SHOW, NOBODY, EPISODE, BOTH = "tt0000603", "tt0903747", "tt0000404", "tt0959621", "tt0137523"
 KINDS: Any = {FILM: "movie", SHOW: "tv", NOBODY: "unknown", EPISODE: "episode", BOTH: "both"}
@@ -195,11 +197,23 @@ async def test_a_title_costs_no_more_requests_than_it_must(
 async def test_a_match_that_tmdb_has_no_record_of_is_missing(
     clock: Clock, id_: str, kind: Kind, route: Any, requests: dict[str, int]
 ) -> None:
-    """`/find` has the title and the route of its kind says 404: TMDB has no such title, and nothing else is asked."""
+    """`/find` has the title and the route of its kind says 404: TMDB has no such title, but others of this kind."""
     faults = scripted({(route, id_): [always(refusal(404))]})
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Missing("unknown") == await tmdb.title(id_, kind)
-        assert {(route, id_): count for route, count in requests.items()} == server.asked
+        [other] = server.asked - Counter({(route, id_): count for route, count in requests.items()})
+        assert (other[0], server.asked[other]) == (route, 1)
+
+
+@pytest.mark.parametrize(("id_", "kind", "route"), [(SHOW, "tv", "tv"), (SHOW, "movie", "tv"), (FILM, "tv", "movie")])
+async def test_a_route_without_any_record_is_an_outage(clock: Clock, id_: str, kind: Kind, route: Any) -> None:
+    """`/find` has the title, and the route of its kind says 404 to all that is asked: nothing is missing by that."""
+    async with (
+        stand_in(catalog=CATALOG, faults=lambda asked: refusal(404) if asked.route == route else None) as server,
+        tmdb_at(server.url, clock) as tmdb,
+    ):
+        with pytest.raises(TmdbUnavailableError, match="nor what its /find has"):
+            await tmdb.title(id_, kind)
 
 
 @pytest.mark.parametrize("id_", [FILM, BOTH], ids=["a movie", "both"])

@@ -25,6 +25,7 @@ with atheris.instrument_imports() if atheris else nullcontext():
         Absent,
         Again,
         Answer,
+        Candidates,
         Found,
         Match,
         Missing,
@@ -36,10 +37,10 @@ with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.batches import Batch
     from harvester.documents import encode_document
     from harvester.errors import TmdbRefusedError
+    from harvester.ids import KINDS, Kind
     from harvester.layout import Layout
     from harvester.receipts import LandedFile, Receipt, decode_receipt, outcome_json
     from harvester.records import Format, decode, encode, record_line
-    from harvester.titles import KINDS, Kind
 
 SEEDS = (
     b'200 \n{"id":603,"imdb_id":"tt0133093","title":"Matrix","vote_average":8.2}',
@@ -105,14 +106,14 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
     """Record and receipt of whatever `body` is taken for come back from their files as they were."""
     record, candidates = read_record(body, kind, asked=("credits", "images"), known=("credits",)), read_find(body, kind)
     match candidates:
-        case (*matches, Missing()):
+        case Candidates(matches, Missing()):
             assert all(isinstance(each, Match) for each in matches)
-            assert len(matches) <= CANDIDATES
+            assert len(set(matches)) == len(matches) <= 2 * CANDIDATES
         case _:
             assert candidates == Again("bad_body")
     found = record.for_want_of_better if isinstance(record, Again) else record
     found = replace(found, other_id=own_imdb_id(body)) if found else None
-    missing = candidates[-1] if isinstance(candidates, tuple) else None
+    missing = candidates.missing if isinstance(candidates, Candidates) else None
     outcomes = [outcome for outcome in (found, missing) if isinstance(outcome, Found | Missing)]
     lines = []
     line = record_line(IDS[0], found, language=None, fetched_at="2026-11-22T10:00:00.000Z") if found else None
