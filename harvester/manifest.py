@@ -130,7 +130,6 @@ class Books:
     def of_json(cls, values: Mapping[str, Any]) -> Books:
         """The books that `as_json` has made these values of; a KeyError or TypeError if it has not."""
         by_reason: dict[str, Any] = {name: Counter(values[f"{name}_by_reason"]) for name in _BY_REASON}
-        values = {"other_ids": 0} | dict(values)  # which 0.1 did not count
         return cls(**{each.name: int(values[each.name]) for each in fields(cls)} | by_reason)
 
 

@@ -308,7 +308,7 @@ def changed(whole: Any, changes: list[tuple[tuple[str | int, ...], Any]]) -> Any
                 inside = inside[step]
             if value is GONE:
                 del inside[last]
-            else:
+            elif isinstance(inside, dict) == isinstance(last, str):  # a list may have become an object
                 inside[last] = copy.deepcopy(value)  # or the next change would go into the one that all examples share
         except (KeyError, IndexError, TypeError):
             continue
