@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import time
 from contextlib import AsyncExitStack
@@ -28,7 +29,6 @@ from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.records import record_line
 from harvester.run import Run, abort_uploads, land_batch, utc
-from harvester.tmdb import MANY_UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -51,6 +51,9 @@ OPEN_BYTES = 32 * 10**6
 
 FEW_KNOWN = 0.05
 """Known titles for each unknown one of a batch; with fewer, only a title that every TMDB has proves that it is up."""
+
+MANY_UNKNOWN = 5
+"""Titles in a row that TMDB does not have: they are asked for once more, because there may have been an outage."""
 
 MANY = 100
 """Ids above which it is worth a warning that TMDB has less than half of them."""
@@ -210,6 +213,12 @@ def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, started: float)
     )
 
 
+def are_unknown_in_a_row(outcomes: Sequence[Outcome]) -> bool:
+    """Whether TMDB does not have `MANY_UNKNOWN` titles that were asked for one after the other."""
+    runs = itertools.groupby(outcomes, key=lambda outcome: outcome == Missing("unknown"))
+    return any(unknown and len([*run]) >= MANY_UNKNOWN for unknown, run in runs)
+
+
 async def check_missing(tmdb: Tmdb, kind: Kind, outcomes: Sequence[Outcome]) -> None:
     """Raise `TmdbUnavailableError` if what TMDB does not have of a batch, in the order asked for, is an outage's doing.
 
@@ -222,7 +231,7 @@ async def check_missing(tmdb: Tmdb, kind: Kind, outcomes: Sequence[Outcome]) -> 
     by_find = [outcome for outcome in answered if not (isinstance(outcome, Found) and outcome.kind == "movie" == kind)]
     if len(answered) - unknown < FEW_KNOWN * unknown or MANY_UNKNOWN <= unknown == len(by_find):
         await tmdb.check_known(kind, well_known=True)
-    elif answered[-1:] == [Missing("unknown")]:
+    elif answered[-1:] == [Missing("unknown")] or are_unknown_in_a_row(outcomes):
         await tmdb.check_known(kind)
 
 
@@ -284,9 +293,10 @@ async def harvest_batch(
     outcomes = await fan_out(look_up_and_tell, in_line(), at_once=len(batch.ids))
     if not outcomes:
         return
-    if tmdb.mixes_answers > mixes_answers:  # what says that a title is missing may have been of another one
-        asked = zip(batch.ids, outcomes, strict=True)
-        outcomes = [await look_up(id_) if isinstance(outcome, Missing) else outcome for id_, outcome in asked]
+    if tmdb.mixes_answers > mixes_answers or are_unknown_in_a_row(outcomes):  # ask again: is what is missing missing?
+        missing = [id_ for id_, outcome in zip(batch.ids, outcomes, strict=True) if isinstance(outcome, Missing)]
+        later = dict(zip(missing, await fan_out(look_up, missing, at_once=len(batch.ids)), strict=True))
+        outcomes = [later.get(id_, outcome) for id_, outcome in zip(batch.ids, outcomes, strict=True)]
     await check_missing(tmdb, kind, outcomes)
     held = sum(map(len, lines.values()))
     receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)

@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MANY_UNKNOWN = 10  # titles in a row that TMDB does not have, after which it is asked for one that it had before
 FEW = 3  # titles that may be in trouble at once before the route they were asked at is suspected
 LEARNING = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
 
@@ -116,7 +115,6 @@ class Tmdb:
         self._known_good = dict(KNOWN_GOOD)
         self._found: dict[Kind, str] = {}  # the last title that was found, by the kind of its CSV
         self._record_found: dict[Kind, str] = {}  # the path of the last record
-        self._unknown_in_a_row = 0
         self.mixes_answers = False  # a connection has brought the answer to another request
         self._log = logging.getLogger(__name__)
 
@@ -150,16 +148,12 @@ class Tmdb:
         """What TMDB has under the IMDb id `id_`, which its CSV files under `kind`.
 
         A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is. Raises
-        `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody, or has lost titles.
+        `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody.
         """
         outcome = await self._lookup(id_, kind)
         self.answered += not isinstance(outcome, Failed)
         if isinstance(outcome, Found):
             self._found[kind] = id_
-        self._unknown_in_a_row = self._unknown_in_a_row + 1 if outcome == Missing("unknown") else 0
-        if self._unknown_in_a_row >= MANY_UNKNOWN:
-            self._unknown_in_a_row = 0
-            await self.check_known(kind)
         return outcome
 
     async def check_known(self, kind: Kind, *, well_known: bool = False) -> None:

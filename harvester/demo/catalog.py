@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["movie", "tv", "episode", "season", "unknown", "both"]
 
 _MIXED: Final[tuple[Kind, ...]] = ("movie",) * 12 + ("tv",) * 4 + ("episode", "season", "both", "unknown")
-_KNOWN: Final[Mapping[str, Kind]] = {"tt0111161": "movie", "tt0944947": "tv"}  # what every TMDB has
+_KNOWN: Final[Mapping[str, Kind]] = {"tt0111161": "movie", "tt0068646": "movie", "tt0944947": "tv", "tt0903747": "tv"}
+"""Titles that every TMDB has."""
 _BARE: Final = 0.1  # Share of records with little more than a title.
 
 
