@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harvester.upload import UploadReport
     from harvester.verify import Proof
 
+MISSING_COLUMNS, ROW_LEAST = ("", "line", "id", "reason"), 10  # that are never cut; characters of a row at least
 SHOWN, ROW_SHOWN = 20, 60  # lines of a kind, and characters of a rejected row; `--json` has more
 ANEW = "finished today (--again harvests anew)."
 
@@ -146,13 +147,16 @@ def show_missing(report: MissingReport, csv: str | None) -> None:
         console.print(f" to do    {report.to_do:>9,} the same harvest goes on with them")
     for run, number in report.fresh.items():
         console.print(f" fresh    {number:>9,} asked for in the same day's run {run}: --run {run} lists what it lacks")
-    whole = [Column(name, no_wrap=True) for name in ("", "line", "id", "reason")]
+    cells = [
+        (row.collection, f"{row.line:,}", row.id or "", f"{row.outcome}: {row.reason}") for row in report.rows[:SHOWN]
+    ]
+    wide = [max(map(len, column)) for column in zip(MISSING_COLUMNS, *cells, strict=True)]
+    room = max(ROW_LEAST, console.width - sum(wide) - len(wide) - 1)
+    whole = [Column(name, no_wrap=True, justify="right" if name == "line" else "left") for name in MISSING_COLUMNS]
     table = Table(*whole, "row", box=None, padding=(0, 1, 0, 0))
-    room = max(20, console.width - 52)  # what the others leave
-    for row in report.rows[:SHOWN]:
+    for row, cell in zip(report.rows, cells, strict=False):
         text = "".join(character if character.isprintable() else " " for character in row.text or "")
-        shown = text if len(text) <= room else f"{text[: room - 1]}…"
-        table.add_row(row.collection, f"{row.line:,}", row.id or "", f"{row.outcome}: {row.reason}", Text(shown))
+        table.add_row(*cell, Text(text if len(text) <= room else f"{text[: room - 1]}…"))
     if rows:
         console.print(table, soft_wrap=False)
     if csv is not None:

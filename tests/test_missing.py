@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gzip
+import hashlib
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +17,13 @@ from test_harvest import ids_from
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import always, refusal, scripted
 from harvester.demo.tmdb_stand_in import stand_in
+from harvester.documents import encode_document
 from harvester.errors import BooksError, SettingsError
 from harvester.harvest import harvest, warn_if_mostly_missing
 from harvester.layout import Layout
-from harvester.manifest import Books
+from harvester.manifest import Books, decode_summary
 from harvester.missing import MissingRow, missing, write_csv
+from harvester.receipts import decode_receipt
 from harvester.stop import Stop
 
 if TYPE_CHECKING:
@@ -114,6 +119,51 @@ async def test_ids_that_are_fresh_are_not_missing(bucket: Bucket, settings_for: 
     assert (report.books.fresh, told.rows, told.to_do, told.fresh) == (2, [], 0, {earlier.run: 2})
 
 
+async def test_ids_that_became_fresh_on_the_way_are_counted_too(bucket: Bucket, settings_for: Make) -> None:
+    """A receipt may leave an id to another run that was quicker: none is left out of the account."""
+    async with stand_in() as tmdb:
+        settings = settings_for(tmdb.url, movies=["tt0000001", "tt0000002"])
+        report = await harvest(settings, watcher=Silent(), stop=Stop())
+    folder = f"Raw/API/_harvest/{report.run}/"
+    [key] = await bucket.objects(f"{folder}receipts/")
+    layout = Layout("Raw/API", settings.s3_key_template, report.run)
+    receipt = decode_receipt(layout, key, await bucket.read(key) or b"")
+    fresh: Any = {"outcome": "fresh", "run": "2026-11-22-91ab03cc"}
+    outcomes = {**receipt.outcomes, "tt0000001": fresh}
+    files = tuple(replace(file, records=1) for file in receipt.files)
+    await bucket.put(key, encode_document(replace(receipt, outcomes=outcomes, files=files)))
+    await bucket.delete(f"{folder}summary.json")
+    told = await missing(settings)
+    assert (told.rows, told.to_do, told.fresh) == ([], 0, {"2026-11-22-91ab03cc": 1})
+
+
+async def test_outcomes_that_never_were_whole_are_read_from_the_receipts(bucket: Bucket, given: Make) -> None:
+    """A summary may fit what stands there, and that may be nothing."""
+    async with stand_in(catalog=Catalog(kinds=KINDS), faults=FAULTS) as tmdb:
+        settings = given(tmdb.url)
+        report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait)
+    layout = Layout("Raw/API", settings.s3_key_template, report.run)
+    summary = decode_summary(layout, await bucket.read(layout.summary_key) or b"")
+    await bucket.put(layout.outcomes_key, b"broken")
+    digests = replace(summary.digests, outcomes=hashlib.sha256(b"broken").hexdigest())
+    await bucket.put(layout.summary_key, encode_document(replace(summary, digests=digests)))
+    assert without_show((await missing(settings)).rows) == EXPECTED
+
+
+@pytest.mark.parametrize("content", ["imdb_id|title\ntt0000001|a\n", "x", "\n"])
+def test_a_file_of_something_else_is_not_overwritten(tmp_path: Path, content: str) -> None:
+    """`--csv` sounds like an input: the CSV of the movies must survive that. Its own output is replaced."""
+    path = tmp_path / "movies.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(SettingsError, match="is a file of something else"):
+        write_csv([], path)
+    assert path.read_text(encoding="utf-8") == content
+    path.write_text("", encoding="utf-8")
+    write_csv(EXPECTED, path)
+    write_csv([], path)
+    assert path.read_text(encoding="utf-8").splitlines() == ["outcome,collection,line,id,reason,show_id,text"]
+
+
 async def test_rows_are_written_as_a_csv(tmp_path: Path) -> None:
     """UTF-8, quoted where it must be, with a header, and read back as they were."""
     write_csv(EXPECTED, tmp_path / "não há.csv")
@@ -145,9 +195,13 @@ async def test_ids_that_were_altered_are_no_ids(bucket: Bucket, settings_for: Ma
     [key] = [
         key for key in await bucket.objects("Raw/API/_harvest/") if Layout("Raw/API", "", report.run).generation_of(key)
     ]
-    await bucket.put(key, b"no gzip")
-    with pytest.raises(BooksError, match="is not the ids of this run"):
-        await missing(settings)
+    for body in (
+        b"no gzip",
+        gzip.compress(b"".join(gzip.decompress(await bucket.read(key) or b"").splitlines(True)[1:])),
+    ):
+        await bucket.put(key, body)
+        with pytest.raises(BooksError, match="is not the ids of this run"):
+            await missing(settings)
 
 
 @pytest.mark.parametrize(
