@@ -8,26 +8,31 @@ Whatever is not certainly an answer is asked `Again`: a title is `Missing` only 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal
-
-import orjson
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from harvester.errors import TmdbRefusedError
+from harvester.exact import DuplicateKeyError, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
-    from harvester.titles import Kind
+    from harvester.ids import Kind
 
 BODY_LIMIT = 32_750_000
 """Bytes of one body, unzipped: 31 MB pass and 33 do not, whichever megabyte is meant. The largest of 196 recorded
 bodies has 262,513, with credits and images."""
 
 HOLD_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
-ID_END = 2**63  # TMDB's ids are below it, and never negative: a receipt with another one would not be read back
+ID_END = 2**63  # TMDB's ids are above 0 and below it: a receipt with another one would not be read back
+OTHER: dict[Kind, Kind] = {"movie": "tv", "tv": "movie"}
+NAME_OF: dict[Kind, str] = {
+    "movie": "title",
+    "tv": "name",
+}  # keys that every record of a kind has, and none of the other
+CANDIDATES = 5  # rows of a kind in `/find` whose records are asked for, until one is there; it seldom has two
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +50,16 @@ class Found:
     """TMDB has this title: `record` is its answer of `/movie/{id}` or `/tv/{id}`, `tmdb_id` unique within the kind.
 
     `kind` is TMDB's; of a reclassified title it is not that of its CSV. `missing_parts` were asked for by
-    `append_to_response` and left out all the same.
+    `append_to_response` and left out all the same. `own_id` is TMDB's own IMDb id for it, if TMDB says. `other_id` is
+    the same where it is not the one asked for: TMDB has merged the two, and `/find` has confirmed it.
     """
 
     kind: Kind
     tmdb_id: int
     record: dict[str, Any]
     missing_parts: tuple[str, ...] = ()
+    other_id: str | None = None
+    own_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,14 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """Not an outcome yet: the titles that `/find` has for an id, to be asked for in this order, or why it has none."""
+
+    matches: tuple[Match, ...]
+    missing: Missing
+
+
+@dataclass(frozen=True, slots=True)
 class Absent:
     """Not an outcome yet: a 404 of TMDB's own. `/movie` says so of series too, hence `/find` is asked next."""
 
@@ -109,18 +125,19 @@ class Again:
 def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
     """The JSON object of a good answer, or why there is none.
 
-    `TmdbRefusedError` is raised for a 401, or a 403 of TMDB's own (a CDN's 403 in HTML is temporary).
+    `TmdbRefusedError` is raised for a 401, or a 403 with a `status_code` of TMDB's list, which ends at 47
+    (developer.themoviedb.org/docs/errors). Any other 403 is a gateway's, a firewall's or the CDN's, and temporary.
     """
     parsed = _parse(answer.body)
     body = parsed if isinstance(parsed, dict) else {}
-    code = body.get("status_code") if isinstance(body.get("status_code"), int) else None
+    code = body.get("status_code") if type(body.get("status_code")) is int else None
     match answer.status:
         case 200 if body.get("success") is False:
             return Again("success_false")
         case 200:
             return parsed
-        case 401 | 403 if answer.status == 401 or body:
-            raise TmdbRefusedError(answer.status, code, str(body.get("status_message", ""))[:200])
+        case 401 | 403 if answer.status == 401 or (code is not None and 0 < code < 100):
+            raise TmdbRefusedError(answer.status, code, _text(body.get("status_message"))[:200])
         case 404 if code in (6, 34):  # "invalid id", "could not be found"
             return Absent()
         case 429:
@@ -151,8 +168,10 @@ def _parse(body: bytes) -> dict[str, Any] | Again:
     if not body.strip():
         return Again("empty_body")
     try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        parsed = loads(body)
+    except DuplicateKeyError:
+        return Again("duplicate_key")
+    except ValueError:
         return Again("bad_body")
     return parsed if isinstance(parsed, dict) else Again("bad_body")
 
@@ -181,43 +200,71 @@ def http_date(text: str | None) -> datetime | None:
 
 
 def read_record(
-    body: dict[str, Any], kind: Kind, *, asked: Sequence[str] = (), known: Container[str] = ()
+    body: dict[str, Any],
+    kind: Kind,
+    *,
+    number: int | None = None,
+    asked: Sequence[str] = (),
+    known: Container[str] = (),
+    added: str | None = None,
 ) -> Found | Again:
-    """The title in the answer of `/movie/{id}` or `/tv/{id}`.
+    """The title in the answer of `/movie/{id}` or `/tv/{id}`, which was asked for by TMDB's `number`, if by one.
+
+    A part that was `added` to those asked for, to be looked at here, is no part of the record.
 
     The parts `asked` for by `append_to_response` have keys of the same names, which can be absent from a good answer
     (11 of 30 popular movies on a bad day: seerr#3055). Those `known` to exist for this kind are worth asking again for.
     """
     tmdb_id = body.get("id")
-    if type(tmdb_id) is not int or not 0 <= tmdb_id < ID_END:  # JSON's true is an int of Python's too
+    if not is_tmdb_id(tmdb_id):
         return Again("bad_body")
-    found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body))
+    if number not in (None, tmdb_id) or (NAME_OF[kind] not in body and NAME_OF[OTHER[kind]] in body):
+        return Again("other_title")
+    own_id = own_imdb_id(body)
+    if added:
+        body.pop(added, None)
+    found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body), own_id=own_id)
     worth_asking = any(part in known for part in found.missing_parts)
     return Again("missing_parts", for_want_of_better=found) if worth_asking else found
 
 
-def read_find(body: dict[str, Any], kind: Kind) -> Match | Missing | Again:
-    """What the five arrays of `/find` say of the id.
+def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Again:
+    """What the five arrays of `/find` say of the id: titles to be asked for in this order, or why it is missing.
 
-    More than one can be filled (tt0137523: the film *and* an unrelated series): the CSV's own `kind` wins. Rows are
-    shorter than the record; an unknown id has all arrays empty.
+    More than one array can be filled (tt0137523: the film *and* an unrelated series): the CSV's own `kind` comes first.
+    A row can outlive its title, which was merged or removed, so the next one counts if it is gone. Rows are shorter
+    than the record; an unknown id has all arrays empty.
     """
-    other: Kind = "tv" if kind == "movie" else "movie"
+    episodes, seasons = body.get("tv_episode_results", ()), body.get("tv_season_results", ())
+    matches: list[Match] = []
     try:
-        for candidate in (kind, other):
-            for row in body[f"{candidate}_results"]:
-                return Match(candidate, _id(row["id"]))
-        for row in body.get("tv_episode_results", ()):
-            return Missing("episode", _id(row["show_id"]))
-        for row in body.get("tv_season_results", ()):
-            return Missing("season", _id(row["show_id"]))
-    except (KeyError, TypeError, ValueError, OverflowError):
+        for each in (kind, OTHER[kind]):
+            numbers = dict.fromkeys(_id(row["id"]) for row in body[f"{each}_results"])
+            matches += [Match(each, number) for number in numbers][:CANDIDATES]
+        missing = [Missing("episode", _id(row["show_id"])) for row in episodes]
+        missing += [Missing("season", _id(row["show_id"])) for row in seasons]
+    except (KeyError, TypeError, ValueError):
         return Again("bad_body")
-    return Missing("unknown")
+    return Candidates(tuple(matches), missing[0] if missing else Missing("unknown"))
+
+
+def own_imdb_id(record: Mapping[str, Any]) -> str | None:
+    """The IMDb id that TMDB itself has for a title, if it says: of series only where `external_ids` are appended."""
+    external = record.get("external_ids")
+    own = record.get("imdb_id") or (external.get("imdb_id") if isinstance(external, dict) else None)
+    return _text(own) if own else None
+
+
+def _text(value: Any) -> str:
+    return str("" if value is None else getattr(value, "contents", value))  # a fragment's is its JSON
+
+
+def is_tmdb_id(value: object) -> TypeGuard[int]:
+    """Whether `value` is a whole number as TMDB numbers titles; JSON's `true` is an int of Python's too."""
+    return type(value) is int and 0 < value < ID_END
 
 
 def _id(value: Any) -> int:
-    number = int(value)
-    if not 0 <= number < ID_END:
+    if not is_tmdb_id(value):
         raise ValueError
-    return number
+    return value

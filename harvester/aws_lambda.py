@@ -97,6 +97,10 @@ async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
     for name, source in (order.settings | order.sources).items():  # the function's own files are not for events to name
         if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
             raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
+    rate = max(settings.tmdb_rate, order.shard.rate if order.shard else 0)
+    for name, asked in {"tmdb_rate": rate, "tmdb_concurrency": settings.tmdb_concurrency}.items():
+        if asked > (most := getattr(ours, name)):
+            raise SettingsError(f"The event may not have {name} be {asked:g}: the function's own is {most:g}, the most")
     if order.sources:
         settings = settings.model_copy(update={"movies_csv": None, "series_csv": None} | order.sources)
     if "-" in (settings.movies_csv, settings.series_csv):

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from harvester.batches import Batch
+    from harvester.ids import Collection
     from harvester.manifest import Books, Manifest
     from harvester.other_runs import Day, Standing
     from harvester.receipts import LandedFile, Receipt
     from harvester.s3 import Listed
-    from harvester.titles import Collection
 
 
 @dataclass(slots=True)

@@ -185,6 +185,23 @@ async def verify(settings: Settings, *, run: str | None, day: str | None, repair
     return (Exit.WRONG if proof.problems else Exit.CLOSED), proof.as_json(), partial(show_proof, proof)
 
 
+@_command(
+    _option("run", "--run", "Such as 2026-11-22-3f9a1c2e; else the one at work last."),
+    _option("csv", "--csv", "Write all of them to this file."),
+    *_STORE[:2],
+)
+async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Result:
+    """List the rows and ids that have no record: rejected, missing or failed, and why."""
+    from harvester.missing import missing as list_missing
+    from harvester.missing import write_csv
+    from harvester.show import show_missing
+
+    report = await list_missing(settings, run=run)
+    if csv is not None:
+        write_csv(report.rows, Path(csv))
+    return Exit.CLOSED, report.as_json(), partial(show_missing, report, csv)
+
+
 @_command(*_INPUT, *_TMDB, *_STORE)
 async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     """Try everything a harvest needs, and say what to mend."""

@@ -142,9 +142,14 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 def tell_json(result: dict[str, Any]) -> None:
     """Write a command's result as the one JSON object on standard output."""
-    import orjson
+    import json  # orjson refuses half characters, as a path or a profile may have
 
-    sys.stdout.write(f"{orjson.dumps(result).decode()}\n")
+    text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(result, separators=(",", ":"))
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
-from harvester.titles import KINDS
+from harvester.ids import KINDS
 
 PARTS_LIMIT = 20
 """Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
@@ -45,6 +45,17 @@ def api_key(key: SecretStr) -> SecretStr:
         must = "v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…), nor says where one is kept"
         raise ValueError(f"is neither a {must} (ssm:/path, secret:name); it has {len(secret)} characters")
     return SecretStr(secret)
+
+
+def credential(secret: SecretStr) -> SecretStr:
+    """A key, secret or token for S3, which go into HTTP headers."""
+    text = secret.get_secret_value()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("has a character that is not printable ASCII")
+    return secret
+
+
+Credential = Annotated[SecretStr, AfterValidator(credential)]
 
 
 def base_url(url: str) -> str:

@@ -10,28 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import logging
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.answers import Failed, Found, Fresh, Outcome
+from harvester.answers import Failed, Found, Fresh, Missing, Outcome
 from harvester.aws_client import PATIENT
 from harvester.data_files import Notices
 from harvester.errors import BusyError, Exit
 from harvester.fan_out import Room, fan_out
+from harvester.ids import KINDS
 from harvester.lease import LeaseTimes, hold_lease
 from harvester.open_run import open_run
 from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.records import record_line
 from harvester.run import Run, abort_uploads, land_batch, utc
-from harvester.titles import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from harvester.batches import Batch
+    from harvester.ids import Kind
     from harvester.manifest import Books
     from harvester.pace import Pace
     from harvester.receipts import Receipt
@@ -45,6 +48,22 @@ BATCHES_AT_ONCE = 32
 OPEN_BYTES = 32 * 10**6
 """Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
 7,000 of them, while S3 was away, took 658 MB before there was this limit."""
+
+FEW_KNOWN = 0.05
+"""Known titles for each unknown one of a batch; with fewer, only a title that every TMDB has proves that it is up."""
+
+MANY_UNKNOWN = 5
+"""Titles in a row that TMDB does not have: they are asked for once more, because there may have been an outage."""
+
+MANY = 100
+"""Ids above which it is worth a warning that TMDB has less than half of them."""
+
+LIKELY = {
+    "unknown": "TMDB has no games and podcasts, and few shorts; or the ids are not those of the titles",
+    "episode": "episodes have no record of their own: leave out the rows of titleType tvEpisode",
+    "season": "seasons have no record of their own",
+}
+"""Why TMDB lacks most of a CSV, by the reason that it is missing for."""
 
 BEGIN_TRIES = 5
 """How often a run is opened again whose manifest a process without the lease has replaced."""
@@ -128,6 +147,7 @@ async def harvest(
             await harvest_batches(run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
             if not stop.cut_short:
                 await run.close()
+                warn_if_mostly_missing(run.books)
         return report_of(run, tmdb, stop, done="failed" if run.books.failed else "closed", started=started)
 
 
@@ -142,8 +162,9 @@ async def start(
 ) -> tuple[Run, Tmdb]:
     """The run that `open_run` finds by `which`, begun unless it is finished, and TMDB; all ends with `stack`.
 
-    The lake is read first without the lease, and TMDB asked whether it takes the key; only what is read with the lease
-    decides what is left. Uploads that the holder before has left open, killed, are aborted.
+    The lake is read first without the lease; only what is read with the lease decides what is left. TMDB is asked
+    nothing, not even whether it takes the key, before the lake has shown that it can be harvested into. Uploads that
+    the holder before has left open, killed, are aborted.
     """
     settings.need_titles()
     settings.need("tmdb_api_key", "s3_bucket")
@@ -155,11 +176,14 @@ async def start(
     run = await look(bucket)
     if run.finished:
         return run, tmdb
-    await tmdb.check_key()
     # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
     bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
     holding = hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
     lease = await stack.enter_async_context(holding)
+    await bucket.objects(
+        run.layout.lease_key
+    )  # the first object sure to exist: a listing without ETags is noticed here
+    await tmdb.check_key()
     if lease.previous_run:
         await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))
     for _ in range(BEGIN_TRIES):
@@ -187,6 +211,36 @@ def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, started: float)
         stopped_by=stop.reason if stop.cut_short else None,
         failed=run.checkpoint.failed,
     )
+
+
+def are_unknown_in_a_row(outcomes: Sequence[Outcome]) -> bool:
+    """Whether TMDB does not have `MANY_UNKNOWN` titles that were asked for one after the other."""
+    runs = itertools.groupby(outcomes, key=lambda outcome: outcome == Missing("unknown"))
+    return any(unknown and len([*run]) >= MANY_UNKNOWN for unknown, run in runs)
+
+
+async def check_missing(tmdb: Tmdb, kind: Kind, outcomes: Sequence[Outcome]) -> None:
+    """Raise `TmdbUnavailableError` if what TMDB does not have of a batch, in the order asked for, is an outage's doing.
+
+    That may be where it knows next to nothing of the batch, where nothing is known that was asked for after an unknown
+    title, and where `/find`, which decides that a movie is unknown, has found none. Then TMDB is asked for titles that
+    it must have.
+    """
+    answered = [outcome for outcome in outcomes if isinstance(outcome, Found | Missing)]
+    unknown = answered.count(Missing("unknown"))
+    by_find = [outcome for outcome in answered if not (isinstance(outcome, Found) and outcome.kind == "movie" == kind)]
+    if len(answered) - unknown < FEW_KNOWN * unknown or MANY_UNKNOWN <= unknown == len(by_find):
+        await tmdb.check_known(kind, well_known=True)
+    elif answered[-1:] == [Missing("unknown")] or are_unknown_in_a_row(outcomes):
+        await tmdb.check_known(kind)
+
+
+def warn_if_mostly_missing(books: Books) -> None:
+    """Say so, with the likely reasons, if TMDB has less than half of more than `MANY` ids."""
+    if books.ids > MANY and 2 * books.missing.total() > books.ids:
+        likely = [LIKELY[reason] for reason, _ in books.missing.most_common() if reason in LIKELY]
+        told = {"missing": books.missing.total(), "ids": books.ids, "likely": "; ".join(likely)}
+        logging.getLogger(__name__).warning("mostly_missing", extra=told)
 
 
 async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop) -> None:
@@ -221,6 +275,10 @@ async def harvest_batch(
                 lines[id_] = line
                 room.take(len(line))
             outcome = replace(outcome, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
+        return outcome
+
+    async def look_up_and_tell(id_: str) -> Outcome:
+        outcome = await look_up(id_)
         watcher.title(outcome)
         return outcome
 
@@ -231,9 +289,15 @@ async def harvest_batch(
                 for id_ in batch.ids:
                     yield id_
 
-    outcomes = await fan_out(look_up, in_line(), at_once=len(batch.ids))
+    mixes_answers = tmdb.mixes_answers
+    outcomes = await fan_out(look_up_and_tell, in_line(), at_once=len(batch.ids))
     if not outcomes:
         return
+    if tmdb.mixes_answers > mixes_answers or are_unknown_in_a_row(outcomes):  # ask again: is what is missing missing?
+        missing = [id_ for id_, outcome in zip(batch.ids, outcomes, strict=True) if isinstance(outcome, Missing)]
+        later = dict(zip(missing, await fan_out(look_up, missing, at_once=len(batch.ids)), strict=True))
+        outcomes = [later.get(id_, outcome) for id_, outcome in zip(batch.ids, outcomes, strict=True)]
+    await check_missing(tmdb, kind, outcomes)
     held = sum(map(len, lines.values()))
     receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)
     room.take(-held)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from harvester.ids import is_title_id
 from harvester.layout import RUN_NAME
-from harvester.titles import is_title_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from harvester.titles import Collection, Ids
+    from harvester.ids import Collection
+    from harvester.inputs import Ids
 
 GZIP_BYTES, UNPACKED_BYTES, LINE_BYTES = 2**28, 2**30, 2**16
 """Read at most: of a file as stored, unpacked, and of one line. 19 million ids of 56 bytes are 2**30 unpacked."""
@@ -44,20 +45,32 @@ def encode_ids(inputs: Mapping[Collection, Ids], fresh: Mapping[str, str]) -> by
 
 def decode_ids(body: bytes) -> FrozenIds:
     """The ids in `body`, as `encode_ids` writes them. Unknown keys are ignored."""
-    frozen, seen, latest = FrozenIds({}, {}, {}), set[str](), dict[str, int]()
+    frozen = FrozenIds({}, {}, {})
+    for row in decode_rows(body):
+        collection, id_ = row["collection"], row.get("id")
+        if id_ is None:
+            frozen.rejected[collection] = frozen.rejected.get(collection, 0) + 1
+            continue
+        frozen.ids.setdefault(collection, []).append(id_)
+        if "fresh" in row:
+            frozen.fresh[id_] = row["fresh"]
+    return frozen
+
+
+def decode_rows(body: bytes) -> Iterator[dict[str, Any]]:
+    """The rows of such a file: `collection`, `line`, and `id`, or why it was `rejected`, with its first characters.
+
+    The checksum stands at the end: rely on none of them before the last.
+    """
+    seen, latest = set[str](), dict[str, int]()
     for row in _unpack(body, _is_row):
         collection, line, id_ = row["collection"], row["line"], row.get("id")
         if id_ in seen or line <= latest.get(collection, 0):  # the latter ends a bomb of one row
             raise ValueError(f"line {line} of {collection} is there out of order, or its id {id_!r} twice")
         latest[collection] = line
-        if id_ is None:
-            frozen.rejected[collection] = frozen.rejected.get(collection, 0) + 1
-            continue
-        seen.add(id_)
-        frozen.ids.setdefault(collection, []).append(id_)
-        if "fresh" in row:
-            frozen.fresh[id_] = row["fresh"]
-    return frozen
+        if id_:
+            seen.add(id_)
+        yield row
 
 
 def encode_outcomes(outcomes: Iterable[Mapping[str, Any]]) -> bytes:
@@ -111,7 +124,7 @@ def _is_row(row: dict[str, Any]) -> bool:
     if row.get("collection") not in ("Movies", "Series") or type(row.get("line")) is not int or row["line"] < 1:
         return False
     if "rejected" in row:
-        return isinstance(row["rejected"], str) and "id" not in row
+        return isinstance(row["rejected"], str) and isinstance(row.get("text", ""), str) and "id" not in row
     return is_title_id(row.get("id")) and ("fresh" not in row or _is_run(row["fresh"]))
 
 

@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harvester.titles import KINDS
+from harvester.ids import KINDS
 
 if TYPE_CHECKING:
-    from harvester.titles import Collection
+    from harvester.ids import Collection
 
 RUNS = "_harvest"
 LEASE = f"{RUNS}/lease.json"

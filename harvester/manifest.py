@@ -17,14 +17,14 @@ from harvester import forms
 from harvester.batches import BATCH_SIZE
 from harvester.documents import TEXT_LENGTH, BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
 from harvester.errors import BooksError
-from harvester.titles import Collection  # noqa: TC001  # pydantic needs it
+from harvester.ids import Collection  # noqa: TC001  # pydantic needs it
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from harvester.inputs import Ids
     from harvester.layout import Layout
     from harvester.receipts import Receipt
-    from harvester.titles import Ids
 
 _BY_REASON = ("missing", "failed")
 
@@ -76,6 +76,7 @@ class Books:
     missing: Counter[str] = field(default_factory=Counter)  # by reason
     failed: Counter[str] = field(default_factory=Counter)  # by reason
     fresh: int = 0
+    other_ids: int = 0  # of the found ones, those that TMDB has under another IMDb id
     batches: int = 0
     files: int = 0
     bytes: int = 0
@@ -102,6 +103,7 @@ class Books:
             getattr(self, name)[outcome["reason"]] += 1
         else:
             setattr(self, name, getattr(self, name) + 1)
+        self.other_ids += "other_id" in outcome
 
     def add(self, other: Books) -> None:
         """Count another run."""

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from harvester.batches import Batch
+    from harvester.ids import Collection
+    from harvester.inputs import Ids
     from harvester.s3 import Bucket
     from harvester.settings import Settings
-    from harvester.titles import Collection, Ids
 
 
 async def open_run(

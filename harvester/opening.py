@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from harvester.ids import Collection
+    from harvester.inputs import Ids
     from harvester.s3 import Bucket
     from harvester.settings import Settings
-    from harvester.titles import Collection, Ids
 
 CSV_NAMES = (".csv", ".csv.gz")  # endings of the objects that are looked for in a folder of S3
 

@@ -25,8 +25,8 @@ from harvester.receipts import RECEIPT_BYTES, Receipt, decode_receipt, stands
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
+    from harvester.ids import Collection
     from harvester.s3 import Bucket, Listed
-    from harvester.titles import Collection
 
 READS_AT_ONCE = 32
 

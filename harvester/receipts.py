@@ -15,8 +15,8 @@ from harvester.answers import Failed, Found, Fresh, Missing
 from harvester.batches import BATCH_SIZE, Batch
 from harvester.documents import BatchName, Count, RunName, Sha256, Text, TitleId, Token, Word, decode_document
 from harvester.errors import BooksError
+from harvester.ids import Collection, Kind  # noqa: TC001  # pydantic needs them
 from harvester.layout import FILES_LIMIT
-from harvester.titles import Collection, Kind  # noqa: TC001  # pydantic needs them
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,11 +32,15 @@ _NEEDED = {"found": _ORIGIN, "missing": {"reason"}, "failed": {"reason"}, "fresh
 
 
 class OutcomeJson(TypedDict, total=False):
-    """What became of a title; a failed one whose earlier record was kept has also `kept` and that record's origin."""
+    """What became of a title; a failed one whose earlier record was kept has also `kept` and that record's origin.
+
+    `other_id` is TMDB's own IMDb id of a found title, where it is another one.
+    """
 
     outcome: Required[Literal["found", "missing", "failed", "fresh"]]
     kind: Kind
     tmdb_id: Count
+    other_id: Word
     reason: Word
     show_id: Count
     run: RunName
@@ -108,8 +112,9 @@ def stands(outcome: Mapping[str, Any]) -> bool:
 def outcome_json(outcome: Outcome, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """An outcome as the receipt has it; `kept` is kind and number of a failed title's earlier record."""
     match outcome:
-        case Found(kind, tmdb_id):
-            return {"outcome": "found", "kind": kind, "tmdb_id": tmdb_id}
+        case Found(kind, tmdb_id, other_id=other_id):
+            more = {} if other_id is None else {"other_id": other_id[:100]}
+            return {"outcome": "found", "kind": kind, "tmdb_id": tmdb_id} | more
         case Missing(reason, show_id):
             return {"outcome": "missing", "reason": reason} | ({} if show_id is None else {"show_id": show_id})
         case Failed(reason):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from harvester.batches import BATCH_SIZE
+from harvester.exact import loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,14 +37,19 @@ def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str
     """The record of `id_` as one line of JSON, without a line end; None if it cannot be written.
 
     JSON nested over 254 levels deep cannot, though it can be read to 1,024 (orjson). `imdb_id` is the id that was asked
-    for. TMDB's own, if it has one and it is another (it can be null), is kept in `harvest.tmdb_imdb_id`.
+    for. TMDB's own, if it has one and it is another (it can be null), is kept in `harvest.tmdb_imdb_id`, and a key
+    `harvest` of TMDB's own, which it has never had, in `harvest.tmdb_harvest`.
     """
     harvest: dict[str, Any] = {"kind": found.kind, "tmdb_id": found.tmdb_id}
     harvest |= {"fetched_at": fetched_at, "language": language}
     if found.missing_parts:
         harvest["missing_parts"] = found.missing_parts
-    if found.record.get("imdb_id", id_) != id_:
+    if found.other_id:
+        harvest["tmdb_imdb_id"] = found.other_id
+    elif found.record.get("imdb_id", id_) != id_:
         harvest["tmdb_imdb_id"] = found.record["imdb_id"]
+    if "harvest" in found.record:
+        harvest["tmdb_harvest"] = found.record["harvest"]
     ours = {"imdb_id": id_, "harvest": harvest}
     try:
         return orjson.dumps(ours | found.record | ours)
@@ -83,7 +89,7 @@ def empty_file(form: Format) -> File:
 def decode(body: bytes) -> list[dict[str, Any]]:
     """The records of a data file; a ValueError if it is neither JSON Lines nor a JSON array."""
     is_array = body.startswith(b"[")
-    records: list[Any] = orjson.loads(body) if is_array else [orjson.loads(line) for line in body.split(b"\n") if line]
+    records: list[Any] = loads(body) if is_array else [loads(line) for line in body.split(b"\n") if line]
     if not all(isinstance(record, dict) for record in records):
         raise ValueError("not a list of JSON objects")
     return records

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.answers import ID_END, Failed, Found
+from harvester.answers import Failed, Found, is_tmdb_id
 from harvester.data_files import is_as_landed, list_data, read_document, read_records
 from harvester.documents import encode_document
 from harvester.errors import BooksError, StoppedError
 from harvester.fan_out import fan_out
+from harvester.ids import KINDS
 from harvester.ids_file import encode_ids, encode_outcomes
 from harvester.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
 from harvester.other_runs import listing_digest, read_receipt
 from harvester.receipts import LandedFile, Receipt, outcome_json
 from harvester.records import empty_file, encode
-from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from harvester.answers import Outcome
     from harvester.batches import Batch
     from harvester.checkpoint import Checkpoint
+    from harvester.ids import Collection
+    from harvester.inputs import Ids
     from harvester.layout import Layout
     from harvester.lease import Lease
     from harvester.manifest import Books
     from harvester.records import File, Format
     from harvester.s3 import Bucket, Listed
-    from harvester.titles import Collection, Ids
 
 _log = logging.getLogger(__name__)
 
@@ -243,7 +244,7 @@ async def _earlier_records(run: Run, batch: Batch, ids: Iterable[str]) -> dict[s
 def _origin(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """Kind and TMDB's number of a record; None if it does not say."""
     told = record.get("harvest")
-    if not isinstance(told, dict) or type(told.get("tmdb_id")) is not int or not 0 <= told["tmdb_id"] < ID_END:
+    if not isinstance(told, dict) or not is_tmdb_id(told.get("tmdb_id")):
         return None
     return {"kind": told.get("kind"), "tmdb_id": told["tmdb_id"]}
 

@@ -47,13 +47,19 @@ landing (`stop.DRAIN_SECONDS`). Three in a row fit in: to begin an upload, to ab
 
 PARTS_AT_ONCE = 4
 READ_TRIES = 4
+MIN_BYTES_PER_SECOND = 31_250
+"""0.25 Mbit/s: a body that falls a minute behind this, all blocks together, is given up and read anew."""
+
+CONFLICTS = frozenset(["OperationAborted", "ConditionalRequestConflict", "409", "HTTP 409"])
+"""S3's codes for another call that is under way at this key, each to be tried again (its documentation); without a body
+botocore has the status alone."""
 
 CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
 """What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
 
 ABSENT = frozenset(["NoSuchKey", "404"])
 GONE = frozenset(["NoSuchUpload"])
-REFUSED = frozenset(["PreconditionFailed", "ConditionalRequestConflict", "OperationAborted", "412", "409"]) | ABSENT
+REFUSED = frozenset(["PreconditionFailed", "412"]) | CONFLICTS | ABSENT
 """Answers to a conditional put: the condition does not hold, or another put is under way."""
 
 _GOES_ON = {
@@ -244,14 +250,22 @@ class Bucket:
             parts = await fan_out(send, body.parts(), at_once=PARTS_AT_ONCE)
             if body.check:
                 await body.check()
-            where = {"Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
-            done = await self._call("complete", key, "complete_multipart_upload", "ETag", **where)
+            done = await self._complete(key, {"UploadId": upload, "MultipartUpload": {"Parts": parts}})
         except BaseException as error:
             seconds = LAST_SECONDS if isinstance(error, asyncio.CancelledError) else None
             # Another batch's trouble may cancel us just now.
             await finish(abort(upload, seconds=seconds), seconds=LAST_SECONDS)
             raise
         return str(done["ETag"]).strip('"')
+
+    @tenacity.retry(
+        stop=tenacity.stop_after_attempt(READ_TRIES),
+        wait=tenacity.wait_random_exponential(0.1, 5),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, StoreError) and error.code in CONFLICTS),
+        reraise=True,
+    )
+    async def _complete(self, key: str, upload: dict[str, Any]) -> dict[str, Any]:
+        return await self._call("complete", key, "complete_multipart_upload", "ETag", Key=key, **upload)
 
     async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float | None = None) -> None:
         """Abort without hiding the trouble that made it necessary."""
@@ -279,13 +293,15 @@ class Bucket:
         into.seek(0)
         into.truncate()
         response = await self._call("read", key, "get_object", "Body", Key=key)
-        async with response["Body"] as stream:
+        started = asyncio.get_running_loop().time()
+        async with response["Body"] as stream, asyncio.timeout(CALL_SECONDS) as whole:
             while max(response.get("ContentLength", 0), into.tell()) <= limit:
                 async with asyncio.timeout(CALL_SECONDS):
                     block = await stream.read(2**18)
                 if not block:
                     return response
                 into.write(block)
+                whole.reschedule(started + CALL_SECONDS + into.tell() / MIN_BYTES_PER_SECOND)
         return response
 
     async def _call(

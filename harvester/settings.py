@@ -108,9 +108,9 @@ class Settings(BaseSettings):
     aws_profile: str | None = _field(
         "profile of `~/.aws/config`, for single sign-on too", names=("aws_profile", "nome_do_perfil_sso")
     )
-    aws_access_key_id: SecretStr | None = _field("key, where there is no profile and no role")
-    aws_secret_access_key: SecretStr | None = _field("its secret")
-    aws_session_token: SecretStr | None = _field("its token, if it is a temporary one")
+    aws_access_key_id: forms.Credential | None = _field("key, where there is no profile and no role")
+    aws_secret_access_key: forms.Credential | None = _field("its secret")
+    aws_session_token: forms.Credential | None = _field("its token, if it is a temporary one")
     aws_endpoint_url_s3: forms.Endpoint | None = _field(
         "another S3 than AWS's", names=("aws_endpoint_url_s3", "aws_endpoint_url")
     )

@@ -26,6 +26,7 @@ from harvester.batches import BATCH_SIZE, Batch
 from harvester.documents import FORMAT, RunName, TitleId, Token
 from harvester.errors import InputError, NewerFormatError
 from harvester.harvest import Report, Turn, Watcher, harvest_batches, report_of, start
+from harvester.ids import Collection
 from harvester.layout import Layout
 from harvester.lease import LeaseTimes, hold_lease
 from harvester.open_run import open_part
@@ -33,7 +34,6 @@ from harvester.opening import open_bucket_of, open_tmdb_of
 from harvester.pace import SLACK
 from harvester.plan import REQUESTS
 from harvester.run import abort_uploads, utc
-from harvester.titles import Collection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
     from harvester.doctor import Examination
     from harvester.harvest import Report
+    from harvester.missing import MissingReport
     from harvester.settings import Settings
     from harvester.upload import UploadReport
     from harvester.verify import Proof
 
+MISSING_COLUMNS, ROW_LEAST = ("", "line", "id", "reason"), 10  # that are never cut; characters of a row at least
 SHOWN, ROW_SHOWN = 20, 60  # lines of a kind, and characters of a rejected row; `--json` has more
 ANEW = "finished today (--again harvests anew)."
 
@@ -58,11 +60,14 @@ def books_text(books: Mapping[str, Any]) -> str:
         "missing": books["missing_by_reason"],
         "failed": books["failed_by_reason"],
     }
-    return "\n".join(
+    lines = [
         f" {name:<8} {books[name]:>9,} = {' + '.join(f'{number:,} {what}' for what, number in parts.items())}"
         for name, parts in terms.items()
         if parts
-    )
+    ]
+    if books["other_ids"]:
+        lines.append(f" {books['other_ids']:,} found under another IMDb id (harvest.tmdb_imdb_id)")
+    return "\n".join(lines)
 
 
 def show_upload(report: UploadReport, *, harvested: bool = False) -> None:
@@ -126,6 +131,38 @@ def show_proof(proof: Proof) -> None:
         if proof.foreign or proof.stale:
             advice = f"{advice} verify --repair moves away what is foreign or stale.".lstrip()
         console.print(f"{len(proof.problems):,} problems. {advice}")
+
+
+def show_missing(report: MissingReport, csv: str | None) -> None:
+    """How many rows and ids have no record, by reason, and the first of them."""
+    console = _console()
+    rows = len(report.rows)
+    first = f"{rows:,} rejected, missing or failed." if rows else "[green]Nothing is missing.[/]"
+    if report.to_do and not rows:
+        first = "Nothing is missing so far."
+    console.print(first, f"Run {report.run}", markup=True)
+    for (outcome, reason), number in report.counts.most_common():
+        console.print(f" {outcome:<8} {number:>9,} {reason}")
+    if report.to_do:
+        console.print(f" to do    {report.to_do:>9,} the same harvest goes on with them")
+    for run, number in report.fresh.items():
+        console.print(f" fresh    {number:>9,} asked for in the same day's run {run}: --run {run} lists what it lacks")
+    cells = [
+        (row.collection, f"{row.line:,}", row.id or "", f"{row.outcome}: {row.reason}") for row in report.rows[:SHOWN]
+    ]
+    wide = [max(map(len, column)) for column in zip(MISSING_COLUMNS, *cells, strict=True)]
+    room = max(ROW_LEAST, console.width - sum(wide) - len(wide) - 1)
+    whole = [Column(name, no_wrap=True, justify="right" if name == "line" else "left") for name in MISSING_COLUMNS]
+    table = Table(*whole, "row", box=None, padding=(0, 1, 0, 0))
+    for row, cell in zip(report.rows, cells, strict=False):
+        text = "".join(character if character.isprintable() else " " for character in row.text or "")
+        table.add_row(*cell, Text(text if len(text) <= room else f"{text[: room - 1]}…"))
+    if rows:
+        console.print(table, soft_wrap=False)
+    if csv is not None:
+        console.print(f"All {rows:,} are in {csv}")
+    elif rows > SHOWN:
+        console.print(f"  … and {rows - SHOWN:,} more: --csv FILE writes them all")
 
 
 def show_examination(examination: Examination) -> None:

@@ -1,4 +1,4 @@
-"""Titles: what an IMDb id is, and how the ids come out of a CSV.
+"""Titles: how the ids come out of a CSV.
 
 The CSVs have one row per artist, so a title's id stands in 4.3 adjacent rows on average. The real files are separated
 by pipes without any quoting or escaping (a field may hold a lone `"` or end in a backslash); copies made by pandas or a
@@ -14,27 +14,37 @@ import csv
 import gzip
 import itertools
 import re
+import shlex
 import zlib
-from array import array
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from harvester.errors import InputError
+from harvester.ids import has_prefix, is_title_id, parse_id
+from harvester.inputs import REJECT_LENGTH, REJECTS_KEPT, Ids, Reject
 from harvester.redaction import redact_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-Collection = Literal["Movies", "Series"]
-Kind = Literal["movie", "tv"]
-KINDS: dict[Collection, Kind] = {"Movies": "movie", "Series": "tv"}
-"""A collection is a CSV and a folder of the bucket; a kind is TMDB's word for what stands in it."""
+ID_COLUMNS = ("imdb_id", "tconst", "imdb_title_id", "titleId", "const", "id")
+"""Header names of an id column, compared as `plain` has them; the first of these that occurs wins. `id` comes last:
+exports that have both an `id` and an `imdb_id` keep TMDB's or a row's number in the former."""
 
-ID_COLUMNS = ("imdb_id", "tconst", "imdbid", "const", "imdb_title_id", "id")
-"""Header names of an id column, in any case; the first of these that occurs wins. `id` comes last: exports that have
-both an `id` and an `imdb_id` keep TMDB's or a row's number in the former."""
+AMBIGUOUS = ("titleid", "const", "id")
+"""Header names that TMDB's numbers or row numbers may have, too: under these some IMDb id must begin with `tt`."""
+
+IMDB_COLUMNS = (
+    "tconst titleid ordering title region language types attributes isoriginaltitle titletype primarytitle "
+    "originaltitle isadult startyear endyear runtimeminutes genres directors writers parenttconst seasonnumber "
+    "episodenumber nconst category job characters averagerating numvotes"
+)
+"""Columns of IMDb's own TSV files, as `plain` has them; these quote nothing (developer.imdb.com)."""
+
+LIKE_ROWS_KEPT = 2  # with `tt`, and without: one of them can be the row's own
+SAMPLE = 100  # rows that are looked at for another column with ids
 
 BLOCK_BYTES = 2**15  # the processor's cache holds it: 2¹⁸ took a fifth more time and 3.6 MB more memory (measured)
 LONGEST_LINE, LONGEST_HEADER = 2**20, 2**14  # bytes; the longest real row has about 700
@@ -51,66 +61,12 @@ MAGIC = {
 }
 """How files begin that are taken for CSVs by mistake, and what they are."""
 
-REJECTS_KEPT, REJECT_LENGTH = 1_000, 200
-"""All rejected rows are counted, each with its line; the text is kept of this many, this many characters of each."""
-
-_WELL_FORMED = re.compile(r"tt[0-9]{7,10}")
-_TITLE_ID = re.compile(r"tt(?:[0-9]{7}|[1-9][0-9]{7,9})")
-_LOOSE_ID = re.compile(r"(?:tt)?([0-9]{1,10})(?:\.0)?")
 _NO_LINE = b"\n"  # what no line begins with
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A row whose id cannot be an IMDb title id. `line` counts from 1, the header being line 1."""
-
-    line: int
-    text: str
-
-
-@dataclass(slots=True)
-class Ids:
-    """What a CSV holds: distinct ids in order of first sight, and an account of every row.
-
-    `lines` are those where each of `ids` was seen first, counted as in `Reject` (of a quoted row its first line).
-    `rejects` are the first `REJECTS_KEPT` rejected rows, with their text.
-    """
-
-    source: str
-    ids: list[str] = field(default_factory=list)
-    rows: int = 0
-    rejected_lines: array[int] = field(default_factory=partial(array, "L"))
-    rejects: list[Reject] = field(default_factory=list)
-    lines: array[int] = field(default_factory=partial(array, "L"))
-
-    @property
-    def rejected(self) -> int:
-        """Rows without an IMDb title id."""
-        return len(self.rejected_lines)
-
-    @property
-    def duplicates(self) -> int:
-        """Rows whose id had been seen before."""
-        return self.rows - self.rejected - len(self.ids)
-
-
-def is_title_id(value: object) -> bool:
-    """Whether `value` is a text of the form `^tt[0-9]{7,10}$`, as every id that `parse_id` returns is."""
-    return isinstance(value, str) and _WELL_FORMED.fullmatch(value) is not None
-
-
-def parse_id(text: str) -> str | None:
-    """The IMDb title id meant by `text`, or None.
-
-    IMDb pads to seven digits (`tt0304141`). Spreadsheets lose the padding, the `tt`, or both, and pandas turns the
-    rest into floats: `tt304141`, `304141`, `304141.0` and `00304141` are all that title. Nothing but `^tt[0-9]{7,10}$`
-    comes back, because it goes into a URL path, where TMDB's edge would resolve `..` and `%2F`.
-    """
-    if _TITLE_ID.fullmatch(text):
-        return text if text.strip("t0") else None
-    loose = _LOOSE_ID.fullmatch(text.strip().strip("\"'").strip().lower())
-    digits = loose[1].lstrip("0") if loose else ""
-    return "tt" + digits.zfill(7) if digits else None
+def plain(name: str) -> str:
+    """A header name without case, spaces, underscores and dashes: `IMDb ID`, `imdb_id` and `imdbId` are one."""
+    return re.sub("[ _-]", "", name).casefold()
 
 
 def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = None, name: str | None = None) -> Ids:
@@ -142,16 +98,80 @@ def _read(ids: Ids, stream: BinaryIO, column: str | None, seen: set[str]) -> Non
     if not first.strip():
         raise InputError(ids.source, "is empty: was the download or the export finished?")
     header, _, rest = first.partition(b"\n")
-    names, at, delimiter = _header(ids.source, header, column)
+    columns = _header(ids.source, header, column)
     lines = itertools.chain.from_iterable(_lines(ids.source, rest, blocks))
-    if delimiter == "|" or (delimiter == "\t" and names[0] == "tconst"):  # IMDb's own dumps quote nothing
-        _take_plain(ids, lines, at, delimiter.encode(), seen)
+    if columns.are_unquoted:
+        _take_plain(ids, lines, columns, seen)
     else:
-        _take_quoted(ids, lines, at, delimiter, seen)
+        _take_quoted(ids, lines, columns, seen)
+    name = columns.names[columns.at]
     if ids.rows == ids.rejected:
         sample = f", as in line {ids.rejects[0].line}: {ids.rejects[0].text!r}" if ids.rejects else ""
         what = f"none of its {ids.rows} rows has an IMDb title id{sample}" if ids.rows else "has a header but no rows"
-        raise InputError(ids.source, f"{what}. Ids were looked for in column {names[at]!r} (--id-column changes it)")
+        raise InputError(ids.source, f"{what}. Ids were looked for in column {name!r} (--id-column changes it)")
+    if column is None and not ids.prefixed and plain(name) in AMBIGUOUS:
+        other = _column_with_ids(rest, columns)
+        better = f"Those in column {other!r} do: give {_flag(other)}" if other else "Give a file with IMDb ids"
+        problem = (
+            f"has numbers in column {name!r} that may be TMDB's, or row numbers: none begins with tt. {better}. "
+            f"If they are IMDb's all the same, give {_flag(name)}"
+        )
+        raise InputError(ids.source, problem)
+
+
+def _column_with_ids(rest: bytes, columns: _Columns) -> str | None:
+    """Another column that has an id with `tt` in one of the first rows."""
+    for line in rest.decode(errors="replace").split("\n")[:SAMPLE]:
+        cells = columns.split(line.replace("\r", " "))
+        for index, (name, cell) in enumerate(zip(columns.names, cells, strict=False)):
+            if index != columns.at and is_title_id(cell.strip()):
+                return name
+    return None
+
+
+def _flag(name: str) -> str:
+    return f"--id-column {shlex.quote(name)}" if name.isprintable() else "its name with --id-column"
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The header's names, the index of the id column, and the delimiter."""
+
+    names: list[str]
+    at: int
+    delimiter: str
+
+    @property
+    def are_unquoted(self) -> bool:
+        """Whether quotes are characters like any other: between pipes, and in TSV files of IMDb's own."""
+        known = [plain(name) for name in self.names]
+        return self.delimiter == "|" or (
+            self.delimiter == "\t" and (known[0] == "tconst" or set(known) <= set(IMDB_COLUMNS.split()))
+        )
+
+    def id_cell(self, line: str) -> str | None:
+        """The cell of the id in a line that looks like a row of this file: with an id there, and as many delimiters.
+
+        After a `tt…` there may be more delimiters.
+        """
+        cells = line.rstrip("\r\n").split(self.delimiter)
+        if len(cells) < len(self.names) or parse_id(cells[self.at]) is None:
+            return None
+        return cells[self.at] if len(cells) == len(self.names) or has_prefix(cells[self.at]) else None
+
+    def may_be_shifted(self, cells: Sequence[str | bytes], *, prefixed: bool) -> bool:
+        """Whether a number of this row may stand in another column than it seems: there are more cells than names.
+
+        In a file with ids that are `prefixed`, fewer cells are suspect, too.
+        """
+        return any(cells[len(self.names) :]) or (prefixed and len(cells) < len(self.names))
+
+    def split(self, line: str) -> list[str]:
+        return _cells(line, self.delimiter)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return line.split("|") if delimiter == "|" else next(csv.reader([line], delimiter=delimiter), [])
 
 
 @dataclass(slots=True)
@@ -193,22 +213,27 @@ def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
         raise InputError(source, problem, line=line) from error
 
 
-def _header(source: str, header: bytes, column: str | None) -> tuple[list[str], int, str]:
-    """The header's names, the place of the id column among them, and the delimiter; between pipes no quotes count."""
+def _header(source: str, header: bytes, column: str | None) -> _Columns:
     if b"\r" in header.rstrip(b"\r"):
         problem = "has lines that end in a carriage return alone: save it with the line ends of Unix or Windows"
         raise InputError(source, problem, line=1)
     if len(header) > LONGEST_HEADER:
         raise InputError(source, f"has a first line of over {LONGEST_HEADER} bytes: is it a CSV file?", line=1)
     line = header.decode(errors="replace").rstrip("\r")  # _utf8_blocks raises where it is no UTF-8
-    wanted = [column.strip().casefold()] if column else ID_COLUMNS
+    wanted = [name for name in map(plain, [column] if column else ID_COLUMNS) if name]
     for delimiter in sorted("|\t;,", key=line.count, reverse=True):
-        cells = line.split("|") if delimiter == "|" else next(csv.reader([line], delimiter=delimiter), [])
-        names = [name.strip().strip('"') for name in cells]
-        known = [name.casefold() for name in names]
+        names = [name.strip().strip('"') for name in _cells(line, delimiter)]
+        if any(map(is_title_id, names)):
+            problem = "has no header, but a row in its first line: add one above, such as imdb_id and further names"
+            raise InputError(source, problem, line=1)
+        if column in names:  # another may differ in spaces or case alone
+            return _Columns(names, names.index(column), delimiter)
+        known = [plain(name) for name in names]
         for name in wanted:
             if name in known:
-                return names, known.index(name), delimiter
+                return _Columns(names, known.index(name), delimiter)
+    if line.lower().startswith("sep="):
+        raise InputError(source, f"begins with {line[:20]!r}, a line that only Excel reads: delete it", line=1)
     expected = f"named {column!r}" if column else f"({', '.join(ID_COLUMNS)})"
     seen = f"its header is {redact_shapes(line)[:200]!r}"
     raise InputError(source, f"has no id column {expected}; {seen}. Name the column with --id-column", line=1)
@@ -229,8 +254,9 @@ def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[
     yield [tail]
 
 
-def _take_plain(ids: Ids, lines: Iterable[bytes], at: int, delimiter: bytes, seen: set[str]) -> None:
+def _take_plain(ids: Ids, lines: Iterable[bytes], columns: _Columns, seen: set[str]) -> None:
     """Take rows without quoting: a delimiter is a delimiter, wherever it stands."""
+    at, delimiter = columns.at, columns.delimiter.encode()
     latest = _NO_LINE
     for number, line in enumerate(lines, 2):
         if line.startswith(latest):  # the next artist of the same title: three rows of four
@@ -238,34 +264,88 @@ def _take_plain(ids: Ids, lines: Iterable[bytes], at: int, delimiter: bytes, see
             continue
         cells = line.split(delimiter, at + 1)
         if line.strip():
-            taken = _take(ids, cells[at].decode() if len(cells) > at else "", line.decode, number, seen)
+            text = cells[at].decode() if len(cells) > at else ""
+            if not has_prefix(text) and columns.may_be_shifted(
+                line.rstrip(b"\r").split(delimiter), prefixed=ids.prefixed
+            ):
+                text = ""
+            taken = _take(ids, text, line.decode, number, seen)
             latest = cells[0] + delimiter if taken and at == 0 and len(cells) > 1 else _NO_LINE
 
 
-def _take_quoted(ids: Ids, lines: Iterable[bytes], at: int, delimiter: str, seen: set[str]) -> None:
-    """Take rows as in RFC 4180: quotes around a field may hide delimiters and line ends."""
-    number, size = 2, 0
-
-    def texts() -> Iterator[str]:
-        nonlocal size
-        for line in lines:
-            size += len(line)
-            if size > LONGEST_LINE:
-                problem = f"has a row of over {LONGEST_LINE} bytes: is a quote left open there?"
-                raise InputError(ids.source, problem, line=number)
-            yield line.decode() + "\n"
-
-    rows = csv.reader(texts(), delimiter=delimiter, strict=True)
+def _take_quoted(ids: Ids, lines: Iterable[bytes], columns: _Columns, seen: set[str]) -> None:
+    """Take rows as in RFC 4180: quotes around a field may hide delimiters and line ends, but no row of this file."""
+    at, delimiter = columns.at, columns.delimiter
+    row = _QuotedRow(ids.source, columns)
+    csv.field_size_limit(LONGEST_LINE)
+    rows = csv.reader(map(row.add, lines), delimiter=delimiter, strict=True)
     try:
         for cells in rows:
+            text = cells[at] if len(cells) > at else ""
+            if not has_prefix(text) and columns.may_be_shifted(cells, prefixed=ids.prefixed):
+                text = ""
             if len(cells) > 1 or "".join(cells).strip():
-                _take(ids, cells[at] if len(cells) > at else "", partial(delimiter.join, cells), number, seen)
-            number, size = rows.line_num + 2, 0
+                _take(ids, text, partial(delimiter.join, cells), row.number, seen)
+            row.end(text)
     except csv.Error as error:
         why = str(error).replace("\t", "\\t") + "; is a quote left open there?"
         if "new-line" in why:
             why = "it has a carriage return that ends no line"
-        raise InputError(ids.source, f"cannot be split at {delimiter!r}: {why}", line=number) from error
+        raise InputError(ids.source, f"cannot be split at {delimiter!r}: {why}", line=row.number) from error
+
+
+@dataclass(slots=True)
+class _QuotedRow:
+    """A row that is being read: the number of its first line, its bytes, and how many of its lines have been read.
+
+    `like_rows` are, of several lines, those that look like rows, with the cell of the id.
+    """
+
+    source: str
+    columns: _Columns
+    number: int = 2
+    size: int = 0
+    read: int = 0
+    first: str = ""
+    like_rows: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, line: bytes) -> str:
+        """The next line, as text with its end."""
+        self.size, self.read = self.size + len(line), self.read + 1
+        if self.size > LONGEST_LINE:
+            problem = f"has a row of over {LONGEST_LINE} bytes: is a quote left open there?"
+            raise InputError(self.source, problem, line=self.number)
+        text = line.decode() + "\n"
+        if self.read == 1:
+            self.first = text
+        elif self.read == 2:
+            self._look_at(1, self.first)
+        if self.read > 1:
+            self._look_at(self.read, text)
+        return text
+
+    def _look_at(self, line: int, text: str) -> None:
+        cell = self.columns.id_cell(text)
+        if cell is None:
+            return
+        if sum(has_prefix(cell) == has_prefix(other) for _, other in self.like_rows) < LIKE_ROWS_KEPT:
+            self.like_rows.append((line, cell))
+
+    def end(self, own: str) -> None:
+        """The next line begins a row. An InputError if quotes have made this one of several.
+
+        That is where a line of it looks like a row, but for one with the row's `own` id: the first line, if the id
+        column is the first. Where `own` has a `tt`, a row without is none of this file's.
+        """
+        expected = parse_id(own)
+        for line, cell in self.like_rows:
+            if expected and parse_id(cell) == expected and (self.columns.at > 0 or line == 1):
+                expected = None
+            elif has_prefix(cell) or not has_prefix(own):
+                problem = f"has a row within the quotes that begin in line {self.number}: is a quote left open there?"
+                raise InputError(self.source, problem, line=self.number + line - 1)
+        self.number, self.size, self.read = self.number + self.read, 0, 0
+        self.like_rows.clear()
 
 
 def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]) -> bool:
@@ -277,6 +357,7 @@ def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]
         if len(ids.rejects) < REJECTS_KEPT:
             ids.rejects.append(Reject(line, redact_shapes(row().rstrip("\r\n"))[:REJECT_LENGTH]))
         return False
+    ids.prefixed = ids.prefixed or has_prefix(text)
     if id_ not in seen:
         seen.add(id_)
         ids.ids.append(id_)

@@ -1,5 +1,9 @@
 """TMDB client: one semaphore, one pace and one retry policy for everything that is asked of it.
 
+Every answer is held against its question. A record of another title is asked for again over a new connection; if TMDB
+has it under another IMDb id all the same, it lands only if `/find` confirms that. If the new connection brings the
+right title, the old one had mixed up answers, and from then on no connection is used twice.
+
 A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230). A series costs two:
 `/find/{tt…}` and `/tv/{number}`. A reclassified title, which TMDB has as the other kind only, costs three where the CSV
 has it among the movies (`/movie`, `/find`, `/tv`) and two where it has it among the series (`/find`, `/movie`). An id
@@ -15,19 +19,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar
 from urllib.parse import urlencode
 
-import tenacity
-
 from harvester import __version__
-from harvester.answers import Absent, Again, Failed, Found, Match, Missing, http_date, judge, read_find, read_record
+from harvester.answers import (
+    Absent,
+    Again,
+    Candidates,
+    Failed,
+    Found,
+    Match,
+    Missing,
+    http_date,
+    judge,
+    read_find,
+    read_record,
+)
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
+from harvester.forms import PARTS_LIMIT
 from harvester.health import Health
 from harvester.redaction import STRUCK
+from harvester.retry import retry
 from harvester.wire import get, open_session
 
 if TYPE_CHECKING:
@@ -37,21 +53,18 @@ if TYPE_CHECKING:
     import aiohttp
 
     from harvester.answers import Answer
+    from harvester.ids import Kind
     from harvester.pace import Pace
-    from harvester.titles import Kind
 
     Reader = Callable[[dict[str, Any]], "T | Again"]
 
 T = TypeVar("T")
 
-TRIES, REFUSALS, PART_TRIES = 6, 20, 3
-"""Requests for one answer at most: of all kinds of trouble, of 429s (the pace's trouble rather than the title's), and
-for the sake of an appended part that was left out."""
-
-TRIES_SECONDS = 600.0  # for one answer at most, with room for several holds of 60 s
-JITTER = tenacity.wait_random_exponential(0.5, 20.0)  # seconds; the n-th from 0 to 0.5 · 2ⁿ⁻¹, at most 20: full jitter
 FEW = 3  # titles that may be in trouble at once before the route they were asked at is suspected
 LEARNING = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
+
+KNOWN_TITLES = {"movie": ("tt0111161", "tt0068646"), "tv": ("tt0944947", "tt0903747")}
+"""Titles that every TMDB has, two of each kind: a server without them has lost its data, or is not TMDB."""
 
 KNOWN_GOOD = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
 """Known-good path per route, used as a health probe until one of our own requests has succeeded there."""
@@ -75,13 +88,19 @@ class Tmdb:
     ) -> None:
         key_header = {"Authorization": f"Bearer {key}"} if is_token(key) else {}
         key_query = {} if is_token(key) else {"api_key": key}
-        headers = {"Accept": "application/json", "User-Agent": f"tmdb-harvester/{__version__}"} | key_header
-        self._session = session or open_session(headers, connections=concurrency)
+        self._headers = {"Accept": "application/json", "User-Agent": f"tmdb-harvester/{__version__}"} | key_header
+        self._session = session or open_session(self._headers, connections=concurrency)
         self._clock, self._sleep = clock or asyncio.get_running_loop().time, sleep
         self._base_url, self._secret = base_url.rstrip("/"), key.encode()
         self._plain = _query(key_query)
         self._find = _query({"external_source": "imdb_id"} | key_query)
-        self._detail = _query({"language": language, "append_to_response": ",".join(append)} | key_query)
+        # Of a series only this part says which IMDb id TMDB has for it: 250 bytes, and no request more.
+        self._added = "external_ids" if "external_ids" not in append and len(append) < PARTS_LIMIT else None
+        parts = {"movie": append, "tv": (*append, self._added) if self._added else append}
+        self._detail = {
+            kind: _query({"language": language, "append_to_response": ",".join(parts[kind])} | key_query)
+            for kind in parts
+        }
         self.pace = pace
         self.health = Health(self._clock, base_url)
         self.answered = 0  # titles, those that TMDB does not have among them
@@ -94,6 +113,9 @@ class Tmdb:
         self._in_trouble = 0
         self._refused: TmdbRefusedError | None = None
         self._known_good = dict(KNOWN_GOOD)
+        self._found: dict[Kind, str] = {}  # the last title that was found, by the kind of its CSV
+        self._record_found: dict[Kind, str] = {}  # the path of the last record
+        self.mixes_answers = False  # a connection has brought the answer to another request
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -116,7 +138,7 @@ class Tmdb:
         not_there = (Absent(), Again("http_404"))
         response = await ask()
         if isinstance(response, Again) and response not in not_there:
-            response = await self._persist(response, ask)
+            response = await retry(response, ask, clock=self._clock, sleep=self._sleep)
         if response in not_there:
             raise SettingsError(f"TMDB_BASE_URL {self._base_url!r} is not TMDB's API: it has no /authentication")
         if isinstance(response, Again):
@@ -128,16 +150,104 @@ class Tmdb:
         A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is. Raises
         `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody.
         """
-        response: Found | Missing | Failed | Match | Absent = Absent()
+        outcome = await self._lookup(id_, kind)
+        self.answered += not isinstance(outcome, Failed)
+        if isinstance(outcome, Found):
+            self._found[kind] = id_
+        return outcome
+
+    async def check_known(self, kind: Kind, *, well_known: bool = False) -> None:
+        """Ask for titles that TMDB must have: a `TmdbUnavailableError` if it lacks one, for then nothing is missing.
+
+        That is the one found last, looked up as `kind`; if there is none, or only `well_known` ones count, a movie and
+        a series that every TMDB has, so that each route is asked that a title of this kind may need.
+        """
+        found = self._found.get(kind)
+        if found and not well_known:
+            await self._check_one_of([found], kind, "it had before")
+        else:
+            for known in KNOWN_TITLES.values():
+                await self._check_one_of(known, kind, "every TMDB has")
+
+    async def _check_one_of(self, ids: Sequence[str], kind: Kind, whose: str) -> None:
+        reason = ""
+        for id_ in ids:  # the next one only where this one has no usable answer
+            outcome = await self._lookup(id_, kind)
+            if isinstance(outcome, Found):
+                return
+            reason = outcome.reason
+            if isinstance(outcome, Missing):
+                seen = f"{self._base_url} does not have {id_}, which {whose}, nor some asked for just now"
+                raise TmdbUnavailableError(reason, seen)
+        raise TmdbUnavailableError(reason, f"{self._base_url} has no usable answer for {', '.join(ids)}, which {whose}")
+
+    async def _check_record(self, kind: Kind) -> None:
+        """As `check_known`, of records alone: for where `/find` has a title and its record is not there."""
+        path = self._record_found.get(kind, KNOWN_GOOD[kind])
+        response = await self._record(kind, path.partition("/")[2])
+        if isinstance(response, Absent):
+            raise TmdbUnavailableError("gone", f"{self._base_url} does not have {path}, nor what its /find has")
+
+    async def _lookup(self, id_: str, kind: Kind) -> Found | Missing | Failed:
         if kind == "movie":
             response = await self._record("movie", id_)
-        if isinstance(response, Absent):
-            response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind))
-        if isinstance(response, Match):
-            response = await self._record(response.kind, response.tmdb_id)
-        outcome = Missing("unknown") if isinstance(response, Absent) else response
-        self.answered += not isinstance(outcome, Failed)
-        return outcome
+            if is_other_title(response, id_):
+                return await self._lookup_again(id_, kind, response)
+            if not isinstance(response, Absent):
+                return response
+        candidates = await self._candidates(id_, kind)
+        if isinstance(candidates, Failed):
+            return candidates
+        for match in candidates.matches:
+            response = await self._record(match.kind, match.tmdb_id)
+            if is_other_title(response, id_):
+                return await self._lookup_again(id_, kind, response)
+            if not isinstance(response, Absent):
+                return response
+        for gone in {match.kind for match in candidates.matches}:
+            await self._check_record(gone)
+        return candidates.missing
+
+    async def _lookup_again(self, id_: str, kind: Kind, other: Found) -> Found | Failed:
+        """Look up over new connections an `id_` that was answered with an `other` title.
+
+        The right title, if TMDB has one. Else the other, if `/find` has it under this id: TMDB has merged the two.
+        """
+        if kind == "movie":
+            response = await self._record("movie", id_, reuse=False)
+            if isinstance(response, Found) and response.tmdb_id != other.tmdb_id:
+                self._stop_reuse(f"movie/{id_}")
+            if isinstance(response, Found) and is_other_title(response, id_):
+                other = response
+            elif not isinstance(response, Absent):
+                return response
+        candidates = await self._candidates(id_, kind, reuse=False)
+        if isinstance(candidates, Failed):
+            return candidates
+        same = Match(other.kind, other.tmdb_id)
+        for match in candidates.matches:
+            response = other if match == same else await self._record(match.kind, match.tmdb_id, reuse=False)
+            if not isinstance(response, Absent) and not is_other_title(response, id_):
+                if same not in candidates.matches:
+                    self._stop_reuse(f"find/{id_}")
+                return response
+        if same in candidates.matches:
+            return replace(other, other_id=other.own_id)
+        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": other.own_id}
+        self._log.warning("title_failed", extra=seen)
+        return Failed("other_title")
+
+    def _stop_reuse(self, path: str) -> None:
+        """Use no connection twice from now on: one has brought the answer to another request."""
+        if not self.mixes_answers:
+            self._log.warning("mixed_answers", extra={"path": path})
+        self.mixes_answers = True
+
+    async def _candidates(self, id_: str, kind: Kind, *, reuse: bool = True) -> Candidates | Failed:
+        response = await self._ask(f"find/{id_}", self._find, partial(read_find, kind=kind), reuse=reuse)
+        if isinstance(response, Candidates | Failed):
+            return response
+        raise AssertionError(response)
 
     @asynccontextmanager
     async def next_in_line(self) -> AsyncIterator[None]:
@@ -151,25 +261,31 @@ class Tmdb:
                 pass
             yield
 
-    async def _record(self, kind: Kind, id_: str | int) -> Found | Failed | Absent:
+    async def _record(self, kind: Kind, id_: str | int, *, reuse: bool = True) -> Found | Failed | Absent:
+        number = id_ if isinstance(id_, int) else None
+
         def read(body: dict[str, Any]) -> Found | Again:
             known = self._append if self._records_seen[kind] < LEARNING else self._parts_seen[kind]
-            return read_record(body, kind, asked=self._append, known=known)
+            added = self._added if kind == "tv" else None
+            return read_record(body, kind, number=number, asked=self._append, known=known, added=added)
 
-        response = await self._ask(f"{kind}/{id_}", self._detail, read)
+        path = f"{kind}/{id_}"
+        response = await self._ask(path, self._detail[kind], read, reuse=reuse)
+        if isinstance(response, Found):
+            self._record_found[kind] = path
         if self._append and isinstance(response, Found):
             self._records_seen[kind] += 1
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
         return response
 
-    async def _ask(self, path: str, query: str, read: Reader[T]) -> T | Found | Failed | Absent:
+    async def _ask(self, path: str, query: str, read: Reader[T], *, reuse: bool = True) -> T | Found | Failed | Absent:
         """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the title is to blame.
 
         It is to blame if as many titles were answered meanwhile as there were requests without a usable answer, its
         own retries among them. With too few titles to tell, TMDB is asked something else, and then for this title once
         more, because an outage may have ended just now.
         """
-        ask = partial(self._request, path, query, read)
+        ask = self._asking(path, query, read, reuse=reuse)
         response = await ask()
         if not isinstance(response, Again):
             return response
@@ -177,7 +293,7 @@ class Tmdb:
         try:
             while True:
                 answered, bad = self.answered, self.health.bad
-                response = await self._persist(response, ask)
+                response = await retry(response, ask, clock=self._clock, sleep=self._sleep)
                 if not isinstance(response, Again):
                     return response
                 if response.for_want_of_better:
@@ -193,48 +309,35 @@ class Tmdb:
         finally:
             self._in_trouble -= 1
 
+    def _asking(
+        self, path: str, query: str, read: Reader[T], *, reuse: bool
+    ) -> Callable[[], Awaitable[T | Absent | Again]]:
+        """One request at each call, over new connections as soon as an answer may have been that to another request."""
+        strange: set[str] = set()  # what may be the answers to other requests
+
+        async def ask() -> T | Absent | Again:
+            response = await self._request(path, query, read, reuse=reuse and not strange)
+            if isinstance(response, Again):
+                strange.update({"other_title", "bad_body"} & {response.reason})
+            elif "other_title" in strange:
+                self._stop_reuse(path)
+            return response
+
+        return ask
+
     async def _answers(self, path: str) -> bool:
         """Whether TMDB answers: the simplest request, or, where more than a few are in trouble, one at their route."""
         route = path.partition("/")[0]
         if self._in_trouble <= FEW or route not in self._known_good:
             path, query = "authentication", self._plain
         else:
-            path, query = self._known_good[route], self._find if route == "find" else self._detail
+            path, query = self._known_good[route], self._detail.get(route, self._find)
         return not isinstance(await self._request(path, query, lambda body: body, probe=True), Again)
 
-    async def _persist(self, response: T | Again, ask: Callable[[], Awaitable[T | Again]]) -> T | Again:
-        """Ask again, with waits, while the `response` is no good: the first good one, or the last `Again`."""
-        started, refusals = self._clock(), 0
-        best: Found | None = None
-        earlier = [response]
-
-        async def one_try() -> T | Again:
-            nonlocal refusals, best
-            response = earlier.pop() if earlier else await ask()
-            if not isinstance(response, Again):
-                return response
-            refusals += response.hold is not None
-            best = response.for_want_of_better or best
-            return replace(response, for_want_of_better=best)
-
-        def enough(state: tenacity.RetryCallState) -> bool:
-            late = self._clock() - started >= TRIES_SECONDS
-            return late or refusals >= REFUSALS or state.attempt_number - refusals >= (PART_TRIES if best else TRIES)
-
-        def last(state: tenacity.RetryCallState) -> Any:
-            return state.outcome.result() if state.outcome else None
-
-        retrying = tenacity.AsyncRetrying(
-            sleep=self._sleep,
-            stop=enough,
-            wait=lambda state: 0.0 if last(state).hold is not None else JITTER(state),  # the pace waits after a 429
-            retry=tenacity.retry_if_result(lambda response: isinstance(response, Again)),
-            retry_error_callback=last,
-        )
-        return await retrying(one_try)
-
-    async def _request(self, path: str, query: str, read: Reader[T], *, probe: bool = False) -> T | Absent | Again:
-        """One request, in its turn: what `read` makes of a good answer.
+    async def _request(
+        self, path: str, query: str, read: Reader[T], *, probe: bool = False, reuse: bool = True
+    ) -> T | Absent | Again:
+        """One request, in its turn: what `read` makes of a good answer. Unless `reuse`, over a new connection.
 
         Before an outage is raised, TMDB is asked something else, unless this is that `probe`, or so many titles are in
         trouble that it would have to wait for them.
@@ -243,10 +346,14 @@ class Tmdb:
             turn = await self.pace.turn()
             if self._refused:  # while we waited
                 raise self._refused
-            answer = await get(self._session, f"{self._base_url}/{path}{query}")
+            new = self.mixes_answers or not reuse
+            async with open_session(self._headers, connections=1) if new else nullcontext(self._session) as session:
+                answer = await get(session, f"{self._base_url}/{path}{query}")
             response: T | dict[str, Any] | Absent | Again = answer if isinstance(answer, Again) else self._judge(answer)
         if isinstance(response, dict):
             response = read(response)
+        elif isinstance(response, Absent) and path.startswith("find/"):
+            response = Again("http_404")  # it is there for every id
         trouble = None
         if isinstance(response, Again):
             trouble = None if response.for_want_of_better else response.reason
@@ -269,6 +376,11 @@ class Tmdb:
         except TmdbRefusedError as error:
             self._refused = error
             raise
+
+
+def is_other_title(response: object, id_: str) -> TypeGuard[Found]:
+    """Whether TMDB answered with a title that it has under another IMDb id than `id_`."""
+    return isinstance(response, Found) and response.own_id not in (None, id_)
 
 
 def _query(values: Mapping[str, str | None]) -> str:

@@ -26,10 +26,10 @@ from harvester.run import utc
 
 if TYPE_CHECKING:
     from harvester.csv_file import CsvFile
+    from harvester.ids import Collection
     from harvester.s3 import Bucket
     from harvester.settings import Settings
     from harvester.stop import Stop
-    from harvester.titles import Collection
 
 SHA256 = "sha256"
 """The metadata by which an upload of ours is known (`x-amz-meta-sha256`), in hexadecimal digits."""

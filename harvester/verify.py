@@ -20,6 +20,7 @@ from harvester.checkpoint import Checkpoint
 from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document, run_names
 from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
+from harvester.ids import KINDS
 from harvester.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
 from harvester.lease import LeaseTimes, decode_lease, hold_lease
@@ -29,7 +30,6 @@ from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_rec
 from harvester.records import FILE_BYTES, decode
 from harvester.repair import repair
 from harvester.run import READS_AT_ONCE, utc
-from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,8 @@ async def verify(
         return proof
 
 
-async def _read(bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress) -> Proof:
+async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None, day: str | None = None) -> list[str]:
+    """This `run`, all of a `day`, or else the one that was at work last; a BooksError if there is none."""
     there = await run_names(bucket, layout.prefix)
     if run is None and day is None and there:
         stored = decode_lease(await read_document(bucket, layout.lease_key) or b"")
@@ -119,9 +120,13 @@ async def _read(bucket: Bucket, layout: Layout, run: str | None, day: str | None
     names = [name for name in there if name == run or name[:10] == day]
     if not names:
         where = f"s3://{bucket.name}/{layout.prefix}/{RUNS}/{run or ''}"
-        raise BooksError(f"There is no run {f'of {day} ' if day else ''}to verify below {where}: harvest first")
-    proof = Proof(names, day)
-    for name in names:
+        raise BooksError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
+    return names
+
+
+async def _read(bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress) -> Proof:
+    proof = Proof(await runs_to_read(bucket, layout, run=run, day=day), day)
+    for name in proof.runs:
         await _read_run(bucket, replace(layout, run=name), proof, progress)
     proof.problems.sort()
     return proof

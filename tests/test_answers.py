@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from harvester.answers import (
     BODY_LIMIT,
+    CANDIDATES,
     Absent,
     Again,
     Answer,
+    Candidates,
     Found,
     Match,
     Missing,
@@ -37,7 +39,7 @@ from harvester.errors import TmdbRefusedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harvester.titles import Kind
+    from harvester.ids import Kind
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=timezone.utc)
 HTML = b"<html>\r\n<head><title>Bad</title></head>\r\n<body>nginx</body>\r\n</html>\r\n"
@@ -112,6 +114,12 @@ JUDGED: list[Any] = [
     pytest.param(422, told(5), Again("http_422"), id="invalid parameters"),
     pytest.param(403, b"", Again("http_403"), id="403 without a body"),
     pytest.param(403, b"[]", Again("http_403"), id="403 with an array"),
+    pytest.param(403, b"{}", Again("http_403"), id="403 with an empty object"),
+    pytest.param(403, b'{"message":"Forbidden"}', Again("http_403"), id="403 of a gateway"),
+    *[
+        pytest.param(403, told(code), Again("http_403"), id=f"403 with {code!r} for a code")
+        for code in (403, 100, 0, -7, True, 45.0, "45", None, [45])
+    ],
     pytest.param(429, told(25), Again("http_429", hold=1.0), id="too many requests"),
     pytest.param(429, HTML, Again("http_429", hold=1.0), id="too many requests, says the CDN"),
     pytest.param(429, b"", Again("http_429", hold=1.0), id="too many requests, without a word"),
@@ -141,11 +149,14 @@ def test_an_answer_is_judged_by_its_status_first_and_its_body_second(status: int
         pytest.param(401, HTML, None, id="401 in HTML"),
         pytest.param(401, gzip_of(told(7)), 7, id="401 in hidden gzip"),
         pytest.param(403, told(45), 45, id="suspended"),
+        pytest.param(403, told(7), 7, id="403/7"),
+        pytest.param(403, told(1), 1, id="the first of TMDB's codes"),
+        pytest.param(403, told(99), 99, id="a code that TMDB may add"),
         pytest.param(403, b'{"status_code":45}', 45, id="suspended, in few words"),
     ],
 )
 def test_a_refusal_of_the_key_ends_the_run(status: int, body: bytes, code: int | None) -> None:
-    """401 in any shape and 403 in TMDB's own words raise, with the status and TMDB's code."""
+    """401 in any shape and 403 with a code of TMDB's raise, with the status and that code."""
     with pytest.raises(TmdbRefusedError) as caught:
         judge(answer(status, body))
     assert (status, code) == (caught.value.status, caught.value.code)
@@ -280,7 +291,7 @@ def test_a_record_is_kept_as_it_came() -> None:
     [
         {},
         {"title": "Matrix"},
-        *({"id": id_} for id_ in (None, "603", 6.5, [1], True, False, -1, -603, 2**63, 2**64 - 1)),
+        *({"id": id_} for id_ in (None, "603", 6.5, 603.0, [1], True, False, 0, -1, -603, 2**63, 2**64 - 1)),
     ],
 )
 def test_an_object_without_a_tmdb_id_is_no_record(body: dict[str, Any]) -> None:
@@ -288,7 +299,7 @@ def test_an_object_without_a_tmdb_id_is_no_record(body: dict[str, Any]) -> None:
     assert Again("bad_body") == read_record(body, "movie")
 
 
-@pytest.mark.parametrize("id_", [0, 2**63 - 1])
+@pytest.mark.parametrize("id_", [1, 2**63 - 1])
 def test_every_id_that_a_receipt_can_have_is_a_tmdb_id(id_: int) -> None:
     """The smallest and the largest: 63 bits."""
     assert Found("tv", id_, {"id": id_}) == read_record({"id": id_}, "tv")
@@ -337,27 +348,51 @@ def found(**arrays: Any) -> dict[str, Any]:
 
 
 FILM, SHOW = {"id": 550, "title": "Fight Club"}, {"id": 62, "name": "Clube"}
+NONE = Missing("unknown")
 EPISODE, SEASON, PERSON = {"id": 1, "show_id": 1396}, {"id": 2, "show_id": 90669}, {"id": 62, "name": "Bruce"}
 
 
 @pytest.mark.parametrize(
     ("body", "kind", "expected"),
     [
-        pytest.param(found(movie=[FILM]), "movie", Match("movie", 550), id="own kind, movie"),
-        pytest.param(found(tv=[SHOW]), "tv", Match("tv", 62), id="own kind, tv"),
-        pytest.param(found(tv=[SHOW]), "movie", Match("tv", 62), id="other kind, tv"),
-        pytest.param(found(movie=[FILM]), "tv", Match("movie", 550), id="other kind, movie"),
-        pytest.param(found(movie=[FILM], tv=[SHOW]), "movie", Match("movie", 550), id="both, asked as movie"),
-        pytest.param(found(movie=[FILM], tv=[SHOW]), "tv", Match("tv", 62), id="both, asked as tv"),
-        pytest.param(found(movie=[FILM, SHOW]), "movie", Match("movie", 550), id="two rows, the first"),
-        pytest.param(found(tv=[SHOW], tv_episode=[EPISODE]), "movie", Match("tv", 62), id="series and episode"),
-        pytest.param(found(tv_episode=[EPISODE]), "tv", Missing("episode", 1396), id="episode"),
-        pytest.param(found(tv_episode=[EPISODE]), "movie", Missing("episode", 1396), id="episode, asked as movie"),
-        pytest.param(found(tv_season=[SEASON]), "tv", Missing("season", 90669), id="season"),
-        pytest.param(found(tv_episode=[EPISODE], tv_season=[SEASON]), "tv", Missing("episode", 1396), id="episode 1st"),
-        pytest.param(found(person=[PERSON]), "movie", Missing("unknown"), id="person only"),
-        pytest.param(found(), "movie", Missing("unknown"), id="unknown movie"),
-        pytest.param(found(), "tv", Missing("unknown"), id="unknown series"),
+        pytest.param(found(movie=[FILM]), "movie", (Match("movie", 550), NONE), id="own kind, movie"),
+        pytest.param(found(tv=[SHOW]), "tv", (Match("tv", 62), NONE), id="own kind, tv"),
+        pytest.param(found(tv=[SHOW]), "movie", (Match("tv", 62), NONE), id="other kind, tv"),
+        pytest.param(found(movie=[FILM]), "tv", (Match("movie", 550), NONE), id="other kind, movie"),
+        pytest.param(
+            found(movie=[FILM], tv=[SHOW]), "movie", (Match("movie", 550), Match("tv", 62), NONE), id="both, as movie"
+        ),
+        pytest.param(
+            found(movie=[FILM], tv=[SHOW]), "tv", (Match("tv", 62), Match("movie", 550), NONE), id="both, as tv"
+        ),
+        pytest.param(
+            found(movie=[FILM, SHOW]), "movie", (Match("movie", 550), Match("movie", 62), NONE), id="two rows"
+        ),
+        pytest.param(found(movie=[FILM, FILM]), "movie", (Match("movie", 550), NONE), id="one row twice"),
+        pytest.param(
+            found(tv=[SHOW] * CANDIDATES + [{"id": 7}]), "tv", (Match("tv", 62), Match("tv", 7), NONE), id="and another"
+        ),
+        pytest.param(
+            found(movie=[{"id": number} for number in range(1, 9)], tv=[SHOW]),
+            "movie",
+            (*(Match("movie", number) for number in range(1, CANDIDATES + 1)), Match("tv", 62), NONE),
+            id="more rows than are asked for",
+        ),
+        pytest.param(
+            found(tv=[SHOW], tv_episode=[EPISODE]),
+            "movie",
+            (Match("tv", 62), Missing("episode", 1396)),
+            id="series and episode",
+        ),
+        pytest.param(found(tv_episode=[EPISODE]), "tv", (Missing("episode", 1396),), id="episode"),
+        pytest.param(found(tv_episode=[EPISODE]), "movie", (Missing("episode", 1396),), id="episode, asked as movie"),
+        pytest.param(found(tv_season=[SEASON]), "tv", (Missing("season", 90669),), id="season"),
+        pytest.param(
+            found(tv_episode=[EPISODE], tv_season=[SEASON]), "tv", (Missing("episode", 1396),), id="episode 1st"
+        ),
+        pytest.param(found(person=[PERSON]), "movie", (NONE,), id="person only"),
+        pytest.param(found(), "movie", (NONE,), id="unknown movie"),
+        pytest.param(found(), "tv", (NONE,), id="unknown series"),
         pytest.param({}, "movie", Again("bad_body"), id="no arrays at all"),
         pytest.param({"movie_results": []}, "movie", Again("bad_body"), id="an array left out"),
         pytest.param(found(movie=None), "movie", Again("bad_body"), id="an array is null"),
@@ -368,13 +403,18 @@ EPISODE, SEASON, PERSON = {"id": 1, "show_id": 1396}, {"id": 2, "show_id": 90669
         pytest.param(found(movie=[{"id": None}]), "movie", Again("bad_body"), id="an id is null"),
         pytest.param(found(tv=[{"id": "?"}]), "tv", Again("bad_body"), id="an id is a text"),
         pytest.param(found(tv=[{"id": [62]}]), "tv", Again("bad_body"), id="an id is a list"),
+        *[
+            pytest.param(found(movie=[FILM, {"id": id_}]), "movie", Again("bad_body"), id=f"an id is {id_!r}")
+            for id_ in (True, 9002.7, 603.0, "603", 0, -5, 2**63)
+        ],
         pytest.param(found(tv_episode=[{"id": 1}]), "tv", Again("bad_body"), id="an episode without its show"),
         pytest.param(found(tv_season=[{"show_id": None}]), "tv", Again("bad_body"), id="a season without its show"),
     ],
 )
-def test_find_says_what_an_id_is(body: dict[str, Any], kind: Kind, expected: Match | Missing | Again) -> None:
-    """The CSV's own kind wins, then the other one, then episode and season; broken rows are asked for again."""
-    assert expected == read_find(body, kind)
+def test_find_says_what_an_id_is(body: dict[str, Any], kind: Kind, expected: object) -> None:
+    """The CSV's own kind comes first, then the other one, then why it is missing; broken rows are asked for again."""
+    found = read_find(body, kind)
+    assert expected == ((*found.matches, found.missing) if isinstance(found, Candidates) else found)
 
 
 @settings(deadline=None, database=None, derandomize=True)
@@ -389,8 +429,12 @@ def test_find_says_what_an_id_is(body: dict[str, Any], kind: Kind, expected: Mat
     st.sampled_from(["movie", "tv"]),
 )
 def test_no_find_whatsoever_is_a_crash(body: dict[str, Any], kind: Kind) -> None:
-    """Whatever stands in the five arrays, it is a match, missing, or asked for again."""
-    assert isinstance(read_find(orjson.loads(orjson.dumps(body)), kind), Match | Missing | Again)
+    """Whatever stands in the five arrays, it is matches and then missing, or asked for again."""
+    match read_find(orjson.loads(orjson.dumps(body)), kind):
+        case Candidates(matches, Missing()):
+            assert all(isinstance(each, Match) for each in matches)
+        case verdict:
+            assert verdict == Again("bad_body")
 
 
 # The recorded answers
@@ -441,7 +485,9 @@ def test_every_recorded_find_is_read_rightly(payloads: Path, kind: Kind) -> None
     seen = {}
     for file, (_, status, body) in exchanges(payloads, "find/").items():
         judged = judge(answer(status, body))
-        seen[file] = read_find(judged, kind) if isinstance(judged, dict) else judged
+        candidates = read_find(judged, kind) if isinstance(judged, dict) else judged
+        assert isinstance(candidates, Candidates), file
+        seen[file] = (*candidates.matches, candidates.missing)[0]
     assert seen == RECORDED_FINDS
 
 

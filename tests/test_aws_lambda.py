@@ -178,6 +178,26 @@ async def test_the_steps_of_a_state_machine_close_the_books(deploy: Callable[...
     assert world.lambda_.starts == 1
 
 
+async def test_no_event_raises_the_rate_or_the_concurrency(deploy: Callable[..., Any]) -> None:
+    """Whoever may send events may not have TMDB block the key: the function's own settings are the most."""
+    world = await deploy(MOVIES[:10], TMDB_RATE="5000")
+    step = {"action": "plan", "execution": EXECUTION, "event": {}}
+    [shard] = orjson.loads(await world.bucket.read((await world.invoke(step)).answer["shards_key"]) or b"")
+    refused = {
+        "tmdb_rate": {"settings": {"tmdb_rate": 5_001}},
+        "tmdb_concurrency": {"settings": {"tmdb_concurrency": 21}},
+        "tmdb_rate ": {"action": "harvest", "shard": shard | {"rate": 9_999.0}},
+        "tmdb_rate  ": step | {"event": {"settings": {"tmdb_rate": 9_999}}},
+    }
+    for name, event in refused.items():
+        told = await world.invoke(event)
+        assert (told.name, told.sentence.partition(" be ")[0]) == (
+            "SettingsError",
+            f"The event may not have {name.strip()}",
+        )
+    assert world.titles() == {}
+
+
 async def test_beside_a_fan_out_a_lambda_is_busy_and_its_steps_are_not(deploy: Callable[..., Any]) -> None:
     """Between plan and close the lease is the fan-out's: another event, and another execution's plan, do not wait."""
     world = await deploy(MOVIES[:100])

@@ -16,7 +16,7 @@ from harvester.layout import BATCH_NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harvester.titles import Collection
+    from harvester.ids import Collection
 
 IDS = st.lists(st.integers(1, 10**10 - 1).map(lambda number: f"tt{number:07d}"), unique=True, max_size=350)
 COLLECTIONS: tuple[Collection, ...] = ("Movies", "Series")

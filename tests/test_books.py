@@ -10,8 +10,8 @@ import pytest
 from test_receipts import KEPT, OUTCOMES, a_file, a_receipt, batch_of
 
 from harvester.answers import Failed, Found, Fresh, Missing
+from harvester.inputs import Ids
 from harvester.manifest import Account, Books
-from harvester.titles import Ids
 
 
 def account_of(*, rows: int, ids: int, rejected: int) -> Account:
@@ -103,6 +103,7 @@ def test_the_books_are_shown_as_the_summary_has_them() -> None:
         ("missing", 3),
         ("failed", 3),
         ("fresh", 1),
+        ("other_ids", 0),
         ("batches", 2),
         ("files", 3),
         ("bytes", 4_000),
@@ -112,6 +113,13 @@ def test_the_books_are_shown_as_the_summary_has_them() -> None:
     assert list(shown["missing_by_reason"]) == ["episode", "season", "unknown"]
     assert list(shown["failed_by_reason"]) == ["http_500", "timeout"]
     assert json.loads(json.dumps(shown)) == shown
+
+
+def test_a_found_title_that_tmdb_has_under_another_id_is_counted_besides() -> None:
+    """It is found, and of those one that has another IMDb id."""
+    books = Books()
+    books.take(a_receipt([Found("movie", 1, {}), Found("movie", 2, {}, other_id="tt0000002")]))
+    assert (books.found, books.other_ids, books.as_json()["other_ids"]) == (2, 1, 1)
 
 
 def some_books(by: int) -> Books:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from harvester.door import tell_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,3 +150,15 @@ def test_a_result_that_cannot_be_shown_is_a_bug_of_ours(words: tuple[str, ...]) 
     kind = "TypeError" if words else "ZeroDivisionError"
     sentence = f"The result cannot be shown ({kind}). Please report {saved}.\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", sentence)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize("text", ["ação", "🎬", "\udce7", "\x00"])
+def test_a_result_is_json_whatever_the_stream_can_write(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, text: str
+) -> None:
+    """What the encoding of standard output does not have is escaped as JSON escapes it."""
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding, errors="backslashreplace"))
+    tell_json({"source": text})
+    assert json.loads(out.getvalue().decode(encoding)) == {"source": text}

@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from harvester.demo.faults import Asked, Faults
+    from harvester.ids import Collection, Kind
     from harvester.layout import Layout
     from harvester.settings import Settings
-    from harvester.titles import Collection, Kind
 
     Make = Callable[..., Settings]
     Story = Callable[["Leaping"], Coroutine[Any, Any, None]]
@@ -355,7 +355,9 @@ def line_of(case: Case, id_: str, fetched_at: str) -> bytes:
     """The record that lands: the catalog's own, byte for byte, behind the two keys in front."""
     of = movie_record if case.kind == "movie" else tv_record
     lacking = case.append[:1] if id_ == TITLE and case.title == "found a part short" else ()
-    record = of(case.catalog, id_, append=[part for part in case.append if part not in lacking]) or {}
+    append = [part for part in case.append if part not in lacking]
+    added = ["external_ids"] if case.kind == "tv" and "external_ids" not in append else []
+    record = of(case.catalog, id_, append=append + added) or {}
     fault = FAULTS[case.fault]
     if id_ == TITLE and fault.way == "big" and case.its == 1 and case.route != "find":
         record = padded(record, fault.size)
@@ -364,7 +366,7 @@ def line_of(case: Case, id_: str, fetched_at: str) -> bytes:
         told["missing_parts"] = lacking
     if record.get("imdb_id", id_) != id_:
         told["tmdb_imdb_id"] = record["imdb_id"]
-    rest = {key: value for key, value in record.items() if key != "imdb_id"}
+    rest = {key: value for key, value in record.items() if key not in ("imdb_id", *added)}
     return orjson.dumps({"imdb_id": id_, "harvest": told} | rest)
 
 

@@ -268,7 +268,7 @@ DELIMITERS: dict[str, tuple[bytes, Read | Refused]] = {
         b"id,t\ntt0000001;a\n",
         refused(None, "none of its 1 rows has an IMDb title id", "line 2: 'tt0000001;a'", "column 'id'"),
     ),
-    "a spreadsheet's word for its delimiter": (b"sep=;\nid;t\ntt0000001;a\n", no_column("'sep=;'")),
+    "a spreadsheet's word for its delimiter": (b"sep=;\nid;t\ntt0000001;a\n", refused(1, "'sep=;'", "delete it")),
     "a table of Markdown": (b"| id | t |\n|----|---|\n| tt0000001 | a |\n", Read(2, 1, 0, (2,))),
     "a comment before the header": (b"# ids of today\n" + PIPES, no_column("'# ids of today'")),
     "SQL": (b"INSERT INTO t (id,t) VALUES ('tt0000001','a');\n", refused(1, "has no id column", "INSERT INTO")),
@@ -277,8 +277,8 @@ DELIMITERS: dict[str, tuple[bytes, Read | Refused]] = {
 HEADERS: dict[str, tuple[bytes, Read | Refused]] = {
     "a header without rows": (b"id|t\n", refused(None, "has a header but no rows", "column 'id'")),
     "a header without an end": (b"id|t", refused(None, "has a header but no rows", "column 'id'")),
-    "rows without a header": (b"tt0000001|a\ntt0000002|b\n", no_column("'tt0000001|a'")),
-    "ids without a header": (b"tt0000001\ntt0000002\n", no_column("'tt0000001'")),
+    "rows without a header": (b"tt0000001|a\ntt0000002|b\n", refused(1, "has no header")),
+    "ids without a header": (b"tt0000001\ntt0000002\n", refused(1, "has no header")),
     "ids alone": (b"id\ntt0000001\ntt0000002\n", TWO),
     "the header twice": (b"id|t\n" + PIPES, Read(3, 2, 0, (2,))),
     "the header again below": (PIPES + PIPES, Read(5, 2, 2, (4,))),
@@ -326,7 +326,7 @@ QUOTES: dict[str, tuple[bytes, Read | Refused]] = {
     "a backslash at the end of a line": (b"id,t\ntt0000001,a\\\ntt0000002,b\\\n", TWO),
     "a backslash at the end of the file": (b"id|t\ntt0000001|a\\\ntt0000002|b\\", TWO),
     "a backslash before a quote": (b'id,t\ntt0000001,"a \\"b\\" c"\n', refused(2, "split at ','")),
-    "a field of 200 KB": (b'id,t\ntt0000001,"' + b"x" * 200_000 + b'"\n', refused(2, "split at ','", "131072")),
+    "a field of 200 KB": (b'id,t\ntt0000001,"' + b"x" * 200_000 + b'"\n', Read(1, 1, 0)),
 }
 
 NULS: dict[str, tuple[bytes, Read | Refused]] = {
@@ -805,7 +805,8 @@ async def test_tmdb_is_asked_for_nothing_but_ids(
         [f"/3/movie/{id_}" for id_ in ("tt0111161", *MENDED.values(), "tt0068646")]
         + ["/3/find/tt0944947", "/3/tv/7", "/3/find/tt0903747", "/3/tv/7"]
     )
-    assert {query for _, _, query in others} == {f"api_key={KEY}", f"external_source=imdb_id&api_key={KEY}"}
+    queries = {"", "external_source=imdb_id&", "append_to_response=external_ids&"}
+    assert {query for _, _, query in others} == {f"{query}api_key={KEY}" for query in queries}
     keys = await bucket.objects("")
     assert [key for key in keys if not KEY_OF_OURS.fullmatch(key)] == []
     assert len(keys) == 9  # lease, ids, manifest, a data file and a receipt of each CSV, outcomes, summary

@@ -15,6 +15,7 @@ from conftest import gzip_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from harvester.ids import is_title_id
 from harvester.ids_file import (
     LINE_BYTES,
     UNPACKED_BYTES,
@@ -24,14 +25,15 @@ from harvester.ids_file import (
     encode_ids,
     encode_outcomes,
 )
+from harvester.inputs import Ids, Reject
 from harvester.layout import RUN_NAME
-from harvester.titles import Ids, Reject, is_title_id, read_ids
+from harvester.titles import read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harvester.titles import Collection
+    from harvester.ids import Collection
 
 MB = 2**20
 RUN = "2026-11-29-3f9a1c2e"
@@ -126,7 +128,7 @@ def test_all_rejected_rows_are_there_beyond_the_first_thousand(tmp_path: Path, d
     """Each has its line; the text of the first 1,000 is kept, with 200 characters at most."""
     path = tmp_path / "movies.csv"
     rows = [f"x{number}{delimiter}{'é' * 300}" if number % 2 else str(number) for number in range(1, 2_401)]
-    path.write_text("\n".join([f"id{delimiter}t", *rows]), encoding="utf-8")
+    path.write_text("\n".join([f"imdb_id{delimiter}t", *rows]), encoding="utf-8")
     body = encode_ids({"Movies": read_ids(str(path))}, {})
     written = rows_of(body)
     assert [row["line"] for row in written] == list(range(2, 2_402))

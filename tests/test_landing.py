@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from harvester.demo.s3_link import Call, Forward
     from harvester.demo.s3_server import S3Server
     from harvester.harvest import Report
+    from harvester.ids import Collection, Kind
     from harvester.receipts import Receipt
     from harvester.records import Format
     from harvester.s3 import Bucket
     from harvester.settings import Settings
-    from harvester.titles import Collection, Kind
 
     Make = Callable[..., Settings]
 

@@ -15,7 +15,7 @@ from harvester.layout import FILES_LIMIT, DataFile, Layout
 from harvester.settings import Settings
 
 if TYPE_CHECKING:
-    from harvester.titles import Collection
+    from harvester.ids import Collection
 
 RUN = "2026-11-22-3f9a1c2e"
 DEFAULT = "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json"

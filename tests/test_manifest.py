@@ -32,7 +32,7 @@ from harvester.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harvester.titles import Collection
+    from harvester.ids import Collection
 
 OPTIONS = RecordOptions(None, ("credits", "keywords"), "jsonl", LAYOUT.template)
 MANIFEST = Manifest(

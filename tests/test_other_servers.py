@@ -14,7 +14,7 @@ from loops import no_wait
 from harvester.demo.catalog import Catalog
 from harvester.demo.s3_link import s3_link
 from harvester.demo.tmdb_stand_in import stand_in
-from harvester.errors import BooksError
+from harvester.errors import BooksError, StoreError
 from harvester.harvest import harvest
 from harvester.stop import Stop
 from harvester.verify import verify
@@ -143,3 +143,15 @@ async def test_what_differs_in_its_etag_and_in_its_bytes_is_not_what_landed(
         link.rules["list"] = edit
         with pytest.raises(BooksError, match="is not what landed"):
             await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
+
+
+async def test_listings_without_etags_are_noticed_before_a_title_is_asked_for(
+    s3: S3Server, bucket: Bucket, settings_for: Make
+) -> None:
+    """Nothing that lands there could be told from what it replaces: exit 4, and TMDB was asked for the key alone."""
+    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+        link.rules["list"] = rewriting(lambda body: ETAG.sub(b"", body))
+        settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)
+        with pytest.raises(StoreError, match="a listing without ETags"):
+            await answered(settings)
+        assert titles_asked(tmdb) == 0

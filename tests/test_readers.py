@@ -29,10 +29,10 @@ from sqlglot import exp
 from harvester.answers import Found, read_record
 from harvester.batches import Batch
 from harvester.demo.catalog import Catalog, movie_record, tv_record
+from harvester.ids import KINDS
 from harvester.layout import Layout
 from harvester.records import encode, record_line
 from harvester.settings import Settings
-from harvester.titles import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import duckdb
     from reading import Shape
 
-    from harvester.titles import Collection, Kind
+    from harvester.ids import Collection, Kind
 
 TABLES: dict[str, Kind] = {"movies": "movie", "series": "tv"}
 COLLECTIONS = {kind: collection for collection, kind in KINDS.items()}

@@ -29,8 +29,8 @@ from harvester.run import land_batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from harvester.ids import Collection
     from harvester.run import Run
-    from harvester.titles import Collection
 
 RUN = "2026-11-22-3f9a1c2e"
 OTHER_RUN = "2026-11-22-00000001"
@@ -97,6 +97,16 @@ def sealed(whole: dict[str, Any]) -> bytes:
     """A document that was altered, with the seal that fits what it says now."""
     rest = {name: value for name, value in whole.items() if name != "seal"}
     return orjson.dumps(rest | {"seal": seal_of(rest)})
+
+
+def test_another_imdb_id_of_tmdbs_stands_in_the_receipt() -> None:
+    """A merged title says which id TMDB has it under, cut where that is no id; every other title says nothing of it."""
+    merged = Found("movie", 603, {}, other_id="tt0133093")
+    strange = Found("movie", 604, {}, other_id="x" * 5_000)
+    receipt = a_receipt([merged, strange, *OUTCOMES])
+    assert read(receipt, encode_document(receipt)) == receipt
+    told = [outcome.get("other_id") for outcome in receipt.outcomes.values()]
+    assert told == ["tt0133093", "x" * 100, *[None] * len(OUTCOMES)]
 
 
 def test_a_receipt_that_was_edited_is_not_believed() -> None:

@@ -16,8 +16,8 @@ from harvester.records import FILE_BYTES, File, decode, empty_file, encode, reco
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harvester.ids import Kind
     from harvester.records import Format
-    from harvester.titles import Kind
 
 NOW = "2026-11-22T10:00:00Z"
 FORMS: list[Format] = ["jsonl", "array"]

@@ -23,7 +23,7 @@ from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
 from harvester.errors import StoreError
 from harvester.fan_out import fan_out
 from harvester.multipart import PART_BYTES
-from harvester.s3 import CALL_SECONDS, READ_TRIES, Bucket, Listed, Stored
+from harvester.s3 import CALL_SECONDS, MIN_BYTES_PER_SECOND, READ_TRIES, Bucket, Listed, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -69,10 +69,18 @@ async def stalled(call: Call, forward: Forward) -> web.StreamResponse:
     raise AssertionError
 
 
-async def half_of(request: web.BaseRequest, whole: web.Response) -> web.StreamResponse:
+async def dripping(call: Call, forward: Forward) -> web.StreamResponse:
+    """Half of the body, and then a byte now and then: no block is late, and the 60 MB announced never come."""
+    response = await half_of(call.request, await forward(), announced=60_000_000)
+    while True:
+        await asyncio.sleep(10)
+        await response.write(b"x")
+
+
+async def half_of(request: web.BaseRequest, whole: web.Response, announced: int = 0) -> web.StreamResponse:
     assert isinstance(whole.body, bytes)
     response = web.StreamResponse(status=whole.status, headers=whole.headers)
-    response.content_length = len(whole.body)
+    response.content_length = announced or len(whole.body)
     await response.prepare(request)
     await response.write(whole.body[: len(whole.body) // 2])
     return response
@@ -457,6 +465,43 @@ def test_a_body_that_stalls_is_read_again(s3: S3Server, bucket: Bucket) -> None:
             assert link.times("get") >= 2
 
     hurried(story(), times=20)
+
+
+def test_a_body_that_drips_is_given_up_and_read_again(s3: S3Server, bucket: Bucket) -> None:
+    """A minute behind a quarter of a megabit a second is too late, however steadily bytes come, however many may."""
+    body = os.urandom(1_000_000)
+
+    async def story() -> None:
+        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+            await lake.put("a", body)
+            link.rules["get"] = at_first(dripping)
+            began = asyncio.get_running_loop().time()
+            assert await lake.read("a") == body
+            took = asyncio.get_running_loop().time() - began
+            assert CALL_SECONDS + len(body) / 2 / MIN_BYTES_PER_SECOND <= took < 60_000_000 / MIN_BYTES_PER_SECOND
+            assert link.times("get") == 2
+
+    hurried(story(), times=60)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_completion_that_meets_another_call_is_tried_again(times: int, s3: S3Server, bucket: Bucket) -> None:
+    """409 `OperationAborted` says "try again"; botocore takes it for final."""
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        link.rules["complete"] = at_first(*[refusing(409, "OperationAborted")] * times)
+        await lake.land("a", b"body")
+        assert (link.times("complete"), link.times("create"), link.times("abort")) == (times + 1, 1, 0)
+    assert await left_of(bucket) == (["a"], [])
+
+
+async def test_a_completion_that_always_meets_another_call_is_an_error(s3: S3Server, bucket: Bucket) -> None:
+    """After four tries the upload is aborted, and S3's word is told."""
+    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        link.rules["complete"] = refusing(409, "OperationAborted")
+        with pytest.raises(StoreError, match=r"complete .*: OperationAborted"):
+            await lake.land("a", b"body")
+        assert (link.times("complete"), link.times("abort")) == (READ_TRIES, 1)
+    assert await left_of(bucket) == ([], [])
 
 
 # --- reading what stands, and writing only if it still does

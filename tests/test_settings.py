@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import traceback
+from contextlib import suppress
 from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from harvester.errors import Exit, SettingsError
 from harvester.forms import PARTS_LIMIT, PATH_LIMIT, key_template
 from harvester.forms import prefix as validate_prefix
 from harvester.manifest import RecordOptions
-from harvester.settings import Settings, flag_of, load_settings
+from harvester.settings import ALL_NAMES, Settings, flag_of, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -781,4 +782,28 @@ def test_an_endpoint_is_a_url_under_either_name(monkeypatch: pytest.MonkeyPatch)
     assert load_settings().aws_endpoint_url_s3 == "http://localhost:9001"
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "localhost:9001")
     with pytest.raises(SettingsError, match=r"AWS_ENDPOINT_URL_S3 .*must look like http://localhost:9000"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+@pytest.mark.parametrize(
+    "text", ["te\udcffst", "chave-não", "a\tb", "a\nb"], ids=["no UTF-8", "no ASCII", "tab", "line"]
+)
+def test_a_credential_that_no_header_can_carry_is_told_by_its_name(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word of it: a byte that is not UTF-8 came out as a bug of ours."""
+    monkeypatch.setenv(name, text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == f"{name} has a character that is not printable ASCII"
+
+
+@pytest.mark.parametrize("name", sorted(ALL_NAMES))
+def test_whatever_bytes_a_variable_has_it_is_a_setting_or_a_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte that is not UTF-8 is half a character to Python; it never escapes as an error of another kind."""
+    monkeypatch.setenv(name, "b\udcff")
+    with suppress(SettingsError):
         load_settings()

@@ -23,9 +23,12 @@ LAYERS = {
         "__init__",
         "errors",
         "redaction",
+        "ids",
+        "inputs",
         "titles",
         "batches",
         "layout",
+        "exact",
         "answers",
         "records",
         "ids_file",
@@ -35,7 +38,7 @@ LAYERS = {
         "manifest",
         "settings",
     ],
-    "time": ["pace", "health", "fan_out", "stop"],
+    "time": ["pace", "health", "retry", "fan_out", "stop"],
     "edges": ["wire", "tmdb", "s3_trouble", "multipart", "csv_file", "s3", "lease", "aws_client", "vault"],
     "flow": [
         "data_files",
@@ -48,6 +51,7 @@ LAYERS = {
         "plan",
         "shards",
         "verify",
+        "missing",
         "repair",
         "upload",
         "probes",
@@ -71,7 +75,7 @@ THIRD_PARTIES = {
     "yarl": {"demo"},
     "aiobotocore": {"aws_client", "demo"},
     "botocore": {"s3", "aws_client", "s3_trouble", "vault", "demo"},
-    "tenacity": {"tmdb", "s3"},
+    "tenacity": {"retry", "s3"},
     "typer": {"cli"},
     "rich": {"progress", "show", "demo"},
     "uvloop": {"door"},
@@ -135,10 +139,10 @@ each_behind_the_doors = pytest.mark.parametrize(
 def test_the_reader_of_imports_sees_them_all() -> None:
     """The tests below are as good as this: imports at the top, for types and inside functions are read."""
     seen = {name for path in modules() for _, name in imports_of(path)}
-    assert {"typer", "orjson", "harvester.titles.Collection", "asyncio", "pydantic.SecretStr", "uvloop"} <= seen
-    assert [own(name) for name in ("harvester.__version__", "harvester.titles.KINDS", "harvester.demo.story.tell")] == [
+    assert {"typer", "orjson", "harvester.ids.Collection", "asyncio", "pydantic.SecretStr", "uvloop"} <= seen
+    assert [own(name) for name in ("harvester.__version__", "harvester.ids.KINDS", "harvester.demo.story.tell")] == [
         "__init__",
-        "titles",
+        "ids",
         "demo",
     ]
 

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from harvester.demo.s3_server import S3Server
     from harvester.demo.tmdb_stand_in import StandIn
     from harvester.harvest import Report
+    from harvester.ids import Collection
     from harvester.s3 import Bucket
     from harvester.settings import Settings
-    from harvester.titles import Collection
 
     Make = Callable[..., Settings]
 

@@ -11,8 +11,9 @@ from rich.filesize import decimal as size
 from harvester.doctor import Examination, Finding
 from harvester.harvest import Report
 from harvester.manifest import Books
+from harvester.missing import MissingReport, MissingRow
 from harvester.settings import Settings, load_settings
-from harvester.show import SHOWN, duration, show_examination, show_plan, show_proof, show_report
+from harvester.show import SHOWN, duration, show_examination, show_missing, show_plan, show_proof, show_report
 from harvester.verify import Proof
 
 RUN = "2026-11-22-3f9a1c2e"
@@ -176,6 +177,7 @@ def plan_told(**more: Any) -> dict[str, Any]:
         "rejected": 2,
         "rejects": [{"line": 17, "text": "nm0000001|somebody"}, {"line": 18, "text": ""}],
         "fresh": 104_500,
+        "other_ids": 0,
         "batches": 2_445,
         "batches_done": 1_045,
         "batches_to_do": 1_400,
@@ -278,3 +280,30 @@ def test_a_proof_says_what_was_repaired(capsys: pytest.CaptureFixture[str]) -> N
     lines = [f"Raw/API/[b]{number}.json was stale, and is removed" for number in range(SHOWN + 5)]
     show_proof(Proof([RUN], books=books(), repaired=lines))
     assert shown(capsys)[-SHOWN - 1 :] == [*lines[:SHOWN], "… and 5 more repaired"]
+
+
+def test_ids_and_reasons_of_what_is_missing_are_whole_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cut is the rejected row, and control characters are blanks; further runs of the day are named."""
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [
+        MissingRow("failed", "Movies", 1_045_161, "tt1234567890", "connection_refused"),
+        MissingRow("rejected", "Series", 7, None, "no_id", text=f"[b]\x1b[31m{'é' * 100}"),
+    ]
+    show_missing(MissingReport(RUN, rows, 0, Counter({"2026-11-22-91ab03cc": 160})), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 or lines[3].startswith(" fresh")
+    assert "tt1234567890 failed: connection_refused" in "\n".join(lines)
+    assert any("1,045,161" in line for line in lines)
+    assert any("rejected: no_id" in line and "[b] [31mé" in line and line.rstrip().endswith("…") for line in lines)
+    assert "asked for in the same day's run 2026-11-22-91ab03cc" in " ".join(lines)
+
+
+def test_a_run_in_the_midst_of_which_nothing_is_missing_says_so_far(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids that are still to do may yet be missing."""
+    show_missing(MissingReport(RUN, [], 100, Counter()), None)
+    assert shown(capsys)[:2] == [
+        f"Nothing is missing so far. Run {RUN}",
+        "to do 100 the same harvest goes on with them",
+    ]

@@ -16,17 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.errors import Exit, HarvestError, InputError
-from harvester.titles import (
-    BLOCK_BYTES,
-    ID_COLUMNS,
-    LONGEST_HEADER,
-    LONGEST_LINE,
-    Ids,
-    Reject,
-    is_title_id,
-    parse_id,
-    read_ids,
-)
+from harvester.ids import is_title_id, parse_id
+from harvester.inputs import Ids, Reject
+from harvester.titles import BLOCK_BYTES, ID_COLUMNS, LONGEST_HEADER, LONGEST_LINE, read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -439,7 +431,7 @@ def test_standard_input_is_read_as_a_file_is() -> None:
 
 
 PIECES = {
-    "|": 'tt0000001|Ação é 映画 🎬|x\r\nbad 🎬|\u2028\r\n\r\n2.0|tt0000003\\|"\r\ntt0000001|é\r\ntt0000004|z',
+    "|": 'tt0000001|Ação é 映画 🎬|x\r\nbad 🎬|\u2028\r\n\r\n2.0|tt0000003\\"\r\ntt0000001|é\r\ntt0000004|z',
     ",": 'tt0000001,"Ação, ""é"" 映\r\n🎬",x\r\n"bad 🎬",\u2028\r\n\r\n"2.0",tt0000003\r\ntt0000001,é\r\n"tt0000004",z',
 }
 FILLERS = 300
@@ -480,6 +472,12 @@ CELLS = st.one_of(
 ROWS = st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=30)
 
 
+def meant(cells: list[str]) -> str | None:
+    """The id of a row below `id` and `t` and an id with `tt`: a bare number counts in rows of two columns alone."""
+    bare = "tt" not in cells[0].lower()
+    return None if bare and (len(cells) < 2 or any(cells[2:])) else parse_id(cells[0])
+
+
 @given(rows=ROWS, end=st.sampled_from(["\n", "\r\n"]))
 @settings(deadline=None)
 def test_any_rows_between_pipes_are_all_accounted_for(read: Read, rows: list[list[str]], end: str) -> None:
@@ -489,7 +487,7 @@ def test_any_rows_between_pipes_are_all_accounted_for(read: Read, rows: list[lis
     numbers = {number: line for number, line in enumerate(body.encode().split(b"\n"), 1) if line.strip()}
     del numbers[1]
     lines = list(numbers.values())
-    means = [parse_id(line.split(b"|")[0].decode()) for line in lines]
+    means = [meant(line.decode().rstrip("\r").split("|")) for line in lines]
     first = {id_: number for number, id_ in reversed([*zip(numbers, means, strict=True)]) if id_}
     assert ids.ids == list(dict.fromkeys(id_ for id_ in means if id_))
     assert account(ids) == (len(lines), len(ids.ids), ids.duplicates, means.count(None))
@@ -517,7 +515,7 @@ def test_any_rows_with_quotes_are_all_accounted_for(
     writer = csv.writer(out, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerows([["id", "t"], *rows])
     ids = read(out.getvalue())
-    means = [parse_id(row[0]) for row in rows]
+    means = [meant(row) for row in rows]
     assert ids.ids == list(dict.fromkeys(id_ for id_ in means if id_))
     assert account(ids) == (len(rows), len(ids.ids), ids.duplicates, means.count(None))
     assert ids.rows == len(ids.ids) + ids.duplicates + ids.rejected
@@ -544,7 +542,7 @@ def refused(read: Read, content: bytes | str, **how: Any) -> InputError:
         (b"id|titulo\r\n\r\n\n", None, ["a header but no rows"]),
         (b"imdb_id,title\n", None, ["a header but no rows", "'imdb_id'"]),
         (b"titulo|ano\nMiss Jerry|1894\n", 1, ["no id column", "'titulo|ano'", "--id-column", "tconst"]),
-        (b"tt0000001|Miss Jerry\ntt0000002|x\n", 1, ["no id column", "'tt0000001|Miss Jerry'"]),
+        (b"tt0000001|Miss Jerry\ntt0000002|x\n", 1, ["has no header, but a row", "imdb_id"]),
         (b"x" * (LONGEST_HEADER + 1), 1, [f"over {LONGEST_HEADER} bytes"]),
         ("id|t\ntt0000001|a\n".encode("utf-16"), None, ["not UTF-8"]),
         ("id|t\ntt0000001|a\n".encode("utf-16-le"), None, ["not UTF-8"]),
@@ -663,3 +661,177 @@ def test_memory_is_that_of_the_ids_whatever_the_size_of_the_file(read: Read, tmp
         tracemalloc.stop()
     assert (ids.rows, len(ids.ids)) == (30_000, 7_500)
     assert peak - now < 8 * 2**20
+
+
+# Ids of another kind
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("budget,id,title\n237000000,19995,Avatar\n", "column 'id' .* none begins with tt. .*--id-column id"),
+        ("ID|t\n1|a\n2|b\n", "column 'ID' .*--id-column ID"),
+        ("titleId,title\n60000123,a\n", "column 'titleId' .*--id-column titleId"),
+        ("Const;t\n19995.0;a\n", "column 'Const'"),
+        ("Id,Link,Film Id\n1,x,tt0111161\n", "'Id' .*Those in column 'Film Id' do: give --id-column 'Film Id'"),
+        ('id\tname\twhich\n7\t"a"\t"tt0111161"\n', "Those in column 'which' do: give --id-column which"),
+    ],
+)
+def test_numbers_of_a_column_that_may_mean_anything_are_refused(read: Read, text: str, says: str) -> None:
+    """TMDB's numbers, or those of rows, are no IMDb ids: the sentence names a better column, and how to mean them."""
+    with pytest.raises(InputError, match=says):
+        read(text)
+
+
+@pytest.mark.parametrize("name", ["id", "Id", "titleId", "const"])
+def test_numbers_that_are_meant_are_read(read: Read, name: str) -> None:
+    """Who names the column says that they are IMDb's; and so does one id among them that begins with `tt`."""
+    assert read(f"{name},t\n304141,a\n", column=name).ids == ["tt0304141"]
+    assert read(f"{name},t\n304141,a\ntt0000009,b\n").ids == ["tt0304141", "tt0000009"]
+
+
+@pytest.mark.parametrize("name", ["imdb_id", "tconst", "imdb_title_id"])
+def test_numbers_of_a_column_of_imdbs_are_read(read: Read, name: str) -> None:
+    """Its name says whose they are."""
+    assert read(f"id,{name}\n7,304141\n").ids == ["tt0304141"]
+
+
+@pytest.mark.parametrize(
+    "name", ["IMDb ID", "imdb-id", "IMDB_Id", " ImdbId ", "IMDb Title ID", "T Const", "title_id", "TITLEID", '"imdbId"']
+)
+def test_headers_are_compared_without_case_spaces_and_dashes(read: Read, name: str) -> None:
+    """However a spreadsheet spells it; the nearest name to IMDb's wins over `id`."""
+    assert read(f"Id,{name},t\n7,tt0111161,a\n").ids == ["tt0111161"]
+
+
+@pytest.mark.parametrize(
+    ("text", "ids", "rejected"),
+    [
+        ("title,year,imdb_id\nUp,2009,tt1049413\nParis, Texas,1984,tt0087884\n", ["tt1049413"], 1),
+        ('n, title, year, imdb_id\n1, Up, 2009, tt1049413\n2, "Paris, Texas", 1984, tt0087884\n', ["tt1049413"], 1),
+        ("imdb_id,title,year\n0,tt0111160,T0,1994\n1,tt0111162,T1,1995\ntt0111161,T2,1996\n", ["tt0111161"], 2),
+        ("title|year|imdb_id\nUp|2009|tt1049413\nPar|is|1984|tt0087884\n", ["tt1049413"], 1),
+        ("tconst\tnote\tyear\ntt0111161\ta\t1994\ntt0111162\tb\n1984\n", ["tt0111161", "tt0111162"], 1),
+        ("imdb_id,title\n304141,Potter,,\ntt0111161,b\n304142,c\n", ["tt0304141", "tt0111161", "tt0304142"], 0),
+    ],
+    ids=["a comma", "a blank before the quote", "an index", "a pipe", "a note of two lines", "delimiters at the end"],
+)
+def test_a_number_that_may_stand_in_another_column_is_no_id(
+    read: Read, text: str, ids: list[str], rejected: int
+) -> None:
+    """A year, or the number of a row, in a row of more cells than the header has: rejected, and in the account."""
+    told = read(text)
+    assert (told.ids, told.rejected) == (ids, rejected)
+
+
+@pytest.mark.parametrize("size", [131_073, 1_000_000])
+def test_a_field_may_be_as_long_as_a_row(read: Read, size: int) -> None:
+    """`csv` alone stops at 131,072 characters."""
+    text = f'imdb_id,plot\ntt0000001,"{"x" * size}"\ntt0000002,b\n'
+    assert read(text).ids == ["tt0000001", "tt0000002"]
+
+
+@pytest.mark.parametrize("column", ["_", "-", " "])
+def test_a_name_of_nothing_is_no_column(read: Read, column: str) -> None:
+    """A column without a name is not taken for one that is called a dash."""
+    assert "has no id column" in refused(read, ",imdb_id\n1,tt0000001\n", column=column).problem
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('id,title\n1,"a\nb\rc"\n', "none begins with tt"),
+        ("i\x1ed|t\n1|a\n", "has no id column"),
+        ("id,te\x1eme\n1,tt0000001\n", "Those in column 'te.x1eme' do: give its name with --id-column"),
+        ("tt0000001,imdb_id\n1,tt0000002\n", "has no header, but a row in its first line"),
+    ],
+    ids=["a carriage return", "a control character", "one in the better column", "an id among the names"],
+)
+def test_odd_headers_and_cells_end_in_a_sentence(read: Read, text: str, says: str) -> None:
+    """Whatever the names of the columns are, what can be shown is said."""
+    error = refused(read, text)
+    assert re.search(says, error.problem)
+    assert error.problem.isprintable()
+
+
+def test_a_column_is_named_as_it_is_spelled_before_all_others(read: Read) -> None:
+    """Two headers may differ in case alone."""
+    assert read("ID,id\ntt0000001,tt0000002\n", column="id").ids == ["tt0000002"]
+    assert read("ID,t\ntt0000001,a\n", column="id").ids == ["tt0000001"]
+
+
+# Quotes that nobody meant
+
+AKAS = ["titleId\tordering\ttitle\tregion", '{0}\t1\t"Two\tUS', "{1}\t1\tThree\tUS", '{2}\t1\tFour"\tUS']
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0], [2, 0]])
+def test_a_tsv_of_imdbs_quotes_nothing_wherever_its_ids_stand(read: Read, order: list[int]) -> None:
+    """A lone quote in title.akas hides no row, whichever columns were cut out of it, in whichever order."""
+    lines = "\n".join("\t".join(line.split("\t")[at] for at in order) for line in AKAS)
+    ids = read(lines.format("tt6000002", "tt6000003", "tt6000004"))
+    assert (ids.ids, account(ids)) == (["tt6000002", "tt6000003", "tt6000004"], (3, 3, 0, 0))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (["imdb_id|my title|year", "tt1|a|1", 'tt2|"b|2', "tt3|c|3", 'tt4|d"|4', "tt5|e|5"], 4),
+        (["my title|imdb_id", "a|tt1", '"b|tt2', 'c"|tt3'], 3),
+        (["year|my title|imdb_id", '1|"a|tt1', '2|b"|tt2'], 2),
+        (["imdb_id|my title", 'tt1|"a', 'tt1|b"', "tt2|c"], 3),
+        (["imdb_id|my title", "304141|a", '304142|"b', '304143|c"'], 4),
+        (["imdb_id|my title|year", "tt1|a|1", '"tt2|b|2', 'tt3"|c|3'], 3),
+        (["imdb_id|my title", 'tt1|"a', 'tt304141|b"'], 3),
+        (["imdb_id|my title", 'tt1|"a', 'TT0304141|b"'], 3),
+        (["imdb_id|my title", 'tt1|"a', 'tt2|b| c"'], 3),
+        (["imdb_id|my title", 'tt1|"a', "1|a", "2|b", "3|c", 'tt2|b"'], 6),
+        (["my title|imdb_id|plot", '"a', '"|tt1|"b', 'c|tt2|d"'], 4),
+    ],
+    ids=[
+        "id first",
+        "id last",
+        "id last of three",
+        "one title twice",
+        "numbers",
+        "the id itself",
+        "an id cut short",
+        "an id in capitals",
+        "a delimiter too many",
+        "numbers before it",
+        "id between two texts",
+    ],
+)
+def test_quotes_that_hide_a_row_of_the_file_are_refused(
+    read: Read, delimiter: str, end: str, rows: list[str], line: int
+) -> None:
+    """Where a field swallows a line end and what looks like a row, the file is refused with its line; none is lost."""
+    text = re.sub(r"tt(\d)\b", r"tt000000\1", end.join(rows).replace("|", delimiter) + end)
+    with pytest.raises(InputError, match=rf"line {line}: has a row within the quotes that begin in line \d"):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ids"),
+    [
+        (["imdb_id,plot", 'tt1,"He was,', '1984, a novel"', "tt2,b"], ["tt0000001", "tt0000002"]),
+        (["plot,imdb_id", '"one', 'two",tt1', "b,tt2"], ["tt0000001", "tt0000002"]),
+        (["imdb_id,plot", 'tt1,"see tt0000009', 'and tt0000008"', "tt2,b"], ["tt0000001", "tt0000002"]),
+        (["imdb_id,plot,year", 'tt1,"see', 'tt0000009 yes",2', "tt2,b,3"], ["tt0000001", "tt0000002"]),
+        (["plot,imdb_id,note", '"a', 'b",tt1,"c', 'd"', "x,tt2,y"], ["tt0000001", "tt0000002"]),
+        (["imdb_id,plot,rank", 'tt1,"Ranks:', "1,2,3", 'end",1', "tt2,b,2"], ["tt0000001", "tt0000002"]),
+    ],
+    ids=[
+        "a number in a text",
+        "the row's own id",
+        "ids in a text",
+        "fewer delimiters",
+        "the own id between two texts",
+        "numbers in a file of ids",
+    ],
+)
+def test_texts_of_several_lines_are_texts(read: Read, rows: list[str], ids: list[str]) -> None:
+    """Line ends that were meant stay: a plot is no row."""
+    assert read(re.sub(r"tt(\d)\b", r"tt000000\1", "\n".join(rows))).ids == ids

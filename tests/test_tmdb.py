@@ -9,6 +9,7 @@ import random
 import re
 import socket
 import traceback
+from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -47,14 +48,15 @@ from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, Tmdb
 from harvester.fan_out import fan_out
 from harvester.pace import Pace
 from harvester.redaction import STRUCK
-from harvester.tmdb import LEARNING, PART_TRIES, REFUSALS, TRIES, Tmdb
+from harvester.retry import PART_TRIES, REFUSALS, TRIES
+from harvester.tmdb import LEARNING, Tmdb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from conftest import Clock
 
-    from harvester.titles import Kind
+    from harvester.ids import Kind
 
 FILM, SHOW, NOBODY, EPISODE, BOTH = "tt0000603", "tt0903747", "tt0000404", "tt0959621", "tt0137523"
 KINDS: Any = {FILM: "movie", SHOW: "tv", NOBODY: "unknown", EPISODE: "episode", BOTH: "both"}
@@ -190,17 +192,28 @@ async def test_a_title_costs_no_more_requests_than_it_must(
         pytest.param(FILM, "movie", "movie", {"movie": 2, "find": 1}, id="a movie"),
         pytest.param(SHOW, "movie", "tv", {"movie": 1, "find": 1, "tv": 1}, id="a series among the movies"),
         pytest.param(FILM, "tv", "movie", {"find": 1, "movie": 1}, id="a movie among the series"),
-        pytest.param(BOTH, "tv", "tv", {"find": 1, "tv": 1}, id="both, as a series"),
     ],
 )
 async def test_a_match_that_tmdb_has_no_record_of_is_missing(
     clock: Clock, id_: str, kind: Kind, route: Any, requests: dict[str, int]
 ) -> None:
-    """`/find` has the title and the route of its kind says 404: TMDB has no such title, and nothing else is asked."""
+    """`/find` has the title and the route of its kind says 404: TMDB has no such title, but others of this kind."""
     faults = scripted({(route, id_): [always(refusal(404))]})
     async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Missing("unknown") == await tmdb.title(id_, kind)
-        assert {(route, id_): count for route, count in requests.items()} == server.asked
+        [other] = server.asked - Counter({(route, id_): count for route, count in requests.items()})
+        assert (other[0], server.asked[other]) == (route, 1)
+
+
+@pytest.mark.parametrize(("id_", "kind", "route"), [(SHOW, "tv", "tv"), (SHOW, "movie", "tv"), (FILM, "tv", "movie")])
+async def test_a_route_without_any_record_is_an_outage(clock: Clock, id_: str, kind: Kind, route: Any) -> None:
+    """`/find` has the title, and the route of its kind says 404 to all that is asked: nothing is missing by that."""
+    async with (
+        stand_in(catalog=CATALOG, faults=lambda asked: refusal(404) if asked.route == route else None) as server,
+        tmdb_at(server.url, clock) as tmdb,
+    ):
+        with pytest.raises(TmdbUnavailableError, match="nor what its /find has"):
+            await tmdb.title(id_, kind)
 
 
 @pytest.mark.parametrize("id_", [FILM, BOTH], ids=["a movie", "both"])
@@ -239,7 +252,7 @@ async def test_a_v4_token_goes_into_the_header_only(clock: Clock) -> None:
 
 async def test_the_requests_are_what_tmdb_documents(clock: Clock) -> None:
     """Paths and queries are TMDB's, commas and slashes of appended parts as they are; /find has no use for them."""
-    whole = http(body=orjson.dumps({"id": 1, "credits": {}, "watch/providers": {}}))
+    whole = http(body=orjson.dumps({"id": 1396, "credits": {}, "watch/providers": {}}))
     find = http(body=orjson.dumps({"movie_results": [], "tv_results": [{"id": 1396}]}))
     options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits", "watch/providers")}
     async with wire(whole, find, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
@@ -249,7 +262,7 @@ async def test_the_requests_are_what_tmdb_documents(clock: Clock) -> None:
     assert [head.partition(" HTTP/1.1")[0] for head in heads] == [
         f"GET /3/movie/{FILM}?{parts}",
         f"GET /3/find/{SHOW}?external_source=imdb_id",
-        f"GET /3/tv/1396?{parts}",
+        f"GET /3/tv/1396?{parts},external_ids",
     ]
     assert re.search(r"\r\nUser-Agent: tmdb-harvester/\d", heads[0])
 
@@ -259,16 +272,17 @@ async def test_a_reclassified_title_is_asked_for_by_its_number_in_its_kind(clock
     absent = http(404, orjson.dumps({"success": False, "status_code": 34}))
     series = http(body=orjson.dumps({"movie_results": [], "tv_results": [{"id": 1396}]}))
     movie = http(body=orjson.dumps({"movie_results": [{"id": 603}], "tv_results": []}))
-    whole = http(body=orjson.dumps({"id": 1, "credits": {}}))
+    show = http(body=orjson.dumps({"id": 1396, "credits": {}}))
+    film = http(body=orjson.dumps({"id": 603, "credits": {}}))
     options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits",)}
-    async with wire(absent, series, whole, movie, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
-        assert Found("tv", 1, {"id": 1, "credits": {}}) == await tmdb.title(SHOW, "movie")
-        assert Found("movie", 1, {"id": 1, "credits": {}}) == await tmdb.title(FILM, "tv")
+    async with wire(absent, series, show, movie, film) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
+        assert Found("tv", 1396, {"id": 1396, "credits": {}}) == await tmdb.title(SHOW, "movie")
+        assert Found("movie", 603, {"id": 603, "credits": {}}) == await tmdb.title(FILM, "tv")
     parts = "language=pt-BR&append_to_response=credits"
     assert [head.partition(" HTTP/1.1")[0] for head in heads] == [
         f"GET /3/movie/{SHOW}?{parts}",
         f"GET /3/find/{SHOW}?external_source=imdb_id",
-        f"GET /3/tv/1396?{parts}",
+        f"GET /3/tv/1396?{parts},external_ids",
         f"GET /3/find/{FILM}?external_source=imdb_id",
         f"GET /3/movie/603?{parts}",
     ]

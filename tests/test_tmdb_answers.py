@@ -24,7 +24,8 @@ NOBODY: dict[str, list[Any]] = {f"{name}_results": [] for name in ("movie", "tv"
 ABSENT = (404, {"success": False, "status_code": 34, "status_message": "The resource could not be found."})
 MOVIE_URL = f"{BASE}/movie/tt0133093?api_key={KEY}"
 FIND_URL = f"{BASE}/find/tt0133093?api_key={KEY}&external_source=imdb_id"  # aioresponses sorts a query
-TV_URL = f"{BASE}/tv/1396?api_key={KEY}"
+TV_URL = f"{BASE}/tv/1396?api_key={KEY}&append_to_response=external_ids"
+KNOWN_TV_URL, KNOWN_FILM_URL = TV_URL.replace("1396", "1399"), MOVIE_URL.replace("tt0133093", "tt0111161")
 FILM_URL = f"{BASE}/movie/603?api_key={KEY}"
 
 
@@ -89,17 +90,30 @@ TABLE: dict[str, tuple[str, list[tuple[str, int, Any]], Any]] = {
     ),
     "a series that has just gone": (
         "tv",
-        [(FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]}), (TV_URL, *ABSENT)],
+        [
+            (FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]}),
+            (TV_URL, *ABSENT),
+            (KNOWN_TV_URL, 200, SHOW | {"id": 1399}),
+        ],
         Missing("unknown"),
     ),
     "a series among the films that has just gone": (
         "movie",
-        [(MOVIE_URL, *ABSENT), (FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]}), (TV_URL, *ABSENT)],
+        [
+            (MOVIE_URL, *ABSENT),
+            (FIND_URL, 200, NOBODY | {"tv_results": [{"id": 1396}]}),
+            (TV_URL, *ABSENT),
+            (KNOWN_TV_URL, 200, SHOW | {"id": 1399}),
+        ],
         Missing("unknown"),
     ),
     "a film among the series that has just gone": (
         "tv",
-        [(FIND_URL, 200, NOBODY | {"movie_results": [{"id": 603}]}), (FILM_URL, *ABSENT)],
+        [
+            (FIND_URL, 200, NOBODY | {"movie_results": [{"id": 603}]}),
+            (FILM_URL, *ABSENT),
+            (KNOWN_FILM_URL, 200, FILM | {"id": 278, "imdb_id": "tt0111161"}),
+        ],
         Missing("unknown"),
     ),
     "trouble for ever": (

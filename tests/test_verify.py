@@ -1035,10 +1035,10 @@ async def test_an_empty_bucket_has_no_run_to_verify(bucket: Bucket, settings_for
     """Nothing is not proved: the sentence says where was looked, and what to do."""
     where = f"below s3://{bucket.name}/Raw/API/_harvest/: harvest first$"
     settings = settings_for("http://127.0.0.1:9/3")
-    with pytest.raises(BooksError, match=f"^There is no run to verify {where}") as caught:
+    with pytest.raises(BooksError, match=f"^There is no run {where}") as caught:
         await verify(settings)
     assert caught.value.exit_code == 1
-    with pytest.raises(BooksError, match=f"^There is no run of 2026-11-29 to verify {where}") as caught:
+    with pytest.raises(BooksError, match=f"^There is no run of 2026-11-29 {where}") as caught:
         await verify(settings, day="2026-11-29")
     assert caught.value.exit_code == 1
 

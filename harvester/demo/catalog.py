@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["movie", "tv", "episode", "season", "unknown", "both"]
 
 _MIXED: Final[tuple[Kind, ...]] = ("movie",) * 12 + ("tv",) * 4 + ("episode", "season", "both", "unknown")
+_KNOWN: Final[Mapping[str, Kind]] = {"tt0111161": "movie", "tt0068646": "movie", "tt0944947": "tv", "tt0903747": "tv"}
+"""Titles that every TMDB has."""
 _BARE: Final = 0.1  # Share of records with little more than a title.
 
 
@@ -77,7 +79,7 @@ def catalog_of(
 
 def kind_of(catalog: Catalog, tt: str) -> Kind:
     """What the IMDb id is at this TMDB; anything but `tt` and at least seven digits is unknown."""
-    if (told := catalog.kinds.get(tt)) is not None:
+    if (told := catalog.kinds.get(tt) or _KNOWN.get(tt)) is not None:
         return told
     if re.fullmatch(r"tt[0-9]{7,}", tt) is None or share("missing", tt) < catalog.missing:
         return "unknown"

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harvester.titles import parse_id
+from harvester.ids import parse_id
 
 if TYPE_CHECKING:
     from harvester.demo.catalog import Kind

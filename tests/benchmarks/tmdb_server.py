@@ -1,8 +1,9 @@
 """A TMDB that costs next to nothing, so that what is measured is the client: one protocol, bodies made beforehand.
 
-Every id is known, as a movie by `/movie/{tt}`, as a series by `/find/{tt}` and `/tv/{n}`, or not at all, as `knows`
-says. There is no limit here, no fault and no key: the pace is measured against the demo's stand-in instead, which is
-strict. Bodies are gzip'd and chunked, as TMDB's are, unless `plain`.
+Every id is known, as a movie by `/movie/{tt}`, as a series by `/find/{tt}` and `/tv/{n}`, or not at all but for those
+that every TMDB has, as `knows` says; no record says which IMDb id it has, because all are one. There is no limit here,
+no fault and no key: the pace is measured against the demo's stand-in instead, which is strict. Bodies are gzip'd and
+chunked, as TMDB's are, unless `plain`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import re
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from harvester.demo.catalog import Catalog, find_record, movie_record, tv_record
+from harvester.tmdb import KNOWN_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,7 +32,7 @@ class FastTmdb:
     """The running server.
 
     Attributes:
-        answers: Whole responses, head and all, by the first word of the path.
+        answers: Whole responses, head and all, by the path or else by its first word.
         latency: Seconds before an answer.
         asked: Requests, by the first word of the path.
         url: The base URL.
@@ -64,7 +66,7 @@ class _Connection(asyncio.Protocol):
         assert asked, head
         route = asked[1]
         self._server.asked[route.decode()] += 1
-        answer = self._server.answers[route]
+        answer = self._server.answers.get(b"%b/%b" % (route, asked[2])) or self._server.answers[route]
         if self._server.latency:
             asyncio.get_running_loop().call_later(self._server.latency, self._transport.write, answer)
         else:
@@ -78,16 +80,25 @@ def answers(
     some = "tt0111161"
     catalog = Catalog(otherwise="unknown" if knows == "nothing" else knows, record_bytes=record_bytes)
     absent = {"success": False, "status_code": 34, "status_message": "The resource you requested could not be found."}
-    records = {
+    records: dict[bytes, dict[str, Any] | None] = {
         b"movie": movie_record(catalog, some),
         b"tv": tv_record(catalog, some),
         b"find": find_record(catalog, some),
         b"authentication": {"success": True, "status_code": 1, "status_message": "Success."},
     }
+    if knows == "nothing":
+        for id_ in KNOWN_TITLES["movie"] + KNOWN_TITLES["tv"]:
+            records[b"movie/%b" % id_.encode()] = movie_record(catalog, id_)
+            records[b"find/%b" % id_.encode()] = found = find_record(catalog, id_)
+            records |= {b"tv/%d" % row["id"]: tv_record(catalog, id_) for row in found["tv_results"]}
     return {
-        route: _response(404 if record is None else 200, orjson.dumps(record or absent), plain=plain)
+        route: _response(404 if record is None else 200, orjson.dumps(_nameless(record or absent)), plain=plain)
         for route, record in records.items()
     }
+
+
+def _nameless(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"imdb_id": None} if "imdb_id" in record else record
 
 
 def _response(status: int, body: bytes, *, plain: bool) -> bytes:

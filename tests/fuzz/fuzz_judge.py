@@ -9,6 +9,7 @@ without it the property is still tested, by tests/test_properties.py.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, get_args
 
 try:
@@ -19,14 +20,27 @@ except ImportError:  # then this file is of use for `check` alone
 with atheris.instrument_imports() if atheris else nullcontext():
     import orjson
 
-    from harvester.answers import Absent, Again, Answer, Found, Match, Missing, judge, read_find, read_record
+    from harvester.answers import (
+        CANDIDATES,
+        Absent,
+        Again,
+        Answer,
+        Candidates,
+        Found,
+        Match,
+        Missing,
+        judge,
+        own_imdb_id,
+        read_find,
+        read_record,
+    )
     from harvester.batches import Batch
     from harvester.documents import encode_document
     from harvester.errors import TmdbRefusedError
+    from harvester.ids import KINDS, Kind
     from harvester.layout import Layout
     from harvester.receipts import LandedFile, Receipt, decode_receipt, outcome_json
     from harvester.records import Format, decode, encode, record_line
-    from harvester.titles import KINDS, Kind
 
 SEEDS = (
     b'200 \n{"id":603,"imdb_id":"tt0133093","title":"Matrix","vote_average":8.2}',
@@ -40,7 +54,12 @@ SEEDS = (
     b'401 \n{"status_code":7,"status_message":"Invalid API key: You must be granted a valid key."}',
     b"429 Sun, 22 Nov 2026 10:00:30 GMT\n",
     b"429 7\n{}",
+    b'403 \n{"message":"Forbidden"}',
     b"503 \n<html>",
+    b'200 \n{"id":603,"imdb_id":"tt0133093","revenue":123456789012345678901234567890,"popularity":1e400}',
+    b'200 \n{"id":603,"imdb_id":"\\ud83d","title":"\\ud83d","harvest":{"x":1.10}}',
+    b'200 \n{"id":1399,"external_ids":{"imdb_id":"tt0944947"},"adult":true,"adult":false}',
+    b'200 \n{"movie_results":[{"id":603},{"id":604}],"tv_results":[{"id":true}]}',
 )
 
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
@@ -59,9 +78,9 @@ def check(data: bytes) -> None:
 def has_an_outcome(status: int, body: bytes, retry_after: str | None) -> None:
     """One of three verdicts or a refusal of the key; and of an object, in both kinds, what can be written."""
     match verdict(Answer(status, body, DATE, retry_after)):
-        case TmdbRefusedError(status=told):
-            assert told == status
-            assert status in {401, 403}
+        case TmdbRefusedError() as error:
+            assert error.status == status
+            assert status == 401 or (status == 403 and error.code is not None)
         case Again(hold=None) | Absent():
             assert status != 429
         case Again(hold=float(seconds)):
@@ -85,10 +104,17 @@ def verdict(answer: Answer) -> object:
 
 def is_written(body: dict[str, Any], kind: Kind) -> None:
     """Record and receipt of whatever `body` is taken for come back from their files as they were."""
-    record, match = read_record(body, kind, asked=("credits", "images"), known=("credits",)), read_find(body, kind)
-    assert isinstance(match, Match | Missing | Again)
+    record, candidates = read_record(body, kind, asked=("credits", "images"), known=("credits",)), read_find(body, kind)
+    match candidates:
+        case Candidates(matches, Missing()):
+            assert all(isinstance(each, Match) for each in matches)
+            assert len(set(matches)) == len(matches) <= 2 * CANDIDATES
+        case _:
+            assert candidates == Again("bad_body")
     found = record.for_want_of_better if isinstance(record, Again) else record
-    outcomes = [outcome for outcome in (found, match) if isinstance(outcome, Found | Missing)]
+    found = replace(found, other_id=own_imdb_id(body)) if found else None
+    missing = candidates.missing if isinstance(candidates, Candidates) else None
+    outcomes = [outcome for outcome in (found, missing) if isinstance(outcome, Found | Missing)]
     lines = []
     line = record_line(IDS[0], found, language=None, fetched_at="2026-11-22T10:00:00.000Z") if found else None
     if found and not line:

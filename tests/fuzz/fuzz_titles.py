@@ -20,7 +20,8 @@ except ImportError:  # then this file is of use for `check` alone
 
 with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.errors import InputError
-    from harvester.titles import Ids, read_ids
+    from harvester.inputs import Ids
+    from harvester.titles import read_ids
 
 GZIP = b"\x1f\x8b"
 

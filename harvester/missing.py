@@ -1,0 +1,146 @@
+"""Missing: which rows of a run were rejected, which ids are missing or failed, why, and in which line they stand."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from harvester.data_files import Notices, read_document
+from harvester.errors import BooksError, SettingsError
+from harvester.fan_out import fan_out
+from harvester.ids_file import GZIP_BYTES, decode_outcomes, decode_rows
+from harvester.layout import Layout
+from harvester.manifest import decode_manifest
+from harvester.opening import open_bucket_of
+from harvester.other_runs import READS_AT_ONCE, read_receipt, read_summary
+from harvester.verify import runs_to_read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from harvester.ids import Collection
+    from harvester.s3 import Bucket
+    from harvester.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRow:
+    """A row that has no id, or an id that is missing or failed; `line` counts from 1, the header being line 1.
+
+    `text` is that of a rejected row, of the first thousand alone and at most 200 characters. `show_id` is TMDB's number
+    of the series of an episode or season.
+    """
+
+    outcome: Literal["rejected", "missing", "failed"]
+    collection: Collection
+    line: int
+    id: str | None
+    reason: str
+    show_id: int | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingReport:
+    """All such rows of a run, in the order of its sources. `to_do`: ids that have no outcome yet.
+
+    `fresh`: ids left to another run of the day, counted per run.
+    """
+
+    run: str
+    rows: list[MissingRow]
+    to_do: int
+    fresh: Counter[str]
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        """How many there are of each outcome and reason, most first."""
+        return Counter((row.outcome, row.reason) for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"run": self.run, "to_do": self.to_do, "fresh": self.fresh, "rows": [asdict(row) for row in self.rows]}
+
+
+async def missing(settings: Settings, *, run: str | None = None) -> MissingReport:
+    """What is rejected, missing or failed in `run`, or in the run that was at work last; only the lake is read.
+
+    Raises:
+        BooksError: There is no such run, or its manifest or ids cannot be read.
+    """
+    settings.need("s3_bucket")
+    async with open_bucket_of(settings) as bucket:
+        layout = Layout(settings.s3_prefix, settings.s3_key_template, "")  # of no run yet
+        [name] = await runs_to_read(bucket, layout, run=run)
+        layout = replace(layout, run=name)
+        manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
+        outcomes = await _outcomes(bucket, layout, manifest.generation)
+        key = layout.ids_key(manifest.generation)
+        body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
+    if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
+        raise BooksError(f"{key} is not the ids of this run: it is not as it was written")
+    rows, to_do, fresh = [], 0, Counter[str]()
+    try:
+        for row in decode_rows(body):
+            where = row["collection"], row["line"]
+            outcome = outcomes.get(row.get("id"), {})
+            to_do += "id" in row and not outcome and "fresh" not in row
+            if "fresh" in row or outcome.get("outcome") == "fresh":
+                fresh[row.get("fresh") or outcome["run"]] += 1
+            elif "rejected" in row:
+                rows.append(MissingRow("rejected", *where, None, row["rejected"], text=row.get("text")))
+            elif outcome.get("outcome") in ("missing", "failed"):
+                name, reason = outcome["outcome"], outcome["reason"]
+                rows.append(MissingRow(name, *where, row["id"], reason, outcome.get("show_id")))
+    except ValueError as error:
+        raise BooksError(f"{key} is not the ids of this run: {error}") from error
+    return MissingReport(layout.run, rows, to_do, fresh)
+
+
+async def _outcomes(bucket: Bucket, layout: Layout, generation: str) -> dict[str | None, Mapping[str, Any]]:
+    """The outcome of each id: as written at closing, or else by the receipts of this generation."""
+    notices = Notices()
+    summary = await read_summary(bucket, layout, generation, notices)
+    body = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b"" if summary else b""
+    if summary and hashlib.sha256(body).hexdigest() == summary.digests.outcomes:
+        with suppress(ValueError):  # it was never whole
+            return dict(decode_outcomes(body))
+    outcomes: dict[str | None, Mapping[str, Any]] = {}
+
+    async def take(key: str) -> None:
+        try:
+            receipt = await read_receipt(bucket, layout, key)
+        except BooksError as error:
+            notices.warn("receipt_refused", problem=str(error))
+            return
+        if receipt.generation == generation:
+            outcomes.update(receipt.outcomes)
+
+    await fan_out(take, await bucket.objects(layout.receipts), at_once=READS_AT_ONCE)
+    return outcomes
+
+
+def write_csv(rows: list[MissingRow], path: Path) -> None:
+    """Write the rows to a CSV file, with a header.
+
+    Raises:
+        SettingsError: The file cannot be written, or is one that this has not written.
+    """
+    header = [field.name for field in fields(MissingRow)]
+    try:
+        with path.open("a+b") as file:
+            file.seek(0)
+            first = file.readline()
+        if first and not first.startswith(",".join(header).encode()):
+            raise SettingsError(f"--csv {str(path)!r} is a file of something else: name one that is not there yet")
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(map(astuple, rows))
+    except OSError as error:
+        raise SettingsError(f"--csv {str(path)!r} cannot be written: {error.strerror or error}") from error

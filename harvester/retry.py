@@ -1,0 +1,62 @@
+"""Retry: how often, and with which waits, TMDB is asked for one answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import tenacity
+
+from harvester.answers import Again
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from harvester.answers import Found
+
+T = TypeVar("T")
+
+TRIES, REFUSALS, PART_TRIES = 6, 20, 3
+"""Requests for one answer at most: of all kinds of trouble, of 429s (the pace's trouble rather than the title's), and
+for the sake of an appended part that was left out."""
+
+TRIES_SECONDS = 600.0  # for one answer at most, with room for several holds of 60 s
+JITTER = tenacity.wait_random_exponential(0.5, 20.0)  # seconds; the n-th from 0 to 0.5 · 2ⁿ⁻¹, at most 20: full jitter
+
+
+async def retry(
+    response: T | Again,
+    ask: Callable[[], Awaitable[T | Again]],
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+) -> T | Again:
+    """Ask again, with waits, while the `response` is no good: the first good one, or the last `Again`."""
+    started, refusals = clock(), 0
+    best: Found | None = None
+    earlier = [response]
+
+    async def one_try() -> T | Again:
+        nonlocal refusals, best
+        response = earlier.pop() if earlier else await ask()
+        if not isinstance(response, Again):
+            return response
+        refusals += response.hold is not None
+        best = response.for_want_of_better or best
+        return replace(response, for_want_of_better=best)
+
+    def enough(state: tenacity.RetryCallState) -> bool:
+        late = clock() - started >= TRIES_SECONDS
+        return late or refusals >= REFUSALS or state.attempt_number - refusals >= (PART_TRIES if best else TRIES)
+
+    def last(state: tenacity.RetryCallState) -> Any:
+        return state.outcome.result() if state.outcome else None
+
+    retrying = tenacity.AsyncRetrying(
+        sleep=sleep,
+        stop=enough,
+        wait=lambda state: 0.0 if last(state).hold is not None else JITTER(state),  # the pace waits after a 429
+        retry=tenacity.retry_if_result(lambda response: isinstance(response, Again)),
+        retry_error_callback=last,
+    )
+    return await retrying(one_try)
