@@ -281,12 +281,11 @@ def _take_quoted(ids: Ids, lines: Iterable[bytes], columns: _Columns, seen: set[
     rows = csv.reader(map(row.add, lines), delimiter=delimiter, strict=True)
     try:
         for cells in rows:
-            text = cells[at] if len(cells) > at else ""
-            if not has_prefix(text) and columns.may_be_shifted(cells, prefixed=ids.prefixed):
-                text = ""
+            own = cells[at] if len(cells) > at else ""
+            is_shifted = not has_prefix(own) and columns.may_be_shifted(cells, prefixed=ids.prefixed)
             if len(cells) > 1 or "".join(cells).strip():
-                _take(ids, text, partial(delimiter.join, cells), row.number, seen)
-            row.end(text)
+                _take(ids, "" if is_shifted else own, partial(delimiter.join, cells), row.number, seen)
+            row.end(own)
     except csv.Error as error:
         why = str(error).replace("\t", "\\t") + "; is a quote left open there?"
         if "new-line" in why:

@@ -713,8 +713,17 @@ def test_headers_are_compared_without_case_spaces_and_dashes(read: Read, name: s
         ("title|year|imdb_id\nUp|2009|tt1049413\nPar|is|1984|tt0087884\n", ["tt1049413"], 1),
         ("tconst\tnote\tyear\ntt0111161\ta\t1994\ntt0111162\tb\n1984\n", ["tt0111161", "tt0111162"], 1),
         ("imdb_id,title\n304141,Potter,,\ntt0111161,b\n304142,c\n", ["tt0304141", "tt0111161", "tt0304142"], 0),
+        ('imdb_id,note\ntt0111161,a\n1984,"b\nc",d\ntt0111162,e\n', ["tt0111161", "tt0111162"], 1),
     ],
-    ids=["a comma", "a blank before the quote", "an index", "a pipe", "a note of two lines", "delimiters at the end"],
+    ids=[
+        "a comma",
+        "a blank before the quote",
+        "an index",
+        "a pipe",
+        "a note of two lines",
+        "delimiters at the end",
+        "of several lines",
+    ],
 )
 def test_a_number_that_may_stand_in_another_column_is_no_id(
     read: Read, text: str, ids: list[str], rejected: int
