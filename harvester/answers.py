@@ -28,10 +28,7 @@ bodies has 262,513, with credits and images."""
 HOLD_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
 ID_END = 2**63  # TMDB's ids are above 0 and below it: a receipt with another one would not be read back
 OTHER: dict[Kind, Kind] = {"movie": "tv", "tv": "movie"}
-NAME_OF: dict[Kind, str] = {
-    "movie": "title",
-    "tv": "name",
-}  # keys that every record of a kind has, and none of the other
+NAME_OF: dict[Kind, str] = {"movie": "title", "tv": "name"}  # in every record of a kind, in none of the other
 CANDIDATES = 5  # rows of a kind in `/find` whose records are asked for, until one is there; it seldom has two
 
 
@@ -125,7 +122,7 @@ class Again:
 def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
     """The JSON object of a good answer, or why there is none.
 
-    `TmdbRefusedError` is raised for a 401, or a 403 with a `status_code` of TMDB's list, which ends at 47
+    `TmdbRefusedError` is raised for a 401, or a 403 with a `status_code` as TMDB has them, of one or two digits
     (developer.themoviedb.org/docs/errors). Any other 403 is a gateway's, a firewall's or the CDN's, and temporary.
     """
     parsed = _parse(answer.body)

@@ -87,7 +87,7 @@ async def read_checkpoint(
     keys = [key for batch in batches if (key := layout.receipt_key(batch.collection, batch.name)) in stored]
 
     async def read(key: str) -> None:
-        receipt = await receipt_or_none(day, layout, key)
+        receipt = await receipt_or_none(day.bucket, layout, key, day.notices)
         if receipt is None or receipt.generation != manifest.generation:
             return
         checkpoint.tried[receipt.batch] = receipt.failed

@@ -180,9 +180,7 @@ async def start(
     bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
     holding = hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
     lease = await stack.enter_async_context(holding)
-    await bucket.objects(
-        run.layout.lease_key
-    )  # the first object sure to exist: a listing without ETags is noticed here
+    await bucket.objects(run.layout.lease_key)  # an object that is sure to exist: do listings have ETags?
     await tmdb.check_key()
     if lease.previous_run:
         await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))

@@ -16,8 +16,7 @@ from harvester.ids_file import GZIP_BYTES, decode_outcomes, decode_rows
 from harvester.layout import Layout
 from harvester.manifest import decode_manifest
 from harvester.opening import open_bucket_of
-from harvester.other_runs import READS_AT_ONCE, read_receipt, read_summary
-from harvester.verify import runs_to_read
+from harvester.other_runs import READS_AT_ONCE, read_summary, receipt_or_none, runs_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,12 +112,8 @@ async def _outcomes(bucket: Bucket, layout: Layout, generation: str) -> dict[str
     outcomes: dict[str | None, Mapping[str, Any]] = {}
 
     async def take(key: str) -> None:
-        try:
-            receipt = await read_receipt(bucket, layout, key)
-        except BooksError as error:
-            notices.warn("receipt_refused", problem=str(error))
-            return
-        if receipt.generation == generation:
+        receipt = await receipt_or_none(bucket, layout, key, notices)
+        if receipt and receipt.generation == generation:
             outcomes.update(receipt.outcomes)
 
     await fan_out(take, await bucket.objects(layout.receipts), at_once=READS_AT_ONCE)

@@ -19,6 +19,7 @@ from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
 from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.layout import RUNS, Layout
+from harvester.lease import decode_lease
 from harvester.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary
 from harvester.receipts import RECEIPT_BYTES, Receipt, decode_receipt, stands
 
@@ -123,7 +124,7 @@ class Day:
 
     async def _take_in_force(self, standing: Standing, layout: Layout, wanted: Container[str], key: str) -> None:
         """Take the receipt at `key`, of whichever generation, unless it is bad or one of its files not as landed."""
-        receipt = await receipt_or_none(self, layout, key)
+        receipt = await receipt_or_none(self.bucket, layout, key, self.notices)
         if receipt is None or not all([await is_as_landed(file, self.bucket, self.listed) for file in receipt.files]):
             return
         outcomes = receipt.outcomes.items()
@@ -180,17 +181,30 @@ def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: Rec
     )
 
 
+async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None, day: str | None = None) -> list[str]:
+    """This `run`, all of a `day`, or else the one that was at work last; a BooksError if there is none."""
+    there = await run_names(bucket, layout.prefix)
+    if run is None and day is None and there:
+        stored = decode_lease(await read_document(bucket, layout.lease_key) or b"")
+        run = stored.run if stored and stored.run in there else there[-1]  # the last at work, or else by name
+    names = [name for name in there if name == run or name[:10] == day]
+    if not names:
+        where = f"s3://{bucket.name}/{layout.prefix}/{RUNS}/{run or ''}"
+        raise BooksError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
+    return names
+
+
 async def read_receipt(bucket: Bucket, layout: Layout, key: str) -> Receipt:
     """The receipt at `key`; a BooksError if it is none of this run and key."""
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
 
 
-async def receipt_or_none(day: Day, layout: Layout, key: str) -> Receipt | None:
+async def receipt_or_none(bucket: Bucket, layout: Layout, key: str, notices: Notices) -> Receipt | None:
     """The receipt at `key`; None, with a warning, if it is none of this run and key."""
     try:
-        return await read_receipt(day.bucket, layout, key)
+        return await read_receipt(bucket, layout, key)
     except BooksError as error:
-        day.notices.warn("receipt_refused", problem=str(error))
+        notices.warn("receipt_refused", problem=str(error))
         return None
 
 

@@ -97,6 +97,19 @@ class Stored:
     age: float | None
 
 
+def _is_conflict(error: BaseException) -> bool:
+    return isinstance(error, StoreError) and error.code in CONFLICTS
+
+
+_tried_again = partial(
+    tenacity.retry,
+    stop=tenacity.stop_after_attempt(READ_TRIES),
+    wait=tenacity.wait_random_exponential(0.1, 5),
+    reraise=True,
+)
+"""What botocore takes for final."""
+
+
 async def _unless(codes: Collection[str], call: Awaitable[T]) -> T | None:
     """What comes of `call`; None if S3 refuses with one of these codes, which is an answer then."""
     try:
@@ -258,12 +271,7 @@ class Bucket:
             raise
         return str(done["ETag"]).strip('"')
 
-    @tenacity.retry(
-        stop=tenacity.stop_after_attempt(READ_TRIES),
-        wait=tenacity.wait_random_exponential(0.1, 5),
-        retry=tenacity.retry_if_exception(lambda error: isinstance(error, StoreError) and error.code in CONFLICTS),
-        reraise=True,
-    )
+    @_tried_again(retry=tenacity.retry_if_exception(_is_conflict))
     async def _complete(self, key: str, upload: dict[str, Any]) -> dict[str, Any]:
         return await self._call("complete", key, "complete_multipart_upload", "ETag", Key=key, **upload)
 
@@ -283,12 +291,7 @@ class Bucket:
         except CUT_OFF as error:
             raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
 
-    @tenacity.retry(
-        stop=tenacity.stop_after_attempt(READ_TRIES),
-        wait=tenacity.wait_random_exponential(0.1, 5),
-        retry=tenacity.retry_if_exception_type(CUT_OFF),
-        reraise=True,
-    )
+    @_tried_again(retry=tenacity.retry_if_exception_type(CUT_OFF))
     async def _get_once(self, key: str, into: IO[bytes], limit: float) -> dict[str, Any]:
         into.seek(0)
         into.truncate()

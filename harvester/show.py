@@ -152,11 +152,11 @@ def show_missing(report: MissingReport, csv: str | None) -> None:
     ]
     wide = [max(map(len, column)) for column in zip(MISSING_COLUMNS, *cells, strict=True)]
     room = max(ROW_LEAST, console.width - sum(wide) - len(wide) - 1)
-    whole = [Column(name, no_wrap=True, justify="right" if name == "line" else "left") for name in MISSING_COLUMNS]
-    table = Table(*whole, "row", box=None, padding=(0, 1, 0, 0))
+    columns = [Column(name, no_wrap=True, justify="right" if name == "line" else "left") for name in MISSING_COLUMNS]
+    table = Table(*columns, Column("row", no_wrap=True, max_width=room), box=None, padding=(0, 1, 0, 0))
     for row, cell in zip(report.rows, cells, strict=False):
         text = "".join(character if character.isprintable() else " " for character in row.text or "")
-        table.add_row(*cell, Text(text if len(text) <= room else f"{text[: room - 1]}…"))
+        table.add_row(*cell, Text(text))
     if rows:
         console.print(table, soft_wrap=False)
     if csv is not None:

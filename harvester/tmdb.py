@@ -114,7 +114,6 @@ class Tmdb:
         self._refused: TmdbRefusedError | None = None
         self._known_good = dict(KNOWN_GOOD)
         self._found: dict[Kind, str] = {}  # the last title that was found, by the kind of its CSV
-        self._record_found: dict[Kind, str] = {}  # the path of the last record
         self.mixes_answers = False  # a connection has brought the answer to another request
         self._log = logging.getLogger(__name__)
 
@@ -183,7 +182,7 @@ class Tmdb:
 
     async def _check_record(self, kind: Kind) -> None:
         """As `check_known`, of records alone: for where `/find` has a title and its record is not there."""
-        path = self._record_found.get(kind, KNOWN_GOOD[kind])
+        path = self._known_good[kind]
         response = await self._record(kind, path.partition("/")[2])
         if isinstance(response, Absent):
             raise TmdbUnavailableError("gone", f"{self._base_url} does not have {path}, nor what its /find has")
@@ -269,10 +268,7 @@ class Tmdb:
             added = self._added if kind == "tv" else None
             return read_record(body, kind, number=number, asked=self._append, known=known, added=added)
 
-        path = f"{kind}/{id_}"
-        response = await self._ask(path, self._detail[kind], read, reuse=reuse)
-        if isinstance(response, Found):
-            self._record_found[kind] = path
+        response = await self._ask(f"{kind}/{id_}", self._detail[kind], read, reuse=reuse)
         if self._append and isinstance(response, Found):
             self._records_seen[kind] += 1
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
@@ -363,7 +359,7 @@ class Tmdb:
         unavailable = self.health.count(trouble)
         if unavailable and (probe or self._in_trouble >= self._concurrency or not await self._answers(path)):
             raise unavailable
-        if trouble is None and not probe:
+        if trouble is None and not probe and not isinstance(response, Absent):
             self._known_good[path.partition("/")[0]] = path
         return response
 

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from harvester.batches import BATCH_SIZE, Batch
 from harvester.checkpoint import Checkpoint
-from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document, run_names
+from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document
 from harvester.errors import BooksError, SettingsError
 from harvester.fan_out import fan_out
 from harvester.ids import KINDS
 from harvester.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
-from harvester.layout import RUNS, Layout
-from harvester.lease import LeaseTimes, decode_lease, hold_lease
+from harvester.layout import Layout
+from harvester.lease import LeaseTimes, hold_lease
 from harvester.manifest import Books, Manifest, decode_manifest, decode_summary
 from harvester.opening import open_bucket_of
-from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt
+from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt, runs_to_read
 from harvester.records import FILE_BYTES, decode
 from harvester.repair import repair
 from harvester.run import READS_AT_ONCE, utc
@@ -109,19 +109,6 @@ async def verify(
             proof = await read()
             proof.repaired = repaired
         return proof
-
-
-async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None, day: str | None = None) -> list[str]:
-    """This `run`, all of a `day`, or else the one that was at work last; a BooksError if there is none."""
-    there = await run_names(bucket, layout.prefix)
-    if run is None and day is None and there:
-        stored = decode_lease(await read_document(bucket, layout.lease_key) or b"")
-        run = stored.run if stored and stored.run in there else there[-1]  # the last at work, or else by name
-    names = [name for name in there if name == run or name[:10] == day]
-    if not names:
-        where = f"s3://{bucket.name}/{layout.prefix}/{RUNS}/{run or ''}"
-        raise BooksError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
-    return names
 
 
 async def _read(bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress) -> Proof:
