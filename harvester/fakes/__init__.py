@@ -1,0 +1,1 @@
+"""Stand-ins for TMDB and S3, with faults."""

@@ -1,0 +1,1 @@
+"""Stores: where a lake is kept."""
