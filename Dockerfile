@@ -28,7 +28,7 @@ RUN rm -rf "${LAMBDA_TASK_ROOT}/harvester/demo" \
 
 FROM public.ecr.aws/lambda/python:${PYTHON_VERSION} AS lambda
 COPY --from=lambda-build ${LAMBDA_TASK_ROOT} ${LAMBDA_TASK_ROOT}
-CMD ["harvester.aws_lambda.handler"]
+CMD ["harvester.aws_lambda.handler.handler"]
 
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS backfill-build

@@ -14,7 +14,7 @@ def main() -> None:
     """Run the command line's command, and exit with its code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    from harvester.cli import main as run
+    from harvester.cli.app import main as run
 
     run()
 

@@ -19,15 +19,15 @@ from aiobotocore.session import AioSession
 from hypothesis import settings
 from packages import built
 
-from harvester.aws_client import open_bucket
-from harvester.demo.s3_server import S3Server, s3_server
-from harvester.demo.tmdb_stand_in import KEY
-from harvester.settings import ALL_NAMES, Settings, load_settings
+from harvester.aws.client import open_bucket
+from harvester.fakes.s3_server import S3Server, s3_server
+from harvester.fakes.tmdb import KEY
+from harvester.settings.settings import ALL_NAMES, Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from harvester.s3 import Bucket
+    from harvester.store.s3 import Bucket
 
 settings.register_profile("ours", deadline=None, database=None, derandomize=True)  # no wall clock, no luck
 settings.load_profile("ours")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from harvester.demo.s3_link import Call, Forward, Rule
+    from harvester.fakes.s3_proxy import Call, Forward, Rule
 
 LOOK = 0.1
 """Seconds by the wall after which what has not come through the loopback is taken not to be on its way."""

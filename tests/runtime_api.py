@@ -27,7 +27,7 @@ from shells import Running, Shell, kept
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-HANDLER = "harvester.aws_lambda.handler"
+HANDLER = "harvester.aws_lambda.handler.handler"
 CLIENT = ("-m", "awslambdaric")
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:harvester"
 

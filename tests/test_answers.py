@@ -17,7 +17,8 @@ from conftest import gzip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harvester.answers import (
+from harvester.errors import TmdbRefusedError
+from harvester.tmdb.responses import (
     BODY_LIMIT,
     CANDIDATES,
     Absent,
@@ -33,13 +34,12 @@ from harvester.answers import (
     read_record,
     unzip,
 )
-from harvester.answers import http_date as moment
-from harvester.errors import TmdbRefusedError
+from harvester.tmdb.responses import http_date as moment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harvester.ids import Kind
+    from harvester.model.ids import Kind
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=timezone.utc)
 HTML = b"<html>\r\n<head><title>Bad</title></head>\r\n<body>nginx</body>\r\n</html>\r\n"

@@ -20,17 +20,17 @@ from aws_stand_in import Aws, aws_stand_in, kill_all, lambdas, make_packages, ma
 from packages import ROOT
 from shells import Shell
 
-from harvester.aws_client import open_bucket
-from harvester.demo.catalog import catalog_of
-from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.lease import decode_lease
+from harvester.aws.client import open_bucket
+from harvester.fakes.catalog import catalog_of
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.runs.lease import decode_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
+    from harvester.fakes.tmdb import StandIn
+    from harvester.store.s3 import Bucket
 
 pytestmark = [pytest.mark.aws, pytest.mark.timeout(1_200), pytest.mark.xdist_group("aws")]
 

@@ -20,21 +20,21 @@ import pytest
 from runtime_api import Lambda, Told, frames, function, hasty, vault, without_loop
 from shells import Shell, answerless, kept
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import Fault, always, scripted, silence
-from harvester.demo.s3_link import on_keys, refusing, s3_link
-from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
-from harvester.lease import LeaseState, encode_lease
-from harvester.verify import verify
+from harvester.commands.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import Fault, always, scripted, silence
+from harvester.fakes.s3_proxy import on_keys, refusing, s3_link
+from harvester.fakes.tmdb import KEY, StandIn, stand_in
+from harvester.runs.lease import LeaseState, encode_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from harvester.demo.s3_link import Link
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Link
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 
@@ -125,7 +125,7 @@ def created(bucket: Bucket) -> dict[str, Any]:
 
 def test_a_cold_start_leaves_the_collector_at_work() -> None:
     """Cycles are not looked for while the Lambda's module is imported, and are afterwards."""
-    program = "import gc, harvester.aws_lambda; print(gc.isenabled())"
+    program = "import gc, harvester.aws_lambda.handler; print(gc.isenabled())"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout == "True\n"
 
@@ -391,7 +391,7 @@ async def test_an_answer_is_small_however_many_titles_have_failed(deploy: Callab
 
 COLD = """
 import sys
-import harvester.aws_lambda
+import harvester.aws_lambda.handler
 print(*sorted(name for name in sys.modules if "." not in name or name.startswith("harvester.")))
 """
 
@@ -400,9 +400,12 @@ async def test_a_cold_start_imports_nothing_of_the_command_line(tmp_path: Path) 
     """Whoever waits for a Lambda waits for its imports: none that only people at a terminal need."""
     ended = await Shell(kept(), tmp_path).run("-c", COLD, program=())
     names = set(ended.out.split())
-    doors = {f"harvester.{name}" for name in ("cli", "door", "show", "progress", "doctor", "verify", "demo")}
+    doors = {
+        f"harvester.{name}"
+        for name in ("cli.app", "cli.runner", "reports.text", "commands.doctor", "commands.verify", "demo")
+    }
     assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *doors}, ended.code) == (
         set(),
         0,
     )
-    assert "harvester.harvest" in names
+    assert "harvester.commands.harvest" in names

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.batches import BATCH_SIZE, Batch, cut
-from harvester.layout import BATCH_NAME
+from harvester.model.batch import BATCH_SIZE, Batch, cut
+from harvester.model.layout import BATCH_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 IDS = st.lists(st.integers(1, 10**10 - 1).map(lambda number: f"tt{number:07d}"), unique=True, max_size=350)
 COLLECTIONS: tuple[Collection, ...] = ("Movies", "Series")

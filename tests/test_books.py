@@ -9,9 +9,9 @@ from dataclasses import fields
 import pytest
 from test_receipts import KEPT, OUTCOMES, a_file, a_receipt, batch_of
 
-from harvester.answers import Failed, Found, Fresh, Missing
-from harvester.inputs import Ids
-from harvester.manifest import Account, Books
+from harvester.model.inputs import Ids
+from harvester.model.manifest import Account, Books
+from harvester.tmdb.responses import Failed, Found, Fresh, Missing
 
 
 def account_of(*, rows: int, ids: int, rejected: int) -> Account:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from shells import Shell, kept
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, refusal, scripted, silence
-from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, refusal, scripted, silence
+from harvester.fakes.tmdb import KEY, StandIn, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
 MOVIES = [f"tt{number:07d}" for number in range(1, 351)]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harvester.demo.chaos import ENDS, Chaos, examine, parse_chaos
-from harvester.demo.faults import BEARABLE, NAMED
-from harvester.demo.stage import open_stage
+from harvester.demo.environment import open_stage
 from harvester.errors import Exit, SettingsError
+from harvester.fakes.faults import BEARABLE, NAMED
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,8 @@ import pytest_asyncio
 from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import ClientError
 
-import harvester.demo.s3_server as s3_server_module
-from harvester.demo.s3_server import TWIN, S3Server, ServerFailedError, s3_server
+import harvester.fakes.s3_server as s3_server_module
+from harvester.fakes.s3_server import TWIN, S3Server, ServerFailedError, s3_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -207,7 +207,7 @@ async def test_a_sigkill_of_ours_leaves_no_orphan(tmp_path: Path) -> None:
     """The server dies with the process that started it, even where that one could clean nothing up."""
     script = (
         "import asyncio, pathlib, sys\n"
-        "from harvester.demo.s3_server import s3_server\n"
+        "from harvester.fakes.s3_server import s3_server\n"
         "async def main():\n"
         "    async with s3_server(pathlib.Path(sys.argv[1])) as server:\n"
         "        print(server.process.pid, *server.ports, flush=True)\n"

@@ -15,8 +15,8 @@ import orjson
 import pytest
 from loops import Leaping, run_on
 
-from harvester.demo.catalog import Catalog, catalog_of, find_record, kind_of, movie_record, tv_record
-from harvester.demo.faults import (
+from harvester.fakes.catalog import Catalog, catalog_of, find_record, kind_of, movie_record, tv_record
+from harvester.fakes.faults import (
     CUT,
     CUT_CHUNKED,
     EMPTY,
@@ -39,8 +39,8 @@ from harvester.demo.faults import (
     silence,
     sprinkled,
 )
-from harvester.demo.shapes import MOVIE_PARTS, TV_PARTS, imdb_id, share, tmdb_id
-from harvester.demo.tmdb_stand_in import KEY, TOKEN, StandIn, stand_in
+from harvester.fakes.records import MOVIE_PARTS, TV_PARTS, imdb_id, share, tmdb_id
+from harvester.fakes.tmdb import KEY, TOKEN, StandIn, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.demo.stage import OURS, make_room
+from harvester.demo.environment import OURS, make_room
 from harvester.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harvester.demo.s3_link import refusing, s3_link
-from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.doctor import Examination, Finding, examine
-from harvester.settings import Settings
+from harvester.commands.doctor import Examination, Finding, examine
+from harvester.fakes.s3_proxy import refusing, s3_link
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.settings.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from harvester.demo.s3_link import Call, Forward
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_proxy import Call, Forward
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

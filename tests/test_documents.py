@@ -10,11 +10,11 @@ import pytest
 from test_manifest import LAYOUT, MANIFEST, SUMMARY
 from test_receipts import OUTCOMES, a_receipt, key_of, sealed
 
-from harvester.documents import FORMAT, Count, Text, decode_document, encode_document
 from harvester.errors import BooksError, Exit, NewerFormatError
-from harvester.layout import Layout
-from harvester.manifest import decode_manifest, decode_summary
-from harvester.receipts import decode_receipt
+from harvester.model.documents import FORMAT, Count, Text, decode_document, encode_document
+from harvester.model.layout import Layout
+from harvester.model.manifest import decode_manifest, decode_summary
+from harvester.model.receipt import decode_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

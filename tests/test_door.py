@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harvester.door import tell_json
+from harvester.cli.runner import tell_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import asyncio, logging, sys
 from functools import partial
-from harvester.door import go_through, standard_streams
+from harvester.cli.runner import go_through, standard_streams
 from harvester.errors import Exit, InputError
 
 async def stopped():

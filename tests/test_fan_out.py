@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.fan_out import Room, beside, fan_out, finish
+from harvester.runtime.concurrency import Room, beside, fan_out, finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

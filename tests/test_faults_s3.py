@@ -25,33 +25,33 @@ from conftest import Silent, capture_logs, client_of
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from sampling import sampled
 
-from harvester.aws_client import open_bucket
-from harvester.batches import Batch
-from harvester.demo.catalog import Catalog, movie_record, tv_record
-from harvester.demo.faults import always, healthy, refusal, scripted
-from harvester.demo.s3_link import answering, at_first, on_keys, refusing, reset, reset_after, s3_link, silent
-from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.aws.client import open_bucket
+from harvester.aws.errors import ADVICE
+from harvester.commands.harvest import Report, Turn, harvest
+from harvester.commands.verify import verify
 from harvester.errors import Exit, HarvestError, StoppedError, StoreError
-from harvester.harvest import Report, Turn, harvest
-from harvester.ids_file import decode_ids, decode_outcomes
-from harvester.layout import Layout
-from harvester.lease import LeaseState, LeaseTimes, decode_lease
-from harvester.manifest import decode_manifest, decode_summary
-from harvester.receipts import Receipt, decode_receipt
-from harvester.records import decode
-from harvester.s3 import CALL_SECONDS
-from harvester.s3_trouble import ADVICE
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog, movie_record, tv_record
+from harvester.fakes.faults import always, healthy, refusal, scripted
+from harvester.fakes.s3_proxy import answering, at_first, on_keys, refusing, reset, reset_after, s3_link, silent
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.model.batch import Batch
+from harvester.model.ids_file import decode_ids, decode_outcomes
+from harvester.model.layout import Layout
+from harvester.model.manifest import decode_manifest, decode_summary
+from harvester.model.receipt import Receipt, decode_receipt
+from harvester.model.record import decode
+from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
+from harvester.runtime.shutdown import Stop
+from harvester.store.s3 import CALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
-    from harvester.demo.s3_link import Call, Forward, Link, Rule
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward, Link, Rule
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import StandIn
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
     Story = Callable[["World"], Coroutine[Any, Any, None]]

@@ -23,9 +23,12 @@ from conftest import Silent
 from loops import Leaping, no_wait, run_on
 from sampling import sampled
 
-from harvester.batches import Batch
-from harvester.demo.catalog import Catalog, movie_record, padded, tv_record
-from harvester.demo.faults import (
+from harvester.commands.harvest import Report, harvest
+from harvester.commands.resources import open_bucket_of
+from harvester.commands.verify import verify
+from harvester.errors import TmdbUnavailableError
+from harvester.fakes.catalog import Catalog, movie_record, padded, tv_record
+from harvester.fakes.faults import (
     CUT,
     CUT_CHUNKED,
     EMPTY,
@@ -46,22 +49,19 @@ from harvester.demo.faults import (
     scripted,
     silence,
 )
-from harvester.demo.shapes import tmdb_id
-from harvester.demo.tmdb_stand_in import StandIn, stand_in
-from harvester.errors import TmdbUnavailableError
-from harvester.harvest import Report, harvest
-from harvester.ids_file import decode_outcomes
-from harvester.opening import open_bucket_of
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.records import tmdb_id
+from harvester.fakes.tmdb import StandIn, stand_in
+from harvester.model.batch import Batch
+from harvester.model.ids_file import decode_outcomes
+from harvester.runtime.shutdown import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-    from harvester.demo.faults import Asked, Faults
-    from harvester.ids import Collection, Kind
-    from harvester.layout import Layout
-    from harvester.settings import Settings
+    from harvester.fakes.faults import Asked, Faults
+    from harvester.model.ids import Collection, Kind
+    from harvester.model.layout import Layout
+    from harvester.settings.settings import Settings
 
     Make = Callable[..., Settings]
     Story = Callable[["Leaping"], Coroutine[Any, Any, None]]

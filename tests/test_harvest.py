@@ -13,26 +13,26 @@ from aiohttp.test_utils import TestServer
 from conftest import Silent, client_of
 from loops import no_wait
 
-from harvester.batches import cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, healthy, refusal, scripted, silence
-from harvester.demo.s3_link import s3_link
-from harvester.demo.tmdb_stand_in import stand_in
-from harvester.harvest import OPEN_BYTES, harvest
-from harvester.ids_file import decode_outcomes
-from harvester.manifest import decode_summary
-from harvester.receipts import decode_receipt
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import OPEN_BYTES, harvest
+from harvester.commands.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, healthy, refusal, scripted, silence
+from harvester.fakes.s3_proxy import s3_link
+from harvester.fakes.tmdb import stand_in
+from harvester.model.batch import cut
+from harvester.model.ids_file import decode_outcomes
+from harvester.model.manifest import decode_summary
+from harvester.model.receipt import decode_receipt
+from harvester.runtime.shutdown import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from harvester.demo.s3_link import Call, Forward
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

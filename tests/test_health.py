@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.health import Health
+from harvester.tmdb.circuit_breaker import Health
 
 if TYPE_CHECKING:
     from conftest import Clock

@@ -37,11 +37,11 @@ import pytest_asyncio
 from conftest import client_of
 from shells import Ended
 
-from harvester.cli import main
-from harvester.demo.tmdb_stand_in import KEY
-from harvester.harvest import harvest
-from harvester.stop import Stop
-from harvester.titles import LONGEST_HEADER, LONGEST_LINE
+from harvester.cli.app import main
+from harvester.commands.harvest import harvest
+from harvester.fakes.tmdb import KEY
+from harvester.runtime.shutdown import Stop
+from harvester.sources.csv import LONGEST_HEADER, LONGEST_LINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
     from conftest import Silent
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
     Run = Callable[..., Ended]
@@ -636,7 +636,7 @@ def test_a_closed_standard_input_is_an_empty_one(s3: S3Server, tmp_path: Path) -
 @pytest.mark.parametrize("content", [PIPES, MARK + PIPES, gzip.compress(PIPES)], ids=["plain", "mark", "gzip"])
 def test_standard_input_may_come_byte_by_byte(content: bytes) -> None:
     """Mark and gzip are told by the first bytes, also if a slow pipe brings one and makes us wait for the next."""
-    program = "from harvester.titles import read_ids; print(*read_ids('-').ids)"
+    program = "from harvester.sources.csv import read_ids; print(*read_ids('-').ids)"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout

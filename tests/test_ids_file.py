@@ -15,8 +15,8 @@ from conftest import gzip_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harvester.ids import is_title_id
-from harvester.ids_file import (
+from harvester.model.ids import is_title_id
+from harvester.model.ids_file import (
     LINE_BYTES,
     UNPACKED_BYTES,
     FrozenIds,
@@ -25,15 +25,15 @@ from harvester.ids_file import (
     encode_ids,
     encode_outcomes,
 )
-from harvester.inputs import Ids, Reject
-from harvester.layout import RUN_NAME
-from harvester.titles import read_ids
+from harvester.model.inputs import Ids, Reject
+from harvester.model.layout import RUN_NAME
+from harvester.sources.csv import read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 MB = 2**20
 RUN = "2026-11-29-3f9a1c2e"

@@ -33,15 +33,15 @@ from conftest import Silent, client_of, gzip_of
 from loops import no_wait
 from shells import Ended, Shell, kept
 
-from harvester.demo.catalog import Catalog, find_record, kind_of, movie_record, tv_record
-from harvester.demo.faults import Faults, always, healthy, refusal, scripted, sprinkled
-from harvester.demo.s3_link import reset, s3_link
-from harvester.demo.s3_server import S3Server, s3_server
-from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
-from harvester.harvest import Report, harvest
-from harvester.settings import Settings, load_settings
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import Report, harvest
+from harvester.commands.verify import verify
+from harvester.fakes.catalog import Catalog, find_record, kind_of, movie_record, tv_record
+from harvester.fakes.faults import Faults, always, healthy, refusal, scripted, sprinkled
+from harvester.fakes.s3_proxy import reset, s3_link
+from harvester.fakes.s3_server import S3Server, s3_server
+from harvester.fakes.tmdb import KEY, StandIn, stand_in
+from harvester.runtime.shutdown import Stop
+from harvester.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from harvester.demo.catalog import Kind
-    from harvester.demo.faults import Asked, Fault
-    from harvester.demo.faults import Route as Endpoint
-    from harvester.demo.s3_link import Call, Forward, Link
+    from harvester.fakes.catalog import Kind
+    from harvester.fakes.faults import Asked, Fault
+    from harvester.fakes.faults import Route as Endpoint
+    from harvester.fakes.s3_proxy import Call, Forward, Link
 
     Route = tuple[Endpoint, str]
     """What was asked of TMDB: at which of its endpoints, for which IMDb id."""
@@ -871,7 +871,7 @@ async def test_killed_in_a_later_generation_a_plain_start_goes_on_with_it(s3: S3
         assert (await scene.lake()).generation == generation
 
 
-@pytest.mark.parametrize("module", ["typer", "aiohttp", "harvester.tmdb"])
+@pytest.mark.parametrize("module", ["typer", "aiohttp", "harvester.tmdb.client"])
 async def test_killed_while_it_starts_it_has_done_nothing(module: str, s3: S3Server, tmp_path: Path) -> None:
     """Killed when it has just imported some module, it has sent nothing, and the bucket is empty."""
     async with scene_of(MIXED, s3, tmp_path) as scene:

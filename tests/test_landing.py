@@ -12,32 +12,32 @@ from conftest import Silent
 from loops import no_wait
 from test_harvest import ids_from
 
-from harvester.batches import cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, healthy, refusal, scripted
-from harvester.demo.s3_link import s3_link
-from harvester.demo.tmdb_stand_in import stand_in
-from harvester.harvest import harvest
-from harvester.ids_file import decode_outcomes
-from harvester.layout import Layout
-from harvester.receipts import decode_receipt
-from harvester.records import decode
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import harvest
+from harvester.commands.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, healthy, refusal, scripted
+from harvester.fakes.s3_proxy import s3_link
+from harvester.fakes.tmdb import stand_in
+from harvester.model.batch import cut
+from harvester.model.ids_file import decode_outcomes
+from harvester.model.layout import Layout
+from harvester.model.receipt import decode_receipt
+from harvester.model.record import decode
+from harvester.runtime.shutdown import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
 
-    from harvester.demo.s3_link import Call, Forward
-    from harvester.demo.s3_server import S3Server
-    from harvester.harvest import Report
-    from harvester.ids import Collection, Kind
-    from harvester.receipts import Receipt
-    from harvester.records import Format
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.commands.harvest import Report
+    from harvester.fakes.s3_proxy import Call, Forward
+    from harvester.fakes.s3_server import S3Server
+    from harvester.model.ids import Collection, Kind
+    from harvester.model.receipt import Receipt
+    from harvester.model.record import Format
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester import forms
-from harvester.batches import Batch
-from harvester.layout import FILES_LIMIT, DataFile, Layout
-from harvester.settings import Settings
+from harvester.model.batch import Batch
+from harvester.model.layout import FILES_LIMIT, DataFile, Layout
+from harvester.settings import validators as forms
+from harvester.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 RUN = "2026-11-22-3f9a1c2e"
 DEFAULT = "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json"

@@ -26,10 +26,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loops import Hasty, no_wait, run_on
 
-from harvester.aws_client import open_bucket
-from harvester.demo.s3_link import Link, answering, at_first, refusing, reset_after, s3_link, silent
+from harvester.aws.client import open_bucket
 from harvester.errors import BusyError, LeaseLostError, NewerFormatError, StoreError
-from harvester.lease import (
+from harvester.fakes.s3_proxy import Link, answering, at_first, refusing, reset_after, s3_link, silent
+from harvester.runs.lease import (
     LIMIT,
     Lease,
     LeaseState,
@@ -40,14 +40,14 @@ from harvester.lease import (
     holder_is_dead,
     new_state,
 )
-from harvester.s3 import LAST_SECONDS
+from harvester.store.s3 import LAST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from harvester.demo.s3_link import Call, Forward, Rule
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_proxy import Call, Forward, Rule
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
 KEY = "Raw/API/_harvest/lease.json"
 RUN, OTHER_RUN = "2026-11-29-3f9a1c2e", "2026-11-28-00c0ffee"
@@ -189,8 +189,8 @@ async def test_two_harvests_in_one_process_exclude_each_other(bucket: Bucket) ->
 
 HOLDER = """
 import asyncio, sys
-from harvester.lease import hold_lease
-from harvester.aws_client import open_bucket
+from harvester.runs.lease import hold_lease
+from harvester.aws.client import open_bucket
 
 async def main(url, name, access_key, secret_key, key, run):
     credentials = (access_key, secret_key, None)

@@ -10,10 +10,10 @@ import os
 
 import pytest
 
-from harvester.answers import Found, Missing
 from harvester.errors import TmdbRefusedError
-from harvester.pace import Pace
-from harvester.tmdb import Tmdb
+from harvester.tmdb.client import Tmdb
+from harvester.tmdb.rate_limiter import Pace
+from harvester.tmdb.responses import Found, Missing
 
 KEY = os.environ.get("TMDB_API_KEY", "")
 

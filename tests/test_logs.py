@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from harvester.door import set_up_logs
-from harvester.redaction import STRUCK, Struck
+from harvester.cli.runner import set_up_logs
+from harvester.settings.redaction import STRUCK, Struck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def test_a_line_is_a_json_object_where_no_terminal_is() -> None:
     """A machine reads one object a line: level, UTC time, event, and every value under its name."""
     stream = io.StringIO()
     set_up_logs(stream=Struck(stream, SECRETS))
-    log = logging.getLogger("harvester.harvest")
+    log = logging.getLogger("harvester.commands.harvest")
     log.info("batch_landed", extra={"batch": "tt1-tt2", "found": 99, "text": "two\nlines"})
     log.warning("hold", extra={"seconds": 1.5})
     first, second = lines(stream)

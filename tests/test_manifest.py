@@ -12,10 +12,10 @@ import pytest
 from test_books import some_books
 from test_receipts import GENERATION, LAYOUT, NOW, OTHER_RUN, RUN, a_receipt, sealed
 
-from harvester.batches import BATCH_SIZE
-from harvester.documents import encode_document
 from harvester.errors import BooksError, Exit
-from harvester.manifest import (
+from harvester.model.batch import BATCH_SIZE
+from harvester.model.documents import encode_document
+from harvester.model.manifest import (
     Account,
     Books,
     Digests,
@@ -25,14 +25,14 @@ from harvester.manifest import (
     decode_manifest,
     decode_summary,
 )
-from harvester.other_runs import listing_digest
-from harvester.s3 import Listed
-from harvester.settings import load_settings
+from harvester.runs.other_runs import listing_digest
+from harvester.settings.settings import load_settings
+from harvester.store.s3 import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 OPTIONS = RecordOptions(None, ("credits", "keywords"), "jsonl", LAYOUT.template)
 MANIFEST = Manifest(

@@ -57,14 +57,14 @@ from test_kills import (
     truth_of,
 )
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, healthy, refusal, scripted
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import Report, harvest
+from harvester.commands.verify import verify
 from harvester.errors import SettingsError
-from harvester.harvest import Report, harvest
-from harvester.stop import Stop
-from harvester.tmdb import KNOWN_TITLES
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, healthy, refusal, scripted
+from harvester.fakes.tmdb import stand_in
+from harvester.runtime.shutdown import Stop
+from harvester.tmdb.client import KNOWN_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -72,12 +72,12 @@ if TYPE_CHECKING:
 
     from test_kills import Truth
 
-    from harvester.demo.catalog import Kind
-    from harvester.demo.faults import Asked, Fault
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.catalog import Kind
+    from harvester.fakes.faults import Asked, Fault
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import StandIn
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Cut = Mapping[str, list[str]]
     """The ids of one harvest, by the collection of their CSV."""
@@ -121,13 +121,13 @@ NURSERY = """
 import asyncio, gc, json, os, signal, sys, traceback
 from pathlib import Path
 from harvester.errors import HarvestError
-from harvester.harvest import Turn, harvest
-from harvester.lease import LeaseTimes
-from harvester.door import set_up_logs
-from harvester.progress import watching
-from harvester.run import utc
-from harvester.settings import load_settings
-from harvester.stop import Stop
+from harvester.commands.harvest import Turn, harvest
+from harvester.runs.lease import LeaseTimes
+from harvester.cli.runner import set_up_logs
+from harvester.cli.progress import watching
+from harvester.runs.run import utc
+from harvester.settings.settings import load_settings
+from harvester.runtime.shutdown import Stop
 
 async def work(order):
     turn = Turn(times=LeaseTimes(**order["times"]))

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 from shells import kept
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.tmdb import KEY, stand_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
 PEAK = """
 import resource, subprocess, sys
@@ -30,9 +30,9 @@ print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.p
 
 LEFT = """
 import asyncio, gc, tracemalloc
-from harvester.harvest import harvest
-from harvester.stop import Stop
-from harvester.settings import load_settings
+from harvester.commands.harvest import harvest
+from harvester.runtime.shutdown import Stop
+from harvester.settings.settings import load_settings
 
 class Last:
     left = titles = seen = 0

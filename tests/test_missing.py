@@ -14,24 +14,24 @@ import pytest
 from conftest import Silent, capture_logs
 from test_harvest import ids_from
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, refusal, scripted
-from harvester.demo.tmdb_stand_in import stand_in
-from harvester.documents import encode_document
+from harvester.commands.harvest import harvest, warn_if_mostly_missing
+from harvester.commands.missing import MissingRow, missing, write_csv
 from harvester.errors import BooksError, SettingsError
-from harvester.harvest import harvest, warn_if_mostly_missing
-from harvester.layout import Layout
-from harvester.manifest import Books, decode_summary
-from harvester.missing import MissingRow, missing, write_csv
-from harvester.receipts import decode_receipt
-from harvester.stop import Stop
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, refusal, scripted
+from harvester.fakes.tmdb import stand_in
+from harvester.model.documents import encode_document
+from harvester.model.layout import Layout
+from harvester.model.manifest import Books, decode_summary
+from harvester.model.receipt import decode_receipt
+from harvester.runtime.shutdown import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

@@ -13,25 +13,25 @@ from loops import no_wait
 from test_harvest import ids_from, ids_in
 from test_receipts import sealed
 
-from harvester.batches import Batch
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, refusal, scripted
-from harvester.demo.s3_link import s3_link
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import harvest
+from harvester.commands.verify import verify
 from harvester.errors import Exit, NewerFormatError
-from harvester.harvest import harvest
-from harvester.manifest import decode_manifest, decode_summary
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, refusal, scripted
+from harvester.fakes.s3_proxy import s3_link
+from harvester.fakes.tmdb import stand_in
+from harvester.model.batch import Batch
+from harvester.model.manifest import decode_manifest, decode_summary
+from harvester.runtime.shutdown import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.harvest import Report
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.commands.harvest import Report
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import StandIn
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harvester.commands.resources import read_inputs
 from harvester.errors import InputError
-from harvester.opening import read_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from harvester.aws_lambda.events import SETTINGS, Order, read_order
+from harvester.commands.shards import Shard
 from harvester.errors import InputError, NewerFormatError, SettingsError
-from harvester.orders import SETTINGS, Order, read_order
-from harvester.settings import Settings, load_settings
-from harvester.shards import Shard
+from harvester.settings.settings import Settings, load_settings
 
 KEY = "Raw/Filmes+e+s%C3%A9ries/Movies/2026/11/22/movies.csv"
 

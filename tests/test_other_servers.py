@@ -11,22 +11,22 @@ from aiohttp import web
 from conftest import Silent
 from loops import no_wait
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.s3_link import s3_link
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import harvest
+from harvester.commands.verify import verify
 from harvester.errors import BooksError, StoreError
-from harvester.harvest import harvest
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.s3_proxy import s3_link
+from harvester.fakes.tmdb import stand_in
+from harvester.runtime.shutdown import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harvester.demo.s3_link import Call, Forward, Link, Rule
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward, Link, Rule
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import StandIn
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

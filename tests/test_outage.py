@@ -26,20 +26,20 @@ from conftest import Silent
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from shells import Ended, Shell, answerless, kept, on_our_loop
 
-from harvester.batches import Batch, cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import RESET, Asked, Fault, always, healthy, html, refusal, scripted, silence
-from harvester.demo.s3_link import at_first, s3_link
-from harvester.demo.s3_server import S3Server, s3_server
-from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
+from harvester.commands.harvest import Turn, harvest, open_bucket_of, open_tmdb_of
+from harvester.commands.verify import verify
 from harvester.errors import Exit, StoppedError, StoreError, TmdbRefusedError, TmdbUnavailableError
-from harvester.fan_out import fan_out
-from harvester.harvest import Turn, harvest, open_bucket_of, open_tmdb_of
-from harvester.lease import LeaseTimes
-from harvester.s3 import CALL_SECONDS, LAST_SECONDS
-from harvester.show import SHOWN, show_report
-from harvester.stop import DRAIN_SECONDS, Stop
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import RESET, Asked, Fault, always, healthy, html, refusal, scripted, silence
+from harvester.fakes.s3_proxy import at_first, s3_link
+from harvester.fakes.s3_server import S3Server, s3_server
+from harvester.fakes.tmdb import KEY, StandIn, stand_in
+from harvester.model.batch import Batch, cut
+from harvester.reports.text import SHOWN, show_report
+from harvester.runs.lease import LeaseTimes
+from harvester.runtime.concurrency import fan_out
+from harvester.runtime.shutdown import DRAIN_SECONDS, Stop
+from harvester.store.s3 import CALL_SECONDS, LAST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from aiohttp import web
     from shells import Running
 
-    from harvester.demo.s3_link import Call, Forward, Link
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward, Link
+    from harvester.settings.settings import Settings
 
     Make = Callable[..., Settings]
     Story = Callable[["World"], Coroutine[Any, Any, None]]

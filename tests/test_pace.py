@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.pace import BELOW, LOWEST, SINK, SLACK, TIGHT, Pace
+from harvester.tmdb.rate_limiter import BELOW, LOWEST, SINK, SLACK, TIGHT, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ MACHINES = {"x86_64": 62, "arm64": 183}
 IMPORT = """
 import sys
 sys.path[:0] = [{task!r}, {layer!r}]
-import harvester.aws_lambda
+import harvester.aws_lambda.handler
 print(*(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)), sep="\\n")
 """
 
@@ -150,7 +150,7 @@ def test_the_handler_imports_from_them_alone(made: Path, tmp_path: Path) -> None
     standard = Path(os.__file__).parent
     assert [str(file) for file in files if not file.is_relative_to(tmp_path) and standard not in file.parents] == []
     assert [str(file) for file in files if "site-packages" in file.parts] == []
-    assert task / "harvester" / "aws_lambda.py" in files
+    assert task / "harvester" / "aws_lambda" / "handler.py" in files
 
 
 def test_what_cannot_be_built_is_refused_in_a_sentence_and_replaces_nothing(tmp_path: Path) -> None:

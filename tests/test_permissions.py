@@ -32,33 +32,33 @@ from shells import Shell, kept
 from test_doctor import examined, of
 
 from harvester import errors
-from harvester.aws_client import open_bucket
-from harvester.batches import cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import refusal, scripted
-from harvester.demo.s3_link import s3_link
-from harvester.demo.s3_server import S3Server, principal, s3_server
-from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.aws.client import open_bucket
+from harvester.commands.harvest import Turn, harvest
+from harvester.commands.plan import plan
+from harvester.commands.shards import Shard, harvest_shard, plan_shards
+from harvester.commands.upload import upload
+from harvester.commands.verify import verify
 from harvester.errors import Exit, HarvestError, StoreError
-from harvester.harvest import Turn, harvest
-from harvester.lease import LeaseTimes
-from harvester.plan import plan
-from harvester.run import utc
-from harvester.settings import Settings, load_settings, names_of
-from harvester.shards import Shard, harvest_shard, plan_shards
-from harvester.stop import Stop
-from harvester.upload import upload
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import refusal, scripted
+from harvester.fakes.s3_proxy import s3_link
+from harvester.fakes.s3_server import S3Server, principal, s3_server
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.model.batch import cut
+from harvester.runs.lease import LeaseTimes
+from harvester.runs.run import utc
+from harvester.runtime.shutdown import Stop
+from harvester.settings.settings import Settings, load_settings, names_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from conftest import Silent
 
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.harvest import Report
-    from harvester.s3 import Bucket
-    from harvester.verify import Proof
+    from harvester.commands.harvest import Report
+    from harvester.commands.verify import Proof
+    from harvester.fakes.tmdb import StandIn
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import Silent
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import harvest
+from harvester.commands.plan import plan
 from harvester.errors import SettingsError, StoreError
-from harvester.harvest import harvest
-from harvester.pace import SLACK
-from harvester.plan import plan
-from harvester.stop import Stop
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.tmdb import stand_in
+from harvester.runtime.shutdown import Stop
+from harvester.tmdb.rate_limiter import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

@@ -10,15 +10,15 @@ from conftest import client_of
 from shells import Shell, kept
 from test_readme import ROOT, SET_UP, commands
 
-from harvester.demo.catalog import catalog_of
-from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.settings import ALL_NAMES
+from harvester.fakes.catalog import catalog_of
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.settings.settings import ALL_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
 GUIDE = (ROOT / "README.pt-BR.md").read_text(encoding="utf-8")
 

@@ -12,9 +12,9 @@ from conftest import capture_logs
 from loops import Leaping, run_on
 from rich.console import Console
 
-from harvester.answers import Failed, Found, Fresh, Missing
-from harvester.lines import LINE_SECONDS, SMOOTHING, Counts, Lines
-from harvester.progress import Bar, watching
+from harvester.cli.progress import Bar, watching
+from harvester.reports.progress_log import LINE_SECONDS, SMOOTHING, Counts, Lines
+from harvester.tmdb.responses import Failed, Found, Fresh, Missing
 
 if TYPE_CHECKING:
     from conftest import Clock

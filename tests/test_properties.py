@@ -24,12 +24,11 @@ from conftest import gzip_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harvester.answers import Failed, Found, Fresh, Missing
-from harvester.batches import Batch, cut
-from harvester.documents import encode_document
 from harvester.errors import BooksError, NewerFormatError
-from harvester.layout import Layout
-from harvester.manifest import (
+from harvester.model.batch import Batch, cut
+from harvester.model.documents import encode_document
+from harvester.model.layout import Layout
+from harvester.model.manifest import (
     Account,
     Books,
     Digests,
@@ -39,14 +38,15 @@ from harvester.manifest import (
     decode_manifest,
     decode_summary,
 )
-from harvester.receipts import LandedFile, Receipt, decode_receipt, outcome_json
-from harvester.records import FILE_BYTES, decode, encode
+from harvester.model.receipt import LandedFile, Receipt, decode_receipt, outcome_json
+from harvester.model.record import FILE_BYTES, decode, encode
+from harvester.tmdb.responses import Failed, Found, Fresh, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from harvester.records import Format
+    from harvester.model.record import Format
 
 FUZZ = Path(__file__).with_name("fuzz")
 

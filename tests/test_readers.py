@@ -26,13 +26,13 @@ from reading import (
 )
 from sqlglot import exp
 
-from harvester.answers import Found, read_record
-from harvester.batches import Batch
-from harvester.demo.catalog import Catalog, movie_record, tv_record
-from harvester.ids import KINDS
-from harvester.layout import Layout
-from harvester.records import encode, record_line
-from harvester.settings import Settings
+from harvester.fakes.catalog import Catalog, movie_record, tv_record
+from harvester.model.batch import Batch
+from harvester.model.ids import KINDS
+from harvester.model.layout import Layout
+from harvester.model.record import encode, record_line
+from harvester.settings.settings import Settings
+from harvester.tmdb.responses import Found, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import duckdb
     from reading import Shape
 
-    from harvester.ids import Collection, Kind
+    from harvester.model.ids import Collection, Kind
 
 TABLES: dict[str, Kind] = {"movies": "movie", "series": "tv"}
 COLLECTIONS = {kind: collection for collection, kind in KINDS.items()}

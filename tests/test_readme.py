@@ -17,9 +17,9 @@ import test_repair
 import test_verify
 import typer
 
-from harvester.cli import app
+from harvester.cli.app import app
 from harvester.errors import Exit
-from harvester.settings import Settings, flag_of
+from harvester.settings.settings import Settings, flag_of
 
 S3_CALLS = len(test_faults_s3.PLACES) + len(test_faults_s3.BESIDE)
 

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.answers import Failed, Found, Fresh, Missing, Outcome
-from harvester.batches import Batch
-from harvester.documents import encode_document
 from harvester.errors import BooksError, Exit
-from harvester.layout import Layout
-from harvester.receipts import (
+from harvester.model.batch import Batch
+from harvester.model.documents import encode_document
+from harvester.model.layout import Layout
+from harvester.model.receipt import (
     LandedFile,
     Receipt,
     decode_receipt,
@@ -24,13 +23,14 @@ from harvester.receipts import (
     outcome_json,
     stands,
 )
-from harvester.run import land_batch
+from harvester.runs.run import land_batch
+from harvester.tmdb.responses import Failed, Found, Fresh, Missing, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harvester.ids import Collection
-    from harvester.run import Run
+    from harvester.model.ids import Collection
+    from harvester.runs.run import Run
 
 RUN = "2026-11-22-3f9a1c2e"
 OTHER_RUN = "2026-11-22-00000001"

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harvester.answers import Found, read_record
-from harvester.records import FILE_BYTES, File, decode, empty_file, encode, record_line
+from harvester.model.record import FILE_BYTES, File, decode, empty_file, encode, record_line
+from harvester.tmdb.responses import Found, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harvester.ids import Kind
-    from harvester.records import Format
+    from harvester.model.ids import Kind
+    from harvester.model.record import Format
 
 NOW = "2026-11-22T10:00:00Z"
 FORMS: list[Format] = ["jsonl", "array"]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from harvester.redaction import STRUCK, Struck, redact
+from harvester.settings.redaction import STRUCK, Struck, redact
 
 SECRET = 's3cR/et+"quoted"/key'
 

@@ -17,24 +17,24 @@ from loops import no_wait
 from shells import Shell, kept
 from test_verify import CATALOG, DAY, MOVIES, NOON, RUNS, Lake, open_lake
 
-from harvester.demo.s3_link import refusing, s3_link
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import Turn, harvest
+from harvester.commands.plan import plan
+from harvester.commands.verify import verify
 from harvester.errors import BooksError, LeaseLostError, NewerFormatError, SettingsError
-from harvester.harvest import Turn, harvest
-from harvester.lease import LeaseTimes, hold_lease
-from harvester.plan import plan
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.s3_proxy import refusing, s3_link
+from harvester.fakes.tmdb import stand_in
+from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runtime.shutdown import Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from harvester.demo.s3_link import Call, Forward, Link
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
-    from harvester.verify import Proof
+    from harvester.commands.verify import Proof
+    from harvester.fakes.s3_proxy import Call, Forward, Link
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

@@ -17,28 +17,28 @@ from conftest import Silent, capture_logs
 from loops import Leaping, in_its_time, run_on
 from test_harvest import ids_from, records_in
 
-from harvester.answers import CANDIDATES
-from harvester.batches import cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import HTML, Asked, Fault, healthy, html, refusal
-from harvester.demo.s3_link import at_first, s3_link
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import MANY_UNKNOWN, harvest
+from harvester.commands.resources import open_bucket_of
+from harvester.commands.shards import Shard, harvest_shard, plan_shards
+from harvester.commands.verify import verify
 from harvester.errors import HarvestError, TmdbRefusedError, TmdbUnavailableError
-from harvester.harvest import MANY_UNKNOWN, harvest
-from harvester.opening import open_bucket_of
-from harvester.shards import Shard, harvest_shard, plan_shards
-from harvester.stop import Stop
-from harvester.tmdb import KNOWN_TITLES
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import HTML, Asked, Fault, healthy, html, refusal
+from harvester.fakes.s3_proxy import at_first, s3_link
+from harvester.fakes.tmdb import stand_in
+from harvester.model.batch import cut
+from harvester.runtime.shutdown import Stop
+from harvester.tmdb.client import KNOWN_TITLES
+from harvester.tmdb.responses import CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.harvest import Report
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
-    from harvester.verify import Proof
+    from harvester.commands.harvest import Report
+    from harvester.commands.verify import Proof
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
     Story = Callable[[Make, Bucket], Coroutine[Any, Any, None]]

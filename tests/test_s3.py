@@ -18,19 +18,19 @@ from aiohttp import web
 from conftest import capture_logs, client_of
 from loops import Hasty, run_on
 
-from harvester.aws_client import open_bucket
-from harvester.demo.s3_link import Link, answering, at_first, refusing, s3_link
+from harvester.aws.client import open_bucket
 from harvester.errors import StoreError
-from harvester.fan_out import fan_out
-from harvester.multipart import PART_BYTES
-from harvester.s3 import CALL_SECONDS, MIN_BYTES_PER_SECOND, READ_TRIES, Bucket, Listed, Stored
+from harvester.fakes.s3_proxy import Link, answering, at_first, refusing, s3_link
+from harvester.runtime.concurrency import fan_out
+from harvester.store.multipart import PART_BYTES
+from harvester.store.s3 import CALL_SECONDS, MIN_BYTES_PER_SECOND, READ_TRIES, Bucket, Listed, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from harvester.demo.s3_link import Call, Forward, Rule
-    from harvester.demo.s3_server import S3Server
+    from harvester.fakes.s3_proxy import Call, Forward, Rule
+    from harvester.fakes.s3_server import S3Server
 
 ATTEMPTS = 5
 """Requests that botocore makes of one call: the first, and the four retries that `open_bucket` asks it for."""

@@ -35,18 +35,18 @@ from conftest import client_of, gzip_of
 from loops import Leaping, run_on
 from shells import HARVESTER, QUICK, Running, Shell, answerless, kept, on_our_loop
 
-from harvester.aws_client import open_bucket
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import RESET, always, refusal, scripted, silence
-from harvester.demo.faults import html as page
-from harvester.demo.s3_server import S3Server, s3_server
-from harvester.demo.tmdb_stand_in import StandIn, stand_in
+from harvester.aws.client import open_bucket
 from harvester.errors import HarvestError, SettingsError, StoreError, TmdbRefusedError, TmdbUnavailableError
-from harvester.fan_out import fan_out
-from harvester.pace import Pace
-from harvester.redaction import STRUCK
-from harvester.settings import load_settings
-from harvester.tmdb import Tmdb
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import RESET, always, refusal, scripted, silence
+from harvester.fakes.faults import html as page
+from harvester.fakes.s3_server import S3Server, s3_server
+from harvester.fakes.tmdb import StandIn, stand_in
+from harvester.runtime.concurrency import fan_out
+from harvester.settings.redaction import STRUCK
+from harvester.settings.settings import load_settings
+from harvester.tmdb.client import Tmdb
+from harvester.tmdb.rate_limiter import Pace
 
 if TYPE_CHECKING:
     import ssl
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from conftest import Clock
 
-    from harvester.s3 import Bucket
+    from harvester.store.s3 import Bucket
 
     Answer = Callable[[str], bytes]
     """What a server says to a request with this head."""
@@ -1115,7 +1115,7 @@ def with_a_bug(shell: Searched, module: str, name: str, bug: str) -> Searched:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("settings", "load_settings"), ("harvest", "read_inputs")],
+    [("settings.settings", "load_settings"), ("commands.harvest", "read_inputs")],
     ids=["in the settings", "on the road"],
 )
 async def test_a_bug_of_ours_saves_a_traceback_without_secrets(
@@ -1134,7 +1134,7 @@ async def test_a_bug_of_ours_saves_a_traceback_without_secrets(
 async def test_a_bug_in_what_is_shown_is_no_traceback_either(shell_for: Any) -> None:
     """The last lines of a harvest are ours as well: a bug there is told in a sentence, without a key."""
     async with knowing() as tmdb:
-        shell = with_a_bug(await shell_for(tmdb.url), "show", "show_report", "raw").having(AWS_SESSION_TOKEN="")
+        shell = with_a_bug(await shell_for(tmdb.url), "reports.text", "show_report", "raw").having(AWS_SESSION_TOKEN="")
         ended = await shell.run()
     assert (ended.code, ended.leaks) == (1, [])
     assert "Traceback" not in ended.said
@@ -1144,7 +1144,9 @@ async def test_a_bug_in_what_is_shown_is_no_traceback_either(shell_for: Any) -> 
 async def test_what_python_says_by_itself_has_no_secret(shell_for: Any, bug: str) -> None:
     """Asyncio's slow callbacks and lost exceptions, warnings, and errors that nobody can catch, in debug mode."""
     async with knowing() as tmdb:
-        shell = with_a_bug(await shell_for(tmdb.url), "progress", "Lines.batch", bug).having(AWS_SESSION_TOKEN="")
+        shell = with_a_bug(await shell_for(tmdb.url), "reports.progress_log", "Lines.batch", bug).having(
+            AWS_SESSION_TOKEN=""
+        )
         shell = shell.having(PYTHONASYNCIODEBUG="1")
         ended = await shell.run("--verbose", program=("-X", "dev", "-m", "harvester"))
     assert (ended.code, ended.leaks) == (0, [])

@@ -16,35 +16,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loops import Leaping, in_its_time, no_wait, run_on
 
-from harvester.batches import Batch, cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, refusal, scripted
-from harvester.demo.s3_link import at_first, on_keys, refusing, s3_link
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.aws_lambda.events import SETTINGS
+from harvester.commands.harvest import Turn, harvest
+from harvester.commands.plan import REQUESTS
+from harvester.commands.resources import open_bucket_of
+from harvester.commands.shards import SHARD_IDS, SHARD_SECONDS, Shard, cut_shards, harvest_shard, plan_shards, share
+from harvester.commands.verify import verify
 from harvester.errors import BooksError, BusyError, InputError, LeaseLostError, SettingsError, StoreError
-from harvester.fan_out import fan_out
-from harvester.harvest import Turn, harvest
-from harvester.lease import LeaseState, LeaseTimes, decode_lease
-from harvester.opening import open_bucket_of
-from harvester.orders import SETTINGS
-from harvester.pace import SLACK
-from harvester.plan import REQUESTS
-from harvester.shards import SHARD_IDS, SHARD_SECONDS, Shard, cut_shards, harvest_shard, plan_shards, share
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, refusal, scripted
+from harvester.fakes.s3_proxy import at_first, on_keys, refusing, s3_link
+from harvester.fakes.tmdb import stand_in
+from harvester.model.batch import Batch, cut
+from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
+from harvester.runtime.concurrency import fan_out
+from harvester.runtime.shutdown import Stop
+from harvester.tmdb.rate_limiter import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
 
-    from harvester.demo.s3_link import Call, Forward
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.harvest import Report
-    from harvester.ids import Collection
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.commands.harvest import Report
+    from harvester.fakes.s3_proxy import Call, Forward
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import StandIn
+    from harvester.model.ids import Collection
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

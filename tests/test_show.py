@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from rich.filesize import decimal as size
 
-from harvester.doctor import Examination, Finding
-from harvester.harvest import Report
-from harvester.manifest import Books
-from harvester.missing import MissingReport, MissingRow
-from harvester.settings import Settings, load_settings
-from harvester.show import SHOWN, duration, show_examination, show_missing, show_plan, show_proof, show_report
-from harvester.verify import Proof
+from harvester.commands.doctor import Examination, Finding
+from harvester.commands.harvest import Report
+from harvester.commands.missing import MissingReport, MissingRow
+from harvester.commands.verify import Proof
+from harvester.model.manifest import Books
+from harvester.reports.text import SHOWN, duration, show_examination, show_missing, show_plan, show_proof, show_report
+from harvester.settings.settings import Settings, load_settings
 
 RUN = "2026-11-22-3f9a1c2e"
 

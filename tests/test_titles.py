@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.errors import Exit, HarvestError, InputError
-from harvester.ids import is_title_id, parse_id
-from harvester.inputs import Ids, Reject
-from harvester.titles import BLOCK_BYTES, ID_COLUMNS, LONGEST_HEADER, LONGEST_LINE, read_ids
+from harvester.model.ids import is_title_id, parse_id
+from harvester.model.inputs import Ids, Reject
+from harvester.sources.csv import BLOCK_BYTES, ID_COLUMNS, LONGEST_HEADER, LONGEST_LINE, read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -424,7 +424,7 @@ def test_a_csv_of_ids_all_known_is_no_error(read: Read) -> None:
 
 def test_standard_input_is_read_as_a_file_is() -> None:
     """`-` reads what is piped in, gzip too, though it cannot be sought in."""
-    program = "from harvester.titles import read_ids; print(*read_ids('-').ids)"
+    program = "from harvester.sources.csv import read_ids; print(*read_ids('-').ids)"
     for body in (b"id|t\ntt0000001|a\n2|b\n", gzip_of(b"id|t\ntt0000001|a\n2|b\n")):
         run = subprocess.run([sys.executable, "-c", program], input=body, capture_output=True, check=True, timeout=30)
         assert run.stdout.split() == [b"tt0000001", b"tt0000002"]

@@ -21,9 +21,9 @@ import pytest
 from conftest import capture_logs, gzip_of
 from loops import Leaping, run_on
 
-from harvester.answers import BODY_LIMIT, Failed, Found, Missing
-from harvester.demo.catalog import Catalog, movie_record, tv_record
-from harvester.demo.faults import (
+from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, TmdbUnavailableError
+from harvester.fakes.catalog import Catalog, movie_record, tv_record
+from harvester.fakes.faults import (
     CUT,
     CUT_CHUNKED,
     EMPTY,
@@ -42,21 +42,21 @@ from harvester.demo.faults import (
     scripted,
     silence,
 )
-from harvester.demo.shapes import tmdb_id
-from harvester.demo.tmdb_stand_in import KEY, TOKEN, StandIn, stand_in
-from harvester.errors import HarvestError, SettingsError, TmdbRefusedError, TmdbUnavailableError
-from harvester.fan_out import fan_out
-from harvester.pace import Pace
-from harvester.redaction import STRUCK
-from harvester.retry import PART_TRIES, REFUSALS, TRIES
-from harvester.tmdb import LEARNING, Tmdb
+from harvester.fakes.records import tmdb_id
+from harvester.fakes.tmdb import KEY, TOKEN, StandIn, stand_in
+from harvester.runtime.concurrency import fan_out
+from harvester.settings.redaction import STRUCK
+from harvester.tmdb.client import LEARNING, Tmdb
+from harvester.tmdb.rate_limiter import Pace
+from harvester.tmdb.responses import BODY_LIMIT, Failed, Found, Missing
+from harvester.tmdb.retry import PART_TRIES, REFUSALS, TRIES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from conftest import Clock
 
-    from harvester.ids import Kind
+    from harvester.model.ids import Kind
 
 FILM, SHOW, NOBODY, EPISODE, BOTH = "tt0000603", "tt0903747", "tt0000404", "tt0959621", "tt0137523"
 KINDS: Any = {FILM: "movie", SHOW: "tv", NOBODY: "unknown", EPISODE: "episode", BOTH: "both"}

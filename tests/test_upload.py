@@ -22,25 +22,25 @@ from rich.console import Console
 from shells import Shell, kept
 from test_memory import PEAK, posix
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.s3_link import at_first, on_keys, refusing, s3_link, silent
-from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.cli.progress import sending
+from harvester.commands.upload import Place, Uploaded, UploadReport, upload
 from harvester.errors import Exit, InputError, SettingsError, StoppedError, StoreError
-from harvester.fan_out import fan_out
-from harvester.multipart import FILE_PART_BYTES, LOOK_SECONDS, PARTS_LIMIT, part_bytes, under_way
-from harvester.progress import sending
-from harvester.s3 import CALL_SECONDS
-from harvester.show import show_upload
-from harvester.stop import Stop
-from harvester.upload import Place, Uploaded, UploadReport, upload
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.s3_proxy import at_first, on_keys, refusing, s3_link, silent
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.reports.text import show_upload
+from harvester.runtime.concurrency import fan_out
+from harvester.runtime.shutdown import Stop
+from harvester.store.multipart import FILE_PART_BYTES, LOOK_SECONDS, PARTS_LIMIT, part_bytes, under_way
+from harvester.store.s3 import CALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from harvester.demo.s3_link import Call, Forward, Link
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward, Link
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 

@@ -9,10 +9,10 @@ from loops import Leaping, run_on
 from runtime_api import Vault, vault
 from shells import answerless
 
+from harvester.aws.secrets import fetch_key
+from harvester.commands.resources import with_key
 from harvester.errors import HarvestError, SettingsError, StoreError
-from harvester.opening import with_key
-from harvester.settings import load_settings
-from harvester.vault import fetch_key
+from harvester.settings.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

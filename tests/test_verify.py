@@ -19,25 +19,25 @@ from conftest import Silent, capture_logs, gzip_of
 from loops import no_wait
 from shells import Shell, kept
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import refusal
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import harvest
+from harvester.commands.verify import verify
 from harvester.errors import BooksError, NewerFormatError, SettingsError
-from harvester.harvest import harvest
-from harvester.run import utc
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import refusal
+from harvester.fakes.tmdb import stand_in
+from harvester.runs.run import utc
+from harvester.runtime.shutdown import Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from harvester.demo.faults import Asked, Fault
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
-    from harvester.verify import Proof
+    from harvester.commands.verify import Proof
+    from harvester.fakes.faults import Asked, Fault
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import StandIn
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
     Harm = Callable[["Lake"], Awaitable[str]]

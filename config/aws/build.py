@@ -31,7 +31,7 @@ from subprocess import PIPE, CalledProcessError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-HANDLER = "harvester.aws_lambda"
+HANDLER = "harvester.aws_lambda.handler"
 
 GLIBC = {"3.11": 26, "3.12": 34, "3.13": 34}
 """Lambda's Pythons, and what they stand on: glibc 2.26 of Amazon Linux 2, or 2.34 of Amazon Linux 2023."""
@@ -283,8 +283,8 @@ async def make_function(tree: Path, *, compiles: bool) -> Made:
         to = tree / file.relative_to(ROOT)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, to)
-    if not (package / "aws_lambda.py").is_file():
-        raise BuildError(f"{package} has no aws_lambda.py, so there is no handler to make a function of.")
+    if not (package / "aws_lambda" / "handler.py").is_file():
+        raise BuildError(f"{package} has no aws_lambda/handler.py, so there is no handler to make a function of.")
     if compiles:
         await compile_tree(tree, "/var/task")
     return pack(tree, tree.with_suffix(".zip"), "function.zip")

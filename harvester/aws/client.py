@@ -16,8 +16,8 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 
 from harvester import __version__
-from harvester.s3 import Bucket
-from harvester.s3_trouble import store_error
+from harvester.aws.errors import store_error
+from harvester.store.s3 import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Unpack
 import botocore.exceptions
 import orjson
 
-from harvester.aws_client import open_client
+from harvester.aws.client import open_client
+from harvester.aws.errors import no_answer, store_error
 from harvester.errors import SettingsError
-from harvester.s3_trouble import no_answer, store_error
 
 if TYPE_CHECKING:
-    from harvester.aws_client import Access
+    from harvester.aws.client import Access
 
 _MISNAMED = ("ValidationException", "InvalidRequestException", "InvalidParameterException", "ParameterVersionNotFound")
 _ADVICE = {

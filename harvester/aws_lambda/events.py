@@ -17,10 +17,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import unquote_plus
 
+from harvester.commands.resources import CSV_NAMES
+from harvester.commands.shards import CHILDREN, Shard
 from harvester.errors import InputError, SettingsError
-from harvester.layout import GENERATION, RUN_NAME
-from harvester.opening import CSV_NAMES
-from harvester.shards import CHILDREN, Shard
+from harvester.model.layout import GENERATION, RUN_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -24,24 +24,24 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.batches import BATCH_SIZE
+from harvester.aws_lambda.events import read_order
+from harvester.commands.harvest import Turn, harvest
+from harvester.commands.plan import REQUESTS
+from harvester.commands.resources import with_key
+from harvester.commands.shards import harvest_shard, plan_shards
 from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
-from harvester.harvest import Turn, harvest
-from harvester.lines import Lines
-from harvester.opening import with_key
-from harvester.orders import read_order
-from harvester.plan import REQUESTS
-from harvester.redaction import Struck
-from harvester.settings import load_settings, raw_secrets
-from harvester.shards import harvest_shard, plan_shards
-from harvester.stop import DRAIN_SECONDS, Stop
+from harvester.model.batch import BATCH_SIZE
+from harvester.reports.progress_log import Lines
+from harvester.runtime.shutdown import DRAIN_SECONDS, Stop
+from harvester.settings.redaction import Struck
+from harvester.settings.settings import load_settings, raw_secrets
 
 gc.freeze()
 gc.enable()
 
 if TYPE_CHECKING:
-    from harvester.orders import Order
-    from harvester.settings import Settings
+    from harvester.aws_lambda.events import Order
+    from harvester.settings.settings import Settings
 
 SPARE_SECONDS = 10.0
 """What is left of the time once all has landed or been given up: for the answer, and for clocks that differ."""

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harvester import __version__
-from harvester.door import go_through, learn, listen, open_door, standard_streams
+from harvester.cli.runner import go_through, learn, listen, open_door, standard_streams
 from harvester.errors import Exit, SettingsError
-from harvester.redaction import STRUCK, redact_shapes
+from harvester.settings.redaction import STRUCK, redact_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harvester.door import Command, Result
-    from harvester.settings import Settings
-    from harvester.stop import Stop
+    from harvester.cli.runner import Command, Result
+    from harvester.runtime.shutdown import Stop
+    from harvester.settings.settings import Settings
 
 app = typer.Typer(
     add_completion=False,
@@ -105,7 +105,7 @@ def _version(
 @_command(*_INPUT, *_TMDB, *_STORE, _LIMIT, _AGAIN)
 async def harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
     """Harvest the CSVs; go on where an earlier run has stopped."""
-    from harvester.stop import Stop
+    from harvester.runtime.shutdown import Stop
 
     settings = await _having_key(settings)
     stop = Stop(limit=limit)
@@ -115,7 +115,7 @@ async def harvest(settings: Settings, *, limit: int | None, again: bool) -> Resu
 
 async def _having_key(settings: Settings) -> Settings:
     """The settings with TMDB's key itself, wherever it is kept."""
-    from harvester.opening import with_key
+    from harvester.commands.resources import with_key
 
     known: dict[str, str] = {}
     settings = await with_key(settings, known)
@@ -124,9 +124,9 @@ async def _having_key(settings: Settings) -> Settings:
 
 
 async def _harvest_until(stop: Stop, settings: Settings, *, again: bool) -> Result:
-    from harvester.harvest import harvest as run_harvest
-    from harvester.progress import watching
-    from harvester.show import show_report
+    from harvester.cli.progress import watching
+    from harvester.commands.harvest import harvest as run_harvest
+    from harvester.reports.text import show_report
 
     with watching() as watcher:
         report = await run_harvest(settings, watcher=watcher, stop=stop, again=again)
@@ -136,8 +136,8 @@ async def _harvest_until(stop: Stop, settings: Settings, *, again: bool) -> Resu
 @_command(*_INPUT, *_TMDB[1:4], *_STORE, _AGAIN)
 async def plan(settings: Settings, *, again: bool) -> Result:
     """Show what harvest would do; asks nobody but the bucket."""
-    from harvester.plan import plan as make_plan
-    from harvester.show import show_plan
+    from harvester.commands.plan import plan as make_plan
+    from harvester.reports.text import show_plan
 
     told = await make_plan(settings, again=again)
     return Exit.CLOSED, told, partial(show_plan, told)
@@ -146,10 +146,10 @@ async def plan(settings: Settings, *, again: bool) -> Result:
 @_command(_FILE, *_INPUT[1:], *_TMDB, *_STORE, _LIMIT, _AGAIN, _THEN)
 async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
     """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
-    from harvester.progress import sending
-    from harvester.show import show_upload
-    from harvester.stop import Stop
-    from harvester.upload import upload as send
+    from harvester.cli.progress import sending
+    from harvester.commands.upload import upload as send
+    from harvester.reports.text import show_upload
+    from harvester.runtime.shutdown import Stop
 
     if then_harvest:
         settings = await _having_key(settings)
@@ -176,9 +176,9 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
 @_command(*_PROOF, *_STORE[:2])
 async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
     """Read a run, or a whole day, back from the bucket and prove its books."""
-    from harvester.progress import counting
-    from harvester.show import show_proof
-    from harvester.verify import verify as prove
+    from harvester.cli.progress import counting
+    from harvester.commands.verify import verify as prove
+    from harvester.reports.text import show_proof
 
     with counting("receipts read back") as progress:
         proof = await prove(settings, run=run, day=day, repairing=repair, progress=progress)
@@ -192,9 +192,9 @@ async def verify(settings: Settings, *, run: str | None, day: str | None, repair
 )
 async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Result:
     """List the rows and ids that have no record: rejected, missing or failed, and why."""
-    from harvester.missing import missing as list_missing
-    from harvester.missing import write_csv
-    from harvester.show import show_missing
+    from harvester.commands.missing import missing as list_missing
+    from harvester.commands.missing import write_csv
+    from harvester.reports.text import show_missing
 
     report = await list_missing(settings, run=run)
     if csv is not None:
@@ -205,9 +205,9 @@ async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Re
 @_command(*_INPUT, *_TMDB, *_STORE)
 async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     """Try everything a harvest needs, and say what to mend."""
-    from harvester.doctor import Examination, examine
-    from harvester.progress import looking
-    from harvester.show import show_examination
+    from harvester.cli.progress import looking
+    from harvester.commands.doctor import Examination, examine
+    from harvester.reports.text import show_examination
 
     with looking() as look:
         findings = [look(finding.without(secrets)) async for finding in examine(flags, secrets)]
@@ -228,7 +228,7 @@ def demo(
 ) -> None:
     """The whole thing on this machine: faults, a kill, a resume; no account and no network."""
     from harvester.demo.chaos import parse_chaos, play
-    from harvester.demo.story import serve_by_hand, tell
+    from harvester.demo.walkthrough import serve_by_hand, tell
 
     async def inside() -> Result:
         if serve and chaos is not None:

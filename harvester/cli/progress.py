@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from rich import progress as rich
 from rich.console import Console
 
-from harvester.lines import LINE_SECONDS, Counts, Lines
+from harvester.reports.progress_log import LINE_SECONDS, Counts, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from harvester.answers import Outcome
-    from harvester.doctor import Finding
-    from harvester.pace import Pace
-    from harvester.receipts import Receipt
-    from harvester.run import Run
+    from harvester.commands.doctor import Finding
+    from harvester.model.receipt import Receipt
+    from harvester.runs.run import Run
+    from harvester.tmdb.rate_limiter import Pace
+    from harvester.tmdb.responses import Outcome
 
 
 @contextmanager

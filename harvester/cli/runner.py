@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, cast
 
 from harvester.errors import Exit, HarvestError
-from harvester.redaction import Struck
+from harvester.settings.redaction import Struck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harvester.stop import Stop
+    from harvester.runtime.shutdown import Stop
 
 Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 """An exit code, the result for `--json` (empty if it has been told before the end), and what prints it for people."""
@@ -79,7 +79,7 @@ def open_door(command: Command, given: dict[str, Any]) -> NoReturn:
     An empty variable of AWS's counts as not set: Docker passes on what an `--env-file` leaves empty, and the SDK would
     look for a profile without a name.
     """
-    from harvester.settings import Settings, load_settings, raw_secrets
+    from harvester.settings.settings import Settings, load_settings, raw_secrets
 
     for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
         del os.environ[name]

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
+from harvester.commands.permissions import SPARABLE, Probes
+from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs, with_key
 from harvester.errors import HarvestError, SettingsError, StoreError
-from harvester.forms import KEPT
-from harvester.layout import RUNS
-from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs, with_key
-from harvester.probes import SPARABLE, Probes
-from harvester.redaction import redact
-from harvester.settings import ENV_FILE, Settings, load_settings, origins
-from harvester.tmdb import is_token
+from harvester.model.layout import RUNS
+from harvester.settings.redaction import redact
+from harvester.settings.settings import ENV_FILE, Settings, load_settings, origins
+from harvester.settings.validators import KEPT
+from harvester.tmdb.client import is_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

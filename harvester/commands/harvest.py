@@ -18,29 +18,29 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.answers import Failed, Found, Fresh, Missing, Outcome
-from harvester.aws_client import PATIENT
-from harvester.data_files import Notices
+from harvester.aws.client import PATIENT
+from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.errors import BusyError, Exit
-from harvester.fan_out import Room, fan_out
-from harvester.ids import KINDS
-from harvester.lease import LeaseTimes, hold_lease
-from harvester.open_run import open_run
-from harvester.opening import open_bucket_of, open_tmdb_of, read_inputs
-from harvester.records import record_line
-from harvester.run import Run, abort_uploads, land_batch, utc
+from harvester.model.ids import KINDS
+from harvester.model.record import record_line
+from harvester.runs.data_files import Notices
+from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runs.open import open_run
+from harvester.runs.run import Run, abort_uploads, land_batch, utc
+from harvester.runtime.concurrency import Room, fan_out
+from harvester.tmdb.responses import Failed, Found, Fresh, Missing, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from harvester.batches import Batch
-    from harvester.ids import Kind
-    from harvester.manifest import Books
-    from harvester.pace import Pace
-    from harvester.receipts import Receipt
-    from harvester.settings import Settings
-    from harvester.stop import Stop
-    from harvester.tmdb import Tmdb
+    from harvester.model.batch import Batch
+    from harvester.model.ids import Kind
+    from harvester.model.manifest import Books
+    from harvester.model.receipt import Receipt
+    from harvester.runtime.shutdown import Stop
+    from harvester.settings.settings import Settings
+    from harvester.tmdb.client import Tmdb
+    from harvester.tmdb.rate_limiter import Pace
 
 BATCHES_AT_ONCE = 32
 """Open batches at most. Usually two or three are open; more only while slow titles, or S3, keep some from landing."""

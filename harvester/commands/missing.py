@@ -9,22 +9,22 @@ from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from harvester.data_files import Notices, read_document
+from harvester.commands.resources import open_bucket_of
 from harvester.errors import BooksError, SettingsError
-from harvester.fan_out import fan_out
-from harvester.ids_file import GZIP_BYTES, decode_outcomes, decode_rows
-from harvester.layout import Layout
-from harvester.manifest import decode_manifest
-from harvester.opening import open_bucket_of
-from harvester.other_runs import READS_AT_ONCE, read_summary, receipt_or_none, runs_to_read
+from harvester.model.ids_file import GZIP_BYTES, decode_outcomes, decode_rows
+from harvester.model.layout import Layout
+from harvester.model.manifest import decode_manifest
+from harvester.runs.data_files import Notices, read_document
+from harvester.runs.other_runs import READS_AT_ONCE, read_summary, receipt_or_none, runs_to_read
+from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from harvester.ids import Collection
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.model.ids import Collection
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
 
 @dataclass(frozen=True, slots=True)

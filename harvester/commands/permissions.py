@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harvester.errors import StoreError
-from harvester.layout import RUNS, Layout
+from harvester.model.layout import RUNS, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from harvester.s3 import Bucket
+    from harvester.store.s3 import Bucket
 
 SPARABLE = "s3:DeleteObject"
 """What no harvest needs, but `verify --repair`."""

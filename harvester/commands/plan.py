@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harvester.manifest import Account
-from harvester.open_run import open_run
-from harvester.opening import open_bucket_of, read_inputs
-from harvester.pace import SLACK
+from harvester.commands.resources import open_bucket_of, read_inputs
+from harvester.model.manifest import Account
+from harvester.runs.open import open_run
+from harvester.tmdb.rate_limiter import SLACK
 
 if TYPE_CHECKING:
-    from harvester.settings import Settings
+    from harvester.settings.settings import Settings
 
 REQUESTS = {"Movies": 1, "Series": 2}
 """Requests for a title that TMDB has as what its CSV says; one that it has not costs a movie one or two more."""

@@ -7,23 +7,23 @@ import tempfile
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harvester.aws_client import ATTEMPTS, open_bucket
+from harvester.aws.client import ATTEMPTS, open_bucket
+from harvester.aws.secrets import fetch_key
 from harvester.errors import InputError, StoreError
-from harvester.fan_out import in_thread
-from harvester.forms import BUCKET
-from harvester.pace import Pace
-from harvester.titles import read_ids
-from harvester.tmdb import Tmdb
-from harvester.vault import fetch_key
+from harvester.runtime.concurrency import in_thread
+from harvester.settings.validators import BUCKET
+from harvester.sources.csv import read_ids
+from harvester.tmdb.client import Tmdb
+from harvester.tmdb.rate_limiter import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from harvester.ids import Collection
-    from harvester.inputs import Ids
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.model.ids import Collection
+    from harvester.model.inputs import Ids
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
 CSV_NAMES = (".csv", ".csv.gz")  # endings of the objects that are looked for in a folder of S3
 

@@ -21,25 +21,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harvester.aws_client import PATIENT
-from harvester.batches import BATCH_SIZE, Batch
-from harvester.documents import FORMAT, RunName, TitleId, Token
+from harvester.aws.client import PATIENT
+from harvester.commands.harvest import Report, Turn, Watcher, harvest_batches, report_of, start
+from harvester.commands.plan import REQUESTS
+from harvester.commands.resources import open_bucket_of, open_tmdb_of
 from harvester.errors import InputError, NewerFormatError
-from harvester.harvest import Report, Turn, Watcher, harvest_batches, report_of, start
-from harvester.ids import Collection
-from harvester.layout import Layout
-from harvester.lease import LeaseTimes, hold_lease
-from harvester.open_run import open_part
-from harvester.opening import open_bucket_of, open_tmdb_of
-from harvester.pace import SLACK
-from harvester.plan import REQUESTS
-from harvester.run import abort_uploads, utc
+from harvester.model.batch import BATCH_SIZE, Batch
+from harvester.model.documents import FORMAT, RunName, TitleId, Token
+from harvester.model.ids import Collection
+from harvester.model.layout import Layout
+from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runs.open import open_part
+from harvester.runs.run import abort_uploads, utc
+from harvester.tmdb.rate_limiter import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from harvester.settings import Settings
-    from harvester.stop import Stop
+    from harvester.runtime.shutdown import Stop
+    from harvester.settings.settings import Settings
 
 CHILDREN = 4
 

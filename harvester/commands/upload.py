@@ -15,21 +15,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from harvester.aws_client import PATIENT
-from harvester.csv_file import open_csv
+from harvester.aws.client import PATIENT
+from harvester.commands.resources import open_bucket_of
 from harvester.errors import StoreError
-from harvester.fan_out import in_thread
-from harvester.forms import DATE, key_pattern
-from harvester.multipart import Body
-from harvester.opening import open_bucket_of
-from harvester.run import utc
+from harvester.runs.run import utc
+from harvester.runtime.concurrency import in_thread
+from harvester.settings.validators import DATE, key_pattern
+from harvester.store.file_body import open_csv
+from harvester.store.multipart import Body
 
 if TYPE_CHECKING:
-    from harvester.csv_file import CsvFile
-    from harvester.ids import Collection
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
-    from harvester.stop import Stop
+    from harvester.model.ids import Collection
+    from harvester.runtime.shutdown import Stop
+    from harvester.settings.settings import Settings
+    from harvester.store.file_body import CsvFile
+    from harvester.store.s3 import Bucket
 
 SHA256 = "sha256"
 """The metadata by which an upload of ours is known (`x-amz-meta-sha256`), in hexadecimal digits."""

@@ -15,28 +15,28 @@ from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harvester.batches import BATCH_SIZE, Batch
-from harvester.checkpoint import Checkpoint
-from harvester.data_files import DATA_BYTES, Notices, by_batch, read_document
+from harvester.commands.resources import open_bucket_of
 from harvester.errors import BooksError, SettingsError
-from harvester.fan_out import fan_out
-from harvester.ids import KINDS
-from harvester.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
-from harvester.layout import Layout
-from harvester.lease import LeaseTimes, hold_lease
-from harvester.manifest import Books, Manifest, decode_manifest, decode_summary
-from harvester.opening import open_bucket_of
-from harvester.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt, runs_to_read
-from harvester.records import FILE_BYTES, decode
-from harvester.repair import repair
-from harvester.run import READS_AT_ONCE, utc
+from harvester.model.batch import BATCH_SIZE, Batch
+from harvester.model.ids import KINDS
+from harvester.model.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
+from harvester.model.layout import Layout
+from harvester.model.manifest import Books, Manifest, decode_manifest, decode_summary
+from harvester.model.record import FILE_BYTES, decode
+from harvester.runs.checkpoint import Checkpoint
+from harvester.runs.data_files import DATA_BYTES, Notices, by_batch, read_document
+from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runs.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt, runs_to_read
+from harvester.runs.repair import repair
+from harvester.runs.run import READS_AT_ONCE, utc
+from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harvester.receipts import LandedFile, Receipt
-    from harvester.s3 import Bucket, Listed
-    from harvester.settings import Settings
+    from harvester.model.receipt import LandedFile, Receipt
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket, Listed
 
     Progress = Callable[[int, int], object]
 

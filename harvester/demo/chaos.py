@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from rich.console import Console
 
-from harvester.demo import faults, s3_link
-from harvester.demo.catalog import kind_of, movie_record, tv_record
+from harvester.demo.environment import DemoError, check, ending, make_room, open_stage, progress_on
 from harvester.demo.samples import MOVIES, SERIES, sample_titles
-from harvester.demo.stage import DemoError, check, ending, make_room, open_stage, progress_on
 from harvester.errors import Exit, SettingsError
-from harvester.records import decode
-from harvester.show import books_text
+from harvester.fakes import faults
+from harvester.fakes import s3_proxy as s3_link
+from harvester.fakes.catalog import kind_of, movie_record, tv_record
+from harvester.model.record import decode
+from harvester.reports.text import books_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harvester.demo.stage import Stage
-    from harvester.door import Result
+    from harvester.cli.runner import Result
+    from harvester.demo.environment import Stage
 
 RATE = 150.0
 """Requests per second of the harvester; TMDB here sets no limit of its own, so every trouble is one asked for."""

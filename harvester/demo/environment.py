@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from harvester.aws_client import open_bucket
-from harvester.demo import s3_link
-from harvester.demo.catalog import catalog_of
-from harvester.demo.faults import healthy, sprinkled
-from harvester.demo.s3_server import ServerFailedError, ServerMissingError, s3_server
+from harvester.aws.client import open_bucket
 from harvester.demo.samples import MOVIES, REALLY, SERIES, sample_titles
-from harvester.demo.tmdb_stand_in import KEY, stand_in
 from harvester.errors import HarvestError, SettingsError
-from harvester.settings import ALL_NAMES
+from harvester.fakes import s3_proxy as s3_link
+from harvester.fakes.catalog import catalog_of
+from harvester.fakes.faults import healthy, sprinkled
+from harvester.fakes.s3_server import ServerFailedError, ServerMissingError, s3_server
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.settings.settings import ALL_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import StandIn
+    from harvester.store.s3 import Bucket
 
 BUCKET = "demo-lake"
 

@@ -6,10 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harvester.ids import parse_id
+from harvester.model.ids import parse_id
 
 if TYPE_CHECKING:
-    from harvester.demo.catalog import Kind
+    from harvester.fakes.catalog import Kind
 
 FOLDER = Path(str(files("harvester.demo"))) / "csv"
 MOVIES, SERIES = FOLDER / "movies.csv", FOLDER / "series.csv"

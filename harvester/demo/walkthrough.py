@@ -18,20 +18,20 @@ from rich.console import Console
 from rich.filesize import decimal as size
 from rich.tree import Tree
 
-from harvester.demo.faults import parse_shares
-from harvester.demo.stage import BUCKET, DemoError, check, ending, make_room, making, open_stage, progress_on
-from harvester.door import tell_json
+from harvester.cli.runner import tell_json
+from harvester.demo.environment import BUCKET, DemoError, check, ending, make_room, making, open_stage, progress_on
 from harvester.errors import Exit
-from harvester.fan_out import fan_out
-from harvester.show import books_text
+from harvester.fakes.faults import parse_shares
+from harvester.reports.text import books_text
+from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from harvester.demo.faults import Route
-    from harvester.demo.stage import Stage
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.door import Result
+    from harvester.cli.runner import Result
+    from harvester.demo.environment import Stage
+    from harvester.fakes.faults import Route
+    from harvester.fakes.tmdb import StandIn
 
 RATE = 60.0
 """Requests per second of the story, allowed and used: above TMDB's 40 to 50, to keep the story short."""

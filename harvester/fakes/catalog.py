@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
 
-from harvester.demo.shapes import (
+from harvester.fakes.records import (
     FOUND,
     MOVIE,
     MOVIE_PARTS,

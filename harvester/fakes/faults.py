@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 import orjson
 
-from harvester.demo.shapes import share
+from harvester.fakes.records import share
 
 Route: TypeAlias = Literal["movie", "find", "tv", "authentication", "other"]
 Way: TypeAlias = Literal[

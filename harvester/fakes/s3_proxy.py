@@ -25,7 +25,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from harvester.demo.shapes import share
+from harvester.fakes.records import share
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

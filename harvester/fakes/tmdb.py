@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack, cast
 import orjson
 from aiohttp import web
 
-from harvester.demo.catalog import Catalog, find_record, movie_record, padded, tv_record
-from harvester.demo.faults import JSON, Asked, Fault, Faults, Route, healthy, html, refusal
-from harvester.demo.shapes import Record, imdb_id, share
+from harvester.fakes.catalog import Catalog, find_record, movie_record, padded, tv_record
+from harvester.fakes.faults import JSON, Asked, Fault, Faults, Route, healthy, html, refusal
+from harvester.fakes.records import Record, imdb_id, share
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

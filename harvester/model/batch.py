@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 BATCH_SIZE = 100
 """Titles; the data lake's rule is at most 100 records in a file."""

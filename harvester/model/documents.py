@@ -16,7 +16,7 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.errors import BooksError, NewerFormatError
-from harvester.layout import BATCH_NAME, GENERATION, RUN_NAME
+from harvester.model.layout import BATCH_NAME, GENERATION, RUN_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

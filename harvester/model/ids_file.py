@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.ids import is_title_id
-from harvester.layout import RUN_NAME
+from harvester.model.ids import is_title_id
+from harvester.model.layout import RUN_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from harvester.ids import Collection
-    from harvester.inputs import Ids
+    from harvester.model.ids import Collection
+    from harvester.model.inputs import Ids
 
 GZIP_BYTES, UNPACKED_BYTES, LINE_BYTES = 2**28, 2**30, 2**16
 """Read at most: of a file as stored, unpacked, and of one line. 19 million ids of 56 bytes are 2**30 unpacked."""

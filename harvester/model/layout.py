@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harvester.ids import KINDS
+from harvester.model.ids import KINDS
 
 if TYPE_CHECKING:
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 RUNS = "_harvest"
 LEASE = f"{RUNS}/lease.json"

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, FailFast, Field
 
-from harvester import forms
-from harvester.batches import BATCH_SIZE
-from harvester.documents import TEXT_LENGTH, BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
 from harvester.errors import BooksError
-from harvester.ids import Collection  # noqa: TC001  # pydantic needs it
+from harvester.model.batch import BATCH_SIZE
+from harvester.model.documents import TEXT_LENGTH, BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
+from harvester.model.ids import Collection  # noqa: TC001  # pydantic needs it
+from harvester.settings import validators as forms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harvester.inputs import Ids
-    from harvester.layout import Layout
-    from harvester.receipts import Receipt
+    from harvester.model.inputs import Ids
+    from harvester.model.layout import Layout
+    from harvester.model.receipt import Receipt
 
 _BY_REASON = ("missing", "failed")
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from harvester.batches import BATCH_SIZE
-from harvester.exact import loads
+from harvester.model.batch import BATCH_SIZE
+from harvester.model.exact_json import loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from harvester.answers import Found
+    from harvester.tmdb.responses import Found
 
 Format = Literal["jsonl", "array"]
 

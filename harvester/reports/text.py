@@ -13,12 +13,12 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harvester.doctor import Examination
-    from harvester.harvest import Report
-    from harvester.missing import MissingReport
-    from harvester.settings import Settings
-    from harvester.upload import UploadReport
-    from harvester.verify import Proof
+    from harvester.commands.doctor import Examination
+    from harvester.commands.harvest import Report
+    from harvester.commands.missing import MissingReport
+    from harvester.commands.upload import UploadReport
+    from harvester.commands.verify import Proof
+    from harvester.settings.settings import Settings
 
 MISSING_COLUMNS, ROW_LEAST = ("", "line", "id", "reason"), 10  # that are never cut; characters of a row at least
 SHOWN, ROW_SHOWN = 20, 60  # lines of a kind, and characters of a rejected row; `--json` has more

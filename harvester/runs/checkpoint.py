@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from harvester.data_files import by_batch, is_as_landed
-from harvester.fan_out import fan_out
-from harvester.other_runs import READS_AT_ONCE, receipt_or_none
+from harvester.runs.data_files import by_batch, is_as_landed
+from harvester.runs.other_runs import READS_AT_ONCE, receipt_or_none
+from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from harvester.batches import Batch
-    from harvester.ids import Collection
-    from harvester.manifest import Books, Manifest
-    from harvester.other_runs import Day, Standing
-    from harvester.receipts import LandedFile, Receipt
-    from harvester.s3 import Listed
+    from harvester.model.batch import Batch
+    from harvester.model.ids import Collection
+    from harvester.model.manifest import Books, Manifest
+    from harvester.model.receipt import LandedFile, Receipt
+    from harvester.runs.other_runs import Day, Standing
+    from harvester.store.s3 import Listed
 
 
 @dataclass(slots=True)

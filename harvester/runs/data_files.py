@@ -11,17 +11,17 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from harvester.documents import DOCUMENT_BYTES
+from harvester.aws.errors import store_error
 from harvester.errors import BooksError
-from harvester.layout import LEASE, RUN_NAME, RUNS, Layout
-from harvester.records import decode
-from harvester.s3_trouble import store_error
+from harvester.model.documents import DOCUMENT_BYTES
+from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
+from harvester.model.record import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from harvester.receipts import LandedFile
-    from harvester.s3 import Bucket, Listed
+    from harvester.model.receipt import LandedFile
+    from harvester.store.s3 import Bucket, Listed
 
 _log = logging.getLogger(__name__)
 

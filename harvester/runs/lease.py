@@ -24,16 +24,16 @@ import orjson
 from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from harvester.documents import FORMAT, RunName, decode_document
+from harvester.aws.errors import SAFE, store_error
 from harvester.errors import BooksError, BusyError, LeaseLostError, NewerFormatError, StoppedError, StoreError
-from harvester.fan_out import beside, finish
-from harvester.s3 import LAST_SECONDS
-from harvester.s3_trouble import SAFE, store_error
+from harvester.model.documents import FORMAT, RunName, decode_document
+from harvester.runtime.concurrency import beside, finish
+from harvester.store.s3 import LAST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from harvester.s3 import Bucket, Stored
+    from harvester.store.s3 import Bucket, Stored
 
     Sleep = Callable[[float], Awaitable[object]]
     Clocks = Sequence[Callable[[], float]]

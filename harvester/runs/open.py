@@ -11,24 +11,24 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harvester.checkpoint import Checkpoint, read_checkpoint
-from harvester.data_files import Notices, by_batch, of_batches, read_document, run_names
-from harvester.documents import DOCUMENT_BYTES
 from harvester.errors import BooksError, InputError, SettingsError
-from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
-from harvester.layout import Layout
-from harvester.manifest import Account, Books, Digests, Manifest, RecordOptions, Summary, decode_manifest
-from harvester.other_runs import Day, cut_unmarked, listing_digest, read_day, read_summary
-from harvester.run import Run, utc
+from harvester.model.documents import DOCUMENT_BYTES
+from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
+from harvester.model.layout import Layout
+from harvester.model.manifest import Account, Books, Digests, Manifest, RecordOptions, Summary, decode_manifest
+from harvester.runs.checkpoint import Checkpoint, read_checkpoint
+from harvester.runs.data_files import Notices, by_batch, of_batches, read_document, run_names
+from harvester.runs.other_runs import Day, cut_unmarked, listing_digest, read_day, read_summary
+from harvester.runs.run import Run, utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from harvester.batches import Batch
-    from harvester.ids import Collection
-    from harvester.inputs import Ids
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.model.batch import Batch
+    from harvester.model.ids import Collection
+    from harvester.model.inputs import Ids
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
 
 async def open_run(

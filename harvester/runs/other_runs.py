@@ -13,21 +13,29 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harvester.batches import Batch, cut
-from harvester.data_files import Notices, is_as_landed, list_data, of_batches, read_document, read_records, run_names
 from harvester.errors import BooksError, SettingsError
-from harvester.fan_out import fan_out
-from harvester.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
-from harvester.layout import RUNS, Layout
-from harvester.lease import decode_lease
-from harvester.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary
-from harvester.receipts import RECEIPT_BYTES, Receipt, decode_receipt, stands
+from harvester.model.batch import Batch, cut
+from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
+from harvester.model.layout import RUNS, Layout
+from harvester.model.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary
+from harvester.model.receipt import RECEIPT_BYTES, Receipt, decode_receipt, stands
+from harvester.runs.data_files import (
+    Notices,
+    is_as_landed,
+    list_data,
+    of_batches,
+    read_document,
+    read_records,
+    run_names,
+)
+from harvester.runs.lease import decode_lease
+from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from harvester.ids import Collection
-    from harvester.s3 import Bucket, Listed
+    from harvester.model.ids import Collection
+    from harvester.store.s3 import Bucket, Listed
 
 READS_AT_ONCE = 32
 

@@ -10,8 +10,8 @@ from harvester.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from harvester.layout import Layout
-    from harvester.s3 import Bucket
+    from harvester.model.layout import Layout
+    from harvester.store.s3 import Bucket
 
 _log = logging.getLogger(__name__)
 

@@ -18,31 +18,31 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.answers import Failed, Found, is_tmdb_id
-from harvester.data_files import is_as_landed, list_data, read_document, read_records
-from harvester.documents import encode_document
 from harvester.errors import BooksError, StoppedError
-from harvester.fan_out import fan_out
-from harvester.ids import KINDS
-from harvester.ids_file import encode_ids, encode_outcomes
-from harvester.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
-from harvester.other_runs import listing_digest, read_receipt
-from harvester.receipts import LandedFile, Receipt, outcome_json
-from harvester.records import empty_file, encode
+from harvester.model.documents import encode_document
+from harvester.model.ids import KINDS
+from harvester.model.ids_file import encode_ids, encode_outcomes
+from harvester.model.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
+from harvester.model.receipt import LandedFile, Receipt, outcome_json
+from harvester.model.record import empty_file, encode
+from harvester.runs.data_files import is_as_landed, list_data, read_document, read_records
+from harvester.runs.other_runs import listing_digest, read_receipt
+from harvester.runtime.concurrency import fan_out
+from harvester.tmdb.responses import Failed, Found, is_tmdb_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from harvester.answers import Outcome
-    from harvester.batches import Batch
-    from harvester.checkpoint import Checkpoint
-    from harvester.ids import Collection
-    from harvester.inputs import Ids
-    from harvester.layout import Layout
-    from harvester.lease import Lease
-    from harvester.manifest import Books
-    from harvester.records import File, Format
-    from harvester.s3 import Bucket, Listed
+    from harvester.model.batch import Batch
+    from harvester.model.ids import Collection
+    from harvester.model.inputs import Ids
+    from harvester.model.layout import Layout
+    from harvester.model.manifest import Books
+    from harvester.model.record import File, Format
+    from harvester.runs.checkpoint import Checkpoint
+    from harvester.runs.lease import Lease
+    from harvester.store.s3 import Bucket, Listed
+    from harvester.tmdb.responses import Outcome
 
 _log = logging.getLogger(__name__)
 

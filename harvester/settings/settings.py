@@ -23,10 +23,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from harvester import forms
 from harvester.errors import SettingsError
-from harvester.manifest import RecordOptions
-from harvester.redaction import redact, redact_shapes
+from harvester.model.manifest import RecordOptions
+from harvester.settings import validators as forms
+from harvester.settings.redaction import redact, redact_shapes
 
 TOML_FILE = Path("config/harvester.toml")
 ENV_FILE = Path(".env")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
-from harvester.ids import KINDS
+from harvester.model.ids import KINDS
 
 PARTS_LIMIT = 20
 """Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from harvester.errors import InputError
-from harvester.ids import has_prefix, is_title_id, parse_id
-from harvester.inputs import REJECT_LENGTH, REJECTS_KEPT, Ids, Reject
-from harvester.redaction import redact_shapes
+from harvester.model.ids import has_prefix, is_title_id, parse_id
+from harvester.model.inputs import REJECT_LENGTH, REJECTS_KEPT, Ids, Reject
+from harvester.settings.redaction import redact_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

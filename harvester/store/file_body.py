@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harvester.errors import InputError
-from harvester.fan_out import in_thread
-from harvester.multipart import part_bytes
+from harvester.runtime.concurrency import in_thread
+from harvester.store.multipart import part_bytes
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from harvester.multipart import Parts
+    from harvester.store.multipart import Parts
 
 GIVE = "give the path of a CSV file"
 

@@ -20,12 +20,12 @@ import botocore.exceptions
 import tenacity
 from botocore import xform_name
 
-from harvester.answers import http_date
+from harvester.aws.errors import no_answer, store_error
 from harvester.errors import StoreError
-from harvester.fan_out import fan_out, finish
-from harvester.multipart import Body, in_memory, under_way
-from harvester.redaction import redact, redact_shapes
-from harvester.s3_trouble import no_answer, store_error
+from harvester.runtime.concurrency import fan_out, finish
+from harvester.settings.redaction import redact, redact_shapes
+from harvester.store.multipart import Body, in_memory, under_way
+from harvester.tmdb.responses import http_date
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence

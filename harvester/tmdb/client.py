@@ -26,7 +26,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar
 from urllib.parse import urlencode
 
 from harvester import __version__
-from harvester.answers import (
+from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
+from harvester.settings.redaction import STRUCK
+from harvester.settings.validators import PARTS_LIMIT
+from harvester.tmdb.circuit_breaker import Health
+from harvester.tmdb.responses import (
     Absent,
     Again,
     Candidates,
@@ -39,12 +43,8 @@ from harvester.answers import (
     read_find,
     read_record,
 )
-from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
-from harvester.forms import PARTS_LIMIT
-from harvester.health import Health
-from harvester.redaction import STRUCK
-from harvester.retry import retry
-from harvester.wire import get, open_session
+from harvester.tmdb.retry import retry
+from harvester.tmdb.transport import get, open_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from harvester.answers import Answer
-    from harvester.ids import Kind
-    from harvester.pace import Pace
+    from harvester.model.ids import Kind
+    from harvester.tmdb.rate_limiter import Pace
+    from harvester.tmdb.responses import Answer
 
     Reader = Callable[[dict[str, Any]], "T | Again"]
 

@@ -14,12 +14,12 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from harvester.errors import TmdbRefusedError
-from harvester.exact import DuplicateKeyError, loads
+from harvester.model.exact_json import DuplicateKeyError, loads
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from harvester.ids import Kind
+    from harvester.model.ids import Kind
 
 BODY_LIMIT = 32_750_000
 """Bytes of one body, unzipped: 31 MB pass and 33 do not, whichever megabyte is meant. The largest of 196 recorded

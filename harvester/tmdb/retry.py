@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tenacity
 
-from harvester.answers import Again
+from harvester.tmdb.responses import Again
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from harvester.answers import Found
+    from harvester.tmdb.responses import Found
 
 T = TypeVar("T")
 

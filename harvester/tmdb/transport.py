@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import aiohttp
 
-from harvester.answers import BODY_LIMIT, Again, Answer, unzip
+from harvester.tmdb.responses import BODY_LIMIT, Again, Answer, unzip
 
 if TYPE_CHECKING:
     import asyncio

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from bench import Row, medians
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

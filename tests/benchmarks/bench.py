@@ -19,14 +19,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harvester.aws_client import open_bucket
-from harvester.demo.s3_server import REGION, s3_server
+from harvester.aws.client import open_bucket
+from harvester.fakes.s3_server import REGION, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
 HERE = Path(__file__).parent
 

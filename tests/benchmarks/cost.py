@@ -15,7 +15,7 @@ from bench import HERE, Row, csv_of, medians
 from instructions import LOOPS, count_instructions
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench import csv_of, medians, rivals_bin
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ async def measure(bench: Bench) -> dict[str, float]:
     for line in stacks.read_text(encoding="utf-8").splitlines():
         stack, _, number = line.rpartition(" ")
         frames = stack.split(";")
-        if any(frame.startswith("_run (harvester/door.py") for frame in frames):
+        if any(frame.startswith("_run (harvester/cli/runner.py") for frame in frames):
             looks[_part(frames)] += int(number)
     return {part: looks[part] / looks.total() for part in (S3, *PARTS, "all else")}
 

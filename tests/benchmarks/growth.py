@@ -14,7 +14,7 @@ from bench import csv_of, medians
 from plot import Panel, svg
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from bench import HERE, SERVER_CORE, csv_of, open_bench
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from bench import Bench, Ran

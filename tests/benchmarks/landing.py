@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from bench import Row, medians
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.s3_link import s3_link
-from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.pace import SLACK
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.s3_proxy import s3_link
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.tmdb.rate_limiter import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from bench import Bench
 
-    from harvester.demo.s3_link import Call, Forward
+    from harvester.fakes.s3_proxy import Call, Forward
 
 SECONDS, QUICK_SECONDS = 60, 6
 

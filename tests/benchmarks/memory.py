@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from bench import Row, csv_of, medians
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
 from harvester.errors import Exit
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +30,10 @@ LARGE, QUICK_LARGE = 2_000, 400
 PEAK, BYTES_PER_ID, LARGE_PEAK = 90_000_000, 400, 200_000_000
 """The goals, in bytes."""
 
-IMPORTED = "import harvester.harvest"
+IMPORTED = "import harvester.commands.harvest"
 OPENED = """
-import asyncio, harvester.harvest
-from harvester.aws_client import open_bucket
+import asyncio, harvester.commands.harvest
+from harvester.aws.client import open_bucket
 
 async def opened():
     async with open_bucket("lake", region="us-east-1", credentials=("key", "secret", None)):

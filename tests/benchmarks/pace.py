@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from bench import Row, medians
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.pace import SLACK
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.tmdb import KEY, stand_in
+from harvester.tmdb.rate_limiter import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

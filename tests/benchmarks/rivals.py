@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from bench import HERE, Row, medians, rivals_bin
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

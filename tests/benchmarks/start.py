@@ -27,7 +27,7 @@ def _imports(modules: str) -> tuple[str, str]:
 
 STARTS = {
     "help": ("-m", "harvester", "--help"),
-    "handler": _imports("harvester.aws_lambda"),
+    "handler": _imports("harvester.aws_lambda.handler"),
     "aiohttp": _imports("aiohttp"),
     "libraries": _imports("aiohttp, aiobotocore.session"),
     "python": ("-c", "pass"),

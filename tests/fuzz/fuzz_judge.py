@@ -20,7 +20,14 @@ except ImportError:  # then this file is of use for `check` alone
 with atheris.instrument_imports() if atheris else nullcontext():
     import orjson
 
-    from harvester.answers import (
+    from harvester.errors import TmdbRefusedError
+    from harvester.model.batch import Batch
+    from harvester.model.documents import encode_document
+    from harvester.model.ids import KINDS, Kind
+    from harvester.model.layout import Layout
+    from harvester.model.receipt import LandedFile, Receipt, decode_receipt, outcome_json
+    from harvester.model.record import Format, decode, encode, record_line
+    from harvester.tmdb.responses import (
         CANDIDATES,
         Absent,
         Again,
@@ -34,13 +41,6 @@ with atheris.instrument_imports() if atheris else nullcontext():
         read_find,
         read_record,
     )
-    from harvester.batches import Batch
-    from harvester.documents import encode_document
-    from harvester.errors import TmdbRefusedError
-    from harvester.ids import KINDS, Kind
-    from harvester.layout import Layout
-    from harvester.receipts import LandedFile, Receipt, decode_receipt, outcome_json
-    from harvester.records import Format, decode, encode, record_line
 
 SEEDS = (
     b'200 \n{"id":603,"imdb_id":"tt0133093","title":"Matrix","vote_average":8.2}',

@@ -20,8 +20,8 @@ except ImportError:  # then this file is of use for `check` alone
 
 with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.errors import InputError
-    from harvester.inputs import Ids
-    from harvester.titles import read_ids
+    from harvester.model.inputs import Ids
+    from harvester.sources.csv import read_ids
 
 GZIP = b"\x1f\x8b"
 
