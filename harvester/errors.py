@@ -47,7 +47,7 @@ class HarvestError(Exception):
         cls.exit_code = exit_code or cls.exit_code
 
 
-class BooksError(HarvestError):
+class InconsistentLakeError(HarvestError):
     """What the bucket holds contradicts itself, or the input; the message names the object."""
 
 
@@ -101,7 +101,7 @@ class TmdbUnavailableError(HarvestError, exit_code=Exit.UNAVAILABLE):
         "connection_refused": "it refuses the connection (connection_refused): check the network and TMDB_BASE_URL",
         "no_network": "there is no way to it (no_network): check the network",
         "timeout": "no answer in time (timeout)",
-    }  # the latest trouble, as in `answers.Again.reason`, in words
+    }  # the latest trouble, as in `answers.Retry.reason`, in words
 
     def __init__(self, reason: str, seen: str) -> None:
         self.reason = reason

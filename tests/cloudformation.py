@@ -69,7 +69,7 @@ class Stack:
         return {
             name: self.resolve({key: value for key, value in told.items() if key != "Condition"})
             for name, told in self.whole["Resources"].items()
-            if "Condition" not in told or self.holds(told["Condition"])
+            if "Condition" not in told or self.backoffs(told["Condition"])
         }
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
@@ -80,7 +80,7 @@ class Stack:
         """The properties of one resource."""
         return self.resources[name]["Properties"]
 
-    def holds(self, condition: str) -> bool:
+    def backoffs(self, condition: str) -> bool:
         """Whether a condition does."""
         return bool(self.resolve(self.whole["Conditions"][condition]))
 
@@ -97,7 +97,7 @@ class Stack:
         if name in self.whole["Parameters"]:
             return self.whole["Parameters"][name]["Default"]
         made = self.whole["Resources"][name.partition(".")[0]]
-        assert "Condition" not in made or self.holds(made["Condition"]), f"{name} is not made"
+        assert "Condition" not in made or self.backoffs(made["Condition"]), f"{name} is not made"
         return f"<{name}>"
 
     def resolve(self, told: Any) -> Any:
@@ -117,10 +117,10 @@ class Stack:
 
 FUNCTIONS: dict[str, Function] = {
     "Ref": Stack.value,
-    "Condition": Stack.holds,
+    "Condition": Stack.backoffs,
     "Fn::GetAtt": lambda stack, path: stack.value(".".join(path)),
     "Fn::Sub": lambda stack, text: re.sub(r"\$\{([\w:.]+)\}", lambda found: str(stack.value(found[1])), text),
-    "Fn::If": lambda stack, told: stack.resolve(told[1] if stack.holds(told[0]) else told[2]),
+    "Fn::If": lambda stack, told: stack.resolve(told[1] if stack.backoffs(told[0]) else told[2]),
     "Fn::Equals": lambda stack, both: stack.resolve(both[0]) == stack.resolve(both[1]),
     "Fn::Not": lambda stack, one: not stack.resolve(one[0]),
 }

@@ -188,7 +188,7 @@ class Silent:
         self.titles: list[Any] = []
         self.receipts: list[Any] = []
 
-    def begin(self, run: Any, *, titles: int, pace: Any) -> None:
+    def begin(self, run: Any, *, titles: int, limiter: Any) -> None:
         self.run, self.to_do = run, titles
 
     def title(self, told: Any) -> None:
@@ -199,7 +199,7 @@ class Silent:
 
 
 @pytest.fixture
-def watcher() -> Silent:
+def observer() -> Silent:
     return Silent()
 
 

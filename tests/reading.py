@@ -129,21 +129,21 @@ def duckdb_type(shape: Shape) -> str:
             return str(shape)
 
 
-def strange(sent: Any, shape: Shape, at: str = "") -> Iterator[str]:
+def unexpected(sent: Any, shape: Shape, at: str = "") -> Iterator[str]:
     """Paths of the keys in `sent` that have no column, and of which a reader therefore sees nothing."""
     match sent, shape:
         case dict(), dict():
             for key, value in sent.items():
                 if key in shape:
-                    yield from strange(value, shape[key], f"{at}.{key}")
+                    yield from unexpected(value, shape[key], f"{at}.{key}")
                 else:
                     yield f"{at}.{key}"[1:]
         case dict(), (inner,):
             for value in sent.values():
-                yield from strange(value, inner, f"{at}.*")
+                yield from unexpected(value, inner, f"{at}.*")
         case list(), [inner]:
             for value in sent:
-                yield from strange(value, inner, f"{at}[]")
+                yield from unexpected(value, inner, f"{at}[]")
 
 
 def altered(sent: Any, read: Any, shape: Shape, at: str = "") -> Iterator[str]:

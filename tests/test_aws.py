@@ -22,14 +22,14 @@ from shells import Shell
 
 from harvester.aws.client import open_bucket
 from harvester.fakes.catalog import catalog_of
-from harvester.fakes.tmdb import KEY, stand_in
+from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.runs.lease import decode_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from harvester.fakes.tmdb import StandIn
+    from harvester.fakes.tmdb import FakeTmdb
     from harvester.store.s3 import Bucket
 
 pytestmark = [pytest.mark.aws, pytest.mark.timeout(1_200), pytest.mark.xdist_group("aws")]
@@ -53,12 +53,12 @@ def packages(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def tmdb() -> AsyncIterator[StandIn]:
+async def tmdb() -> AsyncIterator[FakeTmdb]:
     """A TMDB that knows nineteen of twenty titles."""
     catalog = catalog_of(
         dict.fromkeys(MOVIES, ("a film", "2000")), dict.fromkeys(SERIES, ("a series", "2000")), missing=0.05
     )
-    async with stand_in(catalog=catalog, latency=(0.02, 0.1)) as server:
+    async with fake_tmdb(catalog=catalog, latency=(0.02, 0.1)) as server:
         yield server
 
 
@@ -74,13 +74,13 @@ async def landed(bucket: Bucket) -> dict[str, str]:
     return {key: json.loads(await bucket.read(key) or b"{}")["landed_at"] for key in keys}
 
 
-def busiest(tmdb: StandIn, *, seconds: float) -> int:
+def busiest(tmdb: FakeTmdb, *, seconds: float) -> int:
     """The most requests that came within so many seconds."""
     times = list(tmdb.arrivals)
     return max(bisect_left(times, first + seconds) - place for place, first in enumerate(times))
 
 
-async def until_asked(tmdb: StandIn, requests: int) -> None:
+async def until_asked(tmdb: FakeTmdb, requests: int) -> None:
     while tmdb.asked.total() < requests:
         await asyncio.sleep(0.02)
 
@@ -106,7 +106,7 @@ async def lake_of(aws: Aws) -> AsyncIterator[Bucket]:
         yield lake
 
 
-def shell_of(aws: Aws, tmdb: StandIn, folder: Path) -> Shell:
+def shell_of(aws: Aws, tmdb: FakeTmdb, folder: Path) -> Shell:
     """The command line on a laptop, with the CSVs and the lake of our stack."""
     settings = aws.environment | {
         "AWS_ENDPOINT_URL_S3": aws.url,
@@ -121,7 +121,7 @@ def shell_of(aws: Aws, tmdb: StandIn, folder: Path) -> Shell:
 
 
 async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and_closes_the_same_books(
-    tools: Path, packages: Path, tmdb: StandIn, tmp_path: Path
+    tools: Path, packages: Path, tmdb: FakeTmdb, tmp_path: Path
 ) -> None:
     """2,000 ids over four children under one rate: one is killed, then all for good, and the books are the CLI's."""
     async with aws_stand_in(tools, tmp_path, free_port(), TMDB_BASE_URL=tmdb.url) as aws:
@@ -147,7 +147,7 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
             assert await aws.errors(execution) == []
             after = await landed(lake)
             assert {key: when for key, when in after.items() if key in before} == before
-            assert len(after) == closed["books"]["batches"] == 20
+            assert len(after) == closed["totals"]["batches"] == 20
             assert await lake.uploads("") == []
             lease = decode_lease(await lake.read(LEASE) or b"")
             assert lease is not None
@@ -156,13 +156,17 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
         told = await aws.ended(await aws.start(machine))
         assert json.loads(told["output"])["status"] == "nothing_to_do"
         shell = shell_of(aws, tmdb, tmp_path)
-        proof = await said(shell, "verify")
-        assert (proof["status"], proof["run"], proof["books"]) == ("proved", closed["run"], closed["books"])
+        verification = await said(shell, "verify")
+        assert (verification["status"], verification["run"], verification["totals"]) == (
+            "proved",
+            closed["run"],
+            closed["totals"],
+        )
         same = await said(shell, "harvest")  # the very run, from the command line
         assert (same["status"], same["run"], same["requests"]) == ("nothing_to_do", closed["run"], 0)
         other = await said(shell, "harvest", "--prefix", "Raw/Other")
         assert other["status"] == "closed"
-        assert other["books"] == closed["books"]
+        assert other["totals"] == closed["totals"]
 
 
 async def said(shell: Shell, *words: str) -> dict[str, Any]:

@@ -23,15 +23,15 @@ from shells import Shell, answerless, kept
 from harvester.commands.verify import verify
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import Fault, always, scripted, silence
-from harvester.fakes.s3_proxy import on_keys, refusing, s3_link
-from harvester.fakes.tmdb import KEY, StandIn, stand_in
+from harvester.fakes.s3_proxy import on_keys, refusing, s3_proxy
+from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
 from harvester.runs.lease import LeaseState, encode_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from harvester.fakes.s3_proxy import Link
+    from harvester.fakes.s3_proxy import S3Proxy
     from harvester.fakes.s3_server import S3Server
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
@@ -72,7 +72,7 @@ class World:
         settings: Those of the function, to look at the bucket with.
     """
 
-    def __init__(self, lambda_: Lambda, tmdb: StandIn, link: Link, bucket: Bucket, settings: Settings) -> None:
+    def __init__(self, lambda_: Lambda, tmdb: FakeTmdb, link: S3Proxy, bucket: Bucket, settings: Settings) -> None:
         self.lambda_, self.tmdb, self.link, self.bucket, self.settings = lambda_, tmdb, link, bucket, settings
 
     async def invoke(self, event: Any = None, **more: Any) -> Told:
@@ -94,8 +94,8 @@ async def deploy(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Pat
         async def make(
             ids: list[str], *, program: Any = None, never: tuple[str, ...] = (), tmdb: Any = None, **variables: str
         ) -> World:
-            link = await stack.enter_async_context(s3_link(s3.endpoint))
-            server = await stack.enter_async_context(stand_in(**tmdb or {"catalog": Catalog(otherwise="movie")}))
+            link = await stack.enter_async_context(s3_proxy(s3.endpoint))
+            server = await stack.enter_async_context(fake_tmdb(**tmdb or {"catalog": Catalog(otherwise="movie")}))
             await bucket.put(KEY_OF_CSV, csv_of(ids))
             environment = s3.environment() | {
                 "AWS_ENDPOINT_URL_S3": link.url,
@@ -137,10 +137,10 @@ async def test_a_schedule_and_an_upload_harvest_and_a_second_event_finds_nothing
     world = await deploy(MOVIES[:250])
     scheduled = {"version": "0", "id": "x", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
     told = await world.invoke(scheduled)
-    assert (told.answer["status"], told.answer["exit_code"], told.answer["books"]["found"]) == ("closed", 0, 250)
+    assert (told.answer["status"], told.answer["exit_code"], told.answer["totals"]["found"]) == ("closed", 0, 250)
     asked = world.tmdb.asked.total()
     told = await world.invoke(created(bucket))
-    assert (told.answer["status"], told.answer["books"]["found"]) == ("nothing_to_do", 250)
+    assert (told.answer["status"], told.answer["totals"]["found"]) == ("nothing_to_do", 250)
     assert world.tmdb.asked.total() == asked
     assert (await world.invoke({"Service": "Amazon S3", "Event": "s3:TestEvent"})).answer == {"status": "ignored"}
     assert world.lambda_.starts == 1
@@ -172,7 +172,7 @@ async def test_the_steps_of_a_state_machine_close_the_books(deploy: Callable[...
     closing = {"action": "close", "attempt": None} | {name: plan[name] for name in OF_A_CLOSE}
     for status in ("closed", "nothing_to_do"):
         told = (await world.invoke(closing)).answer
-        assert (told["status"], told["run"], told["books"]["found"]) == (status, plan["run"], 350)
+        assert (told["status"], told["run"], told["totals"]["found"]) == (status, plan["run"], 350)
     assert (await world.invoke(step | {"shard": shards[0]})).name == "LeaseLostError"
     assert set(world.titles().values()) == {1}
     assert world.lambda_.starts == 1
@@ -247,13 +247,13 @@ async def test_with_its_time_nearly_over_it_lands_what_is_whole_and_goes_on_when
         seconds, deaths = seconds * 2, deaths + told.died
         told = await world.invoke(seconds=seconds)
     assert (told.answer["status"], told.answer["exit_code"], told.answer["stopped_by"]) == ("more", 75, "deadline")
-    landed = told.answer["books"]["found"]
+    landed = told.answer["totals"]["found"]
     assert landed in (100, 150)
     world.tmdb.faults = scripted({})
     asked = world.titles()
     told = await world.invoke()
     again = world.titles() - asked
-    assert (told.answer["status"], told.answer["books"]["found"]) == ("closed", 350)
+    assert (told.answer["status"], told.answer["totals"]["found"]) == ("closed", 350)
     assert 200 <= len(again) <= 350 - landed  # a receipt may have been written in the very moment of the end
     assert not set(MOVIES[:100]) & set(again)
     assert await world.problems() == []
@@ -275,7 +275,7 @@ async def test_killed_when_its_time_is_over_a_cold_start_goes_on_and_closes_the_
     world.tmdb.faults = scripted({})
     asked = world.titles()
     told = await world.invoke()
-    assert (told.answer["status"], told.answer["books"]["found"]) == ("closed", 200)
+    assert (told.answer["status"], told.answer["totals"]["found"]) == ("closed", 200)
     assert set(world.titles() - asked) == set(MOVIES[100:200])
     assert await world.problems() == []
     assert world.lambda_.starts == 2
@@ -381,7 +381,7 @@ async def test_an_answer_is_small_however_many_titles_have_failed(deploy: Callab
     world = await deploy(ids, tmdb={"faults": faults})
     told = await world.invoke()
     assert (told.answer["status"], told.answer["exit_code"]) == ("failed", 5)
-    assert told.answer["books"]["failed_by_reason"] == {"too_deep": 1_000}
+    assert told.answer["totals"]["failed_by_reason"] == {"too_deep": 1_000}
     assert len(told.answer["failed"]) == 100
     assert set(told.answer["failed"]) <= set(ids)
     assert told.bytes < 2**18

@@ -14,7 +14,7 @@ from shells import Shell, kept
 
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import always, refusal, scripted, silence
-from harvester.fakes.tmdb import KEY, StandIn, stand_in
+from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ MOVIES = [f"tt{number:07d}" for number in range(1, 351)]
 def shell_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Any:
     """Makes a shell for a stand-in."""
 
-    def make(tmdb: StandIn) -> Shell:
+    def make(tmdb: FakeTmdb) -> Shell:
         csv = tmp_path / "movies.csv"
         csv.write_text("id|tituloPrincipal\n" + "".join(f"{id_}|Ação\n" for id_ in MOVIES), encoding="utf-8")
         settings = {"TMDB_API_KEY": KEY, "TMDB_BASE_URL": tmdb.url, "S3_BUCKET": bucket.name, "MOVIES_CSV": str(csv)}
@@ -49,7 +49,7 @@ def full_disk() -> Iterator[int]:
 
 async def test_without_a_command_it_harvests_and_then_plan_and_verify_agree(shell_for: Any, bucket: Bucket) -> None:
     """`python -m harvester` closes the books with exit 0, `verify` proves them, and `plan` finds nothing to do."""
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb)
         harvested = await shell.run()
         assert harvested.code == 0
@@ -66,7 +66,7 @@ async def test_without_a_command_it_harvests_and_then_plan_and_verify_agree(shel
 
 async def test_flags_come_before_the_environment(shell_for: Any, bucket: Bucket) -> None:
     """A flag wins over an environment variable, and reaches what it names."""
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         ended = await shell_for(tmdb).run("--prefix", "Elsewhere", "--limit", "1", "--language", "pt-BR", "--json")
     assert (ended.code, ended.told["status"], ended.told["stopped_by"]) == (75, "stopped", "limit")
     key = next(iter(await bucket.objects("Elsewhere/Movies/")))
@@ -75,7 +75,7 @@ async def test_flags_come_before_the_environment(shell_for: Any, bucket: Bucket)
 
 async def test_an_empty_variable_is_one_that_is_not_set(shell_for: Any) -> None:
     """Docker passes on what a template of an environment leaves empty; a profile without a name is nobody's."""
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb).having(AWS_PROFILE="", AWS_DEFAULT_PROFILE="", AWS_SESSION_TOKEN="", S3_PREFIX="")
         ended = await shell.run("plan", "--json")
     assert (ended.code, ended.told["status"]) == (0, "to_do"), ended
@@ -114,7 +114,7 @@ async def test_each_trouble_has_its_exit_code_and_one_sentence(
     shell_for: Any, words: list[str], environment: dict[str, str], code: int, sentence: str
 ) -> None:
     """Usage is 2, a refused key 3, a refusing bucket 4; TMDB is asked nothing before usage is right."""
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb)
         ended = await shell.having(**environment).run(*words)
         assert ended.code == code
@@ -125,7 +125,7 @@ async def test_each_trouble_has_its_exit_code_and_one_sentence(
 
 async def test_errors_are_json_too(shell_for: Any) -> None:
     """With `--json` a failure is one JSON object with the name of the error, the message and the exit code."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         ended = await shell_for(tmdb).run("--json", "--movies", "nowhere.csv")
     assert ended.told["status"] == "error"
     assert (ended.told["error"], ended.told["exit_code"], ended.code) == ("InputError", 2, 2)
@@ -134,10 +134,10 @@ async def test_errors_are_json_too(shell_for: Any) -> None:
 async def test_a_csv_in_the_bucket_and_one_on_standard_input_are_read_alike(shell_for: Any, bucket: Bucket) -> None:
     """`s3://bucket/key` and `-` stand for a CSV as a path does; a plus sign in a key is a plus sign."""
     await bucket.put("Filmes+e+series/movies.csv", b"id|t\ntt0000001|x\ntt0000002|x\n")
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb)
         ended = await shell.run("--movies", f"s3://{bucket.name}/Filmes+e+series/movies.csv", "--json")
-        assert (ended.code, ended.told["books"]["ids"]) == (0, 2)
+        assert (ended.code, ended.told["totals"]["ids"]) == (0, 2)
         missing = await shell.run("--movies", f"s3://{bucket.name}/Filmes e series/movies.csv")
         assert (missing.code, "is not there" in missing.err) == (2, True)
 
@@ -145,7 +145,7 @@ async def test_a_csv_in_the_bucket_and_one_on_standard_input_are_read_alike(shel
 async def test_a_poison_title_ends_in_exit_5_by_name(shell_for: Any) -> None:
     """Finished, but some ids failed: they are named, and how to go on."""
     faults = scripted({("movie", MOVIES[7]): [always(refusal(404, code=11))]})
-    async with stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
         ended = await shell_for(tmdb).run()
     assert ended.code == 5
     assert f"{MOVIES[7]} failed: http_404" in ended.out
@@ -154,7 +154,7 @@ async def test_a_poison_title_ends_in_exit_5_by_name(shell_for: Any) -> None:
 
 async def test_nobody_answering_ends_in_exit_6(shell_for: Any) -> None:
     """TMDB away: a sentence with what was seen, and nothing is failed by it."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         shell = shell_for(tmdb)
         ended = await shell.having(TMDB_BASE_URL="http://127.0.0.1:9/3").run()
     assert ended.code == 6
@@ -164,7 +164,7 @@ async def test_nobody_answering_ends_in_exit_6(shell_for: Any) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, number: signal.Signals) -> None:
     """A container's stop and Ctrl-C lose nothing: the next run asks for the rest only."""
-    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
         async with shell.start("--json") as running:
             await running.until(lambda: tmdb.asked.total() >= 20)
@@ -172,29 +172,29 @@ async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, nu
             ended = await running.ended()
         assert (ended.code, ended.told["stopped_by"]) == (75, number.name)
         assert "taking no more batches" in ended.err
-        assert tmdb.asked.total() - 1 == ended.told["books"]["found"] > 0
+        assert tmdb.asked.total() - 1 == ended.told["totals"]["found"] > 0
         again = await shell.run("--json")
-        assert (again.code, again.told["books"]["found"]) == (0, 350)
+        assert (again.code, again.told["totals"]["found"]) == (0, 350)
         assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 1
 
 
 async def test_a_first_signal_after_the_limit_still_lands_the_open_batch(shell_for: Any) -> None:
     """The limit is no signal: what it has taken lands although one comes."""
     async with (
-        stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb,
+        fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb,
         shell_for(tmdb).start("--limit", "1", "--json") as running,
     ):
         await running.until(lambda: tmdb.asked.total() >= 20)
         running.send(signal.SIGTERM)
         ended = await running.ended()
-    assert (ended.code, ended.told["stopped_by"], ended.told["books"]["found"]) == (75, "limit", 100)
+    assert (ended.code, ended.told["stopped_by"], ended.told["totals"]["found"]) == (75, "limit", 100)
 
 
 async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
     """Who insists is not kept waiting by a title that does not answer."""
     faults = scripted({("movie", MOVIES[0]): [silence(60)]})
     async with (
-        stand_in(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb,
+        fake_tmdb(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb,
         shell_for(tmdb).start() as running,
     ):
         await running.until(lambda: tmdb.asked.total() >= 20)
@@ -207,7 +207,7 @@ async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
 
 async def test_a_log_that_nobody_reads_does_not_end_a_harvest(shell_for: Any, bucket: Bucket) -> None:
     """`2>&1 | head` closes our standard error after some lines; the rest is harvested all the same."""
-    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
         read, write = os.pipe()
         async with shell.start(stdout=write, stderr=write) as running:
@@ -220,15 +220,15 @@ async def test_a_log_that_nobody_reads_does_not_end_a_harvest(shell_for: Any, bu
 
 async def test_a_full_disk_under_the_log_does_not_end_a_harvest(shell_for: Any, bucket: Bucket, full_disk: int) -> None:
     """`2> log` on a disk without room: every title is harvested all the same, and the result is told."""
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         ended = await shell_for(tmdb).run("--verbose", "--json", stderr=full_disk)
-    assert (ended.code, ended.told["status"], ended.told["books"]["found"]) == (0, "closed", 350)
+    assert (ended.code, ended.told["status"], ended.told["totals"]["found"]) == (0, "closed", 350)
     assert len(await bucket.objects("Raw/API/Movies/")) == 4
 
 
 async def test_a_terminal_that_goes_away_does_not_end_a_harvest(shell_for: Any, bucket: Bucket) -> None:
     """A window is closed over the bar: every title is harvested all the same."""
-    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         ours, theirs = os.openpty()
         async with shell_for(tmdb).having(TERM="xterm-256color").start("--json", stderr=theirs) as running:
             os.close(theirs)
@@ -245,7 +245,7 @@ async def test_a_full_disk_under_the_result_is_told_and_changes_no_exit_code(
     shell_for: Any, full_disk: int, words: tuple[str, ...]
 ) -> None:
     """`> result` on a disk without room: what was harvested is safe, and the code is that of the harvest."""
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         ended = await shell_for(tmdb).run("--limit", "1", *words, stdout=full_disk)
     assert ended.code == 75
     assert ended.err.splitlines()[-1] == (
@@ -255,7 +255,7 @@ async def test_a_full_disk_under_the_result_is_told_and_changes_no_exit_code(
 
 async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any, bucket: Bucket) -> None:
     """After a SIGKILL nothing is lost, doubled or orphaned, and what has a receipt is not asked again."""
-    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
         async with shell.start() as running:
             await running.until(lambda: receipts(bucket))
@@ -265,8 +265,8 @@ async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any,
         asked = Counter(tmdb.asked)
         ended = await shell.run("--json")
         again = Counter(tmdb.asked) - asked
-        proof = await shell.run("verify", "--json")
-    assert (ended.code, ended.told["books"]["found"], proof.told["status"]) == (0, 350, "proved")
+        verification = await shell.run("verify", "--json")
+    assert (ended.code, ended.told["totals"]["found"], verification.told["status"]) == (0, 350, "proved")
     assert {id_ for route, id_ in again if route == "movie"} == set(MOVIES) - done
     assert await bucket.uploads("") == []
 
@@ -277,7 +277,7 @@ async def receipts(bucket: Bucket) -> list[str]:
 
 async def test_the_doctor_says_what_to_mend_and_ends_with_1_until_nothing_is(shell_for: Any) -> None:
     """A table for people, an exit code for scripts."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         shell = shell_for(tmdb)
         healthy = await shell.run("doctor")
         assert (healthy.code, healthy.err) == (0, "")

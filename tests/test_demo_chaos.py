@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harvester.demo.chaos import ENDS, Chaos, examine, parse_chaos
-from harvester.demo.environment import open_stage
+from harvester.demo.environment import open_environment
 from harvester.errors import Exit, SettingsError
-from harvester.fakes.faults import BEARABLE, NAMED
+from harvester.fakes.faults import NAMED, TRANSIENT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,11 +49,11 @@ def test_what_cannot_be_asked_for_is_told(text: str, said: str) -> None:
 
 def test_every_fault_that_may_be_asked_for_passes_and_leaves_the_record_as_it_is() -> None:
     """A refused key, a title that TMDB says it does not have, another record: the audit would accuse the harvester."""
-    assert NAMED.keys() - BEARABLE.keys() == {"401", "403", "404", "big"}
+    assert NAMED.keys() - TRANSIENT.keys() == {"401", "403", "404", "big"}
     for name in ("401", "403", "404", "big"):
         with pytest.raises(SettingsError) as caught:
             parse_chaos(f"429=1%,{name}=1%")
-        assert str(caught.value).endswith(f"no fault is called {name!r}; there are {', '.join(BEARABLE)}")
+        assert str(caught.value).endswith(f"no fault is called {name!r}; there are {', '.join(TRANSIENT)}")
 
 
 def test_every_end_of_a_start_has_its_words() -> None:
@@ -83,22 +83,22 @@ async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp
     assert [start["exit"] for start in told["starts"]][:2] == [None, None]
     assert told["starts"][-1]["exit"] == 0
     wrong = {name: count for name, count in told["audit"].items() if name != "expected" and count}
-    assert (wrong, told["verify"], told["audit"]["expected"]) == ({}, "proved", told["books"]["found"])
+    assert (wrong, told["verify"], told["audit"]["expected"]) == ({}, "proved", told["totals"]["found"])
     assert "start 1" in story
     assert "SIGKILL" in story
     assert f"The files are in {tmp_path}/[/x] out/. All" in story
     files = [path for path in (tmp_path / "[/x] out/Raw/API").rglob("*.json") if "_harvest" not in path.parts]
-    assert len(files) == told["books"]["files"]
+    assert len(files) == told["totals"]["files"]
 
 
 @pytest.mark.timeout(120)
 async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
     """A record lost, doubled, altered or invented, an orphaned upload and a foreign object are each counted."""
-    async with open_stage(tmp_path, rate=10_000, latency=(0, 0)) as stage:
+    async with open_environment(tmp_path, rate=10_000, latency=(0, 0)) as stage:
         report = await stage.ask("harvest")
         assert report["status"] == "closed"
         audit = await examine(stage)
-        assert (audit.clean, audit.expected) == (True, report["books"]["found"])
+        assert (audit.clean, audit.expected) == (True, report["totals"]["found"])
         first, second, *_ = await stage.bucket.objects("Raw/API/Movies/")
         lost, doubled, altered, mistaken, misled, *rest = (await stage.bucket.read(first) or b"").splitlines(
             keepends=True

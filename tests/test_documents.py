@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from test_manifest import LAYOUT, MANIFEST, SUMMARY
-from test_receipts import OUTCOMES, a_receipt, key_of, sealed
+from test_receipt import OUTCOMES, a_receipt, key_of, with_checksum
 
-from harvester.errors import BooksError, Exit, NewerFormatError
+from harvester.errors import Exit, InconsistentLakeError, NewerFormatError
 from harvester.model.documents import FORMAT, Count, Text, decode_document, encode_document
 from harvester.model.layout import Layout
 from harvester.model.manifest import decode_manifest, decode_summary
@@ -47,7 +47,7 @@ def test_a_document_comes_back_as_it_was_written(kind: Kind) -> None:
 def test_a_document_says_its_format_first_and_its_seal_last(kind: Kind) -> None:
     """`"format": 1` is in manifest, receipt and summary."""
     whole = orjson.loads(encode_document(kind[1]))
-    assert (next(iter(whole)), list(whole)[-1], whole["format"], FORMAT) == ("format", "seal", 1, 1)
+    assert (next(iter(whole)), list(whole)[-1], whole["format"], FORMAT) == ("format", "checksum", 1, 1)
 
 
 @pytest.mark.parametrize("newer", [2, 3, 2**31, 2**64 - 1])
@@ -55,7 +55,7 @@ def test_a_higher_format_is_refused_in_a_sentence(kind: Kind, newer: int) -> Non
     """With exit 2, by its key, and with what to do; whatever else it says, and without a seal that we would know."""
     key, document, decode = kind
     whole = orjson.loads(encode_document(document)) | {"format": newer}
-    for body in (orjson.dumps(whole), sealed(whole), orjson.dumps({"format": newer, "run": ["new"]})):
+    for body in (orjson.dumps(whole), with_checksum(whole), orjson.dumps({"format": newer, "run": ["new"]})):
         with pytest.raises(NewerFormatError) as caught:
             decode(body)
         assert caught.value.exit_code == Exit.USAGE
@@ -66,8 +66,8 @@ def test_a_higher_format_is_refused_in_a_sentence(kind: Kind, newer: int) -> Non
 def test_what_is_no_format_of_ours_is_no_document(kind: Kind, other: Any) -> None:
     """A lower format or something else than a whole number is a BooksError that names the key."""
     key, document, decode = kind
-    with pytest.raises(BooksError) as caught:
-        decode(sealed(orjson.loads(encode_document(document)) | {"format": other}))
+    with pytest.raises(InconsistentLakeError) as caught:
+        decode(with_checksum(orjson.loads(encode_document(document)) | {"format": other}))
     assert str(caught.value).startswith(key)
 
 
@@ -76,8 +76,8 @@ def test_a_document_without_a_format_is_none(kind: Kind) -> None:
     key, document, decode = kind
     whole = orjson.loads(encode_document(document))
     del whole["format"]
-    with pytest.raises(BooksError, match="format") as caught:
-        decode(sealed(whole))
+    with pytest.raises(InconsistentLakeError, match="format") as caught:
+        decode(with_checksum(whole))
     assert str(caught.value).startswith(key)
 
 
@@ -87,14 +87,14 @@ def test_an_edit_breaks_the_seal(kind: Kind) -> None:
     whole = orjson.loads(encode_document(document))
     edits: list[dict[str, Any]] = [
         whole | {"colour": "red"},
-        {name: value for name, value in whole.items() if name != "seal"},
-        whole | {"seal": None},
-        whole | {"seal": whole["seal"].upper()},
-        whole | {"seal": [whole["seal"]]},
+        {name: value for name, value in whole.items() if name != "checksum"},
+        whole | {"checksum": None},
+        whole | {"checksum": whole["checksum"].upper()},
+        whole | {"checksum": [whole["checksum"]]},
         dict(reversed(whole.items())),
     ]
     for edited in edits:
-        with pytest.raises(BooksError, match=r"has been edited|it has no seal") as caught:
+        with pytest.raises(InconsistentLakeError, match=r"has been edited|it has no seal") as caught:
             decode(orjson.dumps(edited))
         assert str(caught.value).startswith(key)
 
@@ -103,7 +103,7 @@ def test_keys_that_are_not_known_are_ignored(kind: Kind) -> None:
     """A later version of format 1 may say more; what is known of it is what counts."""
     _, document, decode = kind
     more = {"colour": "red", "deep": {"a": [1, None, 0.5]}, "records": 0, "Format": 2}
-    again = decode(sealed(orjson.loads(encode_document(document)) | more))
+    again = decode(with_checksum(orjson.loads(encode_document(document)) | more))
     for name in ("run", "generation"):
         assert getattr(again, name) == getattr(document, name)
     assert getattr(again, "unknown", more) == more
@@ -114,9 +114,9 @@ def test_keys_that_are_not_known_are_kept_when_the_document_is_written_anew(name
     """What a later version of format 1 says of a run is not lost when an earlier one goes on with it."""
     _, document, decode = KINDS[name]
     more = {"colour": "red", "deep": {"a": [1, None, 0.5]}, "records": 0}
-    body = sealed(orjson.loads(encode_document(document)) | more)
+    body = with_checksum(orjson.loads(encode_document(document)) | more)
     again = orjson.loads(encode_document(decode(body)))
-    assert again == orjson.loads(body) | {"seal": again["seal"]}
+    assert again == orjson.loads(body) | {"checksum": again["checksum"]}
     assert decode(orjson.dumps(again)) == decode(body)
 
 
@@ -126,7 +126,7 @@ def test_keys_that_are_not_known_are_kept_when_the_document_is_written_anew(name
 def test_what_is_no_document_is_named_by_its_key(kind: Kind, body: bytes) -> None:
     """A cut, foreign or empty object is a BooksError that begins with the key, never a traceback."""
     key, _, decode = kind
-    with pytest.raises(BooksError) as caught:
+    with pytest.raises(InconsistentLakeError) as caught:
         decode(body)
     assert str(caught.value).startswith(f"{key} is not a ")
     assert len(str(caught.value)) < 1_000
@@ -135,7 +135,7 @@ def test_what_is_no_document_is_named_by_its_key(kind: Kind, body: bytes) -> Non
 def test_a_document_that_is_not_there_is_named_by_its_key(kind: Kind) -> None:
     """No object is no empty object."""
     key, _, decode = kind
-    with pytest.raises(BooksError) as caught:
+    with pytest.raises(InconsistentLakeError) as caught:
         decode(None)
     assert str(caught.value) == f"{key} is not there"
 
@@ -151,7 +151,7 @@ def test_a_document_however_deep_is_read_or_refused(
     opened, closed = brackets
     deep = opened * levels + ("0" if closed == "}" else "") + closed * levels
     body = encode_document(document).removesuffix(b"}") + f',"{name}":{deep}}}'.encode()
-    with pytest.raises(BooksError) as caught:
+    with pytest.raises(InconsistentLakeError) as caught:
         decode(body)
     assert str(caught.value).startswith(key)
 
@@ -164,7 +164,7 @@ def test_a_number_however_large_is_read_or_refused(kind: Kind, name: str, number
     whole = orjson.loads(encode_document(document))
     whole.pop(name, None)
     body = orjson.dumps(whole).removesuffix(b"}") + f',"{name}":{number}}}'.encode()
-    with pytest.raises(BooksError) as caught:
+    with pytest.raises(InconsistentLakeError) as caught:
         decode(body)
     assert str(caught.value).startswith(key)
 
@@ -179,7 +179,7 @@ def test_a_text_however_strange_is_read_or_refused(kind: Kind, name: str, text: 
     whole = orjson.loads(encode_document(document))
     whole.pop(name, None)
     body = orjson.dumps(whole).removesuffix(b"}") + f',"{name}":{text}}}'.encode("latin-1")
-    with pytest.raises(BooksError) as caught:
+    with pytest.raises(InconsistentLakeError) as caught:
         decode(body)
     assert str(caught.value).startswith(key)
     assert len(str(caught.value)) < 1_000
@@ -221,8 +221,8 @@ def test_a_field_of_another_type_or_range_is_named(values: dict[str, Any]) -> No
     """Nothing is converted: the message says which field it is, and not its value."""
     whole = orjson.loads(encode_document(_Note("a", 1))) | values
     [name] = values
-    with pytest.raises(BooksError, match=f"^a/note.json is not a note: {name} ") as caught:
-        decode_document("a/note.json", sealed(whole), _Note, "a note")
+    with pytest.raises(InconsistentLakeError, match=f"^a/note.json is not a note: {name} ") as caught:
+        decode_document("a/note.json", with_checksum(whole), _Note, "a note")
     assert len(str(caught.value)) < 300
 
 
@@ -240,5 +240,5 @@ def test_a_layout_of_another_prefix_reads_no_document_of_this_one() -> None:
         Layout("Raw/API2", LAYOUT.template, LAYOUT.run),
         Layout("Raw/API", LAYOUT.template, "2026-11-23-3f9a1c2e"),
     ):
-        with pytest.raises(BooksError):
+        with pytest.raises(InconsistentLakeError):
             decode_receipt(layout, layout.receipt_key("Movies", RECEIPT.batch), encode_document(RECEIPT))

@@ -27,13 +27,13 @@ from sampling import sampled
 
 from harvester.aws.client import open_bucket
 from harvester.aws.errors import ADVICE
-from harvester.commands.harvest import Report, Turn, harvest
+from harvester.commands.harvest import LeaseOptions, Report, harvest
 from harvester.commands.verify import verify
 from harvester.errors import Exit, HarvestError, StoppedError, StoreError
 from harvester.fakes.catalog import Catalog, movie_record, tv_record
 from harvester.fakes.faults import always, healthy, refusal, scripted
-from harvester.fakes.s3_proxy import answering, at_first, on_keys, refusing, reset, reset_after, s3_link, silent
-from harvester.fakes.tmdb import KEY, stand_in
+from harvester.fakes.s3_proxy import answering, at_first, on_keys, refusing, reset, reset_after, s3_proxy, silent
+from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.model.batch import Batch
 from harvester.model.ids_file import decode_ids, decode_outcomes
 from harvester.model.layout import Layout
@@ -41,15 +41,15 @@ from harvester.model.manifest import decode_manifest, decode_summary
 from harvester.model.receipt import Receipt, decode_receipt
 from harvester.model.record import decode
 from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
-from harvester.runtime.shutdown import Stop
+from harvester.runtime.shutdown import Shutdown
 from harvester.store.s3 import CALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
-    from harvester.fakes.s3_proxy import Call, Forward, Link, Rule
+    from harvester.fakes.s3_proxy import Call, Forward, Rule, S3Proxy
     from harvester.fakes.s3_server import S3Server
-    from harvester.fakes.tmdb import StandIn
+    from harvester.fakes.tmdb import FakeTmdb
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
 
@@ -117,8 +117,8 @@ class World:
         spoilt: For each rule there has been, the calls that got another answer than S3's, by key.
     """
 
-    tmdb: StandIn
-    link: Link
+    tmdb: FakeTmdb
+    link: S3Proxy
     settings: Settings
     past: Settings
     lake: Bucket
@@ -148,7 +148,7 @@ class World:
     def counted(self, met: Counter[str], rule: Rule) -> Rule:
         """The rule, each answer of it counted that is not S3's own."""
 
-        async def counting(call: Call, forward: Forward) -> web.StreamResponse:
+        async def count_progress(call: Call, forward: Forward) -> web.StreamResponse:
             own: list[web.Response] = []
 
             async def noted() -> web.Response:
@@ -162,7 +162,7 @@ class World:
                 met[call.key] += all(answer is not each for each in own)
             return answer
 
-        return counting
+        return count_progress
 
     def following(self, after: tuple[str, ...], rule: Rule) -> Rule:
         """The rule, for what is asked when the calls `after` have been made, each after the one before it."""
@@ -201,14 +201,14 @@ class World:
         """
         loop, before = asyncio.get_running_loop(), len(self.link.seen)
         began = loop.time()
-        turn = Turn(times=LeaseTimes(silent=-1.0)) if takes_over else Turn()
+        lease_options = LeaseOptions(times=LeaseTimes(silent=-1.0)) if takes_over else LeaseOptions()
         try:
             return await harvest(
                 settings or self.settings,
-                watcher=Silent(),
-                stop=Stop(limit=limit),
+                observer=Silent(),
+                shutdown=Shutdown(limit=limit),
                 again=again,
-                turn=turn,
+                lease_options=lease_options,
                 sleep=sleep,
                 now=lambda: NOON,
             )
@@ -272,9 +272,9 @@ class World:
     async def closed(self, report: Report | HarvestError) -> Seen:
         """Be sure that the books are closed: nothing is lost, nothing double, nothing left behind."""
         assert isinstance(report, Report), report
-        books = report.books
+        totals = report.totals
         fresh = 0 if self.other is None else 1
-        assert (report.exit_code, books.found, books.fresh) == (Exit.CLOSED, len(FOUND) - fresh, fresh)
+        assert (report.exit_code, totals.found, totals.fresh) == (Exit.CLOSED, len(FOUND) - fresh, fresh)
         seen = await self.look()
         assert sorted(id_ for ids in seen.files.values() for id_ in ids) == FOUND
         assert seen.uploads == []
@@ -283,8 +283,8 @@ class World:
     async def problems(self) -> list[str]:
         """What `verify` finds wrong on the day, or unfinished but for the other run."""
         with abroad():
-            proof = await verify(self.past, day=NOON[:10])
-        return proof.problems + [run for run in proof.unfinished if run != self.other]
+            verification = await verify(self.past, day=NOON[:10])
+        return verification.problems + [run for run in verification.unfinished if run != self.other]
 
     async def goes_on(self, seen: Seen) -> None:
         """Be sure that the next harvest, without a fault, closes the books and asks only for what was not done."""
@@ -316,8 +316,8 @@ async def world_of(s3: S3Server, name: str, make: Make, **options: Any) -> Async
     prefix = f"Raw/{next(_numbers)}"
     credentials = (s3.access_key, s3.secret_key, None)
     async with (
-        stand_in(**{"catalog": CATALOG} | options) as tmdb,
-        s3_link(s3.endpoint) as link,
+        fake_tmdb(**{"catalog": CATALOG} | options) as tmdb,
+        s3_proxy(s3.endpoint) as link,
         open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=s3.endpoint) as lake,
     ):
         past = make(tmdb.url, movies=MOVIES, series=SERIES, s3_prefix=prefix)
@@ -419,7 +419,7 @@ async def another(world: World) -> None:
     csv.write_text(f"id|t\n{POISON}|x\n", encoding="utf-8")
     report = await world.harvest(world.settings.model_copy(update={"movies_csv": str(csv), "series_csv": None}))
     assert isinstance(report, Report), report
-    assert (report.status, report.books.found) == ("closed", 1)
+    assert (report.status, report.totals.found) == ("closed", 1)
     world.other = report.run
 
 
@@ -821,7 +821,7 @@ def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
         }
         world.spoil(operation, lasting(what.rule, lasts))
         with capture_logs() as logs:
-            proof = await verify(world.settings, repairing=True)
+            verification = await verify(world.settings, repairing=True)
         vain = [foreign, stale] if operation == "delete" and lasts == "always" else [foreign]
         vain = vain if lasts == "always" or not what.passes else []
         problems = {line["key"]: line["problem"] for line in logs if line["event"] == "not_repaired"}
@@ -830,7 +830,7 @@ def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
             action = f"Cannot {'copy' if operation == 'copy' else 'remove'} s3://{world.lake.name}/{re.escape(key)}"
             assert re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
         stays = [] if (operation, fault) == ("delete", "reset after") else vain  # removed, and nobody heard
-        assert proof.problems == [named[key] for key in stays]
+        assert verification.problems == [named[key] for key in stays]
         seen = await world.look()
         assert [key for key in (foreign, stale) if key in seen.foreign or key in seen.files] == stays
         copies = [key for key in seen.foreign if "/quarantine/" in key]
@@ -838,7 +838,7 @@ def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
         asked = world.tmdb.asked.total()
         report = await world.harvest()
         assert isinstance(report, Report), report
-        assert (report.exit_code, report.books.found) == (Exit.CLOSED, len(FOUND))
+        assert (report.exit_code, report.totals.found) == (Exit.CLOSED, len(FOUND))
         assert world.tmdb.asked.total() - asked <= 1  # the key
         assert {call.operation for call in world.calls} & {"copy", "delete"} == set()
         world.heal()
@@ -1069,7 +1069,7 @@ def test_a_listing_whose_second_page_fails_once_is_whole(play: Play, fault: str)
         world.spoil("list", in_pages(at_first(FAULTS[fault].rule)))
         report = await world.harvest()
         assert isinstance(report, Report), report
-        assert (report.status, report.books.found) == ("nothing_to_do", len(FOUND))
+        assert (report.status, report.totals.found) == ("nothing_to_do", len(FOUND))
         assert world.tmdb.asked.total() == asked
         pages = Counter(call.key.removeprefix(world.prefix) for call in world.calls if call.operation == "list")
         assert max(pages.values()) == 5  # twice the lease and the run, and one of them again

@@ -5,9 +5,9 @@ Each cell is a harvest: `harvest()` as the doors call it, at 40 a second with 20
 and twenty healthy neighbours, against the TMDB stand-in and a real S3 server. Waits, holds and timeouts are as long as
 ever, by the clock of a loop that leaps over them.
 
-Covered elsewhere, and not here: single answers (`test_answers.py`), what breaks HTTP itself and one title at a time
-(`test_tmdb.py`), how the pace sinks and climbs (`test_pace.py`), outages (`test_outage.py`). The limit of 600 s for one
-answer goes by the wall's clock, and so has no row.
+Covered elsewhere, and not here: single answers (`test_responses.py`), what breaks HTTP itself and one title at a time
+(`test_tmdb_client.py`), how the rate decreases and increases (`test_rate_limiter.py`), outages (`test_outage.py`). The
+limit of 600 s for one answer goes by the wall's clock, and so has no row.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from harvester.fakes.faults import (
     silence,
 )
 from harvester.fakes.records import tmdb_id
-from harvester.fakes.tmdb import StandIn, stand_in
+from harvester.fakes.tmdb import FakeTmdb, fake_tmdb
 from harvester.model.batch import Batch
 from harvester.model.ids_file import decode_outcomes
-from harvester.runtime.shutdown import Stop
+from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -312,8 +312,8 @@ class Leaper(Silent):
         super().__init__()
         self._loop = loop
 
-    def begin(self, run: Any, *, titles: int, pace: Any) -> None:
-        super().begin(run, titles=titles, pace=pace)
+    def begin(self, run: Any, *, titles: int, limiter: Any) -> None:
+        super().begin(run, titles=titles, limiter=limiter)
         self._loop.leaping = True
 
     def title(self, told: Any) -> None:
@@ -323,11 +323,11 @@ class Leaper(Silent):
 
 async def harvest_in_leaps(settings: Settings, loop: Leaping) -> tuple[Report | TmdbUnavailableError, Layout]:
     """How a harvest of one batch ended, and where everything of it stands."""
-    watcher = Leaper(loop)
+    observer = Leaper(loop)
     try:
-        return await harvest(settings, watcher=watcher, stop=Stop()), watcher.run.layout
+        return await harvest(settings, observer=observer, shutdown=Shutdown()), observer.run.layout
     except TmdbUnavailableError as error:
-        return error, watcher.run.layout
+        return error, observer.run.layout
     finally:
         loop.leaping = False
 
@@ -387,20 +387,20 @@ async def check_what_landed(case: Case, settings: Settings, layout: Layout, repo
         [ids] = [key for key in documents if layout.generation_of(key)]
         assert documents.keys() == {layout.manifest_key, ids, place, layout.outcomes_key, layout.summary_key}
         receipt = orjson.loads(await bucket.read(place) or b"")
-        books = orjson.loads(await bucket.read(layout.summary_key) or b"")["books"]
+        totals = orjson.loads(await bucket.read(layout.summary_key) or b"")["totals"]
         outcomes = [*decode_outcomes(await bucket.read(layout.outcomes_key) or b"")]
         bodies = [await bucket.read(file["key"]) or b"" for file in receipt["files"]]
         data = await bucket.objects(layout.data_folder("Movies")) | await bucket.objects(layout.data_folder("Series"))
     assert outcomes_of(case, report.failed.get(TITLE, "")) == receipt["outcomes"] == dict(outcomes)
-    assert (books["found"], books["failed_by_reason"]) == (len(case.found), dict(Counter(report.failed.values())))
+    assert (totals["found"], totals["failed_by_reason"]) == (len(case.found), dict(Counter(report.failed.values())))
     assert {file["key"] for file in receipt["files"]} == set(data)
     lines = [line for body in bodies for line in body.splitlines()]
     records = [orjson.loads(line) for line in lines]
     assert case.found == [record["imdb_id"] for record in records]
     fetched_at = [record["harvest"]["fetched_at"] for record in records]
     expected = [line_of(case, id_, at) for id_, at in zip(case.found, fetched_at, strict=True)]
-    strange = [id_ for id_, line, right in zip(case.found, lines, expected, strict=True) if line != right]
-    assert strange == []  # not `expected == lines`: the difference of 31 MB takes long to print
+    unexpected = [id_ for id_, line, right in zip(case.found, lines, expected, strict=True) if line != right]
+    assert unexpected == []  # not `expected == lines`: the difference of 31 MB takes long to print
 
 
 @dataclass(slots=True)
@@ -459,18 +459,18 @@ def test_a_fault_is_the_trouble_of_its_title_alone(case: Case, settings_for: Mak
 
     async def story(loop: Leaping) -> None:
         noted = Noted(case.faults)
-        async with stand_in(**server_of(case, loop) | {"faults": noted}) as tmdb:
+        async with fake_tmdb(**server_of(case, loop) | {"faults": noted}) as tmdb:
             settings = settings_of(case, settings_for, tmdb)
             report, layout = await harvest_in_leaps(settings, loop)
         assert isinstance(report, Report), report
-        assert (case.run, len(case.found)) == ((report.status, report.exit_code), report.books.found)
+        assert (case.run, len(case.found)) == ((report.status, report.exit_code), report.totals.found)
         assert set(report.failed) == set(case.ids) - set(case.found)
         assert set(report.failed.values()) <= set(case.reasons)
         assert asked_for(case) == tmdb.asked
         assert case.in_all == tmdb.asked.total() == report.requests
         await check_what_landed(case, settings, layout, report)
         refusals = 1 if case.when == "first" else case.its
-        assert report.holds == (refusals if case.held else 0)
+        assert report.backoffs == (refusals if case.held else 0)
         assert len(noted.asked) == len(tmdb.arrivals)
         check_rate(tmdb.arrivals)
         if case.held:
@@ -484,7 +484,7 @@ def server_of(case: Case, loop: Leaping) -> Any:
     return {"catalog": case.catalog, "faults": case.faults, "latency": (ANSWER, ANSWER), "clock": loop.time}
 
 
-def settings_of(case: Case, make: Make, tmdb: StandIn) -> Settings:
+def settings_of(case: Case, make: Make, tmdb: FakeTmdb) -> Settings:
     """Settings for a harvest of just this case, as people have them."""
     csv: Any = {case.collection.lower(): case.ids}
     return make(tmdb.url, tmdb_rate=RATE, tmdb_append=",".join(case.append), **csv)
@@ -505,17 +505,17 @@ async def test_when_the_fault_is_gone_the_next_harvest_asks_for_that_one_batch(
     title = movies[5] if route == "movie" else series[5]
     faults = scripted({(route, title): [always(FAULTS[fault])]})
     catalog = Catalog(kinds=dict.fromkeys(series, "tv"))
-    async with stand_in(catalog=catalog, faults=faults) as tmdb:
+    async with fake_tmdb(catalog=catalog, faults=faults) as tmdb:
         settings = settings_for(tmdb.url, movies=movies, series=series)
-        report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait)
-        assert (report.status, report.exit_code, report.books.found) == ("failed", 5, 23)
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
+        assert (report.status, report.exit_code, report.totals.found) == ("failed", 5, 23)
         assert list(report.failed) == [title]
         asked, tmdb.faults = Counter(tmdb.asked), healthy
-        report = await harvest(settings, watcher=Silent(), stop=Stop())
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
         again = Counter(tmdb.asked) - asked
     batch = healthy_requests("movie", movies) if route == "movie" else healthy_requests("tv", series)
     assert Counter({("authentication", ""): 1}) + batch == again
-    assert (report.status, report.exit_code, report.books.found, report.failed) == ("closed", 0, 24, {})
+    assert (report.status, report.exit_code, report.totals.found, report.failed) == ("closed", 0, 24, {})
     assert (await verify(settings)).problems == []
 
 
@@ -525,11 +525,11 @@ def test_two_titles_without_an_answer_are_no_outage(settings_for: Make) -> None:
     async def story(loop: Leaping) -> None:
         silent = [TITLE, NEIGHBOURS[0]]
         faults = scripted({("movie", id_): [always(FAULTS["silence"])] for id_ in silent})
-        async with stand_in(catalog=Catalog(), faults=faults, latency=(ANSWER, ANSWER), clock=loop.time) as tmdb:
+        async with fake_tmdb(catalog=Catalog(), faults=faults, latency=(ANSWER, ANSWER), clock=loop.time) as tmdb:
             settings = settings_for(tmdb.url, movies=[TITLE, *NEIGHBOURS], tmdb_rate=40)
             report, _ = await harvest_in_leaps(settings, loop)
         assert isinstance(report, Report), report
-        assert (report.status, report.exit_code, report.books.found) == ("failed", 5, 19)
+        assert (report.status, report.exit_code, report.totals.found) == ("failed", 5, 19)
         assert dict.fromkeys(silent, "timeout") == report.failed
 
     in_leaps(story)

@@ -40,7 +40,7 @@ from shells import Ended
 from harvester.cli.app import main
 from harvester.commands.harvest import harvest
 from harvester.fakes.tmdb import KEY
-from harvester.runtime.shutdown import Stop
+from harvester.runtime.shutdown import Shutdown
 from harvester.sources.csv import LONGEST_HEADER, LONGEST_LINE
 
 if TYPE_CHECKING:
@@ -551,14 +551,14 @@ def test_a_path_that_is_not_utf_8_is_planned(door: Run, tmp_path: Path) -> None:
 
 @only_linux
 async def test_a_path_that_is_not_utf_8_is_harvested(
-    bucket: Bucket, settings_for: Make, watcher: Silent, tmp_path: Path
+    bucket: Bucket, settings_for: Make, observer: Silent, tmp_path: Path
 ) -> None:
     """The plan that is written into the bucket is JSON, whatever the name of the CSV."""
     (tmp_path / LATIN_1).write_bytes(PIPES)
     async with recording() as (url, _):
         settings = settings_for(url, movies_csv=str(tmp_path / LATIN_1))
-        report = await harvest(settings, watcher=watcher, stop=Stop())
-    assert (report.status, report.books.found) == ("closed", 2)
+        report = await harvest(settings, observer=observer, shutdown=Shutdown())
+    assert (report.status, report.totals.found) == ("closed", 2)
 
 
 def test_an_empty_path_is_no_path(door: Run) -> None:
@@ -744,15 +744,15 @@ def csv_of(ids: list[str], delimiter: str) -> tuple[bytes, list[int]]:
 @pytest.mark.parametrize("delimiter", ["|", ",", ";", "\t"])
 def test_strange_ids_are_mended_or_rejected_each_in_its_row(door: Run, tmp_path: Path, delimiter: str) -> None:
     """What spreadsheets do to an id is undone, and whatever else stands in its place is told by its line."""
-    strange = [*NO_IDS, *MENDED]
+    unexpected = [*NO_IDS, *MENDED]
     if delimiter == "|":  # without quotes, a line end or a pipe is what it is
-        strange = [id_ for id_ in strange if not set(id_) & set("\n|")]
-    content, lines = csv_of(["tt0111161", *strange, "tt0068646", *GOOD], delimiter)
+        unexpected = [id_ for id_ in unexpected if not set(id_) & set("\n|")]
+    content, lines = csv_of(["tt0111161", *unexpected, "tt0068646", *GOOD], delimiter)
     path = tmp_path / "movies.csv"
     path.write_bytes(content)
-    mended = [id_ for id_ in strange if id_ in MENDED]
-    rejected = [line for id_, line in zip(strange, lines[1:], strict=False) if id_ not in MENDED]
-    is_read(door, str(path), Read(len(strange) + 4, len(mended) + 2, 2, tuple(rejected)))
+    mended = [id_ for id_ in unexpected if id_ in MENDED]
+    rejected = [line for id_, line in zip(unexpected, lines[1:], strict=False) if id_ not in MENDED]
+    is_read(door, str(path), Read(len(unexpected) + 4, len(mended) + 2, 2, tuple(rejected)))
 
 
 @asynccontextmanager
@@ -785,7 +785,7 @@ KEY_OF_OURS = re.compile(rf"Raw/API/({DATA}\.json|_harvest/(lease\.json|{RUN}/({
 
 
 async def test_tmdb_is_asked_for_nothing_but_ids(
-    bucket: Bucket, settings_for: Make, watcher: Silent, tmp_path: Path
+    bucket: Bucket, settings_for: Make, observer: Silent, tmp_path: Path
 ) -> None:
     """Whatever stands in the CSVs, a path ends in `tt` and digits or in a number; query and keys are ours."""
     movies, series = ["tt0111161", *NO_IDS, *MENDED, "tt0068646"], ["tt0944947", *NO_IDS, *MENDED, "tt0903747"]
@@ -793,14 +793,14 @@ async def test_tmdb_is_asked_for_nothing_but_ids(
     (tmp_path / "series.csv").write_bytes(csv_of(series, ";")[0])
     async with recording() as (url, asked):
         settings = settings_for(url, movies_csv="movies.csv", series_csv="series.csv")
-        report = await harvest(settings, watcher=watcher, stop=Stop())
-    books = report.books
-    assert (report.status, books.ids, books.found) == ("closed", len(MENDED) + 4, len(MENDED) + 4)
-    assert (books.rejected, books.duplicates) == (2 * len(NO_IDS), len(MENDED))
+        report = await harvest(settings, observer=observer, shutdown=Shutdown())
+    totals = report.totals
+    assert (report.status, totals.ids, totals.found) == ("closed", len(MENDED) + 4, len(MENDED) + 4)
+    assert (totals.rejected, totals.duplicates) == (2 * len(NO_IDS), len(MENDED))
     [first, *others] = [line.removesuffix(" HTTP/1.1").removeprefix("GET ").partition("?") for line in asked]
     assert first == ("/3/authentication", "?", f"api_key={KEY}")
-    strange = [path for path, _, _ in others if not re.fullmatch(r"/3/(movie|tv|find)/(tt[0-9]{7,10}|[0-9]+)", path)]
-    assert strange == []
+    unexpected = [path for path, _, _ in others if not re.fullmatch(r"/3/(movie|tv|find)/(tt[0-9]{7,10}|[0-9]+)", path)]
+    assert unexpected == []
     assert sorted(path for path, _, _ in others) == sorted(
         [f"/3/movie/{id_}" for id_ in ("tt0111161", *MENDED.values(), "tt0068646")]
         + ["/3/find/tt0944947", "/3/tv/7", "/3/find/tt0903747", "/3/tv/7"]

@@ -25,7 +25,7 @@ from harvester.model.ids_file import (
     encode_ids,
     encode_outcomes,
 )
-from harvester.model.inputs import Ids, Reject
+from harvester.model.inputs import InputIds, Reject
 from harvester.model.layout import RUN_NAME
 from harvester.sources.csv import read_ids
 
@@ -42,10 +42,10 @@ REJECTED_LINE = b'{"collection":"Movies","line":3,"rejected":"no_id"}\n'
 FOUND_LINE = b'{"id":"tt0000009","outcome":"found","kind":"movie","tmdb_id":550}\n'
 
 
-def ids_of(lines: dict[str, int], *, rejected: dict[int, str] | None = None) -> Ids:
+def ids_of(lines: dict[str, int], *, rejected: dict[int, str] | None = None) -> InputIds:
     """What a CSV gives that has these ids at these lines, and these rejected rows."""
     rejects = [Reject(line, text) for line, text in (rejected or {}).items()]
-    return Ids(
+    return InputIds(
         "movies.csv",
         list(lines),
         rows=len(lines) + len(rejects),
@@ -442,7 +442,7 @@ def test_a_line_has_a_limit(line: bytes) -> None:
 def test_encoding_takes_the_memory_of_the_packed_bytes() -> None:
     """20,000 ids and outcomes have a megabyte unpacked, and take two times what is packed, beside zlib's 270 KB."""
     lines = {f"tt{number * 7919 % 10**7:07d}": number for number in range(2, 20_002)}
-    inputs: dict[Collection, Ids] = {"Movies": ids_of(lines)}
+    inputs: dict[Collection, InputIds] = {"Movies": ids_of(lines)}
 
     def outcomes() -> Iterator[dict[str, Any]]:
         for id_, line in lines.items():

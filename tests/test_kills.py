@@ -36,11 +36,11 @@ from shells import Ended, Shell, kept
 from harvester.commands.harvest import Report, harvest
 from harvester.commands.verify import verify
 from harvester.fakes.catalog import Catalog, find_record, kind_of, movie_record, tv_record
-from harvester.fakes.faults import Faults, always, healthy, refusal, scripted, sprinkled
-from harvester.fakes.s3_proxy import reset, s3_link
+from harvester.fakes.faults import Faults, always, healthy, random_faults, refusal, scripted
+from harvester.fakes.s3_proxy import reset, s3_proxy
 from harvester.fakes.s3_server import S3Server, s3_server
-from harvester.fakes.tmdb import KEY, StandIn, stand_in
-from harvester.runtime.shutdown import Stop
+from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
+from harvester.runtime.shutdown import Shutdown
 from harvester.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from harvester.fakes.catalog import Kind
     from harvester.fakes.faults import Asked, Fault
     from harvester.fakes.faults import Route as Endpoint
-    from harvester.fakes.s3_proxy import Call, Forward, Link
+    from harvester.fakes.s3_proxy import Call, Forward, S3Proxy
 
     Route = tuple[Endpoint, str]
     """What was asked of TMDB: at which of its endpoints, for which IMDb id."""
@@ -123,7 +123,7 @@ def mixed(movies: int, series: int) -> World:
     kinds |= dict.fromkeys(shows[3::14], "movie")
     kinds |= dict.fromkeys([*films[6::60], *shows[2::30]], "unknown")
     kinds |= {films[40]: "episode", shows[10]: "season"}
-    return World(Catalog(kinds=kinds), {"Movies": films, "Series": shows}, sprinkled({"500": 0.01}, seed=23))
+    return World(Catalog(kinds=kinds), {"Movies": films, "Series": shows}, random_faults({"500": 0.01}, seed=23))
 
 
 MIXED = mixed(350, 60)
@@ -215,7 +215,7 @@ class Lake:
     def closed(self) -> bool:
         """Whether the generation that counts has ended with nothing failed."""
         summary = self.document("summary")
-        return bool(summary) and summary["generation"] == self.generation and not summary["books"]["failed"]
+        return bool(summary) and summary["generation"] == self.generation and not summary["totals"]["failed"]
 
 
 @dataclass(slots=True)
@@ -233,8 +233,8 @@ class Scene:
     """
 
     world: World
-    tmdb: StandIn
-    link: Link
+    tmdb: FakeTmdb
+    link: S3Proxy
     client: Any
     bucket: str
     shell: Shell
@@ -248,7 +248,7 @@ class Scene:
     seen: Counter[str] = field(default_factory=Counter)
     errors: Counter[Route] = field(default_factory=Counter)
     lives: list[Life] = field(default_factory=list)
-    under_way: list[asyncio.Future[web.Response]] = field(default_factory=list)
+    progress_deadline: list[asyncio.Future[web.Response]] = field(default_factory=list)
     held: Callable[[], bool] = lambda: False
     shared: bool = False
 
@@ -283,11 +283,11 @@ class Scene:
         """Wait until all that a killed one has sent has arrived, and is done."""
         quiet = 0
         while quiet < 50:
-            on_its_way = self.tmdb.in_flight > 0 or not all(passed_on.done() for passed_on in self.under_way)
+            on_its_way = self.tmdb.in_flight > 0 or not all(passed_on.done() for passed_on in self.progress_deadline)
             await asyncio.sleep(0.001 if on_its_way else 0)
             quiet = 0 if on_its_way else quiet + 1
-        await asyncio.gather(*self.under_way, return_exceptions=True)
-        self.under_way.clear()
+        await asyncio.gather(*self.progress_deadline, return_exceptions=True)
+        self.progress_deadline.clear()
 
     def is_now(self, name: str) -> bool:
         """Count an event; whether it is the point."""
@@ -321,7 +321,7 @@ class Scene:
             self.hit()
             return await reset(call, forward)
         passed_on = asyncio.ensure_future(forward())
-        self.under_way.append(passed_on)
+        self.progress_deadline.append(passed_on)
         answer = await asyncio.shield(passed_on)  # what has been sent is done, also when its sender is dead
         if now:
             self.hit()
@@ -331,7 +331,9 @@ class Scene:
     async def harvest(self, *, limit: int | None = None, again: bool = False) -> Report:
         """A life in this process, which nothing ends."""
         async with self.remembered(again=again):
-            return await harvest(self.settings, watcher=Silent(), stop=Stop(limit=limit), again=again, sleep=no_wait)
+            return await harvest(
+                self.settings, observer=Silent(), shutdown=Shutdown(limit=limit), again=again, sleep=no_wait
+            )
 
     async def harvest_with_a_failure(self, *, limit: int | None = None) -> None:
         """A life in which one title of the second batch has no usable answer."""
@@ -339,7 +341,7 @@ class Scene:
         self.faults = lambda asked: poison(asked) or self.world.faults(asked)
         report = await self.harvest(limit=limit)
         self.faults = self.world.faults
-        assert report.books.failed.total() == 1
+        assert report.totals.failed.total() == 1
 
     async def lake(self) -> Lake:
         """The bucket as it is now, read past the link."""
@@ -398,7 +400,7 @@ async def scene_of(
     for collection in world.ids:
         (folder / f"{collection}.csv").write_text(world.csv(collection), encoding="utf-8")
     asyncio.get_running_loop().set_debug(False)  # it would make the servers, which are not on trial, twice as slow
-    async with client_of(server) as client, s3_link(server.endpoint) as link, stand_in(catalog=world.catalog) as tmdb:
+    async with client_of(server) as client, s3_proxy(server.endpoint) as link, fake_tmdb(catalog=world.catalog) as tmdb:
         with suppress(client.exceptions.BucketAlreadyOwnedByYou):
             await client.create_bucket(Bucket=bucket)
         ours = {"TMDB_API_KEY": KEY, "TMDB_BASE_URL": tmdb.url, "TMDB_RATE": str(rate), "S3_BUCKET": bucket, **csvs}
@@ -422,11 +424,11 @@ DOCUMENT = re.compile(
     r"((?:manifest|summary|receipts/(?:Movies|Series)/tt.+)\.json|(?:ids-([0-9a-f]{16})|outcomes)\.jsonl\.gz)"
 )
 LEASE = "Raw/API/_harvest/lease.json"
-SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"\}$')
+SEAL = re.compile(rb',"checksum":"([0-9a-f]{64})"\}$')
 
 
-def audit(world: World, lake: Lake, books: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> list[str]:
-    """Every harm in the lake of a finished run, of which the harvester has reported these `books`.
+def audit(world: World, lake: Lake, totals: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> list[str]:
+    """Every harm in the lake of a finished run, of which the harvester has reported these `totals`.
 
     Args:
         world: What there was to harvest.
@@ -442,9 +444,9 @@ def audit(world: World, lake: Lake, books: Mapping[str, Any], *, earlier: int = 
     problems += [
         f"{key} is of another run" for key, found in documents.items() if found[1] != documents[min(documents)][1]
     ]
-    problems += [*audit_records(world, lake), *audit_receipts(world, lake), *audit_documents(world, lake, books)]
-    if books != (true := books_of(world, lake)):
-        problems.append(f"the books are {books}, the true ones {true}")
+    problems += [*audit_records(world, lake), *audit_receipts(world, lake), *audit_documents(world, lake, totals)]
+    if totals != (true := books_of(world, lake)):
+        problems.append(f"the books are {totals}, the true ones {true}")
     generations = [found[3] for found in documents.values() if found[3]]
     if len(generations) > 1 + earlier or lake.document("manifest").get("generation") not in generations:
         problems.append(f"there are ids of {len(generations)} generations")
@@ -542,7 +544,7 @@ def audit_files(receipt: Mapping[str, Any], lake: Lake) -> Iterator[str]:
             yield f"the titles found are not those in the files of {home}"
 
 
-def audit_documents(world: World, lake: Lake, books: Mapping[str, Any]) -> Iterator[str]:
+def audit_documents(world: World, lake: Lake, totals: Mapping[str, Any]) -> Iterator[str]:
     """Manifest, ids, outcomes and summary say what they should, each of the others."""
     expected_ids = [*rows_of(world)]
     expected_outcomes = [{"id": id_} | outcome_of(world.catalog, id_, truth) for id_, truth in world.truths.items()]
@@ -564,7 +566,7 @@ def audit_documents(world: World, lake: Lake, books: Mapping[str, Any]) -> Itera
     digests = [hashlib.sha256(body).hexdigest() for body in outcomes]
     if [summary.get("digests", {}).get("outcomes")] != digests:
         yield "the outcomes are missing, or not those of the summary"
-    if (summary.get("format"), summary.get("generation")) != (1, lake.generation) or summary.get("books") != books:
+    if (summary.get("format"), summary.get("generation")) != (1, lake.generation) or summary.get("totals") != totals:
         yield f"the summary is {summary}"
 
 
@@ -583,8 +585,8 @@ def lines_of(body: bytes) -> list[Any]:
 
 def is_sealed(body: bytes) -> bool:
     """Whether the seal at the end of a document is that of all before it."""
-    seal = SEAL.search(body)
-    return seal is not None and hashlib.sha256(body[: seal.start()] + b"}").hexdigest() == seal[1].decode()
+    checksum = SEAL.search(body)
+    return checksum is not None and hashlib.sha256(body[: checksum.start()] + b"}").hexdigest() == checksum[1].decode()
 
 
 def books_of(world: World, lake: Lake) -> dict[str, Any]:
@@ -642,12 +644,12 @@ async def closed(scene: Scene, ended: Ended, *, earlier: int = 0) -> None:
     """Assert that the last life has closed the books, waited for nobody, and that everything is as it should be."""
     assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
     assert "another harvest is at work here" not in ended.err
-    await proved(scene, ended.told["books"], earlier=earlier, ended=ended.told["status"] != "nothing_to_do")
+    await proved(scene, ended.told["totals"], earlier=earlier, ended=ended.told["status"] != "nothing_to_do")
 
 
-async def proved(scene: Scene, books: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> None:
+async def proved(scene: Scene, totals: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> None:
     """Assert that nothing is lost, doubled, orphaned, foreign, asked again or deleted; and that `verify` agrees."""
-    assert audit(scene.world, await scene.lake(), books, earlier=earlier, ended=ended) == []
+    assert audit(scene.world, await scene.lake(), totals, earlier=earlier, ended=ended) == []
     assert audit_requests(scene.lives) == []
     assert scene.link.times("delete") + scene.link.times("copy") == 0
     assert (await verify(scene.settings)).as_json()["status"] == "proved"
@@ -1005,7 +1007,7 @@ async def test_whatever_a_power_cut_has_left_is_mended(case: str, s3: S3Server, 
     async with scene_of(world, s3, tmp_path) as scene:
         await scene.harvest()
         await cut(scene, *lost)
-        await proved(scene, (await scene.harvest()).books.as_json())
+        await proved(scene, (await scene.harvest()).totals.as_json())
 
 
 async def test_parts_of_an_upload_without_an_end_go_away(s3: S3Server, tmp_path: Path) -> None:
@@ -1019,7 +1021,7 @@ async def test_parts_of_an_upload_without_an_end_go_away(s3: S3Server, tmp_path:
         for key in uploads:
             await scene.open_upload(key)
         assert sorted((await scene.lake()).uploads) == uploads
-        await proved(scene, (await scene.harvest()).books.as_json())
+        await proved(scene, (await scene.harvest()).totals.as_json())
 
 
 async def test_uploads_of_ids_and_outcomes_without_an_end_go_away(s3: S3Server, tmp_path: Path) -> None:
@@ -1032,7 +1034,7 @@ async def test_uploads_of_ids_and_outcomes_without_an_end_go_away(s3: S3Server, 
         for key in uploads:
             await scene.open_upload(key)
         assert sorted((await scene.lake()).uploads) == sorted(uploads)
-        await proved(scene, (await scene.harvest()).books.as_json())
+        await proved(scene, (await scene.harvest()).totals.as_json())
 
 
 async def test_a_failed_title_asks_again_for_its_batch_alone(s3: S3Server, tmp_path: Path) -> None:
@@ -1041,7 +1043,7 @@ async def test_a_failed_title_asks_again_for_its_batch_alone(s3: S3Server, tmp_p
         await scene.harvest_with_a_failure()
         failed = [receipt["batch"] for _, receipt in (await scene.lake()).receipts() if "failed" in str(receipt)]
         assert failed == [name for _, name in SMALL.batches][1:2]
-        await proved(scene, (await scene.harvest()).books.as_json())
+        await proved(scene, (await scene.harvest()).totals.as_json())
         of_batch = {id_ for (_, name), ids in SMALL.batches.items() if name in failed for id_ in ids}
         assert {id_ for _, id_ in scene.lives[1].asked if id_} == of_batch
 
@@ -1085,15 +1087,15 @@ def edited(lake: Lake, pattern: str, old: bytes, new: bytes) -> Lake:
     body = gzip.decompress(lake.objects[key]) if key.endswith(".gz") else lake.objects[key]
     assert old in body
     body = body.replace(old, new, 1)
-    if (seal := SEAL.search(body)) and old not in seal[0]:
-        body = body[: seal.start()] + b"}"
-        body = body[:-1] + b',"seal":"' + hashlib.sha256(body).hexdigest().encode() + b'"}'
+    if (checksum := SEAL.search(body)) and old not in checksum[0]:
+        body = body[: checksum.start()] + b"}"
+        body = body[:-1] + b',"checksum":"' + hashlib.sha256(body).hexdigest().encode() + b'"}'
     return Lake(lake.objects | {key: gzip_of(body) if key.endswith(".gz") else body}, lake.uploads)
 
 
 def unsealed(lake: Lake, pattern: str) -> Lake:
     """The lake with the first object whose key has the pattern under a seal that does not fit."""
-    return edited(lake, pattern, b'"seal":"', b'"seal":"0')
+    return edited(lake, pattern, b'"checksum":"', b'"checksum":"0')
 
 
 def copied(lake: Lake, pattern: str, old: str, new: str) -> Lake:
@@ -1194,20 +1196,20 @@ async def test_the_audit_sees_every_harm(s3: S3Server, tmp_path: Path) -> None:
     What is done to records, receipts and documents is seen by what they say, not only by a digest that does not fit.
     """
     async with scene_of(SMALL, s3, tmp_path) as scene:
-        books = (await scene.harvest()).books.as_json()
+        totals = (await scene.harvest()).totals.as_json()
         lake = await scene.lake()
-        assert audit(SMALL, lake, books) == []
+        assert audit(SMALL, lake, totals) == []
         audits: list[tuple[Mapping[str, Callable[[Lake], Lake]], Callable[[Lake], Iterator[str]]]] = [
-            (HARMS, lambda harmed: iter(audit(SMALL, harmed, books))),
+            (HARMS, lambda harmed: iter(audit(SMALL, harmed, totals))),
             (HARMS_TO_RECORDS, lambda harmed: audit_records(SMALL, harmed)),
             (HARMS_TO_RECEIPTS, lambda harmed: audit_receipts(SMALL, harmed)),
-            (HARMS_TO_DOCUMENTS, lambda harmed: audit_documents(SMALL, harmed, books)),
+            (HARMS_TO_DOCUMENTS, lambda harmed: audit_documents(SMALL, harmed, totals)),
         ]
         for harms, see in audits:
             assert [name for name, harm in harms.items() if not [*see(harm(lake))]] == []
-        assert [name for name in books if audit(SMALL, lake, books | {name: books["rows"] + 1}) == []] == []
+        assert [name for name in totals if audit(SMALL, lake, totals | {name: totals["rows"] + 1}) == []] == []
         await scene.open_upload("Raw/API/Movies/export.json")
-        assert audit(SMALL, await scene.lake(), books) == ["an upload of Raw/API/Movies/export.json is an orphan"]
+        assert audit(SMALL, await scene.lake(), totals) == ["an upload of Raw/API/Movies/export.json is an orphan"]
 
 
 async def test_the_audit_sees_what_is_asked_again(s3: S3Server, tmp_path: Path) -> None:

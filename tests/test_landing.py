@@ -16,14 +16,14 @@ from harvester.commands.harvest import harvest
 from harvester.commands.verify import verify
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import always, healthy, refusal, scripted
-from harvester.fakes.s3_proxy import s3_link
-from harvester.fakes.tmdb import stand_in
+from harvester.fakes.s3_proxy import s3_proxy
+from harvester.fakes.tmdb import fake_tmdb
 from harvester.model.batch import cut
 from harvester.model.ids_file import decode_outcomes
 from harvester.model.layout import Layout
 from harvester.model.receipt import decode_receipt
 from harvester.model.record import decode
-from harvester.runtime.shutdown import Stop
+from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def failing(*ids: str) -> Any:
 
 
 async def harvested(settings: Settings, *, again: bool = False) -> tuple[Report, Layout]:
-    report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait, again=again)
+    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait, again=again)
     return report, Layout(settings.s3_prefix, settings.s3_key_template, report.run)
 
 
@@ -101,7 +101,7 @@ async def test_a_title_that_fails_keeps_the_record_that_has_landed(
     kinds = dict.fromkeys(ids, own) | dict.fromkeys(ids[10:20], other)
     poison = {"own": [ids[3]], "other": [ids[12]], "both": [ids[0], ids[10], ids[19], ids[99]]}[where]
     names = [batch.name for batch in cut(collection, ids)]
-    async with stand_in(catalog=Catalog(kinds=kinds)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds=kinds)) as tmdb:
         settings = settings_for(tmdb.url, output_format=form, **{collection.lower(): ids})
         await harvested(settings)
         before = await records_of(bucket)
@@ -111,7 +111,7 @@ async def test_a_title_that_fails_keeps_the_record_that_has_landed(
             report, layout = await harvested(settings, again=again)
             assert (report.status, report.exit_code) == ("failed", 5)
             assert report.failed == dict.fromkeys(poison, "http_500")
-            assert (report.books.found, dict(report.books.failed)) == (130 - len(poison), {"http_500": len(poison)})
+            assert (report.totals.found, dict(report.totals.failed)) == (130 - len(poison), {"http_500": len(poison)})
             receipt = await receipt_of(bucket, layout, collection, names[0])
             for id_ in poison:
                 assert receipt.outcomes[id_] == {
@@ -132,31 +132,31 @@ async def test_a_title_that_fails_keeps_the_record_that_has_landed(
                 name = key.rpartition("/")[2].removesuffix(".json")
                 batch = ids[:100] if name == names[0] else ids[100:]
                 assert [record["imdb_id"] for record in some] == [id_ for id_ in batch if kinds[id_] == kind]
-            proof = await verify(settings)
-            assert (proof.problems, proof.records) == ([], 130)
+            verification = await verify(settings)
+            assert (verification.problems, verification.records) == ([], 130)
         tmdb.faults = healthy
         asked = Counter(tmdb.asked)
         report, _ = await harvested(settings)
-        assert (report.status, report.books.found, report.failed) == ("closed", 130, {})
+        assert (report.status, report.totals.found, report.failed) == ("closed", 130, {})
         assert {id_ for route, id_ in tmdb.asked - asked if route != "authentication"} == set(ids[:100])
         records = await records_of(bucket)
         assert [id_ for id_ in ids if records[id_] == before[id_]] == []
-        proof = await verify(settings)
-    assert (proof.problems, proof.records) == ([], 130)
+        verification = await verify(settings)
+    assert (verification.problems, verification.records) == ([], 130)
 
 
 async def test_a_title_that_was_missing_and_fails_now_keeps_nothing(bucket: Bucket, settings_for: Make) -> None:
     """There was no record, so nothing says that one was kept, and none stands."""
     movies = ids_from(1, 30)
-    async with stand_in(catalog=Catalog(kinds={movies[3]: "unknown"}, otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds={movies[3]: "unknown"}, otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvested(settings)
         tmdb.faults = failing(movies[3])
         report, layout = await harvested(settings, again=True)
-        proof = await verify(settings)
+        verification = await verify(settings)
     receipt = await receipt_of(bucket, layout, "Movies", next(cut("Movies", movies)).name)
     assert receipt.outcomes[movies[3]] == {"outcome": "failed", "reason": "http_500"}
-    assert (report.failed, proof.problems, proof.records) == ({movies[3]: "http_500"}, [], 29)
+    assert (report.failed, verification.problems, verification.records) == ({movies[3]: "http_500"}, [], 29)
     assert (await records_of(bucket)).keys() == {*movies} - {movies[3]}
 
 
@@ -169,7 +169,7 @@ async def test_of_a_damaged_file_nothing_is_kept_that_is_no_record(
     """A title that fails while its file is damaged has no record to keep; its neighbours are repaired all the same."""
     movies = ids_from(1, 30)
     poison = movies[3]
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvested(settings)
         [key] = await bucket.objects("Raw/API/Movies/")
@@ -179,34 +179,34 @@ async def test_of_a_damaged_file_nothing_is_kept_that_is_no_record(
         await bucket.put(key, damage if isinstance(damage, bytes) else orjson.dumps(record | {"harvest": [5]}) + b"\n")
         tmdb.faults = failing(poison)
         report, layout = await harvested(settings)
-        proof = await verify(settings)
-        assert (report.failed, proof.problems, proof.records) == ({poison: "http_500"}, [], 29)
+        verification = await verify(settings)
+        assert (report.failed, verification.problems, verification.records) == ({poison: "http_500"}, [], 29)
         receipt = await receipt_of(bucket, layout, "Movies", next(cut("Movies", movies)).name)
         assert receipt.outcomes[poison] == {"outcome": "failed", "reason": "http_500"}
         tmdb.faults = healthy
         report, _ = await harvested(settings)
-        proof = await verify(settings)
-    assert (report.status, proof.problems, proof.records) == ("closed", [], 30)
+        verification = await verify(settings)
+    assert (report.status, verification.problems, verification.records) == ("closed", [], 30)
 
 
 async def test_a_title_that_tmdb_has_no_more_keeps_nothing(bucket: Bucket, settings_for: Make) -> None:
     """Missing is an answer and no failure: the record goes with it, and nothing is left to be tried again."""
     movies = ids_from(1, 30)
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvested(settings)
         tmdb.catalog = Catalog(kinds={movies[3]: "unknown"}, otherwise="movie")
         report, _ = await harvested(settings, again=True)
-        proof = await verify(settings)
-    assert (report.status, dict(report.books.missing)) == ("closed", {"unknown": 1})
-    assert (proof.problems, (await records_of(bucket)).keys()) == ([], {*movies} - {movies[3]})
+        verification = await verify(settings)
+    assert (report.status, dict(report.totals.missing)) == ("closed", {"unknown": 1})
+    assert (verification.problems, (await records_of(bucket)).keys()) == ([], {*movies} - {movies[3]})
 
 
 async def test_a_title_found_as_the_other_kind_stands_in_one_place(bucket: Bucket, settings_for: Make) -> None:
     """Reclassified between two generations, also when it fails in between, it leaves one folder for the other."""
     movies = ids_from(1, 30)
     title = movies[3]
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvested(settings)
         tmdb.faults = failing(title)
@@ -214,8 +214,8 @@ async def test_a_title_found_as_the_other_kind_stands_in_one_place(bucket: Bucke
         assert report.failed == {title: "http_500"}
         tmdb.faults, tmdb.catalog = healthy, Catalog(kinds={title: "tv"}, otherwise="movie")
         report, layout = await harvested(settings)
-        proof = await verify(settings)
-    assert (report.status, proof.problems, proof.records) == ("closed", [], 30)
+        verification = await verify(settings)
+    assert (report.status, verification.problems, verification.records) == ("closed", [], 30)
     [name] = [batch.name for batch in cut("Movies", movies)]
     files = {key: [record["imdb_id"] for record in some] for key, some in (await lake(bucket)).items()}
     assert files == {
@@ -235,14 +235,14 @@ async def test_a_file_that_its_batch_no_longer_fills_is_emptied_and_named(
     movies = ids_from(1, 110)
     large, small = Catalog(otherwise="movie", record_bytes=130_000), Catalog(otherwise="movie")
     first, last = (batch.name for batch in cut("Movies", movies))
-    async with stand_in(catalog=large) as tmdb:
+    async with fake_tmdb(catalog=large) as tmdb:
         settings = settings_for(tmdb.url, movies=movies, output_format=form)
         _, layout = await harvested(settings)
         keys = [layout.data_key("Movies", first), layout.data_key("Movies", first, 2), layout.data_key("Movies", last)]
         for catalog, counts in ((small, [100, 0]), (small, [100, 0]), (large, None)):
             tmdb.catalog = catalog
             report, _ = await harvested(settings, again=True)
-            assert (report.status, report.books.found, report.books.files) == ("closed", 110, 3)
+            assert (report.status, report.totals.found, report.totals.files) == ("closed", 110, 3)
             receipt = await receipt_of(bucket, layout, "Movies", first)
             assert [file.key for file in receipt.files] == keys[:2]
             if counts:
@@ -251,8 +251,8 @@ async def test_a_file_that_its_batch_no_longer_fills_is_emptied_and_named(
             else:
                 assert sum(file.records for file in receipt.files) == 100
                 assert min(file.records for file in receipt.files) > 0
-            proof = await verify(settings)
-            assert (proof.problems, proof.records) == ([], 110)
+            verification = await verify(settings)
+            assert (verification.problems, verification.records) == ([], 110)
             assert sorted(await records_of(bucket)) == sorted(movies)
             assert set(await bucket.objects("Raw/API/Movies/")) == set(keys)
             report, _ = await harvested(settings)
@@ -269,13 +269,18 @@ async def test_a_file_of_reclassified_titles_that_are_none_any_more_is_emptied_a
     own, other = sides(collection)
     names = [batch.name for batch in cut(collection, ids)]
     folder: Collection = "Series" if collection == "Movies" else "Movies"
-    async with stand_in(catalog=Catalog(kinds={ids[3]: other, ids[120]: other}, otherwise=own)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds={ids[3]: other, ids[120]: other}, otherwise=own)) as tmdb:
         settings = settings_for(tmdb.url, output_format=form, **{collection.lower(): ids})
         _, layout = await harvested(settings)
         tmdb.catalog = Catalog(kinds={ids[120]: other}, otherwise=own)
         report, _ = await harvested(settings, again=True)
-        proof = await verify(settings)
-        assert (report.status, report.books.found, proof.problems, proof.records) == ("closed", 130, [], 130)
+        verification = await verify(settings)
+        assert (report.status, report.totals.found, verification.problems, verification.records) == (
+            "closed",
+            130,
+            [],
+            130,
+        )
         receipt = await receipt_of(bucket, layout, collection, names[0])
         assert [(file.key, file.records) for file in receipt.files] == [
             (layout.data_key(collection, names[0]), 100),
@@ -285,8 +290,8 @@ async def test_a_file_of_reclassified_titles_that_are_none_any_more_is_emptied_a
         assert (await records_of(bucket)).keys() == {*ids}
         tmdb.catalog = Catalog(kinds={ids[3]: other, ids[120]: other}, otherwise=own)
         report, _ = await harvested(settings, again=True)
-        proof = await verify(settings)
-        assert (report.status, proof.problems, proof.records) == ("closed", [], 130)
+        verification = await verify(settings)
+        assert (report.status, verification.problems, verification.records) == ("closed", [], 130)
     receipt = await receipt_of(bucket, layout, collection, names[0])
     assert [file.records for file in receipt.files] == [99, 1]
 
@@ -299,15 +304,15 @@ async def test_the_file_of_a_batch_that_finds_nothing_any_more_is_emptied_and_na
     movies = ids_from(1, 120)
     first, last = (batch.name for batch in cut("Movies", movies))
     gone = dict.fromkeys(movies[100:], "unknown")
-    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(movies[:100], "unknown"), otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds=dict.fromkeys(movies[:100], "unknown"), otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies, output_format=form)
         _, layout = await harvested(settings)
         key = layout.data_key("Movies", last)
         assert list(await lake(bucket)) == [key]
         tmdb.catalog = Catalog(kinds=dict.fromkeys(movies[:100], "unknown") | gone)
         report, _ = await harvested(settings, again=True)
-        proof = await verify(settings)
-    assert (report.status, report.books.found, report.books.files, proof.problems) == ("closed", 0, 1, [])
+        verification = await verify(settings)
+    assert (report.status, report.totals.found, report.totals.files, verification.problems) == ("closed", 0, 1, [])
     assert await lake(bucket) == {key: []}
     assert await bucket.read(key) == EMPTY[form]
     files = [(await receipt_of(bucket, layout, "Movies", name)).files for name in (first, last)]
@@ -321,15 +326,15 @@ async def test_what_a_killed_harvest_has_landed_without_a_receipt_is_overwritten
     movies = ids_from(1, 110)
     large = Catalog(kinds={movies[7]: "tv"}, otherwise="movie", record_bytes=130_000)
     first = next(cut("Movies", movies)).name
-    async with stand_in(catalog=large) as tmdb:
+    async with fake_tmdb(catalog=large) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         _, layout = await harvested(settings)
         await bucket.delete(layout.summary_key)
         await bucket.delete(layout.receipt_key("Movies", first))
         tmdb.catalog = Catalog(otherwise="movie")
         report, _ = await harvested(settings)
-        proof = await verify(settings)
-    assert (report.status, proof.problems, proof.records) == ("closed", [], 110)
+        verification = await verify(settings)
+    assert (report.status, verification.problems, verification.records) == ("closed", [], 110)
     receipt = await receipt_of(bucket, layout, "Movies", first)
     assert {file.key: file.records for file in receipt.files} == {
         layout.data_key("Movies", first): 100,
@@ -348,8 +353,8 @@ async def test_a_harvest_deletes_nothing(s3: S3Server, bucket: Bucket, settings_
         return await forward()
 
     async with (
-        stand_in(catalog=Catalog(kinds={movies[3]: "tv"}, otherwise="movie")) as tmdb,
-        s3_link(s3.endpoint) as link,
+        fake_tmdb(catalog=Catalog(kinds={movies[3]: "tv"}, otherwise="movie")) as tmdb,
+        s3_proxy(s3.endpoint) as link,
     ):
         link.rules["delete"] = refuse
         settings = settings_for(tmdb.url, movies=movies, aws_endpoint_url_s3=link.url)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harvester.model.batch import Batch
 from harvester.model.layout import FILES_LIMIT, DataFile, Layout
-from harvester.settings import validators as forms
+from harvester.settings import validators
 from harvester.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_the_default_template_is_the_one_of_the_settings() -> None:
 )
 def test_another_template_makes_other_data_keys(template: str, first: str, second: str) -> None:
     """The template says where data lands, Hive's way too; what is written about the run stays where it is."""
-    assert forms.key_template(template) == template
+    assert validators.key_template(template) == template
     layout = Layout("Raw/API", template, RUN)
     assert (layout.data_key("Movies", NAME), layout.data_key("Movies", NAME, 2)) == (first, second)
     assert layout.folder == LAYOUT.folder

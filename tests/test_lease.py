@@ -28,7 +28,7 @@ from loops import Hasty, no_wait, run_on
 
 from harvester.aws.client import open_bucket
 from harvester.errors import BusyError, LeaseLostError, NewerFormatError, StoreError
-from harvester.fakes.s3_proxy import Link, answering, at_first, refusing, reset_after, s3_link, silent
+from harvester.fakes.s3_proxy import S3Proxy, answering, at_first, refusing, reset_after, s3_proxy, silent
 from harvester.runs.lease import (
     LIMIT,
     Lease,
@@ -72,11 +72,11 @@ async def forbidden(seconds: float) -> None:
 
 
 @asynccontextmanager
-async def linked(s3: S3Server, bucket: Bucket) -> AsyncIterator[tuple[Link, Bucket]]:
+async def linked(s3: S3Server, bucket: Bucket) -> AsyncIterator[tuple[S3Proxy, Bucket]]:
     """A link before the server, and the bucket through it."""
     credentials = (s3.access_key, s3.secret_key, None)
     async with (
-        s3_link(s3.endpoint) as link,
+        s3_proxy(s3.endpoint) as link,
         open_bucket(bucket.name, region="us-east-1", credentials=credentials, endpoint_url=link.url) as opened,
     ):
         yield link, opened

@@ -12,7 +12,7 @@ import pytest
 
 from harvester.errors import TmdbRefusedError
 from harvester.tmdb.client import Tmdb
-from harvester.tmdb.rate_limiter import Pace
+from harvester.tmdb.rate_limiter import RateLimiter
 from harvester.tmdb.responses import Found, Missing
 
 KEY = os.environ.get("TMDB_API_KEY", "")
@@ -27,9 +27,9 @@ pytestmark = [
 
 async def ask(id_: str, kind: str, *, append: tuple[str, ...] = ()) -> object:
     """What the real TMDB says of an id."""
-    pace = Pace(10, clock=asyncio.get_running_loop().time)
+    limiter = RateLimiter(10, clock=asyncio.get_running_loop().time)
     async with Tmdb(
-        base_url="https://api.themoviedb.org/3", key=KEY, language=None, append=append, pace=pace, concurrency=2
+        base_url="https://api.themoviedb.org/3", key=KEY, language=None, append=append, limiter=limiter, concurrency=2
     ) as tmdb:
         await tmdb.check_key()
         return await tmdb.title(id_, kind)  # type: ignore[arg-type]
@@ -73,9 +73,9 @@ async def test_a_double_hit_is_what_its_csv_says() -> None:
 
 async def test_a_wrong_key_is_refused() -> None:
     """The cheapest request tells a wrong key."""
-    pace = Pace(10, clock=asyncio.get_running_loop().time)
+    limiter = RateLimiter(10, clock=asyncio.get_running_loop().time)
     async with Tmdb(
-        base_url="https://api.themoviedb.org/3", key="f" * 32, language=None, append=(), pace=pace, concurrency=2
+        base_url="https://api.themoviedb.org/3", key="f" * 32, language=None, append=(), limiter=limiter, concurrency=2
     ) as tmdb:
         with pytest.raises(TmdbRefusedError, match="code 7"):
             await tmdb.check_key()

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from harvester.cli.runner import set_up_logs
-from harvester.settings.redaction import STRUCK, Struck
+from harvester.settings.redaction import REDACTED, RedactingStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
         return True
 
 
-class FullTerminal(Struck):
+class FullTerminal(RedactingStream):
     def isatty(self) -> bool:
         return True
 
@@ -49,10 +49,10 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_a_line_is_a_json_object_where_no_terminal_is() -> None:
     """A machine reads one object a line: level, UTC time, event, and every value under its name."""
     stream = io.StringIO()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     log = logging.getLogger("harvester.commands.harvest")
     log.info("batch_landed", extra={"batch": "tt1-tt2", "found": 99, "text": "two\nlines"})
-    log.warning("hold", extra={"seconds": 1.5})
+    log.warning("back_off", extra={"seconds": 1.5})
     first, second = lines(stream)
     assert first.pop("timestamp").endswith("Z")
     assert first == {"level": "info", "event": "batch_landed", "batch": "tt1-tt2", "found": 99, "text": "two\nlines"}
@@ -62,7 +62,7 @@ def test_a_line_is_a_json_object_where_no_terminal_is() -> None:
 def test_a_line_is_readable_on_a_terminal() -> None:
     """People see the event and its values, and no JSON."""
     stream = Terminal()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     logging.getLogger("harvester").info("batch_landed", extra={"found": 99})
     assert "batch_landed" in stream.getvalue()
     assert "99" in stream.getvalue()
@@ -74,7 +74,7 @@ def test_a_line_is_readable_on_a_terminal() -> None:
 def test_no_secret_is_ever_in_a_line(secret: str, terminal: bool) -> None:  # noqa: FBT001
     """Struck out of the event, of names, of values however deep, and of whatever else has a secret in its text."""
     stream = Terminal() if terminal else io.StringIO()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     log = logging.getLogger("harvester")
     event = f"asked with {secret}"
     log.info(event)
@@ -84,7 +84,7 @@ def test_no_secret_is_ever_in_a_line(secret: str, terminal: bool) -> None:  # no
     log.info("name", extra={secret: 1})
     written = stream.getvalue()
     assert secret not in written
-    assert written.count(STRUCK) == 6
+    assert written.count(REDACTED) == 6
     assert written.count("\n") == 4
 
 
@@ -92,12 +92,12 @@ def test_no_secret_is_ever_in_a_line(secret: str, terminal: bool) -> None:  # no
 def test_a_library_has_its_say_without_its_traceback(terminal: bool) -> None:  # noqa: FBT001
     """What botocore or asyncio warn of is a line, without a secret; where in their code is nobody's concern."""
     stream = Terminal() if terminal else io.StringIO()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     try:
         int(TOKEN)
     except ValueError:
         logging.getLogger("library").warning("Refreshing %s failed", KEY, exc_info=True, stack_info=True)
-    assert f"Refreshing {STRUCK} failed" in stream.getvalue()
+    assert f"Refreshing {REDACTED} failed" in stream.getvalue()
     assert stream.getvalue().count("\n") == 1
 
 
@@ -105,7 +105,7 @@ def test_a_library_has_its_say_without_its_traceback(terminal: bool) -> None:  #
 def test_a_log_that_cannot_be_written_is_nobodys_end(terminal: bool) -> None:  # noqa: FBT001
     """Neither ours nor a library's lines raise where the disk is full."""
     with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full:
-        stream = FullTerminal(full) if terminal else Struck(full)
+        stream = FullTerminal(full) if terminal else RedactingStream(full)
         set_up_logs(stream=stream)
         logging.getLogger("harvester").info("batch_landed")
         logging.getLogger("library").warning("oh")
@@ -131,10 +131,10 @@ def test_whoever_had_a_logger_before_is_set_up_too() -> None:
     set_up_logs(stream=io.StringIO())
     log.info("first")
     stream = io.StringIO()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     log.info("second", extra={"key": KEY})
     [line] = lines(stream)
-    assert (line["event"], line["key"]) == ("second", STRUCK)
+    assert (line["event"], line["key"]) == ("second", REDACTED)
 
 
 def test_logs_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,8 +62,8 @@ from harvester.commands.verify import verify
 from harvester.errors import SettingsError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import always, healthy, refusal, scripted
-from harvester.fakes.tmdb import stand_in
-from harvester.runtime.shutdown import Stop
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.shutdown import Shutdown
 from harvester.tmdb.client import KNOWN_TITLES
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from harvester.fakes.catalog import Kind
     from harvester.fakes.faults import Asked, Fault
     from harvester.fakes.s3_server import S3Server
-    from harvester.fakes.tmdb import StandIn
+    from harvester.fakes.tmdb import FakeTmdb
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
 
@@ -121,20 +121,20 @@ NURSERY = """
 import asyncio, gc, json, os, signal, sys, traceback
 from pathlib import Path
 from harvester.errors import HarvestError
-from harvester.commands.harvest import Turn, harvest
+from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.runs.lease import LeaseTimes
 from harvester.cli.runner import set_up_logs
 from harvester.cli.progress import watching
 from harvester.runs.run import utc
 from harvester.settings.settings import load_settings
-from harvester.runtime.shutdown import Stop
+from harvester.runtime.shutdown import Shutdown
 
 async def work(order):
-    turn = Turn(times=LeaseTimes(**order["times"]))
+    lease_options = LeaseOptions(times=LeaseTimes(**order["times"]))
     now = lambda: order["day"] + utc()[10:]
     with watching() as watcher:
         return await harvest(
-            load_settings(), watcher=watcher, stop=Stop(), again="--again" in order["words"], turn=turn, now=now
+            load_settings(), watcher=watcher, shutdown=Shutdown(), again="--again" in order["words"], turn=turn, now=now
         )
 
 def child(order, folder):
@@ -518,8 +518,8 @@ async def test_five_at_once_killed_at_random_lose_and_double_nothing(
         first = contenders[0].scene
         problems = audit_day(await first.lake(), plan.cuts)
         assert problems == [], problems
-        proof = await verify(first.settings, day=DAY)
-        assert (proof.problems, proof.unfinished) == ([], [])
+        verification = await verify(first.settings, day=DAY)
+        assert (verification.problems, verification.unfinished) == ([], [])
 
 
 def take_turn(one: Contender, turns: list[tuple[int, int]], asked: Asked) -> Fault | None:
@@ -595,7 +595,7 @@ async def test_killed_beside_another_between_reclassified_titles_and_receipt(
             life = asyncio.create_task(second.life(None, *second_words))
         ended = await life
         assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
-        await proved(second, ended.told["books"], earlier=len(first_words))
+        await proved(second, ended.told["totals"], earlier=len(first_words))
         asked = {id_ for _, id_ in second.tmdb.asked if id_}
         assert asked == (set() if str(point) == "after put receipt 1" else {*ONE["Movies"]})
         assert (await first.life()).told["status"] == "nothing_to_do"
@@ -624,7 +624,7 @@ async def test_two_a_moment_apart_harvest_one_after_the_other(
         ended = await life
         assert (ended.code, ended.told["status"]) == (0, "closed" if words[1] else "nothing_to_do"), ended
         earlier = len(words[0]) + len(words[1])
-        assert audit(world, await second.lake(), ended.told["books"], earlier=earlier) == []
+        assert audit(world, await second.lake(), ended.told["totals"], earlier=earlier) == []
         assert (await verify(second.settings)).as_json()["status"] == "proved"
 
 
@@ -667,7 +667,7 @@ async def test_two_harvesters_of_the_same_ids_both_killed_lose_and_double_nothin
         assert too_early == []
         last = await first.life()
         assert (last.code, last.told["exit_code"]) == (0, 0), last.told
-        await proved(first, last.told["books"], ended=last.told["status"] != "nothing_to_do")
+        await proved(first, last.told["totals"], ended=last.told["status"] != "nothing_to_do")
         assert audit_requests(second.lives) == []
 
 
@@ -697,7 +697,7 @@ async def test_a_holder_that_wakes_after_another_has_taken_over_writes_nothing_m
         assert (ended.code, ended.told["error"]) == (75, "LeaseLostError")
         last = await second.life()
         assert last.told["status"] == ("closed" if str(point) == "before put receipt 3" else "nothing_to_do")
-        assert audit(MIXED, await second.lake(), last.told["books"]) == []
+        assert audit(MIXED, await second.lake(), last.told["totals"]) == []
         assert (await verify(second.settings)).as_json()["status"] == "proved"
 
 
@@ -744,17 +744,17 @@ async def test_killed_between_data_and_receipt_another_csv_doubles_nothing(
         landed = titles_in(await first.lake())
         ended = await life
         assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
-        assert ended.told["books"]["fresh"] == len(landed & {*ids_in(other)}) > 0
+        assert ended.told["totals"]["fresh"] == len(landed & {*ids_in(other)}) > 0
         asked = {id_ for _, id_ in second.tmdb.asked if id_}.difference(*KNOWN_TITLES.values())
         assert asked == {*ids_in(other)} - landed
         assert audit_day(await second.lake(), [other], unfinished=[ONE]) == []
-        proof = await verify(second.settings, day=DAY)
-        assert (proof.problems, len(proof.unfinished)) == ([], 1)
+        verification = await verify(second.settings, day=DAY)
+        assert (verification.problems, len(verification.unfinished)) == ([], 1)
         ended = await first.life()
         assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
         assert audit_day(await second.lake(), [other, ONE]) == []
-        proof = await verify(second.settings, day=DAY)
-        assert (proof.problems, proof.unfinished) == ([], [])
+        verification = await verify(second.settings, day=DAY)
+        assert (verification.problems, verification.unfinished) == ([], [])
 
 
 def titles_in(lake: Lake) -> set[str]:
@@ -802,8 +802,8 @@ async def test_a_batch_that_two_runs_share_by_name_is_landed_once(
             assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
             problems = audit_day(await first.lake(), done, unfinished=left)
             assert problems == [], problems
-            proof = await verify(first.settings, day=DAY)
-            assert (proof.problems, len(proof.unfinished)) == ([], len(left))
+            verification = await verify(first.settings, day=DAY)
+            assert (verification.problems, len(verification.unfinished)) == ([], len(left))
         assert (ended.told["status"], second.seen["ask"]) == ("nothing_to_do", 0)
 
 
@@ -818,7 +818,7 @@ class Day:
     """A bucket on one day, in which one harvest follows another."""
 
     settings_for: Callable[..., Settings]
-    tmdb: StandIn
+    tmdb: FakeTmdb
     client: Any
     bucket: Bucket
 
@@ -829,7 +829,9 @@ class Day:
         self.tmdb.asked.clear()
         settings = self.settings(cut, **options)
         now = iter_of_times(day)
-        return await harvest(settings, watcher=Silent(), stop=Stop(limit=limit), again=again, sleep=no_wait, now=now)
+        return await harvest(
+            settings, observer=Silent(), shutdown=Shutdown(limit=limit), again=again, sleep=no_wait, now=now
+        )
 
     def settings(self, cut: Cut = {"Movies": IDS}, **options: Any) -> Settings:  # noqa: B006  # it is not changed
         return self.settings_for(self.tmdb.url, **{home.lower(): ids for home, ids in cut.items()}, **options)
@@ -846,9 +848,11 @@ class Day:
         """Assert that every title is there once, and that `verify` proves the day, and each closed run by itself."""
         lake = await self.lake()
         assert audit_day(lake, cuts, unfinished=unfinished) == []
-        proof = await verify(self.settings(), day=DAY)
-        assert (proof.problems, len(proof.unfinished)) == ([], len(unfinished))
-        for run in {found[1] for key in lake.objects if (found := DOCUMENT.fullmatch(key))} - {*proof.unfinished}:
+        verification = await verify(self.settings(), day=DAY)
+        assert (verification.problems, len(verification.unfinished)) == ([], len(unfinished))
+        for run in {found[1] for key in lake.objects if (found := DOCUMENT.fullmatch(key))} - {
+            *verification.unfinished
+        }:
             assert (await verify(self.settings(), run=run)).problems == []
 
 
@@ -866,7 +870,7 @@ def iter_of_times(day: str) -> Callable[[], str]:
 @pytest.fixture
 async def day(settings_for: Callable[..., Settings], s3: S3Server, bucket: Bucket) -> AsyncIterator[Day]:
     asyncio.get_running_loop().set_debug(False)
-    async with client_of(s3) as client, stand_in(catalog=CATALOG) as tmdb:
+    async with client_of(s3) as client, fake_tmdb(catalog=CATALOG) as tmdb:
         yield Day(settings_for, tmdb, client, bucket)
 
 
@@ -895,8 +899,8 @@ async def test_a_second_cut_on_a_day_asks_only_for_what_is_new(name: str, day: D
     before = await day.lake()
     report = await day.harvest(cut)
     assert (report.status, day.asked) == ("closed", new)
-    assert report.books.fresh == len(ids_in(cut)) - len(new)
-    assert report.books.balance
+    assert report.totals.fresh == len(ids_in(cut)) - len(new)
+    assert report.totals.reconciles
     lake = await day.lake()
     assert {key: lake.objects[key] for key in before.objects if key != LEASE} == {
         key: body for key, body in before.objects.items() if key != LEASE
@@ -977,12 +981,12 @@ async def test_a_batch_shared_by_name_is_left_to_the_run_that_has_it(day: Day) -
     assert len(files) == 2
     for again in (False, True):
         report = await day.harvest(SHARING, again=again)
-        assert (report.status, report.books.fresh, day.asked & {*FILMS[:100]}) == ("closed", 100, set())
+        assert (report.status, report.totals.fresh, day.asked & {*FILMS[:100]}) == ("closed", 100, set())
         assert await files_of_shared(day) == files
         await day.proved(SHARING, SHARED)
         for run, whole_day in ((report.run, None), (None, DAY)):
-            proof = await verify(day.settings(), run=run, day=whole_day, repairing=True)
-            assert (proof.problems, proof.repaired) == ([], [])
+            verification = await verify(day.settings(), run=run, day=whole_day, repairing=True)
+            assert (verification.problems, verification.repaired) == ([], [])
         assert await files_of_shared(day) == files
 
 
@@ -1068,7 +1072,7 @@ async def test_the_next_day_begins_with_everything(day: Day) -> None:
     cut: Cut = {"Movies": IDS[30:90]}
     await day.harvest({"Movies": IDS})
     report = await day.harvest(cut, day="2026-11-30")
-    assert (report.status, report.books.fresh, day.asked) == ("closed", 0, {*ids_in(cut)})
+    assert (report.status, report.totals.fresh, day.asked) == ("closed", 0, {*ids_in(cut)})
     assert (await verify(day.settings(), day="2026-11-30")).problems == []
     first_day = {
         key: body for key, body in (await day.lake()).objects.items() if "2026-11-30" not in key.replace("/", "-")

@@ -13,7 +13,7 @@ import pytest
 from shells import kept
 
 from harvester.fakes.catalog import Catalog
-from harvester.fakes.tmdb import KEY, stand_in
+from harvester.fakes.tmdb import KEY, fake_tmdb
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.p
 LEFT = """
 import asyncio, gc, tracemalloc
 from harvester.commands.harvest import harvest
-from harvester.runtime.shutdown import Stop
+from harvester.runtime.shutdown import Shutdown
 from harvester.settings.settings import load_settings
 
 class Last:
@@ -51,7 +51,7 @@ class Last:
 
 tracemalloc.start()
 last = Last()
-asyncio.run(harvest(load_settings(), watcher=last, stop=Stop()))
+asyncio.run(harvest(load_settings(), watcher=last, shutdown=Shutdown()))
 print(last.seen, last.left)
 """
 """Titles of a harvest, and the bytes it held when its last batch had landed: not those of batches still open then."""
@@ -94,7 +94,7 @@ async def test_memory_grows_by_no_more_than_the_ids(s3: S3Server, bucket: Bucket
 
     As many titles are harvested of the long CSV as of the short one, so that as many batches can be open.
     """
-    async with stand_in(catalog=Catalog(otherwise="movie"), compress=False) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), compress=False) as tmdb:
         peaks = {}
         for ids in (FEW, MANY):
             words = ("--json", "--limit", str(LIMIT))
@@ -109,7 +109,7 @@ async def test_memory_grows_by_no_more_than_the_ids(s3: S3Server, bucket: Bucket
 @pytest.mark.timeout(120)
 async def test_a_batch_that_has_landed_leaves_nothing_behind(s3: S3Server, bucket: Bucket, tmp_path: Path) -> None:
     """When the last batch has landed, each title harvested has left no more than an id takes; its record has 1.4 KB."""
-    async with stand_in(catalog=Catalog(otherwise="movie"), compress=False) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), compress=False) as tmdb:
         left = {}
         for ids in (SHORT, LONG):
             seen, left[ids] = await told_by(LEFT, ids=ids, url=tmdb.url, s3=s3, bucket=bucket, folder=tmp_path)

@@ -26,19 +26,19 @@ from conftest import Silent
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from shells import Ended, Shell, answerless, kept, on_our_loop
 
-from harvester.commands.harvest import Turn, harvest, open_bucket_of, open_tmdb_of
+from harvester.commands.harvest import LeaseOptions, harvest, open_bucket_of, open_tmdb_of
 from harvester.commands.verify import verify
 from harvester.errors import Exit, StoppedError, StoreError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import RESET, Asked, Fault, always, healthy, html, refusal, scripted, silence
-from harvester.fakes.s3_proxy import at_first, s3_link
+from harvester.fakes.s3_proxy import at_first, s3_proxy
 from harvester.fakes.s3_server import S3Server, s3_server
-from harvester.fakes.tmdb import KEY, StandIn, stand_in
+from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
 from harvester.model.batch import Batch, cut
 from harvester.reports.text import SHOWN, show_report
 from harvester.runs.lease import LeaseTimes
 from harvester.runtime.concurrency import fan_out
-from harvester.runtime.shutdown import DRAIN_SECONDS, Stop
+from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
 from harvester.store.s3 import CALL_SECONDS, LAST_SECONDS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from shells import Running
 
-    from harvester.fakes.s3_proxy import Call, Forward, Link
+    from harvester.fakes.s3_proxy import Call, Forward, S3Proxy
     from harvester.settings.settings import Settings
 
     Make = Callable[..., Settings]
@@ -63,7 +63,7 @@ KINDS: Any = dict.fromkeys(SERIES, "tv")
 CATALOG = Catalog(KINDS)
 
 NOTICED = 120.0
-"""Seconds after which an outage has been noticed at the latest (`tests/test_tmdb.py` has it so, too)."""
+"""Seconds after which an outage has been noticed at the latest (`tests/test_tmdb_client.py` has it so, too)."""
 
 CONTAINER_SECONDS = 30.0
 """Between a container's SIGTERM and its SIGKILL."""
@@ -76,7 +76,7 @@ CONTAINER_SECONDS = 30.0
 class World:
     """What a story is told in: the link before S3, and settings that lead through it."""
 
-    link: Link
+    link: S3Proxy
     settings_for: Make
 
 
@@ -85,7 +85,7 @@ def play(s3: S3Server, settings_for: Make) -> Play:
     """Tells a story to its end on a loop that loses no time waiting."""
 
     async def whole(story: Story) -> None:
-        async with s3_link(s3.endpoint) as link:
+        async with s3_proxy(s3.endpoint) as link:
             link.rules["*"] = in_its_time(at_first())
             await story(World(link, partial(settings_for, aws_endpoint_url_s3=link.url)))
 
@@ -136,27 +136,27 @@ async def left_in(settings: Settings) -> Left:
                 }
                 (failed if "failed" in outcomes.values() else done).update(outcomes)
             elif key.endswith("/summary.json"):
-                summaries.append(json.loads(await lake.read(key) or b"")["books"]["failed"])
+                summaries.append(json.loads(await lake.read(key) or b"")["totals"]["failed"])
         harm = [f"{key} is an open upload" for key, _ in await lake.uploads(settings.s3_prefix)]
     problems = (await verify(settings)).problems if done or failed else []
     harm += [problem for problem in problems if not problem.endswith("has no receipt: harvest goes on with it")]
     return Left(summaries[0] if summaries else None, done, failed, harm)
 
 
-TAKES_OVER = Turn(times=LeaseTimes(silent=-1.0))
+TAKES_OVER = LeaseOptions(times=LeaseTimes(silent=-1.0))
 """Of a harvest that does not wait for the lease: this very process has it, and could not give it back."""
 
 
 async def closes(
-    settings: Settings, tmdb: StandIn, *, turn: Turn | None = None
+    settings: Settings, tmdb: FakeTmdb, *, lease_options: LeaseOptions | None = None
 ) -> tuple[str, int, set[str], list[str]]:
     """Run once more: how it ends, how many are found, for whom TMDB was asked, and what is wrong afterwards."""
     asked = Counter(tmdb.asked)
-    report = await harvest(settings, watcher=Silent(), stop=Stop(), turn=turn)
+    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), lease_options=lease_options)
     again = {id_ for _, id_ in Counter(tmdb.asked) - asked if id_}
     left = await left_in(settings)
     assert left.failed_in_summary == 0
-    return report.status, report.books.found, again, left.harm + [f"{id_} has failed" for id_ in left.failed]
+    return report.status, report.totals.found, again, left.harm + [f"{id_} has failed" for id_ in left.failed]
 
 
 class After(Silent):
@@ -208,7 +208,7 @@ class Tide:
         self._port = int(address.rpartition(":")[2])
 
     async def come(self) -> None:
-        self.tmdb: StandIn = await self._stack.enter_async_context(stand_in(port=self._port, catalog=CATALOG))
+        self.tmdb: FakeTmdb = await self._stack.enter_async_context(fake_tmdb(port=self._port, catalog=CATALOG))
 
     async def go(self) -> None:
         if self._fault:
@@ -239,16 +239,16 @@ def test_tmdb_gone_in_mid_harvest_ends_the_run_and_fails_nobody(way: str, play: 
     async def story(world: World) -> None:
         async with tide(way) as tmdb:
             settings = world.settings_for(tmdb.tmdb.url, **CAUGHT)
-            watcher = After(titles=150)
+            observer = After(titles=150)
             began = []
 
             async def ebb() -> None:
-                await watcher.reached.wait()
+                await observer.reached.wait()
                 began.append(now())
                 await tmdb.go()
 
             with pytest.raises(TmdbUnavailableError) as caught:
-                await side_by_side(ebb, lambda: harvest(settings, watcher=watcher, stop=Stop()))
+                await side_by_side(ebb, lambda: harvest(settings, observer=observer, shutdown=Shutdown()))
             assert now() - began[0] <= NOTICED
             assert (caught.value.exit_code, caught.value.reason) == (6, WAYS[way][1])
             left = await left_in(settings)
@@ -273,16 +273,18 @@ def test_an_outage_of_twenty_seconds_is_waited_out(way: str, play: Play) -> None
     async def story(world: World) -> None:
         async with tide(way) as tmdb:
             settings = world.settings_for(tmdb.tmdb.url, **CAUGHT)
-            watcher = After(titles=150)
+            observer = After(titles=150)
 
             async def ebb_and_flood() -> None:
-                await watcher.reached.wait()
+                await observer.reached.wait()
                 await tmdb.go()
                 await asyncio.sleep(20)
                 await tmdb.come_back()
 
-            _, report = await side_by_side(ebb_and_flood, lambda: harvest(settings, watcher=watcher, stop=Stop()))
-            assert (report.status, report.exit_code, report.books.found, report.failed) == ("closed", 0, 170, {})
+            _, report = await side_by_side(
+                ebb_and_flood, lambda: harvest(settings, observer=observer, shutdown=Shutdown())
+            )
+            assert (report.status, report.exit_code, report.totals.found, report.failed) == ("closed", 0, 170, {})
 
     play(story)
 
@@ -336,7 +338,7 @@ def test_changing_weather_costs_time_and_hardly_a_title(weather: Any, failed: in
     """
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=MOVIES[:150], series=SERIES, tmdb_rate=12)
             bad, met = weather(), []
 
@@ -345,9 +347,9 @@ def test_changing_weather_costs_time_and_hardly_a_title(weather: Any, failed: in
                 return fault
 
             tmdb.faults = faults
-            report = await harvest(settings, watcher=Silent(), stop=Stop())
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
             assert sum(fault is not None for fault in met) >= 20  # it has met some of it
-            assert (report.books.accounted, len(report.failed) <= failed) == (200, True)
+            assert (report.totals.with_outcome, len(report.failed) <= failed) == (200, True)
             left = await left_in(settings)
             tmdb.faults = healthy
             assert (await closes(settings, tmdb))[1:] == (200, set(left.failed), left.harm)
@@ -360,17 +362,17 @@ def test_tmdb_answering_one_in_five_loses_nobody(play: Play) -> None:
     """Who had six bad answers in a row has failed, everybody else is found; the next run finds the rest."""
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=MOVIES[:150], series=SERIES)
             tmdb.faults = one_in_five()
-            report = await harvest(settings, watcher=Silent(), stop=Stop())
-            assert (report.status, report.books.accounted) == ("failed", 200)
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
+            assert (report.status, report.totals.with_outcome) == ("failed", 200)
             assert set(report.failed.values()) == {"http_503"}
-            assert 100 < report.books.found < 200
+            assert 100 < report.totals.found < 200
             left = await left_in(settings)
             assert (left.harm, left.failed_in_summary) == ([], len(report.failed))
             assert Counter((left.done | left.failed).values()) == {
-                "found": report.books.found,
+                "found": report.totals.found,
                 "failed": len(report.failed),
             }
             tmdb.faults = healthy
@@ -384,12 +386,12 @@ def test_while_others_are_answered_those_behind_a_shut_door_fail_alone(play: Pla
     strays = MOVIES[10:40]
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=Catalog(dict.fromkeys(strays, "tv"))) as tmdb:
+        async with fake_tmdb(catalog=Catalog(dict.fromkeys(strays, "tv"))) as tmdb:
             settings = world.settings_for(tmdb.url, movies=MOVIES, tmdb_rate=40)
             tmdb.faults = down_for("find")
-            report = await harvest(settings, watcher=Silent(), stop=Stop())
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
             assert (report.status, report.failed) == ("failed", dict.fromkeys(strays, "http_503"))
-            assert report.books.found == 320
+            assert report.totals.found == 320
             tmdb.faults = healthy
             assert await closes(settings, tmdb) == ("closed", 350, set(MOVIES[:100]), [])
 
@@ -402,11 +404,11 @@ def test_while_no_title_is_answered_none_fails(route: str, play: Play) -> None:
     series = [f"tt{number:07d}" for number in range(900_001, 900_101)]
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=Catalog(dict.fromkeys(series, "tv"))) as tmdb:
+        async with fake_tmdb(catalog=Catalog(dict.fromkeys(series, "tv"))) as tmdb:
             settings = world.settings_for(tmdb.url, series=series, tmdb_rate=10)
             tmdb.faults = down_for(route)
             try:
-                ended: Any = (await harvest(settings, watcher=Silent(), stop=Stop())).exit_code
+                ended: Any = (await harvest(settings, observer=Silent(), shutdown=Shutdown())).exit_code
             except TmdbUnavailableError as error:
                 ended = error.exit_code
             left = await left_in(settings)
@@ -425,26 +427,26 @@ def test_a_key_revoked_in_mid_harvest_ends_it_and_the_good_key_goes_on(concurren
     """After the first 401 no new request is sent; what landed is safe, and with a good key the rest is asked for."""
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=MOVIES, series=SERIES, tmdb_concurrency=concurrency)
-            await harvest(settings, watcher=Silent(), stop=Stop(limit=100))
-            watcher = After(titles=50)
+            await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=100))
+            observer = After(titles=50)
             before = []
 
             async def revoke() -> None:
-                await watcher.reached.wait()
+                await observer.reached.wait()
                 tmdb.revoked = True
                 before.append(tmdb.asked.total())
 
             with pytest.raises(TmdbRefusedError) as caught:
-                await side_by_side(revoke, lambda: harvest(settings, watcher=watcher, stop=Stop()))
+                await side_by_side(revoke, lambda: harvest(settings, observer=observer, shutdown=Shutdown()))
             more = tmdb.asked.total() - before[0]
             assert (caught.value.exit_code, caught.value.status, caught.value.code) == (3, 401, 7)
             left = await left_in(settings)
             assert 100 <= len(left.done) < 400
             assert (left.failed, left.harm, left.failed_in_summary) == ({}, [], None)
             with pytest.raises(TmdbRefusedError):
-                await harvest(settings, watcher=Silent(), stop=Stop())
+                await harvest(settings, observer=Silent(), shutdown=Shutdown())
             tmdb.revoked = False
             assert await closes(settings, tmdb) == ("closed", 400, set(MOVIES + SERIES) - set(left.done), [])
         assert 1 <= more <= concurrency  # those that were on their way when the first 401 came
@@ -496,9 +498,9 @@ def test_poison_fails_by_name_and_alone_and_is_forgotten_when_it_heals(
     everybody = set(poison.movies + poison.series)
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=catalog, faults=scripted(script)) as tmdb:
+        async with fake_tmdb(catalog=catalog, faults=scripted(script)) as tmdb:
             settings = world.settings_for(tmdb.url, movies=poison.movies, series=poison.series)
-            report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait)
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
             assert (report.status, report.exit_code) == ("failed", 5)
             assert report.failed == dict.fromkeys(poison.ids, "http_500")
             show_report(report, settings)
@@ -562,7 +564,7 @@ async def test_nobody_at_home_is_told_in_one_sentence_with_the_host_and_what_it_
     shell_for: Any, settings_for: Make
 ) -> None:
     """A refused connection, an unknown host, a port without TLS, no way at all: which it was, at which host."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         with answerless() as nobody:
             places = {"nobody": nobody, "plain": urlsplit(tmdb.url).netloc}  # speaks HTTP, and no TLS
             shell = shell_for(settings_for(tmdb.url, movies=MOVIES[:3]))
@@ -589,8 +591,8 @@ async def deviations(
     """Of all stories, told side by side, those that went otherwise than `well`, and in what."""
     names = list(names)
     told = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
-    strange = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in told.items()}
-    return {name: went for name, went in strange.items() if went}
+    unexpected = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in told.items()}
+    return {name: went for name, went in unexpected.items() if went}
 
 
 # --- TMDB goes away while a process is at it
@@ -606,7 +608,7 @@ async def test_tmdb_gone_in_mid_run_ends_the_process_with_exit_6(shell_for: Any,
         port = int(address.rpartition(":")[2])
         settings = settings_for(f"http://{address}/3", movies=MOVIES)
         async with AsyncExitStack() as day:
-            tmdb = await day.enter_async_context(stand_in(port=port, catalog=CATALOG, faults=scripted(quiet)))
+            tmdb = await day.enter_async_context(fake_tmdb(port=port, catalog=CATALOG, faults=scripted(quiet)))
             shell = shell_for(settings).having(TMDB_CONCURRENCY="20")
             async with shell.start(program=on_our_loop(quick=20)) as running:
                 await running.says("batch_landed")
@@ -621,7 +623,7 @@ async def test_tmdb_gone_in_mid_run_ends_the_process_with_exit_6(shell_for: Any,
         left = await left_in(settings)
         assert (set(left.done), left.failed, left.harm) == (set(MOVIES[:100]), {}, [])
         assert left.failed_in_summary is None
-        async with stand_in(port=port, catalog=CATALOG) as tmdb:
+        async with fake_tmdb(port=port, catalog=CATALOG) as tmdb:
             assert await closes(settings, tmdb) == ("closed", 350, set(MOVIES[100:]), [])
 
 
@@ -653,10 +655,10 @@ def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
 
     async def story() -> None:
         loop.leaping = False  # S3 has all the time it takes, but for when it is away
-        async with own_s3(tmp_path) as (store, at), stand_in(catalog=CATALOG) as tmdb, AsyncExitStack() as way:
+        async with own_s3(tmp_path) as (store, at), fake_tmdb(catalog=CATALOG) as tmdb, AsyncExitStack() as way:
             settings = settings_for(tmdb.url, movies=MOVIES, series=SERIES, **at)
-            await harvest(settings, watcher=Silent(), stop=Stop(limit=100))
-            link = await way.enter_async_context(s3_link(store.endpoint))
+            await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=100))
+            link = await way.enter_async_context(s3_proxy(store.endpoint))
             hush = Hush("complete")
             link.rules["*"] = hush.rule
             through = settings.model_copy(update={"aws_endpoint_url_s3": link.url})
@@ -671,7 +673,7 @@ def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
                 began.append(now())
 
             with pytest.raises(StoreError, match=r"^Cannot .* s3://lake/Raw/API/.* AWS_ENDPOINT_URL_S3") as caught:
-                await side_by_side(ebb, lambda: harvest(through, watcher=Silent(), stop=Stop()))
+                await side_by_side(ebb, lambda: harvest(through, observer=Silent(), shutdown=Shutdown()))
             assert (caught.value.exit_code, now() - began[0] <= 2 * CALL_SECONDS) == (4, True)
             loop.leaping = False
             await store.start_again()
@@ -695,16 +697,16 @@ def test_s3_gone_for_a_second_and_slow_to_come_back_is_waited_out(settings_for: 
         async with AsyncExitStack() as stack:
             with abroad():
                 store, at = await stack.enter_async_context(own_s3(tmp_path))
-            link = await stack.enter_async_context(s3_link(store.endpoint))
-            tmdb = await stack.enter_async_context(stand_in(catalog=CATALOG, latency=(0.02, 0.05)))
+            link = await stack.enter_async_context(s3_proxy(store.endpoint))
+            tmdb = await stack.enter_async_context(fake_tmdb(catalog=CATALOG, latency=(0.02, 0.05)))
             settings = settings_for(tmdb.url, movies=MOVIES, series=SERIES, **at | {"aws_endpoint_url_s3": link.url})
-            coming, watcher = Hush("none"), After(batches=1)
+            coming, observer = Hush("none"), After(batches=1)
             coming.opened.set()
             link.rules["*"] = in_its_time(coming.rule)
             before = []
 
             async def restart() -> None:
-                await watcher.reached.wait()
+                await observer.reached.wait()
                 before.append(len(link.seen))
                 with abroad():
                     await store.kill()
@@ -715,8 +717,8 @@ def test_s3_gone_for_a_second_and_slow_to_come_back_is_waited_out(settings_for: 
                     await store.start_again()
                 coming.opened.set()
 
-            _, report = await side_by_side(restart, lambda: harvest(settings, watcher=watcher, stop=Stop()))
-            assert (report.exit_code, report.books.found, (await left_in(settings)).harm) == (0, 400, [])
+            _, report = await side_by_side(restart, lambda: harvest(settings, observer=observer, shutdown=Shutdown()))
+            assert (report.exit_code, report.totals.found, (await left_in(settings)).harm) == (0, 400, [])
             assert (
                 max(call.attempt for call in link.seen[before[0] :] if call.operation in LANDING) > 1
             )  # it was missed
@@ -758,12 +760,12 @@ def each(stages: Iterable[str], numbers: Iterable[signal.Signals] = BOTH) -> dic
     return {f"{number.name}-{stage}": (stage, number) for number in numbers for stage in stages}
 
 
-def at_once_with_others(settings: Settings, name: str, tmdb: StandIn) -> Settings:
+def at_once_with_others(settings: Settings, name: str, tmdb: FakeTmdb) -> Settings:
     """The same CSV, which nobody writes while others read it, into a folder of its own, from this TMDB."""
     return settings.model_copy(update={"s3_prefix": name, "tmdb_base_url": tmdb.url})
 
 
-async def how_it_went(end: Ended, settings: Settings, tmdb: StandIn, ids: list[str]) -> dict[str, Any]:
+async def how_it_went(end: Ended, settings: Settings, tmdb: FakeTmdb, ids: list[str]) -> dict[str, Any]:
     """How a stopped process ended, and what the next run makes of what it left."""
     tmdb.faults = healthy
     status, found, _, harm = await closes(settings, tmdb)
@@ -784,7 +786,7 @@ async def test_a_signal_while_a_csv_is_being_read_ends_it(shell_for: Any, settin
 
     async def one(name: str) -> dict[str, Any]:
         stage, number = stages[name]
-        async with stand_in(catalog=CATALOG) as tmdb, AsyncExitStack() as stack:
+        async with fake_tmdb(catalog=CATALOG) as tmdb, AsyncExitStack() as stack:
             settings = at_once_with_others(shared, name, tmdb)
             path = tmp_path / name
             os.mkfifo(path)
@@ -846,19 +848,19 @@ def test_a_stop_while_s3_says_nothing_takes_less_than_a_container_waits(stage: s
     """Whatever S3 falls silent in the midst of, half a minute after the request the harvest has ended by itself."""
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=IDS)
             await stopped_before(stage, settings)
-            hush, stop, began = Hush(*SILENT_AT[stage]), Stop(), []
+            hush, shutdown, began = Hush(*SILENT_AT[stage]), Shutdown(), []
             world.link.rules["*"] = in_its_time(hush.rule)
 
             async def ask() -> None:
                 await hush.held.wait()
                 began.append(now())
-                stop.ask("SIGTERM")
+                shutdown.request("SIGTERM")
 
             try:
-                _, report = await side_by_side(ask, lambda: harvest(settings, watcher=Silent(), stop=stop))
+                _, report = await side_by_side(ask, lambda: harvest(settings, observer=Silent(), shutdown=shutdown))
                 code = report.exit_code
             except StoppedError as error:
                 code = error.exit_code
@@ -875,7 +877,7 @@ def test_a_lease_that_cannot_be_given_back_holds_nobody_up(play: Play) -> None:
     """S3 silent when all is done: closed books are soon known to be closed, whether somebody asks to stop or not."""
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=IDS)
             hush, began = Hush("put", "/lease.json", 3), []  # after the one that takes it and the one with the run
             world.link.rules["*"] = in_its_time(hush.rule)
@@ -884,7 +886,7 @@ def test_a_lease_that_cannot_be_given_back_holds_nobody_up(play: Play) -> None:
                 await hush.held.wait()
                 began.append(now())
 
-            _, report = await side_by_side(look, lambda: harvest(settings, watcher=Silent(), stop=Stop()))
+            _, report = await side_by_side(look, lambda: harvest(settings, observer=Silent(), shutdown=Shutdown()))
             assert (report.status, now() - began[0] <= LAST_SECONDS) == ("closed", True)
 
     play(story)
@@ -893,7 +895,7 @@ def test_a_lease_that_cannot_be_given_back_holds_nobody_up(play: Play) -> None:
 async def stopped_before(stage: str, settings: Settings) -> None:
     """Harvest a part, where there is nothing to be got otherwise."""
     if stage == "get":
-        assert (await harvest(settings, watcher=Silent(), stop=Stop(limit=100))).exit_code == Exit.STOPPED
+        assert (await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=100))).exit_code == Exit.STOPPED
 
 
 @pytest.mark.parametrize("number", BOTH)
@@ -907,7 +909,7 @@ async def test_a_signal_while_s3_says_nothing_ends_it_by_itself(
     shared = settings_for("http://localhost/3", movies=IDS)
 
     async def one(stage: str) -> dict[str, Any]:
-        async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+        async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
             settings = at_once_with_others(shared, stage, tmdb)
             await stopped_before(stage, settings)
             hush = Hush(*SILENT_AT[stage])
@@ -931,7 +933,7 @@ async def test_a_signal_while_tmdb_says_nothing_ends_it_by_itself(shell_for: Any
     async def one(name: str) -> dict[str, Any]:
         stage, number = stages[name]
         faults = scripted({silences[stage]: [always(silence(600))]})
-        async with stand_in(catalog=CATALOG, faults=faults) as tmdb:
+        async with fake_tmdb(catalog=CATALOG, faults=faults) as tmdb:
             settings = at_once_with_others(shared, name, tmdb)
             async with shell_for(settings).start() as running:
                 await running.until(lambda: tmdb.asked[silences[stage]])
@@ -945,7 +947,7 @@ async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
     s3: S3Server, shell_for: Any, settings_for: Make
 ) -> None:
     """What S3 answers after the signal still counts: a batch lands, and books that were being closed are closed."""
-    holds = {
+    backoffs = {
         "first look": (("list", ""), 75, 0),
         "lease": (("put", "/lease.json"), 75, 0),
         "landing": (("complete", "/tt"), 75, 100),
@@ -954,9 +956,9 @@ async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
     shared = settings_for("http://localhost/3", movies=MOVIES)
 
     async def one(stage: str) -> dict[str, Any]:
-        at, code, landed = holds[stage]
+        at, code, landed = backoffs[stage]
         hush = Hush(*at)
-        async with stand_in(catalog=CATALOG, latency=(0.02, 0.02)) as tmdb, s3_link(s3.endpoint) as link:
+        async with fake_tmdb(catalog=CATALOG, latency=(0.02, 0.02)) as tmdb, s3_proxy(s3.endpoint) as link:
             link.rules["*"] = hush.rule
             settings = at_once_with_others(shared, stage, tmdb)
             shell = shell_for(settings).having(AWS_ENDPOINT_URL_S3=link.url, TMDB_CONCURRENCY="5")
@@ -974,7 +976,7 @@ async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
                 "landed": len(left.done) >= landed,
             }
 
-    assert await deviations(one, holds, STOPPED_WELL | {"code": True, "landed": True}) == {}
+    assert await deviations(one, backoffs, STOPPED_WELL | {"code": True, "landed": True}) == {}
 
 
 @contextmanager
@@ -1030,7 +1032,7 @@ async def test_a_signal_after_the_end_changes_nothing(
     number: signal.Signals, shell_for: Any, settings_for: Make
 ) -> None:
     """Who has told how it ended ends so: the code is that of the books that were shown, and there is no traceback."""
-    async with stand_in(catalog=CATALOG) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as tmdb:
         shell = shell_for(settings_for(tmdb.url, movies=MOVIES[:3]))
 
         async def one(word: str) -> tuple[int, list[str]]:

@@ -33,7 +33,7 @@ from test_doctor import examined, of
 
 from harvester import errors
 from harvester.aws.client import open_bucket
-from harvester.commands.harvest import Turn, harvest
+from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.commands.plan import plan
 from harvester.commands.shards import Shard, harvest_shard, plan_shards
 from harvester.commands.upload import upload
@@ -41,13 +41,13 @@ from harvester.commands.verify import verify
 from harvester.errors import Exit, HarvestError, StoreError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import refusal, scripted
-from harvester.fakes.s3_proxy import s3_link
+from harvester.fakes.s3_proxy import s3_proxy
 from harvester.fakes.s3_server import S3Server, principal, s3_server
-from harvester.fakes.tmdb import KEY, stand_in
+from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.model.batch import cut
 from harvester.runs.lease import LeaseTimes
 from harvester.runs.run import utc
-from harvester.runtime.shutdown import Stop
+from harvester.runtime.shutdown import Shutdown
 from harvester.settings.settings import Settings, load_settings, names_of
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from conftest import Silent
 
     from harvester.commands.harvest import Report
-    from harvester.commands.verify import Proof
-    from harvester.fakes.tmdb import StandIn
+    from harvester.commands.verify import VerificationReport
+    from harvester.fakes.tmdb import FakeTmdb
     from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
@@ -150,7 +150,7 @@ def refused(action: str) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S3Server]:
     """A server with guests, for the fixtures of conftest too."""
-    async with s3_server(tmp_path_factory.mktemp("guests"), guests=GUESTS) as server:
+    async with s3_server(tmp_path_factory.mktemp("guests"), users=GUESTS) as server:
         if server.kind == "moto":
             pytest.skip("moto lets everybody in")
         yield server
@@ -167,11 +167,11 @@ class World:
 
     server: S3Server
     lake: Bucket
-    tmdb: StandIn
+    tmdb: FakeTmdb
     make: Make
-    watcher: Silent
+    observer: Silent
 
-    def environment(self, guest: str) -> dict[str, str]:
+    def environment(self, user: str) -> dict[str, str]:
         """Of a process that is this guest of the server's."""
         return (
             kept()
@@ -181,8 +181,8 @@ class World:
                 "TMDB_BASE_URL": self.tmdb.url,
                 "AWS_REGION": "us-east-1",
                 "AWS_ENDPOINT_URL_S3": self.server.endpoint,
-                "AWS_ACCESS_KEY_ID": guest,
-                "AWS_SECRET_ACCESS_KEY": self.server.guests[guest],
+                "AWS_ACCESS_KEY_ID": user,
+                "AWS_SECRET_ACCESS_KEY": self.server.users[user],
             }
         )
 
@@ -191,21 +191,21 @@ class World:
         told = stack(self.lake.name).properties("Function")["Environment"]["Variables"]
         return {name: str(value) for name, value in told.items() if value != "" and name != "TMDB_API_KEY"}
 
-    def settings(self, guest: str = "function", **more: Any) -> Settings:
+    def settings(self, user: str = "function", **more: Any) -> Settings:
         """The function's settings, for a guest."""
         ours = {name.lower(): value for name, value in self.variables().items()} | {"tmdb_rate": 10_000}
-        keys = {"aws_access_key_id": guest, "aws_secret_access_key": self.server.guests[guest]}
+        keys = {"aws_access_key_id": user, "aws_secret_access_key": self.server.users[user]}
         return self.make(self.tmdb.url, **(ours | keys | more))
 
     async def grant(self, **policies: Statements) -> None:
         """Put the one policy of the bucket: what each guest may do."""
         await grant(self.server, self.lake.name, **policies)
 
-    async def harvest(self, guest: str = "function", *, limit: int | None = None, **more: Any) -> Report:
+    async def harvest(self, user: str = "function", *, limit: int | None = None, **more: Any) -> Report:
         """What comes of a harvest, at noon unless `now` says otherwise."""
-        settings = self.settings(guest, **more.pop("settings", {}))
+        settings = self.settings(user, **more.pop("settings", {}))
         at_noon = {"now": lambda: NOON, "sleep": no_wait}
-        return await harvest(settings, watcher=self.watcher, stop=Stop(limit=limit), **(at_noon | more))
+        return await harvest(settings, observer=self.observer, shutdown=Shutdown(limit=limit), **(at_noon | more))
 
     async def put_csv(self, collection: str, ids: list[str]) -> None:
         """Put a CSV of just these ids where `upload` would today."""
@@ -216,7 +216,7 @@ class World:
     async def half_done(self) -> None:
         """The movies have landed, of the series one has failed, and an orphan and a foreign object are beside them."""
         report = await self.harvest()
-        assert (report.status, report.books.found, [*report.failed]) == ("failed", 9, [SERIES[2]])
+        assert (report.status, report.totals.found, [*report.failed]) == ("failed", 9, [SERIES[2]])
         await self.begin(f"{LANDING}{BATCH}.json")
         await self.lake.put(FOREIGN, b"{}")
 
@@ -225,26 +225,26 @@ class World:
         async with self.opened("function") as bucket:
             await bucket.begin(key)
 
-    def opened(self, guest: str, name: str | None = None) -> Any:
+    def opened(self, user: str, name: str | None = None) -> Any:
         """The bucket as a guest has it open."""
         return open_bucket(
             name or self.lake.name,
             region="us-east-1",
-            credentials=(guest, self.server.guests[guest], None),
+            credentials=(user, self.server.users[user], None),
             endpoint_url=self.server.endpoint,
         )
 
     async def closed(self, report: Report) -> tuple[str, int, list[str], list[Any]]:
         """How a run has ended, what it found, what `verify` says of it, and what uploads are left."""
-        proof = await verify(self.settings())
-        return report.status, report.books.found, proof.problems, await self.lake.uploads("")
+        verification = await verify(self.settings())
+        return report.status, report.totals.found, verification.problems, await self.lake.uploads("")
 
 
 async def grant(server: S3Server, bucket: str, **policies: Statements) -> None:
     """Put the policy of a bucket: what each guest may do."""
     told = [
-        each | {"Sid": f"{guest}{each['Sid']}", "Principal": principal(guest)}
-        for guest, statements in policies.items()
+        each | {"Sid": f"{user}{each['Sid']}", "Principal": principal(user)}
+        for user, statements in policies.items()
         for each in statements
     ]
     async with client_of(server) as client:
@@ -253,12 +253,12 @@ async def grant(server: S3Server, bucket: str, **policies: Statements) -> None:
 
 
 @pytest.fixture
-async def world(s3: S3Server, bucket: Bucket, settings_for: Make, watcher: Silent) -> AsyncIterator[World]:
+async def world(s3: S3Server, bucket: Bucket, settings_for: Make, observer: Silent) -> AsyncIterator[World]:
     """A world of five movies and five series, of which one fails at first."""
     asyncio.get_running_loop().set_debug(False)  # four thousand calls take half as long again with it
     faults = scripted({("tv", SERIES[2]): [refusal(500)] * 7})
-    async with stand_in(catalog=Catalog(otherwise="both"), faults=faults) as tmdb:
-        made = World(s3, bucket, tmdb, settings_for, watcher)
+    async with fake_tmdb(catalog=Catalog(otherwise="both"), faults=faults) as tmdb:
+        made = World(s3, bucket, tmdb, settings_for, observer)
         await made.put_csv("Movies", MOVIES)
         await made.put_csv("Series", SERIES)
         yield made
@@ -319,11 +319,11 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
     passed = set()
     session = AioSession()
     session.register_component("data_loader", LOADER)
-    who = {"aws_access_key_id": "function", "aws_secret_access_key": server.guests["function"]}
-    async with session.create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint, **who) as guest:
+    who = {"aws_access_key_id": "function", "aws_secret_access_key": server.users["function"]}
+    async with session.create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint, **who) as user:
         for call in ASKS:
             with suppress_refusal():
-                await getattr(guest, call)(**told.get(call, key))
+                await getattr(user, call)(**told.get(call, key))
                 passed.add(call)
     return passed
 
@@ -375,12 +375,12 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
         assert (await running.ended()).code == -signal.SIGKILL
 
     real: dict[str, Any] = {"now": utc}
-    async with s3_link(world.server.endpoint) as link:
+    async with s3_proxy(world.server.endpoint) as link:
         real["settings"] = {"aws_endpoint_url_s3": link.url}
         with capture_logs() as logs:
             report = await world.harvest(**real)
             assert (report.status, report.exit_code, [*report.failed]) == ("failed", Exit.FAILED, [movies[210]])
-            folder = world.watcher.run.layout.data_folder("Movies")
+            folder = world.observer.run.layout.data_folder("Movies")
             await world.begin(f"{folder}{[*cut('Movies', movies)][2].name}.json")
             report = await world.harvest(**real)
             assert await world.closed(report) == ("closed", 224, [], [])
@@ -391,7 +391,7 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
             assert (await plan(world.settings()))["status"] == "nothing_to_do"
             await world.put_csv("Movies", [*movies, "tt0000999"])
             report = await world.harvest(**real)
-            assert (report.books.fresh, await world.closed(report)) == (225, ("closed", 1, [], []))  # one is missing
+            assert (report.totals.fresh, await world.closed(report)) == (225, ("closed", 1, [], []))  # one is missing
         assert (await examined(world.settings())).healthy
         used = {call.operation for call in link.seen}
     assert used == {"create", "part", "complete", "abort", "put", "get", "list", "uploads"}
@@ -416,11 +416,11 @@ async def test_by_just_that_policy_a_run_is_shared_out_and_closed(world: World) 
                 await bucket.read(key)
     for shard in shards:
         report = await harvest_shard(
-            world.settings(), Shard.of(shard), watcher=world.watcher, stop=Stop(), sleep=no_wait
+            world.settings(), Shard.of(shard), observer=world.observer, shutdown=Shutdown(), sleep=no_wait
         )
         assert report.status == "landed"
-    turn = Turn(wait=False, token=planned["token"])
-    report = await world.harvest(only=planned["run"], turn=turn, now=utc)
+    lease_options = LeaseOptions(wait=False, token=planned["token"])
+    report = await world.harvest(only=planned["run"], lease_options=lease_options, now=utc)
     assert len(shards) == 2
     assert await world.closed(report) == ("closed", 25, [], [])
 
@@ -486,7 +486,7 @@ async def test_without_one_action_it_is_named_and_nothing_is_lost(sid: str, acti
     policy = harvesting(world.lake.name)
     await world.grant(function=policy, lessened=without(policy, sid, action))
     await world.half_done()
-    run = world.watcher.run.layout.folder
+    run = world.observer.run.layout.folder
     stood = await world.lake.objects("Raw/API/")
 
     with pytest.raises(StoreError) as caught:
@@ -537,9 +537,9 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     await world.begin(f"{LANDING}{BATCH}.json")
     world.tmdb.faults = scripted({})
 
-    async def child(guest: str) -> Report:
+    async def child(user: str) -> Report:
         return await harvest_shard(
-            world.settings(guest), shard, watcher=world.watcher, stop=Stop(), now=lambda: NOON, sleep=no_wait
+            world.settings(user), shard, observer=world.observer, shutdown=Shutdown(), now=lambda: NOON, sleep=no_wait
         )
 
     with pytest.raises(StoreError) as caught:
@@ -547,7 +547,7 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     assert str(caught.value) == refused(OF_A_CHILD[action].format(bucket=world.lake.name))
     assert await world.lake.objects(LANDING) == {}
     report = await child("function")
-    assert (report.status, report.books.found, await world.lake.uploads("")) == ("landed", 5, [])
+    assert (report.status, report.totals.found, await world.lake.uploads("")) == ("landed", 5, [])
 
 
 @pytest.mark.parametrize(("sid", "action"), TOLD)
@@ -555,18 +555,18 @@ async def test_the_doctor_names_the_action_that_is_missing(sid: str, action: str
     """Before anything is harvested: the permission by the name that AWS has for it, or the CSV that cannot be read."""
     policy = harvesting(world.lake.name)
     await world.grant(lessened=without(policy, sid, action))
-    examination = await examined(world.settings("lessened"))
+    doctor_report = await examined(world.settings("lessened"))
     what = "MOVIES_CSV" if sid == "ReadTheCsvs" else action
-    assert "AccessDenied" in of(examination, what)
-    assert (examination.healthy, of(examination, what).count("bad: ")) == (False, 1)
+    assert "AccessDenied" in of(doctor_report, what)
+    assert (doctor_report.healthy, of(doctor_report, what).count("bad: ")) == (False, 1)
 
 
 async def test_to_the_doctor_it_is_no_fault_that_nothing_can_be_deleted(world: World) -> None:
     """The function's policy is healthy as it is: the missing action is a note, which says what it is for."""
     await world.grant(function=harvesting(world.lake.name))
-    examination = await examined(world.settings())
-    assert examination.healthy
-    assert of(examination, DELETE) == (
+    doctor_report = await examined(world.settings())
+    assert doctor_report.healthy
+    assert of(doctor_report, DELETE) == (
         f"note: cannot remove s3://{world.lake.name}/Raw/API/_harvest/doctor/probe.json: AccessDenied "
         "A harvest does without; `verify --repair` does not (README, Permissions)."
     )
@@ -600,10 +600,10 @@ async def test_a_repair_without_one_action_names_it_and_touches_nothing(sid: str
     await world.lake.put(FOREIGN, b"{}")
     report = await world.harvest()
     assert await world.closed(report) == ("closed", 10, [IS_FOREIGN], [])
-    quarantine = world.watcher.run.layout.quarantine_key(FOREIGN)
+    quarantine = world.observer.run.layout.quarantine_key(FOREIGN)
 
-    async def repaired(guest: str) -> Proof:
-        return await verify(world.settings(guest), repairing=True)
+    async def repaired(user: str) -> VerificationReport:
+        return await verify(world.settings(user), repairing=True)
 
     if words := OF_A_REPAIR[sid, action]:
         with pytest.raises(StoreError) as caught:
@@ -612,8 +612,8 @@ async def test_a_repair_without_one_action_names_it_and_touches_nothing(sid: str
         assert (await world.lake.read(FOREIGN), await world.lake.read(quarantine)) == (b"{}", None)
     elif action == DELETE:
         with capture_logs() as logs:
-            proof = await repaired("lessened")
-        assert (proof.problems, proof.repaired) == ([IS_FOREIGN], [])
+            verification = await repaired("lessened")
+        assert (verification.problems, verification.repaired) == ([IS_FOREIGN], [])
         assert [line["problem"] for line in logs if line["event"] == "not_repaired"] == [
             refused(f"remove s3://{world.lake.name}/{FOREIGN}")
         ]
@@ -623,8 +623,8 @@ async def test_a_repair_without_one_action_names_it_and_touches_nothing(sid: str
         assert (await repaired("lessened")).problems == []
         await world.lake.put(FOREIGN, b"{}")
         await world.lake.delete(quarantine)
-    proof = await repaired("nobody")
-    assert (proof.problems, proof.repaired) == ([], [f"{FOREIGN} was foreign, and is now {quarantine}"])
+    verification = await repaired("nobody")
+    assert (verification.problems, verification.repaired) == ([], [f"{FOREIGN} was foreign, and is now {quarantine}"])
     assert (await world.lake.read(FOREIGN), await world.lake.read(quarantine)) == (None, b"{}")
 
 
@@ -654,9 +654,9 @@ async def test_an_upload_without_one_action_names_it(sid: str, action: str, worl
     await world.grant(function=policy, lessened=without(policy, sid, action))
     csv = tmp_path / "movies.csv"
 
-    async def uploaded(guest: str, day: str) -> str:
-        settings = world.settings(guest, movies_csv=str(csv)).model_copy(update={"series_csv": None})
-        report = await upload(settings, stop=Stop(), now=lambda: f"{day}T12:00:00.000Z")
+    async def uploaded(user: str, day: str) -> str:
+        settings = world.settings(user, movies_csv=str(csv)).model_copy(update={"series_csv": None})
+        report = await upload(settings, shutdown=Shutdown(), now=lambda: f"{day}T12:00:00.000Z")
         return report.status
 
     await world.lake.delete(CSV)
@@ -820,7 +820,7 @@ def test_the_function_gets_settings_and_nothing_else(monkeypatch: pytest.MonkeyP
     for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
     settings, default = load_settings(), Settings.model_fields
-    assert settings.key_is_kept_in == "ssm:/tmdb/api-key"
+    assert settings.api_key_ref == "ssm:/tmdb/api-key"
     assert (settings.s3_bucket, settings.movies_csv) == ("my-lake", "s3://my-lake/Raw/Local/CSV/Movies/")
     same = ("tmdb_rate", "tmdb_language", "tmdb_append", "output_format", "s3_prefix")
     assert [getattr(settings, name) for name in same] == [default[name].default for name in same]
@@ -853,7 +853,7 @@ def test_the_key_is_given_by_where_it_is_kept(kept_in: str, name: str, action: s
     told = stack(TmdbKeyIn=kept_in, TmdbKeyName=name)
     variables = told.properties("Function")["Environment"]["Variables"]
     assert variables["TMDB_API_KEY"] == f"{kept_in}:{name}"
-    assert Settings(tmdb_api_key=variables["TMDB_API_KEY"]).key_is_kept_in == f"{kept_in}:{name}"
+    assert Settings(tmdb_api_key=variables["TMDB_API_KEY"]).api_key_ref == f"{kept_in}:{name}"
     [reading] = statements_of("FunctionRole", "key", told)
     assert (reading["Action"], reading["Resource"]) == ([action], f"arn:aws:{resource}")
     assert [name for name, parameter in TEMPLATE["Parameters"].items() if "NoEcho" in parameter] == []

@@ -11,9 +11,9 @@ from harvester.commands.harvest import harvest
 from harvester.commands.plan import plan
 from harvester.errors import SettingsError, StoreError
 from harvester.fakes.catalog import Catalog
-from harvester.fakes.tmdb import stand_in
-from harvester.runtime.shutdown import Stop
-from harvester.tmdb.rate_limiter import SLACK
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.shutdown import Shutdown
+from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,25 +68,25 @@ async def test_a_movie_costs_one_request_and_a_series_two(bucket: Bucket, settin
     told = await plan(settings)
     assert batches_of(told) == {"Movies": (3, 0, 3), "Series": (2, 0, 2)}
     assert told["requests"] == 250 + 2 * 130
-    assert (told["rate_per_second"], told["seconds"]) == (25, round(510 / 25 * SLACK, 1))
+    assert (told["rate_per_second"], told["seconds"]) == (25, round(510 / 25 * SPACING, 1))
 
 
 async def test_as_many_requests_are_made_as_were_planned(bucket: Bucket, settings_for: Make) -> None:
     """Where TMDB knows every title as what its CSV says, the harvest asks what the plan said, and the key."""
-    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(ids_from(900_001, 3), "tv"))) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds=dict.fromkeys(ids_from(900_001, 3), "tv"))) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 5), series=ids_from(900_001, 3))
         told = await plan(settings)
         assert (told["requests"], tmdb.asked.total()) == (11, 0)
-        report = await harvest(settings, watcher=Silent(), stop=Stop())
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
         assert tmdb.asked.total() - tmdb.asked["authentication", ""] == 11
     assert report.run == told["run"]
 
 
 async def test_what_is_done_is_not_planned_again(bucket: Bucket, settings_for: Make) -> None:
     """After a part of a harvest only the rest is to do, of the same run; nobody is asked and nothing is written."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 350))
-        report = await harvest(settings, watcher=Silent(), stop=Stop(limit=150))
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=150))
         asked, before = tmdb.asked.total(), await bucket.objects("")
         told = await plan(settings)
         assert tmdb.asked.total() == asked
@@ -103,9 +103,9 @@ async def test_nothing_is_written_to_an_empty_bucket(bucket: Bucket, settings_fo
 
 async def test_a_finished_run_leaves_nothing_to_do(bucket: Bucket, settings_for: Make) -> None:
     """Today's harvest is done; `again` plans all of it anew."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 3))
-        await harvest(settings, watcher=Silent(), stop=Stop())
+        await harvest(settings, observer=Silent(), shutdown=Shutdown())
         told = await plan(settings)
         anew = await plan(settings, again=True)
     assert (told["status"], told["requests"], told["seconds"], batches_of(told)) == (
@@ -119,9 +119,9 @@ async def test_a_finished_run_leaves_nothing_to_do(bucket: Bucket, settings_for:
 
 async def test_an_unfinished_run_is_gone_on_with_also_again(bucket: Bucket, settings_for: Make) -> None:
     """`again` is for what is finished: a restart with it plans no more than what is left."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 250))
-        report = await harvest(settings, watcher=Silent(), stop=Stop(limit=150))
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=150))
         planned = await plan(settings, again=True)
     assert (report.status, planned["run"], planned["requests"]) == ("stopped", report.run, 50)
     assert batches_of(planned) == {"Movies": (3, 2, 1)}
@@ -130,9 +130,9 @@ async def test_an_unfinished_run_is_gone_on_with_also_again(bucket: Bucket, sett
 async def test_reclassified_titles_are_planned_with_their_batch(bucket: Bucket, settings_for: Make) -> None:
     """A title that TMDB has as the other kind is of the batch that its CSV says: done with it, and to do with it."""
     movies = ids_from(1, 4)
-    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(movies[:2], "tv"), otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds=dict.fromkeys(movies[:2], "tv"), otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        await harvest(settings, watcher=Silent(), stop=Stop())
+        await harvest(settings, observer=Silent(), shutdown=Shutdown())
         done = await plan(settings)
         [reclassified] = await bucket.objects("Raw/API/Series/")
         await bucket.delete(reclassified)
@@ -157,15 +157,15 @@ async def test_what_another_run_of_the_day_has_is_not_planned(
     bucket: Bucket, settings_for: Make, tmp_path: Path
 ) -> None:
     """Ids that stand already are counted as fresh, whether found or missing, and cost no request."""
-    async with stand_in(catalog=Catalog(kinds={"tt0000003": "unknown"})) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds={"tt0000003": "unknown"})) as tmdb:
         first = settings_for(tmdb.url, movies_csv=csv_of(tmp_path, ids_from(1, 150)))
         grown = settings_for(tmdb.url, movies_csv=csv_of(tmp_path, ids_from(1, 380)))
         assert fresh_of(await plan(grown)) == (0, 380)
-        await harvest(first, watcher=Silent(), stop=Stop())
+        await harvest(first, observer=Silent(), shutdown=Shutdown())
         planned = await plan(grown)
         assert (fresh_of(planned), batches_of(planned)) == ((150, 230), {"Movies": (3, 0, 3)})
-        report = await harvest(grown, watcher=Silent(), stop=Stop())
-        assert (report.run, report.books.fresh, report.books.found) == (planned["run"], 150, 230)
+        report = await harvest(grown, observer=Silent(), shutdown=Shutdown())
+        assert (report.run, report.totals.fresh, report.totals.found) == (planned["run"], 150, 230)
         planned = await plan(grown)
         assert (planned["status"], planned["requests"]) == ("nothing_to_do", 0)
         assert batches_of(planned) == {"Movies": (3, 3, 0)}
@@ -175,17 +175,17 @@ async def test_what_another_run_has_got_since_the_cut_is_not_planned(
     bucket: Bucket, settings_for: Make, tmp_path: Path
 ) -> None:
     """The batches stay as they were cut, and the ids in them that need no request any more are fresh."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         first = settings_for(tmdb.url, movies_csv=csv_of(tmp_path, ids_from(1, 250)))
         second = settings_for(tmdb.url, movies_csv=csv_of(tmp_path, ids_from(151, 30)))
-        await harvest(first, watcher=Silent(), stop=Stop(limit=100))
-        await harvest(second, watcher=Silent(), stop=Stop())
+        await harvest(first, observer=Silent(), shutdown=Shutdown(limit=100))
+        await harvest(second, observer=Silent(), shutdown=Shutdown())
         planned = await plan(first)
         assert (fresh_of(planned), batches_of(planned)) == ((30, 120), {"Movies": (3, 1, 2)})
         before = tmdb.asked.total() - tmdb.asked["authentication", ""]
-        report = await harvest(first, watcher=Silent(), stop=Stop())
+        report = await harvest(first, observer=Silent(), shutdown=Shutdown())
         assert tmdb.asked.total() - tmdb.asked["authentication", ""] - before == 120
-    assert (report.status, report.books.fresh) == ("closed", 30)
+    assert (report.status, report.totals.fresh) == ("closed", 30)
 
 
 @pytest.mark.parametrize("other", [{"tmdb_language": "pt-BR"}, {"output_format": "array"}, {"tmdb_append": "credits"}])
@@ -193,8 +193,8 @@ async def test_other_options_on_the_same_day_are_refused(
     other: dict[str, str], bucket: Bucket, settings_for: Make
 ) -> None:
     """A plan says what a harvest would: a day has records of one form."""
-    async with stand_in() as tmdb:
-        await harvest(settings_for(tmdb.url, movies=ids_from(1, 3)), watcher=Silent(), stop=Stop())
+    async with fake_tmdb() as tmdb:
+        await harvest(settings_for(tmdb.url, movies=ids_from(1, 3)), observer=Silent(), shutdown=Shutdown())
     with pytest.raises(SettingsError, match="One day has one form: give another --prefix, or clear that day first"):
         await plan(settings_for(NOBODY, movies=ids_from(1, 3), **other))
 
@@ -202,9 +202,9 @@ async def test_other_options_on_the_same_day_are_refused(
 async def test_planning_it_again_leaves_what_has_landed(bucket: Bucket, settings_for: Make) -> None:
     """`plan --again` is a question: whatever a harvest would do anew, the bucket stays as it is."""
     movies = ids_from(1, 4)
-    async with stand_in(catalog=Catalog(kinds={movies[0]: "tv"}, otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds={movies[0]: "tv"}, otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        await harvest(settings, watcher=Silent(), stop=Stop())
+        await harvest(settings, observer=Silent(), shutdown=Shutdown())
         before = await bucket.objects("")
         await plan(settings, again=True)
     assert await bucket.objects("") == before

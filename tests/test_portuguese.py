@@ -11,7 +11,7 @@ from shells import Shell, kept
 from test_readme import ROOT, SET_UP, commands
 
 from harvester.fakes.catalog import catalog_of
-from harvester.fakes.tmdb import KEY, stand_in
+from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.settings.settings import ALL_NAMES
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ async def test_a_env_file_in_portuguese_uploads_and_harvests(s3: S3Server, bucke
     csv.parent.mkdir()
     csv.write_text("id|tituloPincipal\ntt0317248|Cidade de Deus\ntt0140888|Central do Brasil\n", encoding="utf-8")
     titles = {"tt0317248": ("Cidade de Deus", "2002"), "tt0140888": ("Central do Brasil – edição", "1998")}
-    async with stand_in(catalog=catalog_of(titles, {}, missing=0)) as tmdb:
+    async with fake_tmdb(catalog=catalog_of(titles, {}, missing=0)) as tmdb:
         lines = {
             "TMDB_API_KEY": KEY,
             "TMDB_BASE_URL": tmdb.url,

@@ -12,8 +12,8 @@ from conftest import capture_logs
 from loops import Leaping, run_on
 from rich.console import Console
 
-from harvester.cli.progress import Bar, watching
-from harvester.reports.progress_log import LINE_SECONDS, SMOOTHING, Counts, Lines
+from harvester.cli.progress import ProgressBar, harvest_observer
+from harvester.reports.progress_log import LINE_SECONDS, SMOOTHING, Counts, ProgressLog
 from harvester.tmdb.responses import Failed, Found, Fresh, Missing
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FOUND, MISSING, FAILED = Found("movie", 1, {}), Missing("unknown"), Failed("timeout")
 FRESH = Fresh("2026-11-22-91ab03cc")
 
-RUN: Any = SimpleNamespace(name="2026-11-22-3f9a1c2e", books=SimpleNamespace(batches=3))
+RUN: Any = SimpleNamespace(name="2026-11-22-3f9a1c2e", totals=SimpleNamespace(batches=3))
 PACE: Any = SimpleNamespace(ceiling=40.0)
 
 
@@ -40,7 +40,7 @@ def test_every_title_is_counted_under_its_outcome() -> None:
     """Found, missing, failed and fresh: every outcome counts once, and all of them are done."""
     counts = Counts(20)
     for outcome in (FOUND, FOUND, FOUND, FOUND, MISSING, MISSING, MISSING, FAILED, FAILED, FRESH):
-        counts.take(outcome)
+        counts.add(outcome)
     assert counts.outcomes == {"found": 4, "missing": 3, "failed": 2, "fresh": 1}
     assert (counts.outcomes.total(), counts.titles) == (10, 20)
 
@@ -48,7 +48,7 @@ def test_every_title_is_counted_under_its_outcome() -> None:
 def test_before_a_second_has_passed_there_is_no_rate(clock: Clock) -> None:
     """The first few titles say nothing about the time left."""
     counts = Counts(10, clock=clock.time)
-    counts.take(FOUND)
+    counts.add(FOUND)
     clock.now += 0.999
     assert (counts.rate(), counts.left()) == (0.0, "-:--:--")
     clock.now += 0.001
@@ -59,7 +59,7 @@ def test_the_rate_is_of_late_and_smooth(clock: Clock) -> None:
     """The newest second counts for three tenths: a hold shows, and a hiccup does not make the time left jump."""
     counts = Counts(1_000, clock=clock.time)
     for _ in range(400):
-        counts.take(FOUND)
+        counts.add(FOUND)
     clock.now += 10
     assert counts.rate() == 40
     assert counts.rate() == 40
@@ -85,7 +85,7 @@ def test_the_time_left_is_what_the_rest_takes_at_this_rate(clock: Clock, titles:
     """Hours, minutes and seconds, days where there are any; never less than nothing."""
     counts = Counts(titles, clock=clock.time)
     for _ in range(400):
-        counts.take(MISSING)
+        counts.add(MISSING)
     clock.now += 10
     assert counts.left() == left
 
@@ -95,9 +95,9 @@ def test_the_time_left_is_what_the_rest_takes_at_this_rate(clock: Clock, titles:
 
 async def test_the_beginning_is_a_line() -> None:
     """Which run, how much of it is to do, how much was done before, and at which rate."""
-    lines = Lines()
+    lines = ProgressLog()
     with capture_logs() as logs:
-        lines.begin(RUN, titles=250, pace=PACE)
+        lines.begin(RUN, titles=250, limiter=PACE)
     lines.end()
     assert logs == [
         {
@@ -121,7 +121,7 @@ async def test_the_beginning_is_a_line() -> None:
 )
 def test_every_batch_is_a_line(landed: Any, event: str, counted: tuple[int, ...]) -> None:
     """Its name, its outcomes and its bytes; one with failed titles is called by another name, to be found by."""
-    lines = Lines()
+    lines = ProgressLog()
     with capture_logs() as logs:
         lines.batch(landed)
     names = ("found", "missing", "failed", "bytes")
@@ -139,7 +139,7 @@ def test_every_batch_is_a_line(landed: Any, event: str, counted: tuple[int, ...]
 )
 def test_a_batch_with_fresh_titles_says_how_many(landed: Any, event: str, counted: tuple[int, ...]) -> None:
     """Titles that another run of the day has are neither found nor missing: they are counted by themselves."""
-    lines = Lines()
+    lines = ProgressLog()
     with capture_logs() as logs:
         lines.batch(landed)
     [line] = logs
@@ -152,10 +152,10 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
 
     async def story() -> list[Any]:
         loop = asyncio.get_running_loop()
-        lines = Lines(clock=loop.time)
+        lines = ProgressLog(clock=loop.time)
         with capture_logs() as logs:
             began = loop.time()
-            lines.begin(RUN, titles=10, pace=PACE)
+            lines.begin(RUN, titles=10, limiter=PACE)
             for outcome in (FOUND, FOUND, MISSING, FAILED):
                 lines.title(outcome)
             while len(logs) < 3:  # the beginning, and two more
@@ -178,9 +178,9 @@ def test_the_line_every_ten_seconds_counts_fresh_titles_where_there_are_some() -
     """What is done is the sum of the counts on the line."""
 
     async def story() -> list[Any]:
-        lines = Lines(clock=asyncio.get_running_loop().time)
+        lines = ProgressLog(clock=asyncio.get_running_loop().time)
         with capture_logs() as logs:
-            lines.begin(RUN, titles=10, pace=PACE)
+            lines.begin(RUN, titles=10, limiter=PACE)
             for outcome in (FOUND, FRESH, FRESH):
                 lines.title(outcome)
             await asyncio.sleep(LINE_SECONDS + 1)
@@ -193,7 +193,7 @@ def test_the_line_every_ten_seconds_counts_fresh_titles_where_there_are_some() -
 
 def test_lines_that_never_began_can_end() -> None:
     """A run that fails before it begins ends its watcher too."""
-    Lines().end()
+    ProgressLog().end()
 
 
 # --- the bar
@@ -212,8 +212,8 @@ def written(console: Console) -> str:
 
 def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Console, clock: Clock) -> None:
     """How far, how fast, what became of the titles, and how long it will take."""
-    bar = Bar(terminal, clock=clock.time)
-    bar.begin(RUN, titles=1_250, pace=PACE)
+    bar = ProgressBar(terminal, clock=clock.time)
+    bar.begin(RUN, titles=1_250, limiter=PACE)
     for outcome in [FOUND] * 1_000 + [MISSING] * 30 + [FAILED]:
         bar.title(outcome)
     clock.now += 25.8
@@ -228,8 +228,8 @@ def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Consol
 
 def test_the_bar_leaves_the_terminal_as_it_was(terminal: Console) -> None:
     """The cursor is shown again, and the bar is wiped: what follows is the result."""
-    bar = Bar(terminal)
-    bar.begin(RUN, titles=2, pace=PACE)
+    bar = ProgressBar(terminal)
+    bar.begin(RUN, titles=2, limiter=PACE)
     bar.title(FOUND)
     bar.end()
     text = written(terminal)
@@ -239,7 +239,7 @@ def test_the_bar_leaves_the_terminal_as_it_was(terminal: Console) -> None:
 
 def test_a_bar_that_never_began_can_end(terminal: Console) -> None:
     """A run that fails while it looks what is done has shown just that."""
-    bar = Bar(terminal)
+    bar = ProgressBar(terminal)
     bar.end()
     assert "looking what is done" in written(terminal)
 
@@ -249,15 +249,15 @@ def test_a_bar_that_never_began_can_end(terminal: Console) -> None:
 
 def test_where_no_terminal_is_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard error that goes to a file or to CloudWatch gets no bar."""
-    with watching() as watcher:
-        assert type(watcher) is Lines
+    with harvest_observer() as observer:
+        assert type(observer) is ProgressLog
 
 
 def test_the_watcher_ends_whatever_happens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that fails leaves no bar behind that draws over what is said of it."""
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
     monkeypatch.setenv("TERM", "xterm")
-    with pytest.raises(ZeroDivisionError), watching() as watcher:
-        print(type(watcher) is Bar, 1 / 0)
+    with pytest.raises(ZeroDivisionError), harvest_observer() as observer:
+        print(type(observer) is ProgressBar, 1 / 0)
     text = capsys.readouterr().err
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1

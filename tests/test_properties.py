@@ -24,17 +24,17 @@ from conftest import gzip_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harvester.errors import BooksError, NewerFormatError
+from harvester.errors import InconsistentLakeError, NewerFormatError
 from harvester.model.batch import Batch, cut
 from harvester.model.documents import encode_document
 from harvester.model.layout import Layout
 from harvester.model.manifest import (
-    Account,
-    Books,
     Digests,
+    InputCounts,
     Manifest,
     RecordOptions,
     Summary,
+    Totals,
     decode_manifest,
     decode_summary,
 )
@@ -149,7 +149,7 @@ HOLDS = st.none() | st.text(max_size=12) | st.integers(-5, 10**12).map(str) | st
 @QUICK
 @given(STATUSES, (BODIES | RECORDS_OF_TMDB).map(orjson.dumps) | JSON.map(orjson.dumps) | st.binary(max_size=40), HOLDS)
 def test_any_answer_ends_in_something_that_can_be_written(status: int, body: bytes, retry_after: str | None) -> None:
-    """An object, `Absent` or `Again`, or a refused key; whatever is taken from an object comes back from its files."""
+    """An object, `NotFound` or `Retry`, or a refused key; what is taken from an object comes back from its files."""
     JUDGE.has_an_outcome(status, body, retry_after)
 
 
@@ -266,20 +266,20 @@ MANIFEST = Manifest(
     run=RUN,
     generation="5d1c0b7a5d1c0b7a",
     created_at="2026-11-22T09:00:00.000Z",
-    input={"Movies": Account("m.csv", 10, 8, 1, 1), "Series": Account("s.csv", 0, 0, 0, 0)},
+    input={"Movies": InputCounts("m.csv", 10, 8, 1, 1), "Series": InputCounts("s.csv", 0, 0, 0, 0)},
     options=RecordOptions("pt-BR", ("credits",), "jsonl", LAYOUT.template),
     batches={"Movies": [BATCH.name], "Series": []},
     fresh=1,
     ids_sha256="12" * 32,
     unknown={"colour": ["red", {"a": 1}]},
 )
-BOOKS = MANIFEST.books()
+BOOKS = MANIFEST.totals()
 BOOKS.take(RECEIPT)
 SUMMARY = Summary(
     run=RUN,
     generation="5d1c0b7a5d1c0b7a",
     closed_at="2026-11-22T11:00:00.000Z",
-    books=BOOKS.as_json(),
+    totals=BOOKS.as_json(),
     digests=Digests("ab" * 32, "cd" * 32, "ef" * 32),
     unknown={"colour": ["red", {"a": 1}]},
 )
@@ -329,12 +329,12 @@ def cuts_of(body: bytes) -> st.SearchStrategy[bytes]:
     )
 
 
-def sealed(whole: Any) -> bytes:
+def with_checksum(whole: Any) -> bytes:
     """A document with the seal that fits what it says: no key is needed to make one."""
     if not isinstance(whole, dict):
         return orjson.dumps(whole)
-    rest = {name: value for name, value in whole.items() if name != "seal"}
-    return orjson.dumps(rest | {"seal": hashlib.sha256(orjson.dumps(rest)).hexdigest()})
+    rest = {name: value for name, value in whole.items() if name != "checksum"}
+    return orjson.dumps(rest | {"checksum": hashlib.sha256(orjson.dumps(rest)).hexdigest()})
 
 
 WHOLE_RECEIPT, WHOLE_MANIFEST, WHOLE_SUMMARY = (
@@ -369,19 +369,19 @@ VALUES = JSON | st.sampled_from(
 
 def forged(whole: dict[str, Any]) -> st.SearchStrategy[bytes]:
     """A document of the right keys: arbitrary JSON under some or all of them, well sealed or not."""
-    whole = {name: value for name, value in whole.items() if name != "seal"}
+    whole = {name: value for name, value in whole.items() if name != "checksum"}
     some = st.dictionaries(st.sampled_from(sorted(whole)), VALUES, max_size=3).map(lambda values: whole | values)
     formats = st.just(1) | st.sampled_from([2, 0, -1, None, True, 1.0, "1", [1], 2**63])
     all_of_them = st.fixed_dictionaries(dict.fromkeys(whole, VALUES) | {"format": formats})
     values = some | all_of_them | changes_of(whole, VALUES)
-    return values.map(sealed) | values.map(orjson.dumps)
+    return values.map(with_checksum) | values.map(orjson.dumps)
 
 
 def read(decode_document: Callable[[bytes], Any], key: str, body: bytes) -> Any:
     """The document in `body`; None if it is none, or a newer one, and was refused in a sentence that names the key."""
     try:
         return decode_document(body)
-    except (BooksError, NewerFormatError) as error:
+    except (InconsistentLakeError, NewerFormatError) as error:
         sentence = str(error)
     assert sentence.startswith(key)
     assert len(sentence) < 1_000
@@ -391,7 +391,7 @@ def read(decode_document: Callable[[bytes], Any], key: str, body: bytes) -> Any:
 
 @settings(QUICK, max_examples=400)
 @given(forged(WHOLE_RECEIPT) | cuts_of(encode_document(RECEIPT)) | st.binary(max_size=40))
-@example(sealed(WHOLE_RECEIPT))
+@example(with_checksum(WHOLE_RECEIPT))
 def test_any_document_is_a_receipt_or_refused(body: bytes) -> None:
     """Cut, edited or forged: refused by its key, or a receipt of the ids of its key that names no file but its own."""
     receipt = read(lambda some: decode_receipt(LAYOUT, RECEIPT_KEY, some), RECEIPT_KEY, body)
@@ -402,16 +402,16 @@ def test_any_document_is_a_receipt_or_refused(body: bytes) -> None:
     assert set(receipt.recorded.values()) <= {"movie", "tv"}
     keys = [LAYOUT.data_key(name, BATCH.name, number) for name in ("Movies", "Series") for number in range(1, 101)]
     assert {file.key for file in receipt.files} <= set(keys)
-    books = Books()
-    books.take(receipt)
-    assert (books.accounted, books.batches) == (len(BATCH.ids), 1)
-    assert json.loads(json.dumps(books.as_json())) == books.as_json()
+    totals = Totals()
+    totals.add_receipt(receipt)
+    assert (totals.with_outcome, totals.batches) == (len(BATCH.ids), 1)
+    assert json.loads(json.dumps(totals.as_json())) == totals.as_json()
     assert decode_receipt(LAYOUT, RECEIPT_KEY, encode_document(receipt)) == receipt
 
 
 @settings(QUICK, max_examples=400)
 @given(forged(WHOLE_MANIFEST) | cuts_of(encode_document(MANIFEST)) | st.binary(max_size=40))
-@example(sealed(WHOLE_MANIFEST))
+@example(with_checksum(WHOLE_MANIFEST))
 def test_any_document_is_a_manifest_or_refused(body: bytes) -> None:
     """Cut, edited or forged: refused by its key, or a manifest of its run whose keys lie below the prefix."""
     manifest = read(lambda some: decode_manifest(LAYOUT, some), LAYOUT.manifest_key, body)
@@ -427,24 +427,24 @@ def test_any_document_is_a_manifest_or_refused(body: bytes) -> None:
         assert not theirs.data_folder("Movies").startswith("Raw/API/_")
         assert LAYOUT.receipt_key("Movies", batch).startswith(LAYOUT.receipts)
     assert LAYOUT.generation_of(LAYOUT.ids_key(manifest.generation)) == manifest.generation
-    books = manifest.books()
-    assert books.rows == books.ids + books.duplicates + books.rejected
+    totals = manifest.totals()
+    assert totals.rows == totals.ids + totals.duplicates + totals.rejected
     assert len(manifest.options.fingerprint({"Movies": BATCH.ids})) == 8
     assert decode_manifest(LAYOUT, encode_document(manifest)) == manifest
 
 
 @settings(QUICK, max_examples=400)
 @given(forged(WHOLE_SUMMARY) | cuts_of(encode_document(SUMMARY)) | st.binary(max_size=40))
-@example(sealed(WHOLE_SUMMARY))
+@example(with_checksum(WHOLE_SUMMARY))
 def test_any_document_is_a_summary_or_refused(body: bytes) -> None:
     """Cut, edited or forged: refused by its key, or a summary of its run whose books can be read."""
     summary = read(lambda some: decode_summary(LAYOUT, some), LAYOUT.summary_key, body)
     if summary is None:
         return
     assert summary.run == RUN
-    books = Books.of_json(summary.books)
-    assert (books.missing.total(), books.failed.total()) == (summary.books["missing"], summary.books["failed"])
-    assert books.as_json().items() <= summary.books.items()
+    totals = Totals.of_json(summary.totals)
+    assert (totals.missing.total(), totals.failed.total()) == (summary.totals["missing"], summary.totals["failed"])
+    assert totals.as_json().items() <= summary.totals.items()
     assert decode_summary(LAYOUT, encode_document(summary)) == summary
 
 
@@ -460,7 +460,7 @@ def many(text: str, count: int) -> str:
         ("batches", f'{{"Movies":[{many(chr(34) * 2, 10**6)}],"Series":[]}}'),
         ("files", f"[{many('{}', 10**6)}]"),
         ("outcomes", "{" + ",".join(f'"{n}":0' for n in range(10**6)) + "}"),
-        ("books", "{" + ",".join(f'"{n}":-1' for n in range(10**6)) + "}"),
+        ("totals", "{" + ",".join(f'"{n}":-1' for n in range(10**6)) + "}"),
         ("generation", f'"{"f" * 10**7}"'),
         ("run", f'"{"2026-11-22-" * 10**6}"'),
         ("run", "9" * 10**6),

@@ -22,7 +22,7 @@ from reading import (
     filled,
     leaves,
     open_duckdb,
-    strange,
+    unexpected,
 )
 from sqlglot import exp
 
@@ -145,7 +145,7 @@ def test_every_record_of_the_stand_in_is_read_whole(table: str, tmp_path: Path) 
     kind, columns = TABLES[table], athena_table(table).columns
     lines = stand_in_lines(kind)
     assert_read_whole(tmp_path, kind, lines, columns)
-    assert sorted({key for line in lines for key in strange(json.loads(line), columns)}) == []
+    assert sorted({key for line in lines for key in unexpected(json.loads(line), columns)}) == []
 
 
 @each_table
@@ -154,7 +154,7 @@ def test_every_recorded_title_is_read_whole(table: str, tmp_path: Path, payloads
     kind, columns = TABLES[table], athena_table(table).columns
     lines, parts = recorded_lines(payloads, kind)
     assert_read_whole(tmp_path, kind, lines, columns)
-    assert sorted({key for line in lines for key in strange(json.loads(line), columns)} - parts) == []
+    assert sorted({key for line in lines for key in unexpected(json.loads(line), columns)} - parts) == []
 
 
 @each_table
@@ -173,12 +173,12 @@ def test_appended_parts_are_read_whole(table: str, tmp_path: Path, payloads: Pat
     assert set(added) == {"credits", "keywords"}
     lines = stand_in_lines(kind, append=APPENDED, count=30)
     assert_read_whole(tmp_path / "stand-in", kind, lines, columns)
-    assert {key for line in lines for key in strange(json.loads(line), columns)} == {"watch/providers"}
+    assert {key for line in lines for key in unexpected(json.loads(line), columns)} == {"watch/providers"}
     seen = {leaf for line in lines for leaf in filled(json.loads(line), added)}
     assert sorted(set(leaves(added)) - seen) == []
     lines, parts = recorded_lines(payloads, kind)
     assert_read_whole(tmp_path / "recorded", kind, lines, columns)
-    assert {key for line in lines for key in strange(json.loads(line), columns)} <= parts - set(added)
+    assert {key for line in lines for key in unexpected(json.loads(line), columns)} <= parts - set(added)
 
 
 def test_a_key_with_a_slash_is_read_by_its_mapping(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_lost_key_and_a_made_up_column_would_be_seen() -> None:
     [line] = stand_in_lines("tv", count=1)
     record = json.loads(line)
     record["seasons"][0]["colour"] = record["harvest"]["mood"] = record["tone"] = 1
-    assert sorted(strange(record, columns)) == ["harvest.mood", "seasons[].colour", "tone"]
+    assert sorted(unexpected(record, columns)) == ["harvest.mood", "seasons[].colour", "tone"]
     assert "tone" not in set(filled(record, columns | {"tune": "BIGINT"}))
     assert "tune" in set(leaves(columns | {"tune": "BIGINT"})) - set(filled(record, columns | {"tune": "BIGINT"}))
     assert [*altered({"a": True}, {"a": 1}, {"a": "BIGINT"})] == ["a: True was read as 1"]

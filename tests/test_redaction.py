@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from harvester.settings.redaction import STRUCK, Struck, redact
+from harvester.settings.redaction import REDACTED, RedactingStream, redact
 
 SECRET = 's3cR/et+"quoted"/key'
 
@@ -19,14 +19,14 @@ SECRET = 's3cR/et+"quoted"/key'
 @pytest.mark.parametrize(
     ("text", "secrets", "redacted"),
     [
-        ("api_key=abcdefgh&x=abcdefgh", ("abcdefgh",), f"api_key={STRUCK}&x={STRUCK}"),
-        ("one abcdefgh, two stuvwxyz", ("abcdefgh", "stuvwxyz"), f"one {STRUCK}, two {STRUCK}"),
+        ("api_key=abcdefgh&x=abcdefgh", ("abcdefgh",), f"api_key={REDACTED}&x={REDACTED}"),
+        ("one abcdefgh, two stuvwxyz", ("abcdefgh", "stuvwxyz"), f"one {REDACTED}, two {REDACTED}"),
         ("nothing", ("abcdefgh",), "nothing"),
         ("nothing", (), "nothing"),
         ("nothing", ("",), "nothing"),
         ("s3://demo-lake", ("demo",), "s3://demo-lake"),
-        ("a key abcdefghij", ("abcdefgh", "abcdefghij"), f"a key {STRUCK}"),
-        ("no UTF-8: \udcff\udcfeabcdef", ("\udcff\udcfeabcdef",), f"no UTF-8: {STRUCK}"),
+        ("a key abcdefghij", ("abcdefgh", "abcdefghij"), f"a key {REDACTED}"),
+        ("no UTF-8: \udcff\udcfeabcdef", ("\udcff\udcfeabcdef",), f"no UTF-8: {REDACTED}"),
     ],
 )
 def test_every_secret_is_struck_out(text: str, secrets: tuple[str, ...], redacted: str) -> None:
@@ -42,11 +42,11 @@ def test_every_secret_is_struck_out(text: str, secrets: tuple[str, ...], redacte
 def test_a_stream_strikes_secrets_out_of_all_that_is_written(form: str) -> None:
     """In each of its forms, in the first line and in those after it, although the secrets are told but once."""
     stream = io.StringIO()
-    struck = Struck(stream, (secret for secret in (SECRET, "")))
+    redacted = RedactingStream(stream, (secret for secret in (SECRET, "")))
     for _ in range(2):
-        print(f"<{form}>", file=struck)
-    assert stream.getvalue() == f"<{STRUCK}>\n" * 2
-    assert struck.trouble is None
+        print(f"<{form}>", file=redacted)
+    assert stream.getvalue() == f"<{REDACTED}>\n" * 2
+    assert redacted.trouble is None
 
 
 def test_a_stream_that_cannot_be_written_to_remembers_it_and_raises_nothing() -> None:
@@ -55,17 +55,17 @@ def test_a_stream_that_cannot_be_written_to_remembers_it_and_raises_nothing() ->
     os.close(read)
     with Path("/dev/full").open("w", encoding="utf-8") as full, os.fdopen(write, "w", encoding="utf-8") as pipe:
         for stream, number in ((full, errno.ENOSPC), (pipe, errno.EPIPE)):
-            struck = Struck(stream)
-            assert struck.write("some words") == len("some words")
-            assert struck.trouble is None  # they are in a buffer
-            struck.flush()
-            assert struck.trouble is not None
-            assert struck.trouble.errno == number
+            redacted = RedactingStream(stream)
+            assert redacted.write("some words") == len("some words")
+            assert redacted.trouble is None  # they are in a buffer
+            redacted.flush()
+            assert redacted.trouble is not None
+            assert redacted.trouble.errno == number
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is left in the buffer goes there
 
 
 def test_a_stream_is_otherwise_the_stream_it_is() -> None:
     """Who asks it for its encoding, its number or whether it is a terminal is answered."""
     with Path(os.devnull).open("w", encoding="utf-8") as stream:
-        struck = Struck(stream, ["abcdefgh"])
-        assert (struck.fileno(), struck.encoding, struck.isatty()) == (stream.fileno(), "utf-8", False)
+        redacted = RedactingStream(stream, ["abcdefgh"])
+        assert (redacted.fileno(), redacted.encoding, redacted.isatty()) == (stream.fileno(), "utf-8", False)

@@ -41,12 +41,12 @@ from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import RESET, always, refusal, scripted, silence
 from harvester.fakes.faults import html as page
 from harvester.fakes.s3_server import S3Server, s3_server
-from harvester.fakes.tmdb import StandIn, stand_in
+from harvester.fakes.tmdb import FakeTmdb, fake_tmdb
 from harvester.runtime.concurrency import fan_out
-from harvester.settings.redaction import STRUCK
+from harvester.settings.redaction import REDACTED
 from harvester.settings.settings import load_settings
 from harvester.tmdb.client import Tmdb
-from harvester.tmdb.rate_limiter import Pace
+from harvester.tmdb.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
     import ssl
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from harvester.store.s3 import Bucket
 
-    Answer = Callable[[str], bytes]
+    Response = Callable[[str], bytes]
     """What a server says to a request with this head."""
 
 pytestmark = pytest.mark.timeout(120)  # for what hangs: a busy machine may take its time
@@ -309,7 +309,7 @@ def nobody() -> Iterator[str]:
 
 def knowing(**options: Any) -> Any:
     """A TMDB that takes the marked keys."""
-    return stand_in(catalog=CATALOG, key=V3, token=V4, **options)
+    return fake_tmdb(catalog=CATALOG, key=V3, token=V4, **options)
 
 
 # Servers that say anything
@@ -326,7 +326,7 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(answer: Answer, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Wire]:
+async def wire(answer: Response, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Wire]:
     """A server that gives every request `answer` to the letter, and closes; over TLS on demand."""
     told = Wire("")
 
@@ -357,7 +357,7 @@ def http(status: int, body: object, *, reason: str = "So", **headers: str) -> by
     return (head + told).encode()
 
 
-def always_told(told: bytes) -> Answer:
+def always_told(told: bytes) -> Response:
     return lambda _head: told
 
 
@@ -380,13 +380,13 @@ def as_headers(head: str) -> bytes:
     return http(500, "", **told)
 
 
-def redirecting(to: str) -> Answer:
+def redirecting(to: str) -> Response:
     """Points to the same path and query at `to`, by one status after the other."""
     statuses = itertools.cycle([301, 302, 303, 307, 308])
     return lambda head: http(next(statuses), "", Location=to + path_of(head))
 
 
-def in_turn(answers: Iterable[Answer]) -> Answer:
+def in_turn(answers: Iterable[Response]) -> Response:
     """To the first request the first answer, and so on."""
     left = iter(answers)
 
@@ -397,7 +397,7 @@ def in_turn(answers: Iterable[Answer]) -> Answer:
     return answer
 
 
-ECHOES: dict[str, Answer] = {
+ECHOES: dict[str, Response] = {
     "an error in JSON": lambda head: http(500, {"success": False, "status_code": 11, "status_message": head}),
     "no success in a 200": lambda head: http(200, {"success": False, "status_code": 7, "status_message": head}),
     "a page": lambda head: http(502, f"<html><pre>{head}</pre></html>", Content_Type="text/html"),
@@ -726,7 +726,7 @@ async def test_a_csv_that_is_no_csv_is_not_repeated(shell_for: Any, nobody: str)
     ],
 )
 async def test_a_refusal_that_repeats_the_key_is_told_without_it(
-    shell_for: Any, answer: Answer, key: str, code: int
+    shell_for: Any, answer: Response, key: str, code: int
 ) -> None:
     """TMDB's words are shown, but not those that are the key, or a part of it."""
     async with wire(answer) as tmdb:
@@ -751,7 +751,7 @@ async def test_a_key_that_is_refused_or_revoked_is_not_repeated(shell_for: Any) 
 async def test_no_trouble_with_tmdb_shows_the_key(shell_for: Any) -> None:
     """Whatever a server says back: it is unavailable, for a reason in our own words; each try meets another echo."""
 
-    async def meet(case: tuple[str, list[Answer]]) -> tuple[int, list[str]]:
+    async def meet(case: tuple[str, list[Response]]) -> tuple[int, list[str]]:
         key, answers = case
         async with wire(in_turn(answers)) as tmdb:
             shell = await shell_for(f"{tmdb.url}/3", key=key)
@@ -774,7 +774,7 @@ async def test_no_trouble_on_the_way_to_tmdb_shows_the_key(shell_for: Any, nobod
     reset = scripted({("authentication", ""): [always(RESET)]})
     async with knowing(faults=quiet) as silent, knowing(faults=reset) as broken, knowing() as out:
         out.down = True
-        cases: dict[str, tuple[StandIn | None, int]] = {
+        cases: dict[str, tuple[FakeTmdb | None, int]] = {
             "silent": (silent, 0),
             "broken": (broken, 6),
             "out": (out, 6),
@@ -862,7 +862,7 @@ async def test_a_record_that_repeats_the_key_does_not_land_with_it(shell_for: An
         for name, body in (await objects(shell.client, shell.bucket)).items()
         if name.startswith("object Raw/API/Movies/")
     ]
-    assert landed.count(STRUCK.encode()) == landed.count(b'"links"') == len(MOVIES)
+    assert landed.count(REDACTED.encode()) == landed.count(b'"links"') == len(MOVIES)
 
 
 async def test_a_signal_shows_no_secret(shell_for: Any) -> None:
@@ -895,7 +895,7 @@ async def test_a_crash_shows_no_secret(shell_for: Any, number: signal.Signals) -
 # S3
 
 
-def s3_refusal(status: int, code: str, message: str) -> Answer:
+def s3_refusal(status: int, code: str, message: str) -> Response:
     """S3's error, which repeats what it was asked, as the real one does where signatures do not match.
 
     In `message` and `code`, {access} and {token} are those of the request, {quoted} is the token as a URL has it.
@@ -921,7 +921,7 @@ def s3_refusal(status: int, code: str, message: str) -> Answer:
     return answer
 
 
-S3_ECHOES: dict[str, Answer] = {
+S3_ECHOES: dict[str, Response] = {
     "SignatureDoesNotMatch": s3_refusal(403, "SignatureDoesNotMatch", "The signature of {access} does not match"),
     "AccessDenied": s3_refusal(403, "AccessDenied", "User: {access} with {token} is not authorized"),
     "InvalidToken": s3_refusal(400, "InvalidToken", "The token {token} of {access} is malformed or invalid"),
@@ -1400,8 +1400,8 @@ def test_the_search_sees_what_an_exception_came_from() -> None:
 
 def tmdb_at(url: str, clock: Clock, key: str) -> Any:
     """A `Tmdb` as the doors open it, but for its waits, which are virtual."""
-    pace = Pace(10_000, clock=clock.time, sleep=clock.sleep)
-    options: Any = {"language": None, "append": (), "pace": pace, "concurrency": 5, "sleep": clock.sleep}
+    limiter = RateLimiter(10_000, clock=clock.time, sleep=clock.sleep)
+    options: Any = {"language": None, "append": (), "pace": limiter, "concurrency": 5, "sleep": clock.sleep}
     return Tmdb(base_url=f"{url}/3", key=key, **options)
 
 
@@ -1458,7 +1458,7 @@ async def test_nothing_that_holds_a_secret_shows_it(clock: Clock) -> None:
                 waiting.cancel()
                 with suppress(asyncio.CancelledError):
                     await waiting
-                for each in (settings, tmdb, bucket, tmdb.pace, tmdb.health):
+                for each in (settings, tmdb, bucket, tmdb.limiter, tmdb.breaker):
                     places[f"{type(each).__name__} with {key[:3]}"] = f"{each!r} {each!s} {each:}".encode()
                 places[f"tasks with {key[:3]}"] = f"{tasks} {stack.getvalue()}".encode()
     assert found(places) == []

@@ -744,20 +744,20 @@ def test_what_a_command_needs_is_asked_for_by_name(name: str, said: str) -> None
     """A missing setting is told with its flag, if it has one, and every place it can be set in."""
     settings = load_settings()
     with pytest.raises(SettingsError) as caught:
-        settings.need("tmdb_rate", name)
+        settings.require("tmdb_rate", name)
     assert str(caught.value).startswith(said)
     assert [place for place in (".env", "config/harvester.toml") if place not in str(caught.value)] == []
-    with_secrets(s3_bucket="lake").need("tmdb_api_key", "s3_bucket")
+    with_secrets(s3_bucket="lake").require("tmdb_api_key", "s3_bucket")
 
 
 def test_a_harvest_needs_a_csv_and_not_the_same_twice() -> None:
     """At least one of the two, and two different ones."""
     for one in ({"movies_csv": "m.csv"}, {"series_csv": "s.csv"}, {"movies_csv": "m.csv", "series_csv": "s.csv"}):
-        load_settings(**one).need_titles()
+        load_settings(**one).require_input()
     with pytest.raises(SettingsError, match="--movies or --series"):
-        load_settings().need_titles()
+        load_settings().require_input()
     with pytest.raises(SettingsError, match=r"'m\.csv'"):
-        load_settings(movies_csv="m.csv", series_csv="m.csv").need_titles()
+        load_settings(movies_csv="m.csv", series_csv="m.csv").require_input()
 
 
 def test_settings_do_not_change_once_made() -> None:

@@ -216,20 +216,20 @@ def test_imports_are_absolute(path: Path) -> None:
 @each_module
 def test_third_parties_stay_where_the_design_has_them(path: Path) -> None:
     """Each library enters through its own module; a new one is argued for in the table above."""
-    strange = []
+    unexpected = []
     for line, name in imports_of(path):
         package = name.partition(".")[0]
         if package in sys.stdlib_module_names or package == "harvester":
             continue
         if name_of(path) not in THIRD_PARTIES.get(package, set()):
-            strange.append(found(path, line, f"imports {name}"))
-    assert strange == []
+            unexpected.append(found(path, line, f"imports {name}"))
+    assert unexpected == []
 
 
 @each_of_the_core
 def test_the_core_knows_no_loop_clock_environment_or_network(path: Path) -> None:
     """What the core answers follows from what it is given, so that all of it is tested without waiting."""
-    strange = [
+    unexpected = [
         found(path, line, f"imports {name}")
         for line, name in imports_of(path)
         if name.partition(".")[0] in IMPURE or name.startswith("urllib.request")
@@ -237,10 +237,10 @@ def test_the_core_knows_no_loop_clock_environment_or_network(path: Path) -> None
     clocks = {"now", "utcnow", "today", "getenv", "environ", "sleep"}
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
-            strange.append(found(path, node.lineno, "is asynchronous"))
+            unexpected.append(found(path, node.lineno, "is asynchronous"))
         if isinstance(node, ast.Attribute) and node.attr in clocks:
-            strange.append(found(path, node.lineno, f"asks .{node.attr}"))
-    assert strange == []
+            unexpected.append(found(path, node.lineno, f"asks .{node.attr}"))
+    assert unexpected == []
 
 
 @each_behind_the_doors

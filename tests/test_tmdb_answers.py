@@ -13,7 +13,7 @@ from conftest import gzip_of
 from loops import no_wait
 
 from harvester.tmdb.client import Tmdb
-from harvester.tmdb.rate_limiter import Pace
+from harvester.tmdb.rate_limiter import RateLimiter
 from harvester.tmdb.responses import Failed, Found, Missing
 
 BASE = "https://api.themoviedb.org/3"
@@ -142,10 +142,10 @@ async def test_these_answers_make_this_of_a_title(name: str) -> None:
         for url, status, body in answers:
             content = body if isinstance(body, bytes) else orjson.dumps(body)
             wire.get(url, status=status, body=content, response_class=Answered)
-        pace = Pace(10_000, clock=lambda: 0.0, sleep=no_wait)
-        pace.rate = float("inf")
+        limiter = RateLimiter(10_000, clock=lambda: 0.0, sleep=no_wait)
+        limiter.rate = float("inf")
         async with Tmdb(
-            base_url=BASE, key=KEY, language=None, append=(), pace=pace, concurrency=2, sleep=no_wait
+            base_url=BASE, key=KEY, language=None, append=(), limiter=limiter, concurrency=2, sleep=no_wait
         ) as tmdb:
             told = await tmdb.title("tt0133093", kind)  # type: ignore[arg-type]  # a word of the table
         asked = [str(url) for (_, url), calls in wire.requests.items() for _ in calls]

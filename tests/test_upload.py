@@ -22,22 +22,22 @@ from rich.console import Console
 from shells import Shell, kept
 from test_memory import PEAK, posix
 
-from harvester.cli.progress import sending
+from harvester.cli.progress import upload_progress
 from harvester.commands.upload import Place, Uploaded, UploadReport, upload
 from harvester.errors import Exit, InputError, SettingsError, StoppedError, StoreError
 from harvester.fakes.catalog import Catalog
-from harvester.fakes.s3_proxy import at_first, on_keys, refusing, s3_link, silent
-from harvester.fakes.tmdb import KEY, stand_in
+from harvester.fakes.s3_proxy import at_first, on_keys, refusing, s3_proxy, silent
+from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.reports.text import show_upload
 from harvester.runtime.concurrency import fan_out
-from harvester.runtime.shutdown import Stop
-from harvester.store.multipart import FILE_PART_BYTES, LOOK_SECONDS, PARTS_LIMIT, part_bytes, under_way
+from harvester.runtime.shutdown import Shutdown
+from harvester.store.multipart import FILE_PART_BYTES, LOOK_SECONDS, PARTS_LIMIT, part_bytes, progress_deadline
 from harvester.store.s3 import CALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from harvester.fakes.s3_proxy import Call, Forward, Link
+    from harvester.fakes.s3_proxy import Call, Forward, S3Proxy
     from harvester.fakes.s3_server import S3Server
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
@@ -72,7 +72,7 @@ class World:
         lake: The bucket, past the link.
     """
 
-    link: Link
+    link: S3Proxy
     settings: Settings
     lake: Bucket
     server: S3Server
@@ -87,11 +87,13 @@ class World:
     def having(self, **more: Any) -> Settings:
         return self.settings.model_copy(update=more)
 
-    async def upload(self, *, day: str = DAY, pass_s3: bool = False, stop: Stop | None = None, **more: Any) -> Any:
+    async def upload(
+        self, *, day: str = DAY, pass_s3: bool = False, shutdown: Shutdown | None = None, **more: Any
+    ) -> Any:
         """What comes of an upload on that day."""
         return await upload(
             self.having(**more),
-            stop=stop or Stop(),
+            shutdown=shutdown or Shutdown(),
             progress=lambda *told: self.told.append(told),
             pass_s3=pass_s3,
             now=lambda: f"{day}T12:00:00.000Z",
@@ -113,7 +115,7 @@ class World:
 
 @pytest.fixture
 async def world(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Path) -> AsyncIterator[World]:
-    async with s3_link(s3.endpoint) as link:
+    async with s3_proxy(s3.endpoint) as link:
         (tmp_path / "csv").mkdir()
         yield World(link, settings_for(NOWHERE, aws_endpoint_url_s3=link.url), bucket, s3, tmp_path / "csv")
 
@@ -528,18 +530,18 @@ async def test_two_uploads_of_one_csv_at_once_leave_it_whole(world: World) -> No
 async def test_asked_to_stop_it_aborts_at_once(world: World, where: Any) -> None:
     """Wherever it is, what is under way is aborted, and nothing is left."""
     await world.lake.put(MOVIES_KEY, b"of before")
-    held, stop = asyncio.Event(), Stop()
+    held, shutdown = asyncio.Event(), Shutdown()
 
-    async def hold(call: Call, forward: Forward) -> web.StreamResponse:
+    async def pause(call: Call, forward: Forward) -> web.StreamResponse:
         held.set()
-        stop.ask("SIGTERM")
+        shutdown.request("SIGTERM")
         if where == "create":  # the one small call that is let finish
             return await forward()
         return await silent(call, forward)
 
-    world.link.rules[where] = hold
+    world.link.rules[where] = pause
     with pytest.raises(StoppedError, match=r"^Stopped by SIGTERM\. What has landed is safe; run again to go on\.$"):
-        await world.upload(movies_csv=world.write("movies.csv", csv_of(LARGE)), stop=stop)
+        await world.upload(movies_csv=world.write("movies.csv", csv_of(LARGE)), shutdown=shutdown)
     assert held.is_set()
     assert await world.left() == ([MOVIES_KEY], [])
     assert await world.lake.read(MOVIES_KEY) == b"of before"
@@ -556,7 +558,7 @@ def on_the_way(steps: Callable[[io.BytesIO], AsyncIterator[None]]) -> tuple[floa
         loop, part = asyncio.get_running_loop(), io.BytesIO(bytes(1_000))
         began = loop.time()
         with contextlib.suppress(TimeoutError):
-            async with under_way(part, CALL_SECONDS, told.append):
+            async with progress_deadline(part, CALL_SECONDS, told.append):
                 async for _ in steps(part):
                     pass
                 told.append(-1)
@@ -633,12 +635,12 @@ def test_a_slow_part_of_a_file_lands(settings_for: Make) -> None:
 
     async def story() -> float:
         loop = asyncio.get_running_loop()
-        async with s3_link() as link:
+        async with s3_proxy() as link:
             link.rules |= {"part": slow, "*": otherwise, "other": nothing_there}
             settings = settings_for(NOWHERE, movies_csv="movies.csv", aws_endpoint_url_s3=link.url)
             began = loop.time()
             with pytest.raises(StoreError, match="Cannot read back"):  # it is no S3
-                await upload(settings, stop=Stop(), progress=lambda _name, done, _all: far.append(done))
+                await upload(settings, shutdown=Shutdown(), progress=lambda _name, done, _all: far.append(done))
             assert [link.times(operation) for operation in ("part", "complete", "abort")] == [2, 1, 0]
             return loop.time() - began
 
@@ -670,7 +672,7 @@ def test_where_no_terminal_is_there_is_a_line_every_ten_seconds(
 ) -> None:
     """Bytes, of how many, at which rate, and what is left; none before ten seconds have passed."""
     seconds = iter([0.0, 9.0, 10.0, 15.0, 30.0])
-    with capture_logs() as logs, sending(clock=lambda: next(seconds)) as progress:
+    with capture_logs() as logs, upload_progress(clock=lambda: next(seconds)) as progress:
         for done in (90, 100, 150, 100):
             progress("movies.csv", done, 1_000)
     line = {"event": "sending", "log_level": "info", "file": "movies.csv", "of": 1_000}
@@ -687,7 +689,7 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with sending() as progress:
+    with upload_progress() as progress:
         progress("movies.csv", 0, 164_700_000)
         progress("movies.csv", 82_000_000, 164_700_000)
     text = capsys.readouterr().err
@@ -742,7 +744,7 @@ async def test_the_command_uploads_and_says_where_and_what_next(shell_for: Any, 
     """Exit 0, a line a file, nothing on standard error; and what it says to do next takes what was uploaded."""
     ids = [f"tt{number:07d}" for number in range(1, 151)]
     movies = HEAD_OF_CSV + "".join(f"{id_}|Ação\n" for id_ in ids).encode()
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(movies=movies, url=tmdb.url)
         ended = await shell.run("upload")
         assert (ended.code, ended.err) == (0, "")
@@ -752,7 +754,7 @@ async def test_the_command_uploads_and_says_where_and_what_next(shell_for: Any, 
         assert lines[1].split() == ["Movies", f"{len(movies) / 1_000:.1f}", "kB", "uploaded", world.url(day)]
         assert lines[-1] == f"Next: python -m harvester harvest --bucket {world.lake.name} --movies {world.url(day)}"
         harvested = await shell.run(*lines[-1].removeprefix("Next: python -m harvester ").split(), "--json")
-    assert (harvested.code, harvested.told["books"]["found"]) == (0, 150)
+    assert (harvested.code, harvested.told["totals"]["found"]) == (0, 150)
     again = await shell.run("upload", "--json")
     assert (again.code, again.told["status"], again.told["files"][0]["url"]) == (0, "unchanged", world.url(day))
 
@@ -761,14 +763,14 @@ async def test_then_harvest_does_both_and_ends_as_the_harvest_does(shell_for: An
     """The CSVs go up, the books close, and one JSON object tells both; a second time neither has anything to do."""
     movies = HEAD_OF_CSV + b"".join(b"tt%07d|x\n" % number for number in range(1, 251))
     series = HEAD_OF_CSV + b"tt0900001|x\n"
-    async with stand_in(catalog=Catalog(kinds={"tt0900001": "tv"}, otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds={"tt0900001": "tv"}, otherwise="movie")) as tmdb:
         shell = shell_for(movies=movies, series=series, url=tmdb.url)
         part = await shell.run("upload", "--then-harvest", "--json", "--limit", "100", "--language", "pt-BR")
         assert (part.code, part.told["exit_code"], part.told["status"]) == (75, 75, "uploaded")
         assert part.told["harvest"]["stopped_by"] == "limit"
         ended = await shell.run("upload", "--then-harvest", "--json", "--language", "pt-BR")
         assert (ended.code, ended.told["status"], ended.told["harvest"]["status"]) == (0, "unchanged", "closed")
-        assert (ended.told["harvest"]["books"]["found"], ended.told["harvest"]["run"]) == (
+        assert (ended.told["harvest"]["totals"]["found"], ended.told["harvest"]["run"]) == (
             251,
             part.told["harvest"]["run"],
         )
@@ -787,7 +789,7 @@ async def test_then_harvest_does_both_and_ends_as_the_harvest_does(shell_for: An
 async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, world: World) -> None:
     """It is harvested from there, and said to be there."""
     await world.lake.put("Filmes e series/m.csv", b"id|t\ntt0000001|x\n")
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         source = world.url("Filmes e series/m.csv")
         ended = await shell_for(url=tmdb.url).run("upload", "--then-harvest", "--movies", source)
     assert ended.code == 0

@@ -36,7 +36,7 @@ class Access(TypedDict, total=False):
     endpoint_url: str | None
 
 
-class _Straight(AIOHTTPSession):  # type: ignore[misc]  # it has no types
+class _NoRedirectSession(AIOHTTPSession):  # type: ignore[misc]  # it has no types
     """Botocore's way to send requests, without redirects: aiohttp would follow them, session token and all."""
 
     async def _get_session(self, proxy_url: str | None) -> Any:
@@ -52,7 +52,7 @@ class _Straight(AIOHTTPSession):  # type: ignore[misc]  # it has no types
         return SimpleNamespace(request=request)
 
 
-class _Models(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # it has no types
+class _OrjsonLoader(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # it has no types
     """Botocore's models from its files by orjson: a client in 48 ms instead of 84, with 3 MB less."""
 
     def load_file(self, file_path: str) -> Any:
@@ -62,7 +62,7 @@ class _Models(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # it has 
         return None
 
 
-_LOADER = botocore.loaders.Loader(file_loader=_Models())  # parses each model once a process
+_LOADER = botocore.loaders.Loader(file_loader=_OrjsonLoader())  # parses each model once a process
 
 
 @asynccontextmanager
@@ -80,7 +80,7 @@ async def open_client(
             session = AioSession(profile=access.get("profile"))
             session.register_component("data_loader", _LOADER)
             config = AioConfig(
-                http_session_cls=_Straight,
+                http_session_cls=_NoRedirectSession,
                 connect_timeout=10,
                 read_timeout=20,
                 retries={"mode": "standard", "total_max_attempts": attempts},

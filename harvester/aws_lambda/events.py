@@ -36,7 +36,7 @@ FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Invocation:
     """What an event asks for.
 
     `settings` come before those of the environment, and `sources`, if there are any, are the only CSVs: both by field
@@ -56,7 +56,7 @@ class Order:
     shard: Shard | None = None
 
 
-OURS = {"event", *(each.name for each in fields(Order))}
+EVENT_KEYS = {"event", *(each.name for each in fields(Invocation))}
 """Keys of an event of ours."""
 
 STEPS = {"execution": "plan", "run": "close", "token": "close", "attempt": "close"}
@@ -84,10 +84,10 @@ CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
 """By key: whether a value is sound, and what to give instead."""
 
 
-def read_order(event: Any) -> Order | None:
+def parse_event(event: Any) -> Invocation | None:
     """What `event` asks for; None if it is S3's and not of a new CSV. An InputError or SettingsError if it is none."""
     if event is None:  # an invocation without a payload
-        return Order()
+        return Invocation()
     if not isinstance(event, dict):
         raise InputError("the event", f"is no JSON object but {event!r:.200}")
     action = event.get("action", "harvest")
@@ -95,17 +95,17 @@ def read_order(event: Any) -> Order | None:
         raise InputError("the event", f"has the action {action!r:.200}: give plan, harvest or close, or none")
     if "Records" in event or event.get("source") in ("aws.s3", "Amazon S3") or event.get("Service") == "Amazon S3":
         sources = _uploaded(event)
-        return Order(sources=sources) if sources else None
+        return Invocation(sources=sources) if sources else None
     if event.get("detail-type") == "Scheduled Event":
-        return Order()
+        return Invocation()
     began = event.get("event")  # what the state machine was started with
     if isinstance(began, dict) and "children" in began:
         event = event | {"children": began["children"]}
     _check(event, action)
-    first = read_order(began)
+    first = parse_event(began)
     if first is None:
         raise InputError("the event", "that began this is of no CSV: let only those of CSVs begin it")
-    return Order(
+    return Invocation(
         action=action,
         settings=first.settings | _settings(event.get("settings", {})),
         sources=first.sources | event.get("sources", {}),
@@ -117,8 +117,8 @@ def read_order(event: Any) -> Order | None:
 
 
 def _check(event: dict[str, Any], action: Action) -> None:
-    if strange := event.keys() - OURS:
-        raise InputError("the event", f"has {', '.join(sorted(map(repr, strange))):.500}, which says nothing to us")
+    if unexpected := event.keys() - EVENT_KEYS:
+        raise InputError("the event", f"has {', '.join(sorted(map(repr, unexpected))):.500}, which says nothing to us")
     if isinstance(event.get("event"), dict) and "event" in event["event"]:
         raise InputError("the event", "has an event within its event: give what the state machine was started with")
     if ("run" in event) != (action == "close") or ("shard" in event and action != "harvest"):
@@ -131,8 +131,8 @@ def _check(event: dict[str, Any], action: Action) -> None:
 def _settings(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise SettingsError(f"The event has the settings {given!r:.200}: give an object of them, by name")
-    if strange := given.keys() - set(SETTINGS):
-        raise SettingsError(f"The event may not set {', '.join(sorted(strange))}, but only {', '.join(SETTINGS)}")
+    if unexpected := given.keys() - set(SETTINGS):
+        raise SettingsError(f"The event may not set {', '.join(sorted(unexpected))}, but only {', '.join(SETTINGS)}")
     for name, value in given.items():
         if isinstance(value, str) and not value.isprintable():
             raise SettingsError(f"The event sets {name} to {value!r:.200}, which has unprintable characters")

@@ -24,23 +24,23 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.aws_lambda.events import read_order
-from harvester.commands.harvest import Turn, harvest
+from harvester.aws_lambda.events import parse_event
+from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.commands.plan import REQUESTS
 from harvester.commands.resources import with_key
 from harvester.commands.shards import harvest_shard, plan_shards
 from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
 from harvester.model.batch import BATCH_SIZE
-from harvester.reports.progress_log import Lines
-from harvester.runtime.shutdown import DRAIN_SECONDS, Stop
-from harvester.settings.redaction import Struck
+from harvester.reports.progress_log import ProgressLog
+from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
+from harvester.settings.redaction import RedactingStream
 from harvester.settings.settings import load_settings, raw_secrets
 
 gc.freeze()
 gc.enable()
 
 if TYPE_CHECKING:
-    from harvester.aws_lambda.events import Order
+    from harvester.aws_lambda.events import Invocation
     from harvester.settings.settings import Settings
 
 SPARE_SECONDS = 10.0
@@ -69,7 +69,7 @@ class _JsonLines(logging.Formatter):
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """What came of the event, as JSON, or one of `errors`; a bare `HarvestError` is a bug, its traceback in the log."""
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1_000
-    log: Any = Struck(sys.stderr, raw_secrets())
+    log: Any = RedactingStream(sys.stderr, raw_secrets())
     lines = logging.StreamHandler(log)
     lines.setFormatter(_JsonLines())
     logging.basicConfig(handlers=[lines], level=logging.WARNING, force=True)
@@ -84,55 +84,65 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         problem = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
     if isinstance(problem, TmdbRefusedError):
         _keys.clear()  # it may have been replaced where it is kept
-    text = log.struck(str(problem)).encode(errors="backslashreplace").decode()  # JSON may hold half a character
+    text = log.redacted(str(problem)).encode(errors="backslashreplace").decode()  # JSON may hold half a character
     problem.args = (text,)
     raise problem.with_traceback(None) from None
 
 
-async def _answer(event: Any, log: Struck, *, until: float) -> dict[str, Any]:
-    order = read_order(event)
-    if order is None:
+async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str, Any]:
+    invocation = parse_event(event)
+    if invocation is None:
         return {"status": "ignored"}
-    ours, settings = load_settings(), load_settings(**order.settings)
-    for name, source in (order.settings | order.sources).items():  # the function's own files are not for events to name
+    ours, settings = load_settings(), load_settings(**invocation.settings)
+    for name, source in (
+        invocation.settings | invocation.sources
+    ).items():  # the function's own files are not for events to name
         if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
             raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
-    rate = max(settings.tmdb_rate, order.shard.rate if order.shard else 0)
+    rate = max(settings.tmdb_rate, invocation.shard.rate if invocation.shard else 0)
     for name, asked in {"tmdb_rate": rate, "tmdb_concurrency": settings.tmdb_concurrency}.items():
         if asked > (most := getattr(ours, name)):
             raise SettingsError(f"The event may not have {name} be {asked:g}: the function's own is {most:g}, the most")
-    if order.sources:
-        settings = settings.model_copy(update={"movies_csv": None, "series_csv": None} | order.sources)
+    if invocation.sources:
+        settings = settings.model_copy(update={"movies_csv": None, "series_csv": None} | invocation.sources)
     if "-" in (settings.movies_csv, settings.series_csv):
         raise SettingsError("MOVIES_CSV and SERIES_CSV cannot be standard input here: give s3://bucket/key")
     settings = await with_key(settings, _keys)
     log.secrets.update(_keys.values())
-    if order.action == "plan":
-        told = await plan_shards(settings, children=order.children, again=order.again, execution=order.execution)
-        return told | {"settings": order.settings}
-    return await _harvest(settings, order, until=until)
+    if invocation.action == "plan":
+        told = await plan_shards(
+            settings, children=invocation.children, again=invocation.again, execution=invocation.execution
+        )
+        return told | {"settings": invocation.settings}
+    return await _harvest(settings, invocation, until=until)
 
 
-async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[str, Any]:
-    watcher, stop = Lines(), Stop()
-    attempt = order.attempt or secrets.token_hex(8) if order.run else None
-    rate = order.shard.rate if order.shard else settings.tmdb_rate
-    timer = _ask_in_time(stop, rate=rate, seconds=until - time.monotonic())
+async def _harvest(settings: Settings, invocation: Invocation, *, until: float) -> dict[str, Any]:
+    observer, shutdown = ProgressLog(), Shutdown()
+    attempt = invocation.attempt or secrets.token_hex(8) if invocation.run else None
+    rate = invocation.shard.rate if invocation.shard else settings.tmdb_rate
+    timer = _ask_in_time(shutdown, rate=rate, seconds=until - time.monotonic())
     try:
-        if order.shard:
-            report = await harvest_shard(settings, order.shard, watcher=watcher, stop=stop)
+        if invocation.shard:
+            report = await harvest_shard(settings, invocation.shard, observer=observer, shutdown=shutdown)
         else:
-            turn = Turn(wait=False, token=order.token)
+            lease_options = LeaseOptions(wait=False, token=invocation.token)
             report = await harvest(
-                settings, watcher=watcher, stop=stop, again=order.again, only=order.run, attempt=attempt, turn=turn
+                settings,
+                observer=observer,
+                shutdown=shutdown,
+                again=invocation.again,
+                only=invocation.run,
+                attempt=attempt,
+                lease_options=lease_options,
             )
     finally:
         timer.cancel()
-        watcher.end()
+        observer.end()
     answer = report.as_json()
     if report.status == "stopped":
         # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
-        if not (watcher.landed if order.shard or order.run else watcher.whole):
+        if not (observer.landed if invocation.shard or invocation.run else observer.whole):
             advice = f"give the function more of it (900 s is the most), or raise the rate, which is {rate:g} a second"
             raise StoppedError(f"The time was over before one batch had landed: {advice}.")
         _log.warning("more", extra={"why": "the time is over: invoked again, it goes on"})
@@ -140,9 +150,9 @@ async def _harvest(settings: Settings, order: Order, *, until: float) -> dict[st
     return answer | {"attempt": attempt, "failed": dict(islice(report.failed.items(), FAILED_SHOWN))}
 
 
-def _ask_in_time(stop: Stop, *, rate: float, seconds: float) -> asyncio.TimerHandle:
+def _ask_in_time(shutdown: Shutdown, *, rate: float, seconds: float) -> asyncio.TimerHandle:
     """Ask to stop while there is time for a batch begun just then, at this rate; at the earliest at half time."""
     batch_seconds = BATCH_SIZE * max(REQUESTS.values()) / rate
     at = max(seconds - SPARE_SECONDS - DRAIN_SECONDS - batch_seconds, seconds / 2)
-    ask = partial(stop.ask, "deadline", drain_seconds=max(seconds - SPARE_SECONDS - at, 0.0))
+    ask = partial(shutdown.request, "deadline", drain_seconds=max(seconds - SPARE_SECONDS - at, 0.0))
     return asyncio.get_running_loop().call_later(at, ask)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harvester import __version__
-from harvester.cli.runner import go_through, learn, listen, open_door, standard_streams
+from harvester.cli.runner import add_secrets, on_shutdown_signals, run_and_exit, run_command, standard_streams
 from harvester.errors import Exit, SettingsError
-from harvester.settings.redaction import STRUCK, redact_shapes
+from harvester.settings.redaction import REDACTED, redact_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harvester.cli.runner import Command, Result
-    from harvester.runtime.shutdown import Stop
+    from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
 
 app = typer.Typer(
@@ -79,11 +79,11 @@ _OUTPUT = (
 
 
 def _command(*options: Parameter) -> Callable[[Command], None]:
-    """Make a coroutine function a command with these options, `--json` and `--verbose`; see `open_door`."""
+    """Make a coroutine function a command with these options, `--json` and `--verbose`; see `run_command`."""
 
     def register(command: Command) -> None:
         def run(**given: Any) -> None:
-            open_door(command, given)
+            run_command(command, given)
 
         parameters = (*options, *_OUTPUT)
         run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # this is what typer reads
@@ -105,12 +105,12 @@ def _version(
 @_command(*_INPUT, *_TMDB, *_STORE, _LIMIT, _AGAIN)
 async def harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
     """Harvest the CSVs; go on where an earlier run has stopped."""
-    from harvester.runtime.shutdown import Stop
+    from harvester.runtime.shutdown import Shutdown
 
     settings = await _having_key(settings)
-    stop = Stop(limit=limit)
-    listen(stop)
-    return await _harvest_until(stop, settings, again=again)
+    shutdown = Shutdown(limit=limit)
+    on_shutdown_signals(shutdown)
+    return await _harvest_until(shutdown, settings, again=again)
 
 
 async def _having_key(settings: Settings) -> Settings:
@@ -119,17 +119,17 @@ async def _having_key(settings: Settings) -> Settings:
 
     known: dict[str, str] = {}
     settings = await with_key(settings, known)
-    learn(*known.values())
+    add_secrets(*known.values())
     return settings
 
 
-async def _harvest_until(stop: Stop, settings: Settings, *, again: bool) -> Result:
-    from harvester.cli.progress import watching
+async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool) -> Result:
+    from harvester.cli.progress import harvest_observer
     from harvester.commands.harvest import harvest as run_harvest
     from harvester.reports.text import show_report
 
-    with watching() as watcher:
-        report = await run_harvest(settings, watcher=watcher, stop=stop, again=again)
+    with harvest_observer() as observer:
+        report = await run_harvest(settings, observer=observer, shutdown=shutdown, again=again)
     return report.exit_code, report.as_json(), partial(show_report, report, settings)
 
 
@@ -146,25 +146,25 @@ async def plan(settings: Settings, *, again: bool) -> Result:
 @_command(_FILE, *_INPUT[1:], *_TMDB, *_STORE, _LIMIT, _AGAIN, _THEN)
 async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
     """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
-    from harvester.cli.progress import sending
+    from harvester.cli.progress import upload_progress
     from harvester.commands.upload import upload as send
     from harvester.reports.text import show_upload
-    from harvester.runtime.shutdown import Stop
+    from harvester.runtime.shutdown import Shutdown
 
     if then_harvest:
         settings = await _having_key(settings)
     elif limit is not None or again:
         raise SettingsError("--limit and --again are about the harvest: give --then-harvest too, or leave them away")
-    stop = Stop(limit=limit)
-    listen(stop, **({} if then_harvest else {"then": "giving up what is on its way"}))
-    with sending() as progress:
-        report = await send(settings, stop=stop, progress=progress, pass_s3=then_harvest)
+    shutdown = Shutdown(limit=limit)
+    on_shutdown_signals(shutdown, **({} if then_harvest else {"then": "giving up what is on its way"}))
+    with upload_progress() as progress:
+        report = await send(settings, shutdown=shutdown, progress=progress, pass_s3=then_harvest)
     if not then_harvest:
         return Exit.CLOSED, report.as_json(), partial(show_upload, report)
     for file in report.files:  # the result is told at the end of the harvest, hours later
         logging.getLogger(__name__).info(file.status, extra=file.as_json())
     # From the local file: it need not come back over the network, and a read-only disk has no room for it.
-    code, harvested, show_harvest = await _harvest_until(stop, settings, again=again)
+    code, harvested, show_harvest = await _harvest_until(shutdown, settings, again=again)
 
     def show() -> None:
         show_upload(report, harvested=True)
@@ -176,13 +176,17 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
 @_command(*_PROOF, *_STORE[:2])
 async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
     """Read a run, or a whole day, back from the bucket and prove its books."""
-    from harvester.cli.progress import counting
+    from harvester.cli.progress import count_progress
     from harvester.commands.verify import verify as prove
-    from harvester.reports.text import show_proof
+    from harvester.reports.text import show_verification
 
-    with counting("receipts read back") as progress:
-        proof = await prove(settings, run=run, day=day, repairing=repair, progress=progress)
-    return (Exit.WRONG if proof.problems else Exit.CLOSED), proof.as_json(), partial(show_proof, proof)
+    with count_progress("receipts read back") as progress:
+        verification = await prove(settings, run=run, day=day, repairing=repair, progress=progress)
+    return (
+        (Exit.WRONG if verification.problems else Exit.CLOSED),
+        verification.as_json(),
+        partial(show_verification, verification),
+    )
 
 
 @_command(
@@ -205,15 +209,15 @@ async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Re
 @_command(*_INPUT, *_TMDB, *_STORE)
 async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     """Try everything a harvest needs, and say what to mend."""
-    from harvester.cli.progress import looking
-    from harvester.commands.doctor import Examination, examine
-    from harvester.reports.text import show_examination
+    from harvester.cli.progress import check_progress
+    from harvester.commands.doctor import DoctorReport, run_checks
+    from harvester.reports.text import show_doctor_report
 
-    with looking() as look:
-        findings = [look(finding.without(secrets)) async for finding in examine(flags, secrets)]
-    examination = Examination(tuple(findings))
-    code = Exit.CLOSED if examination.healthy else Exit.WRONG
-    return code, examination.as_json(), partial(show_examination, examination)
+    with check_progress() as look:
+        findings = [look(finding.without(secrets)) async for finding in run_checks(flags, secrets)]
+    doctor_report = DoctorReport(tuple(findings))
+    code = Exit.CLOSED if doctor_report.healthy else Exit.WRONG
+    return code, doctor_report.as_json(), partial(show_doctor_report, doctor_report)
 
 
 @app.command()
@@ -227,23 +231,25 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """The whole thing on this machine: faults, a kill, a resume; no account and no network."""
-    from harvester.demo.chaos import parse_chaos, play
-    from harvester.demo.walkthrough import serve_by_hand, tell
+    from harvester.demo.chaos import parse_chaos
+    from harvester.demo.chaos import run as run_chaos
+    from harvester.demo.walkthrough import run as run_walkthrough
+    from harvester.demo.walkthrough import serve as keep_serving
 
     async def inside() -> Result:
         if serve and chaos is not None:
             raise SettingsError("--serve keeps healthy servers up, and --chaos plays to its end: give one of the two")
         if chaos is not None:
-            return await play(parse_chaos(chaos), folder, seed=seed, as_json=as_json)
-        return await (serve_by_hand(folder, as_json=as_json) if serve else tell(folder, as_json=as_json))
+            return await run_chaos(parse_chaos(chaos), folder, seed=seed, as_json=as_json)
+        return await (keep_serving(folder, as_json=as_json) if serve else run_walkthrough(folder, as_json=as_json))
 
-    go_through(inside, as_json=as_json)
+    run_and_exit(inside, as_json=as_json)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command in `arguments` (the command line's own), and exit with its code."""
     words = sys.argv[1:] if arguments is None else arguments
-    words = [STRUCK if redact_shapes(word) == STRUCK else word for word in words]  # typer repeats unknown ones
+    words = [REDACTED if redact_shapes(word) == REDACTED else word for word in words]  # typer repeats unknown ones
     named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
     with standard_streams():
         app(args=words if named else ["harvest", *words], prog_name="harvester")

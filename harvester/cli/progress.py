@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich import progress as rich
 from rich.console import Console
 
-from harvester.reports.progress_log import LINE_SECONDS, Counts, Lines
+from harvester.reports.progress_log import LINE_SECONDS, Counts, ProgressLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from harvester.commands.doctor import Finding
     from harvester.model.receipt import Receipt
     from harvester.runs.run import Run
-    from harvester.tmdb.rate_limiter import Pace
+    from harvester.tmdb.rate_limiter import RateLimiter
     from harvester.tmdb.responses import Outcome
 
 
 @contextmanager
-def watching() -> Iterator[Bar | Lines]:
+def harvest_observer() -> Iterator[ProgressBar | ProgressLog]:
     """A watcher of a harvest."""
     console = Console(stderr=True)
-    watcher = Bar(console) if console.is_terminal else Lines()
+    observer = ProgressBar(console) if console.is_terminal else ProgressLog()
     try:
-        yield watcher
+        yield observer
     finally:
-        watcher.end()
+        observer.end()
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+def count_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A function that shows how much is done, of how much."""
     columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(what))
     with _advancing(what, columns, rate="per_second") as advance:
@@ -42,7 +42,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def sending(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, int, int], None]]:
+def upload_progress(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, int, int], None]]:
     """A function that shows which file is being sent, and how many bytes of how many."""
     far = (rich.DownloadColumn(), rich.TransferSpeedColumn(), rich.TimeRemainingColumn(), rich.TextColumn("left"))
     columns = (rich.TextColumn("{task.fields[file]}", markup=False), rich.BarColumn(), *far)
@@ -77,7 +77,7 @@ def _advancing(
 
 
 @contextmanager
-def looking() -> Iterator[Callable[[Finding], Finding]]:
+def check_progress() -> Iterator[Callable[[Finding], Finding]]:
     """A function that shows what has been looked at last, on a terminal, and hands it back."""
     with Console(stderr=True).status("looking") as status:
 
@@ -88,7 +88,7 @@ def looking() -> Iterator[Callable[[Finding], Finding]]:
         yield look
 
 
-class Bar:
+class ProgressBar:
     """A watcher that shows a bar on a terminal."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -98,16 +98,18 @@ class Bar:
         self._clock = clock
         self._progress.start()
 
-    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:  # noqa: ARG002  # the bar shows the rate itself
+    def begin(self, run: Run, *, titles: int, limiter: RateLimiter) -> None:  # noqa: ARG002  # the bar shows the rate itself
         """Show `titles` as the whole."""
         self._counts = Counts(titles, clock=self._clock)
-        self._progress.print(f"Run {run.name}: {titles:,} titles to look up, {run.books.batches:,} batches done before")
+        self._progress.print(
+            f"Run {run.name}: {titles:,} titles to look up, {run.totals.batches:,} batches done before"
+        )
         self._progress.update(self._task, total=titles)
 
     def title(self, outcome: Outcome) -> None:
         """Count a title."""
         counts = self._counts
-        counts.take(outcome)
+        counts.add(outcome)
         outcomes = " · ".join(f"{name} {counts.outcomes[name]:,}" for name in ("found", "missing", "failed"))
         text = f"{counts.rate():.1f}/s · {outcomes} · {counts.left()} left"
         self._progress.update(self._task, completed=counts.outcomes.total(), description=text)

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, cast
 
 from harvester.errors import Exit, HarvestError
-from harvester.settings.redaction import Struck
+from harvester.settings.redaction import RedactingStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harvester.runtime.shutdown import Stop
+    from harvester.runtime.shutdown import Shutdown
 
 Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 """An exit code, the result for `--json` (empty if it has been told before the end), and what prints it for people."""
@@ -46,7 +46,7 @@ def standard_streams() -> Iterator[None]:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    out, err = Struck(_writable(sys.stdout)), Struck(_writable(sys.stderr))
+    out, err = RedactingStream(_writable(sys.stdout)), RedactingStream(_writable(sys.stderr))
     sys.stdout, sys.stderr = cast("TextIO", out), cast("TextIO", err)
     try:
         yield
@@ -66,13 +66,13 @@ def _writable(stream: TextIO | None) -> TextIO:
     return stream
 
 
-def learn(*secrets: str) -> None:
+def add_secrets(*secrets: str) -> None:
     """Let these secrets through neither of the standard streams, which must be those of `standard_streams`."""
     for stream in (sys.stdout, sys.stderr):
-        cast("Struck", stream).secrets.update(secrets)
+        cast("RedactingStream", stream).secrets.update(secrets)
 
 
-def open_door(command: Command, given: dict[str, Any]) -> NoReturn:
+def run_command(command: Command, given: dict[str, Any]) -> NoReturn:
     """Run `command` with whatever its parameters name, and exit; `given` are all options by name.
 
     Those are the `settings` in force with the flags, the `flags`, the `secrets` to be struck out, and other options.
@@ -85,7 +85,7 @@ def open_door(command: Command, given: dict[str, Any]) -> NoReturn:
         del os.environ[name]
     flags = {name: value for name, value in given.items() if name in Settings.model_fields}
     secrets = raw_secrets(**flags)
-    learn(*secrets)
+    add_secrets(*secrets)
 
     async def inside() -> Result:
         wanted = signature(command).parameters
@@ -94,10 +94,10 @@ def open_door(command: Command, given: dict[str, Any]) -> NoReturn:
             values["settings"] = load_settings(**flags)
         return await command(**{name: values[name] for name in wanted})
 
-    go_through(inside, as_json=given["as_json"], verbose=given["verbose"])
+    run_and_exit(inside, as_json=given["as_json"], verbose=given["verbose"])
 
 
-def go_through(command: Command, *, as_json: bool, verbose: bool = False) -> NoReturn:
+def run_and_exit(command: Command, *, as_json: bool, verbose: bool = False) -> NoReturn:
     """Run `command`, tell its result, and exit with its code."""
     set_up_logs(verbose=verbose)
     code, result, show = _run(command)
@@ -106,7 +106,7 @@ def go_through(command: Command, *, as_json: bool, verbose: bool = False) -> NoR
         if not as_json:
             show()
         elif result:
-            tell_json(result)
+            print_json(result)
     except Exception as error:  # noqa: BLE001  # the same, once it is known how it ended
         where = _save_traceback()
         sys.stderr.write(f"The result cannot be shown ({type(error).__name__}). Please report {where}.\n")
@@ -114,7 +114,7 @@ def go_through(command: Command, *, as_json: bool, verbose: bool = False) -> NoR
     sys.exit(int(code))
 
 
-def set_up_logs(*, verbose: bool = False, stream: TextIO | Struck | None = None) -> None:
+def set_up_logs(*, verbose: bool = False, stream: TextIO | RedactingStream | None = None) -> None:
     """Log to `stream` (standard error), which is to strike out secrets itself; `verbose` adds debug lines.
 
     An event's name and the values in its `extra` are a readable line on a terminal, elsewhere (cron) a JSON object.
@@ -140,7 +140,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def tell_json(result: dict[str, Any]) -> None:
+def print_json(result: dict[str, Any]) -> None:
     """Write a command's result as the one JSON object on standard output."""
     import json  # orjson refuses half characters, as a path or a profile may have
 
@@ -179,7 +179,7 @@ def _run(command: Command) -> Result:
 
 def _save_traceback() -> str:
     """Where the traceback of what has just been caught was saved; on standard error, if there is no other place."""
-    text = cast("Struck", sys.stderr).struck(traceback.format_exc())
+    text = cast("RedactingStream", sys.stderr).redacted(traceback.format_exc())
     options: Any = {"suffix": ".txt", "delete": False, "encoding": "utf-8", "errors": "backslashreplace"}
     try:
         with tempfile.NamedTemporaryFile("w", prefix="harvester-", **options) as file:
@@ -208,7 +208,7 @@ def _on_signals(handler: Any) -> None:
         signal.signal(number, handler)
 
 
-def listen(stop: Stop, *, then: str = "taking no more batches, landing the open ones") -> None:
+def on_shutdown_signals(shutdown: Shutdown, *, then: str = "taking no more batches, landing the open ones") -> None:
     """The first SIGINT or SIGTERM asks to stop, and says what happens `then`; the second ends the process at once."""
     loop = asyncio.get_running_loop()
 
@@ -216,7 +216,7 @@ def listen(stop: Stop, *, then: str = "taking no more batches, landing the open 
         for number in SIGNALS:
             loop.add_signal_handler(number, os._exit, int(Exit.STOPPED))
         sys.stderr.write(f"\n{name}: {then} (again to stop at once)\n")
-        stop.ask(name)
+        shutdown.request(name)
 
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number.name)

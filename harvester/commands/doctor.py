@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
-from harvester.commands.permissions import SPARABLE, Probes
+from harvester.commands.permissions import OPTIONAL_PERMISSION, PermissionChecks
 from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs, with_key
 from harvester.errors import HarvestError, SettingsError, StoreError
 from harvester.model.layout import RUNS
 from harvester.settings.redaction import redact
-from harvester.settings.settings import ENV_FILE, Settings, load_settings, origins
-from harvester.settings.validators import KEPT
+from harvester.settings.settings import ENV_FILE, Settings, load_settings, provenance
+from harvester.settings.validators import SECRET_REF
 from harvester.tmdb.client import is_token
 
 if TYPE_CHECKING:
@@ -45,15 +45,15 @@ class Finding:
     what: str
     state: State
     seen: str
-    mend: str = ""
+    fix: str = ""
 
     def without(self, secrets: Sequence[str]) -> Finding:
         """The finding with every secret struck out, before it is broken into lines."""
-        return replace(self, seen=redact(self.seen, secrets), mend=redact(self.mend, secrets))
+        return replace(self, seen=redact(self.seen, secrets), fix=redact(self.fix, secrets))
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class DoctorReport:
     """All findings, in the order of looking."""
 
     findings: tuple[Finding, ...]
@@ -68,7 +68,7 @@ class Examination:
         return {"status": "healthy" if self.healthy else "wrong", "findings": [asdict(each) for each in self.findings]}
 
 
-async def examine(flags: dict[str, Any], secrets: list[str] | None = None) -> AsyncIterator[Finding]:
+async def run_checks(flags: dict[str, Any], secrets: list[str] | None = None) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is made; `flags` by field name. TMDB's key joins `secrets`, wherever it is kept."""
     yield _python()
     try:
@@ -78,7 +78,7 @@ async def examine(flags: dict[str, Any], secrets: list[str] | None = None) -> As
             name, _, what = problem.partition(" ")
             yield Finding(name, "bad", what, "Correct it; the rest is looked at then.")
         return
-    for finding in _settings(settings, origins(**flags)):
+    for finding in _settings(settings, provenance(**flags)):
         yield finding
     if exposed := await asyncio.to_thread(_exposed):
         yield exposed
@@ -92,8 +92,8 @@ def _python() -> Finding:
     slow = [name for name, module in parts.items() if find_spec(module) is None]
     seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}, aiohttp {version('aiohttp')}"
     if slow:
-        mend = f"Install the compiled parts of {' and '.join(slow)}: it works without, and slower."
-        return Finding("Python", "note", seen, mend)
+        fix = f"Install the compiled parts of {' and '.join(slow)}: it works without, and slower."
+        return Finding("Python", "note", seen, fix)
     return Finding("Python", "good", f"{seen} in C, uvloop {version('uvloop')}")
 
 
@@ -108,7 +108,7 @@ def _settings(settings: Settings, where: dict[str, str]) -> Iterator[Finding]:
         else:
             yield Finding(name.upper(), "not set", "not set")
     try:
-        settings.need_titles()
+        settings.require_input()
     except SettingsError as error:
         yield Finding("MOVIES_CSV, SERIES_CSV", "bad", str(error), "Two files are read, or one of them.")
 
@@ -116,7 +116,7 @@ def _settings(settings: Settings, where: dict[str, str]) -> Iterator[Finding]:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, SecretStr):
         secret = value.get_secret_value()
-        if KEPT.fullmatch(secret):
+        if SECRET_REF.fullmatch(secret):
             return f"kept in {secret}"
         kind = ("a v4 read token" if is_token(secret) else "a v3 key") if name == "tmdb_api_key" else "secret"
         return f"{kind}, {len(secret)} characters"
@@ -133,8 +133,8 @@ def _exposed() -> Finding | None:
     with suppress(OSError, subprocess.TimeoutExpired):
         ignored = subprocess.run(command, check=False, capture_output=True, timeout=10).returncode  # noqa: S603
         if ignored == 1:  # 0: git leaves it alone; 128: there is no repository
-            mend = f"Add {ENV_FILE} to .gitignore; if it has been committed, ask TMDB and AWS for new keys."
-            return Finding(str(ENV_FILE), "note", "holds keys, and git would take it", mend)
+            fix = f"Add {ENV_FILE} to .gitignore; if it has been committed, ask TMDB and AWS for new keys."
+            return Finding(str(ENV_FILE), "note", "holds keys, and git would take it", fix)
     return None
 
 
@@ -155,8 +155,8 @@ async def _inputs(settings: Settings) -> AsyncIterator[Finding]:
         if not account.rejected:
             yield Finding(what, "good", f"{seen}none rejected")
             continue
-        mend = f"Line {account.rejects[0].line} is the first without an IMDb id; `plan` shows more. They are left out."
-        yield Finding(what, "note", f"{seen}{account.rejected:,} rejected", mend)
+        fix = f"Line {account.rejects[0].line} is the first without an IMDb id; `plan` shows more. They are left out."
+        yield Finding(what, "note", f"{seen}{account.rejected:,} rejected", fix)
 
 
 async def _tmdb(settings: Settings, secrets: list[str]) -> AsyncIterator[Finding]:
@@ -185,7 +185,7 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
     day = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     try:
         async with open_bucket_of(settings) as bucket:
-            probes = Probes(bucket, prefix=settings.s3_prefix, template=settings.s3_key_template, day=day)
+            probes = PermissionChecks(bucket, prefix=settings.s3_prefix, template=settings.s3_key_template, day=day)
             for permission, attempt in probes.tries.items():
                 try:
                     yield Finding(permission, "good", await attempt())
@@ -201,7 +201,7 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
 
 def _refused(what: str, error: StoreError) -> Finding:
     seen = f"cannot {error.action}: {error.code}"
-    if what == SPARABLE and error.code == "AccessDenied":
+    if what == OPTIONAL_PERMISSION and error.code == "AccessDenied":
         return Finding(what, "note", seen, "A harvest does without; `verify --repair` does not (README, Permissions).")
     return Finding(what, "bad", seen, error.advice)
 
@@ -213,5 +213,5 @@ def _clock(whose: str, said: datetime | None) -> Finding:
     if abs(seconds) <= FAST_SECONDS:
         return Finding("clock", "good", f"within {max(abs(seconds), 1)} s of {whose}'s")
     seen = f"{abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'} {whose}'s"
-    mend = "Set this machine's clock: S3 refuses what is signed 15 minutes off, and the date in the keys follows it."
-    return Finding("clock", "bad" if abs(seconds) > SKEW_SECONDS else "note", seen, mend)
+    fix = "Set this machine's clock: S3 refuses what is signed 15 minutes off, and the date in the keys follows it."
+    return Finding("clock", "bad" if abs(seconds) > SKEW_SECONDS else "note", seen, fix)

@@ -23,11 +23,11 @@ from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inpu
 from harvester.errors import BusyError, Exit
 from harvester.model.ids import KINDS
 from harvester.model.record import record_line
-from harvester.runs.data_files import Notices
+from harvester.runs.data_files import Warnings
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_run
 from harvester.runs.run import Run, abort_uploads, land_batch, utc
-from harvester.runtime.concurrency import Room, fan_out
+from harvester.runtime.concurrency import MemoryBudget, fan_out
 from harvester.tmdb.responses import Failed, Found, Fresh, Missing, Outcome
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
     from harvester.model.batch import Batch
     from harvester.model.ids import Kind
-    from harvester.model.manifest import Books
+    from harvester.model.manifest import Totals
     from harvester.model.receipt import Receipt
-    from harvester.runtime.shutdown import Stop
+    from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
     from harvester.tmdb.client import Tmdb
-    from harvester.tmdb.rate_limiter import Pace
+    from harvester.tmdb.rate_limiter import RateLimiter
 
 BATCHES_AT_ONCE = 32
 """Open batches at most. Usually two or three are open; more only while slow titles, or S3, keep some from landing."""
@@ -69,10 +69,10 @@ BEGIN_TRIES = 5
 """How often a run is opened again whose manifest a process without the lease has replaced."""
 
 
-class Watcher(Protocol):
+class Observer(Protocol):
     """What is called while a harvest is at work: progress, logs, tests."""
 
-    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
+    def begin(self, run: Run, *, titles: int, limiter: RateLimiter) -> None:
         """A run begins or goes on, with `titles` to look up."""
 
     def title(self, told: Outcome) -> None:
@@ -87,7 +87,7 @@ Status = Literal["closed", "nothing_to_do", "failed", "stopped", "landed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class LeaseOptions:
     """How a harvest gets the lease of its prefix."""
 
     wait: bool = True  # while another harvest is at work; otherwise it ends with `BusyError`
@@ -101,10 +101,10 @@ class Report:
 
     status: Status
     run: str
-    books: Books
+    totals: Totals
     seconds: float
     requests: int = 0
-    holds: int = 0
+    backoffs: int = 0
     batches_left: int = 0
     stopped_by: str | None = None
     failed: dict[str, str] = field(default_factory=dict)
@@ -117,19 +117,19 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """For `--json` and Lambda."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values |= {"seconds": round(self.seconds, 1), "books": self.books.as_json()}
+        values |= {"seconds": round(self.seconds, 1), "totals": self.totals.as_json()}
         return values | {"exit_code": int(self.exit_code)}
 
 
 async def harvest(
     settings: Settings,
     *,
-    watcher: Watcher,
-    stop: Stop,
+    observer: Observer,
+    shutdown: Shutdown,
     again: bool = False,  # harvest also if these ids were finished today
     only: str | None = None,  # the run that is meant; without it, the one that `open_run` finds
     attempt: str | None = None,  # batches whose failed titles it has tried are left; without it they are tried again
-    turn: Turn | None = None,  # by default it waits for the lease
+    lease_options: LeaseOptions | None = None,  # by default it waits for the lease
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
@@ -139,22 +139,22 @@ async def harvest(
     """
     started, which = time.monotonic(), {"again": again, "only": only, "attempt": attempt}
     async with AsyncExitStack() as stack:
-        async with stop.at_once():
-            run, tmdb = await start(stack, settings, turn or Turn(), sleep=sleep, now=now, **which)
+        async with shutdown.immediately():
+            run, tmdb = await start(stack, settings, lease_options or LeaseOptions(), sleep=sleep, now=now, **which)
         if run.finished:
-            return report_of(run, tmdb, stop, done="nothing_to_do", started=started)
-        async with stop.draining():
-            await harvest_batches(run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
-            if not stop.cut_short:
+            return report_of(run, tmdb, shutdown, done="nothing_to_do", started=started)
+        async with shutdown.draining():
+            await harvest_batches(run, tmdb=tmdb, settings=settings, observer=observer, shutdown=shutdown)
+            if not shutdown.interrupted:
                 await run.close()
-                warn_if_mostly_missing(run.books)
-        return report_of(run, tmdb, stop, done="failed" if run.books.failed else "closed", started=started)
+                warn_if_mostly_missing(run.totals)
+        return report_of(run, tmdb, shutdown, done="failed" if run.totals.failed else "closed", started=started)
 
 
 async def start(
     stack: AsyncExitStack,
     settings: Settings,
-    turn: Turn,
+    lease_options: LeaseOptions,
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str],
@@ -166,19 +166,21 @@ async def start(
     nothing, not even whether it takes the key, before the lake has shown that it can be harvested into. Uploads that
     the holder before has left open, killed, are aborted.
     """
-    settings.need_titles()
-    settings.need("tmdb_api_key", "s3_bucket")
+    settings.require_input()
+    settings.require("tmdb_api_key", "s3_bucket")
     inputs = await read_inputs(settings)
     tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
     bucket = await stack.enter_async_context(open_bucket_of(settings))
     look = partial(open_run, inputs=inputs, settings=settings, now=now, **which)
-    look = partial(look, day=now()[:10], notices=Notices())  # of the start, however long it waits for its turn
+    look = partial(look, day=now()[:10], notices=Warnings())  # of the start, however long it waits for its turn
     run = await look(bucket)
     if run.finished:
         return run, tmdb
     # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
     bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
-    holding = hold_lease(bucket, run.layout.lease_key, token=turn.token, wait=turn.wait, times=turn.times)
+    holding = hold_lease(
+        bucket, run.layout.lease_key, token=lease_options.token, wait=lease_options.wait, times=lease_options.times
+    )
     lease = await stack.enter_async_context(holding)
     await bucket.objects(run.layout.lease_key)  # an object that is sure to exist: do listings have ETags?
     await tmdb.check_key()
@@ -196,17 +198,17 @@ async def start(
     raise BusyError(f"Another harvest keeps beginning {run.name}, without the lease. Nothing is lost; run again later.")
 
 
-def report_of(run: Run, tmdb: Tmdb, stop: Stop, *, done: Status, started: float) -> Report:
+def report_of(run: Run, tmdb: Tmdb, shutdown: Shutdown, *, done: Status, started: float) -> Report:
     """How a harvest ended: stopped, or `done`."""
     return Report(
-        "stopped" if stop.cut_short else done,
+        "stopped" if shutdown.interrupted else done,
         run.name,
-        run.books,
+        run.totals,
         time.monotonic() - started,
-        requests=tmdb.health.good + tmdb.health.bad,
-        holds=tmdb.pace.holds,
+        requests=tmdb.breaker.successes + tmdb.breaker.failures,
+        backoffs=tmdb.limiter.backoffs,
         batches_left=len(run.batches) - len(run.checkpoint.receipts),
-        stopped_by=stop.reason if stop.cut_short else None,
+        stopped_by=shutdown.reason if shutdown.interrupted else None,
         failed=run.checkpoint.failed,
     )
 
@@ -233,19 +235,21 @@ async def check_missing(tmdb: Tmdb, kind: Kind, outcomes: Sequence[Outcome]) -> 
         await tmdb.check_known(kind)
 
 
-def warn_if_mostly_missing(books: Books) -> None:
+def warn_if_mostly_missing(totals: Totals) -> None:
     """Say so, with the likely reasons, if TMDB has less than half of more than `MANY` ids."""
-    if books.ids > MANY and 2 * books.missing.total() > books.ids:
-        likely = [LIKELY[reason] for reason, _ in books.missing.most_common() if reason in LIKELY]
-        told = {"missing": books.missing.total(), "ids": books.ids, "likely": "; ".join(likely)}
+    if totals.ids > MANY and 2 * totals.missing.total() > totals.ids:
+        likely = [LIKELY[reason] for reason, _ in totals.missing.most_common() if reason in LIKELY]
+        told = {"missing": totals.missing.total(), "ids": totals.ids, "likely": "; ".join(likely)}
         logging.getLogger(__name__).warning("mostly_missing", extra=told)
 
 
-async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop) -> None:
+async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, observer: Observer, shutdown: Shutdown) -> None:
     """Harvest what is to do of `run`, batch after batch, as many open as it takes to keep everybody busy."""
-    watcher.begin(run, titles=sum(len(batch.ids) for batch in run.todo), pace=tmdb.pace)
-    room = Room(OPEN_BYTES)
-    one = partial(harvest_batch, run=run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop, room=room)
+    observer.begin(run, titles=sum(len(batch.ids) for batch in run.todo), limiter=tmdb.limiter)
+    budget = MemoryBudget(OPEN_BYTES)
+    one = partial(
+        harvest_batch, run=run, tmdb=tmdb, settings=settings, observer=observer, shutdown=shutdown, budget=budget
+    )
     gc.freeze()  # what has been made until now stays: looking through it for cycles again and again is 5 % of the work
     try:
         await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
@@ -254,7 +258,14 @@ async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, watcher: 
 
 
 async def harvest_batch(
-    batch: Batch, *, run: Run, tmdb: Tmdb, settings: Settings, watcher: Watcher, stop: Stop, room: Room
+    batch: Batch,
+    *,
+    run: Run,
+    tmdb: Tmdb,
+    settings: Settings,
+    observer: Observer,
+    shutdown: Shutdown,
+    budget: MemoryBudget,
 ) -> None:
     """Look up every title of `batch`, land what was found, and write the receipt, last.
 
@@ -271,19 +282,19 @@ async def harvest_batch(
             line = record_line(id_, outcome, language=settings.tmdb_language, fetched_at=run.now())
             if line:
                 lines[id_] = line
-                room.take(len(line))
+                budget.reserve(len(line))
             outcome = replace(outcome, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
         return outcome
 
     async def look_up_and_tell(id_: str) -> Outcome:
         outcome = await look_up(id_)
-        watcher.title(outcome)
+        observer.title(outcome)
         return outcome
 
     async def in_line() -> AsyncGenerator[str, None]:
-        async with tmdb.next_in_line():
-            await room.wait()
-            if stop.lets_take(len(batch.ids)):
+        async with tmdb.admission():
+            await budget.wait()
+            if shutdown.admits(len(batch.ids)):
                 for id_ in batch.ids:
                     yield id_
 
@@ -298,5 +309,5 @@ async def harvest_batch(
     await check_missing(tmdb, kind, outcomes)
     held = sum(map(len, lines.values()))
     receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)
-    room.take(-held)
-    watcher.batch(receipt)
+    budget.reserve(-held)
+    observer.batch(receipt)

@@ -10,11 +10,11 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harvester.commands.resources import open_bucket_of
-from harvester.errors import BooksError, SettingsError
+from harvester.errors import InconsistentLakeError, SettingsError
 from harvester.model.ids_file import GZIP_BYTES, decode_outcomes, decode_rows
 from harvester.model.layout import Layout
 from harvester.model.manifest import decode_manifest
-from harvester.runs.data_files import Notices, read_document
+from harvester.runs.data_files import Warnings, read_document
 from harvester.runs.other_runs import READS_AT_ONCE, read_summary, receipt_or_none, runs_to_read
 from harvester.runtime.concurrency import fan_out
 
@@ -72,7 +72,7 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
     Raises:
         BooksError: There is no such run, or its manifest or ids cannot be read.
     """
-    settings.need("s3_bucket")
+    settings.require("s3_bucket")
     async with open_bucket_of(settings) as bucket:
         layout = Layout(settings.s3_prefix, settings.s3_key_template, "")  # of no run yet
         [name] = await runs_to_read(bucket, layout, run=run)
@@ -82,7 +82,7 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
         key = layout.ids_key(manifest.generation)
         body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
     if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
-        raise BooksError(f"{key} is not the ids of this run: it is not as it was written")
+        raise InconsistentLakeError(f"{key} is not the ids of this run: it is not as it was written")
     rows, to_do, fresh = [], 0, Counter[str]()
     try:
         for row in decode_rows(body):
@@ -97,13 +97,13 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
                 name, reason = outcome["outcome"], outcome["reason"]
                 rows.append(MissingRow(name, *where, row["id"], reason, outcome.get("show_id")))
     except ValueError as error:
-        raise BooksError(f"{key} is not the ids of this run: {error}") from error
+        raise InconsistentLakeError(f"{key} is not the ids of this run: {error}") from error
     return MissingReport(layout.run, rows, to_do, fresh)
 
 
 async def _outcomes(bucket: Bucket, layout: Layout, generation: str) -> dict[str | None, Mapping[str, Any]]:
     """The outcome of each id: as written at closing, or else by the receipts of this generation."""
-    notices = Notices()
+    notices = Warnings()
     summary = await read_summary(bucket, layout, generation, notices)
     body = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b"" if summary else b""
     if summary and hashlib.sha256(body).hexdigest() == summary.digests.outcomes:

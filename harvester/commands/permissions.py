@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from harvester.store.s3 import Bucket
 
-SPARABLE = "s3:DeleteObject"
+OPTIONAL_PERMISSION = "s3:DeleteObject"
 """What no harvest needs, but `verify --repair`."""
 
 _BODY = b'{"what": "written by `harvester doctor`, which removes it again"}\n'
 
 
-class Probes:
+class PermissionChecks:
     """What is tried in one bucket: `tries` has a call for each permission, which says what was done."""
 
     def __init__(self, bucket: Bucket, *, prefix: str, template: str, day: str) -> None:
@@ -38,7 +38,7 @@ class Probes:
             "s3:GetObject": self._get,
             "s3:PutObject, in parts": self._land,
             "s3:AbortMultipartUpload": self._abort,
-            SPARABLE: self._delete,
+            OPTIONAL_PERMISSION: self._delete,
         }
 
     async def _list_objects(self) -> str:

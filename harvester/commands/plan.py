@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harvester.commands.resources import open_bucket_of, read_inputs
-from harvester.model.manifest import Account
+from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
-from harvester.tmdb.rate_limiter import SLACK
+from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
     from harvester.settings.settings import Settings
@@ -22,8 +22,8 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
 
     Requests and seconds are for titles that cost their `REQUESTS`, and answers that are all good.
     """
-    settings.need_titles()
-    settings.need("s3_bucket")
+    settings.require_input()
+    settings.require("s3_bucket")
     inputs = await read_inputs(settings)
     async with open_bucket_of(settings) as bucket:
         run = await open_run(bucket, inputs, settings, again=again)
@@ -34,7 +34,7 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
         asked = sum(id_ not in run.elsewhere for batch in todo for id_ in batch.ids)
         requests += asked * REQUESTS[collection]
         batches = len(run.manifest.batches[collection])
-        account[collection] = asdict(Account.of(ids)) | {
+        account[collection] = asdict(InputCounts.of(ids)) | {
             "rejects": [asdict(reject) for reject in ids.rejects],
             "fresh": sum(id_ in run.marks for id_ in ids.ids) + sum(len(batch.ids) for batch in todo) - asked,
             "batches": batches,
@@ -47,5 +47,5 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
         "input": account,
         "requests": requests,
         "rate_per_second": settings.tmdb_rate,
-        "seconds": round(requests * SLACK / settings.tmdb_rate, 1),
+        "seconds": round(requests * SPACING / settings.tmdb_rate, 1),
     }

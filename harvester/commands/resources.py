@@ -14,28 +14,28 @@ from harvester.runtime.concurrency import in_thread
 from harvester.settings.validators import BUCKET
 from harvester.sources.csv import read_ids
 from harvester.tmdb.client import Tmdb
-from harvester.tmdb.rate_limiter import Pace
+from harvester.tmdb.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from harvester.model.ids import Collection
-    from harvester.model.inputs import Ids
+    from harvester.model.inputs import InputIds
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
 
 CSV_NAMES = (".csv", ".csv.gz")  # endings of the objects that are looked for in a folder of S3
 
 
-async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
+async def read_inputs(settings: Settings) -> dict[Collection, InputIds]:
     """The ids of the CSVs, movies first: an id that both have is a movie, and a duplicate among the series.
 
-    `Ids.source` is the CSV itself where a folder in S3 was given. `InputError` blames a CSV, `StoreError` S3.
+    `InputIds.source` is the CSV itself where a folder in S3 was given. `InputError` blames a CSV, `StoreError` S3.
     """
     sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
     read = partial(read_ids, column=settings.csv_id_column, seen=set())
-    inputs: dict[Collection, Ids] = {}
+    inputs: dict[Collection, InputIds] = {}
     for collection, source in sources.items():
         if source is not None and source.startswith("s3://"):
             inputs[collection] = await _read_from_s3(source, settings, read)
@@ -44,7 +44,7 @@ async def read_inputs(settings: Settings) -> dict[Collection, Ids]:
     return inputs
 
 
-async def _read_from_s3(source: str, settings: Settings, read: Callable[..., Ids]) -> Ids:
+async def _read_from_s3(source: str, settings: Settings, read: Callable[..., InputIds]) -> InputIds:
     name, _, key = source.removeprefix("s3://").partition("/")
     give = "give s3://bucket/key of a CSV file"
     if not (BUCKET.fullmatch(name) and key and source.isprintable()):
@@ -89,28 +89,28 @@ async def with_key(settings: Settings, known: dict[str, str]) -> Settings:
     `known` has the keys fetched before, by where they are kept; this one is added. `SettingsError` means that there is
     no key or none that can be one, `StoreError` that AWS cannot be reached or refuses the credentials.
     """
-    settings.need("tmdb_api_key")
-    kept = settings.key_is_kept_in
+    settings.require("tmdb_api_key")
+    kept = settings.api_key_ref
     if kept is None:
         return settings
     if (key := known.get(kept)) is None:
         region, profile = settings.aws_region, settings.aws_profile
         key = await fetch_key(kept, region=region, profile=profile, credentials=settings.credentials)
-    holding = settings.holding(key)
+    holding = settings.with_api_key(key)
     known[kept] = key.strip()
     return holding
 
 
 def open_tmdb_of(settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> Tmdb:
     """TMDB as the settings say, which hold the key itself; to be entered, and left, by `async with`."""
-    settings.need("tmdb_api_key")
+    settings.require("tmdb_api_key")
     key = settings.tmdb_api_key
     return Tmdb(
         base_url=settings.tmdb_base_url,
         key=key.get_secret_value() if key else "",
         language=settings.tmdb_language,
         append=settings.tmdb_append,
-        pace=Pace(settings.tmdb_rate, clock=asyncio.get_running_loop().time),
+        limiter=RateLimiter(settings.tmdb_rate, clock=asyncio.get_running_loop().time),
         concurrency=settings.tmdb_concurrency,
         sleep=sleep,
     )

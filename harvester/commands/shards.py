@@ -22,7 +22,7 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.aws.client import PATIENT
-from harvester.commands.harvest import Report, Turn, Watcher, harvest_batches, report_of, start
+from harvester.commands.harvest import LeaseOptions, Observer, Report, harvest_batches, report_of, start
 from harvester.commands.plan import REQUESTS
 from harvester.commands.resources import open_bucket_of, open_tmdb_of
 from harvester.errors import InputError, NewerFormatError
@@ -33,12 +33,12 @@ from harvester.model.layout import Layout
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_part
 from harvester.runs.run import abort_uploads, utc
-from harvester.tmdb.rate_limiter import SLACK
+from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from harvester.runtime.shutdown import Stop
+    from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
 
 CHILDREN = 4
@@ -102,7 +102,7 @@ def cut_shards(batches: Sequence[Batch], *, rate: float, children: int) -> list[
     None takes longer than `SHARD_SECONDS` or has more than `SHARD_IDS`, unless it is of one batch alone.
     """
     costs = [len(batch.ids) * REQUESTS[batch.collection] for batch in batches]
-    most = min(SHARD_SECONDS * rate / SLACK, SHARD_IDS)
+    most = min(SHARD_SECONDS * rate / SPACING, SHARD_IDS)
     even = max(most - max(costs, default=0), most / 2)  # a batch belongs where it begins, and may reach beyond the end
     number = children * ceil(sum(costs) / even / children)
     parts: list[Cut] = []
@@ -138,8 +138,8 @@ async def plan_shards(
     """
     generation, token = token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:
-        turn = Turn(wait=False, token=token, times=times)
-        run, _ = await start(stack, settings, turn, now=now, again=again, generation=generation)
+        lease_options = LeaseOptions(wait=False, token=token, times=times)
+        run, _ = await start(stack, settings, lease_options, now=now, again=again, generation=generation)
         children, rate = share(settings.tmdb_rate, min(children, len(run.todo)))
         answer: dict[str, Any] = {
             "status": "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
@@ -152,7 +152,7 @@ async def plan_shards(
             "batches": len(run.todo),
             "token": token,
             "sources": {f"{collection.lower()}_csv": ids.source for collection, ids in run.inputs.items()},
-            "books": run.books.as_json(),
+            "totals": run.totals.as_json(),
         }
         if run.lease and not run.finished:
             shard = partial(Shard, run.name, run.manifest.generation, token, secrets.token_hex(8), rate)
@@ -168,20 +168,20 @@ async def harvest_shard(
     settings: Settings,
     shard: Shard,
     *,
-    watcher: Watcher,
-    stop: Stop,
+    observer: Observer,
+    shutdown: Shutdown,
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], str] = utc,
 ) -> Report:
     """Harvest what is left of `shard`, in the lease that its plan has taken."""
     started = time.monotonic()
-    settings.need("tmdb_api_key", "s3_bucket")
+    settings.require("tmdb_api_key", "s3_bucket")
     settings = settings.model_copy(update={"tmdb_rate": shard.rate})
     layout = Layout(settings.s3_prefix, settings.s3_key_template, shard.run)
     batches = shard.cut()
     async with AsyncExitStack() as stack:
-        async with stop.at_once():
+        async with shutdown.immediately():
             bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
             holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
             lease = await stack.enter_async_context(holding)
@@ -190,6 +190,6 @@ async def harvest_shard(
             run = await open_part(bucket, layout, batches, **which, options=settings.record_options, now=now)
             run.lease = lease
             tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
-        async with stop.draining():
-            await harvest_batches(run, tmdb=tmdb, settings=settings, watcher=watcher, stop=stop)
-        return report_of(run, tmdb, stop, done="landed", started=started)
+        async with shutdown.draining():
+            await harvest_batches(run, tmdb=tmdb, settings=settings, observer=observer, shutdown=shutdown)
+        return report_of(run, tmdb, shutdown, done="landed", started=started)

@@ -26,7 +26,7 @@ from harvester.store.multipart import Body
 
 if TYPE_CHECKING:
     from harvester.model.ids import Collection
-    from harvester.runtime.shutdown import Stop
+    from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
     from harvester.store.file_body import CsvFile
     from harvester.store.s3 import Bucket
@@ -40,7 +40,7 @@ Progress: TypeAlias = Callable[[str, int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one CSV stands in the raw zone, under a key for each day: `template` is one of `forms.csv_template`."""
+    """The keys of one CSV in the raw zone, one for each day: `template` is one of `validators.csv_template`."""
 
     template: str
     collection: Collection
@@ -113,7 +113,7 @@ class UploadReport:
 async def upload(
     settings: Settings,
     *,
-    stop: Stop,
+    shutdown: Shutdown,
     progress: Progress = lambda _name, _done, _all: None,
     pass_s3: bool = False,
     now: Callable[[], str] = utc,
@@ -121,18 +121,18 @@ async def upload(
     """Upload the CSVs of `settings` to its bucket, but for those that stand there unchanged.
 
     All of them are looked at before anything is sent. An earlier upload of the same CSV that was killed is aborted.
-    When `stop` is asked, what is under way is aborted at once. `pass_s3`: a CSV that is in S3 already is passed over,
-    and not refused. The day of `now` is that of the keys. An InputError is of a CSV that cannot be uploaded, or has
+    A request to shut down aborts what is under way. `pass_s3`: a CSV that is in S3 already is passed over, and not
+    refused. The day of `now` is that of the keys. An InputError is of a CSV that cannot be uploaded, or has
     changed on the way; it has not been stored.
     """
-    settings.need_titles()
-    settings.need("s3_bucket")
+    settings.require_input()
+    settings.require("s3_bucket")
     started, day = time.monotonic(), now()[:10]
     sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
     files: list[Uploaded] = []
     local: dict[Place, CsvFile] = {}
     with ExitStack() as opened:
-        async with stop.at_once():
+        async with shutdown.immediately():
             for collection, source in sources.items():
                 if source and pass_s3 and source.startswith("s3://"):
                     files.append(Uploaded(source, collection, "in_s3", source))

@@ -16,17 +16,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harvester.commands.resources import open_bucket_of
-from harvester.errors import BooksError, SettingsError
+from harvester.errors import InconsistentLakeError, SettingsError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.model.layout import Layout
-from harvester.model.manifest import Books, Manifest, decode_manifest, decode_summary
+from harvester.model.manifest import Manifest, Totals, decode_manifest, decode_summary
 from harvester.model.record import FILE_BYTES, decode
 from harvester.runs.checkpoint import Checkpoint
-from harvester.runs.data_files import DATA_BYTES, Notices, by_batch, read_document
+from harvester.runs.data_files import DATA_BYTES, Warnings, by_batch, read_document
 from harvester.runs.lease import LeaseTimes, hold_lease
-from harvester.runs.other_runs import Day, Standing, cut_unmarked, read_day, read_receipt, runs_to_read
+from harvester.runs.other_runs import Day, Harvested, cut_unmarked, read_day, read_receipt, runs_to_read
 from harvester.runs.repair import repair
 from harvester.runs.run import READS_AT_ONCE, utc
 from harvester.runtime.concurrency import fan_out
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Proof:
+class VerificationReport:
     """What was read of the runs, and every problem found, each naming what it was found in."""
 
     runs: list[str]
     day: str | None = None  # that was read over all its runs
-    books: Books = field(default_factory=Books)
+    totals: Totals = field(default_factory=Totals)
     records: int = 0
     problems: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)  # runs of a day; no harm where every title stands once
@@ -55,7 +55,7 @@ class Proof:
     stale: list[str] = field(default_factory=list)  # keys of batches that are done, whose receipts do not name them
     repaired: list[str] = field(default_factory=list)
     past: bool = False  # of an earlier day and closed, so that `harvest` collects anew instead of doing it again
-    standing: dict[str, str] = field(default_factory=dict)  # the key that each id has its record in
+    harvested: dict[str, str] = field(default_factory=dict)  # the key that each id has its record in
 
     @property
     def left_to_harvest(self) -> bool:
@@ -68,7 +68,7 @@ class Proof:
         return what | {
             "status": "wrong" if self.problems else "proved",
             "records": self.records,
-            "books": self.books.as_json(),
+            "totals": self.totals.as_json(),
             "problems": self.problems,
             "unfinished": self.unfinished,
             "repaired": self.repaired,
@@ -84,12 +84,12 @@ async def verify(
     repairing: bool = False,  # first move foreign objects to quarantine and remove stale files, once the lease is ours
     times: LeaseTimes | None = None,
     progress: Progress = lambda _read, _all: None,  # receipts read, and their total
-) -> Proof:
+) -> VerificationReport:
     """The proof of `run`, of all runs of a `day`, or of the run that was at work last.
 
     A BooksError if there is no such run, or its manifest cannot be read.
     """
-    settings.need("s3_bucket")
+    settings.require("s3_bucket")
     if run is not None and day is not None:
         raise SettingsError("--run and --day are both given: a run is of one day, so give one of the two")
     try:
@@ -103,56 +103,58 @@ async def verify(
         if not repairing:
             return await read()
         lease = await stack.enter_async_context(hold_lease(bucket, layout.lease_key, times=times or LeaseTimes()))
-        proof = await read()
-        if proof.foreign or proof.stale:
-            repaired = await repair(bucket, proof.foreign, proof.stale, check=lease.check)
-            proof = await read()
-            proof.repaired = repaired
-        return proof
+        verification = await read()
+        if verification.foreign or verification.stale:
+            repaired = await repair(bucket, verification.foreign, verification.stale, check=lease.check)
+            verification = await read()
+            verification.repaired = repaired
+        return verification
 
 
-async def _read(bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress) -> Proof:
-    proof = Proof(await runs_to_read(bucket, layout, run=run, day=day), day)
-    for name in proof.runs:
-        await _read_run(bucket, replace(layout, run=name), proof, progress)
-    proof.problems.sort()
-    return proof
+async def _read(
+    bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress
+) -> VerificationReport:
+    verification = VerificationReport(await runs_to_read(bucket, layout, run=run, day=day), day)
+    for name in verification.runs:
+        await _read_run(bucket, replace(layout, run=name), verification, progress)
+    verification.problems.sort()
+    return verification
 
 
-async def _read_run(bucket: Bucket, layout: Layout, proof: Proof, progress: Progress) -> None:
+async def _read_run(bucket: Bucket, layout: Layout, verification: VerificationReport, progress: Progress) -> None:
     body = await read_document(bucket, layout.manifest_key)
-    if body is None and proof.day and not await bucket.objects(layout.receipts):
+    if body is None and verification.day and not await bucket.objects(layout.receipts):
         if await bucket.objects(layout.folder):  # killed before the manifest; S3 lists empty folders too
-            proof.unfinished.append(layout.run)
+            verification.unfinished.append(layout.run)
         return
     try:
         manifest = decode_manifest(layout, body)
-    except BooksError as error:
-        if proof.day is None:
+    except InconsistentLakeError as error:
+        if verification.day is None:
             raise
-        proof.problems.append(str(error))
+        verification.problems.append(str(error))
         return
     if manifest.options.key_template != layout.template:
         raise SettingsError(
             f"{layout.run} was harvested with S3_KEY_TEMPLATE {manifest.options.key_template!r}, which is now "
             f"{layout.template!r}: set it to that of the run"
         )
-    day = await read_day(bucket, layout, Notices())
+    day = await read_day(bucket, layout, Warnings())
     key = layout.ids_key(manifest.generation)
     body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
     try:
         frozen = decode_ids(body)
     except ValueError as error:
-        proof.problems.append(f"{key} is not the ids of this run: {error}")
+        verification.problems.append(f"{key} is not the ids of this run: {error}")
         return
     if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
-        proof.problems.append(f"{key} is not what {layout.manifest_key} says: another SHA-256")
+        verification.problems.append(f"{key} is not what {layout.manifest_key} says: another SHA-256")
     frozen = replace(frozen, ids={collection: frozen.ids.get(collection, []) for collection in manifest.input})
-    standing = await day.standing({id_ for some in frozen.ids.values() for id_ in some})
-    ours = {key: file for key, file in day.listed.items() if key not in standing.files}
-    checkpoint = Checkpoint(by_batch(layout, ours, manifest.names), manifest.books())
+    harvested = await day.harvested({id_ for some in frozen.ids.values() for id_ in some})
+    ours = {key: file for key, file in day.listed.items() if key not in harvested.files}
+    checkpoint = Checkpoint(by_batch(layout, ours, manifest.names), manifest.totals())
     batches, fresh = cut_unmarked(frozen.ids, frozen.fresh), dict(frozen.fresh)
-    await _Reading(day, manifest, frozen, batches, standing, checkpoint, proof, fresh, progress).read()
+    await _Reading(day, manifest, frozen, batches, harvested, checkpoint, verification, fresh, progress).read()
 
 
 @dataclass(slots=True)
@@ -163,9 +165,9 @@ class _Reading:
     manifest: Manifest
     frozen: FrozenIds
     batches: list[Batch]
-    standing: Standing
+    harvested: Harvested
     checkpoint: Checkpoint
-    proof: Proof
+    verification: VerificationReport
     fresh: dict[str, str]  # all ids that are fresh, with the run that is said to have them
     progress: Progress
     complete: bool = True  # nothing is left to do, as far as has been seen
@@ -178,7 +180,7 @@ class _Reading:
         self._check_outcomes()
         await self._check_files()
         await self._check_closing()
-        self.proof.books.add(self.checkpoint.books)
+        self.verification.totals.add(self.checkpoint.totals)
 
     def _check_ids(self) -> None:
         """The ids are those that the run is named after, and as many and in such batches as the manifest says."""
@@ -198,15 +200,15 @@ class _Reading:
         key, listed = stored
         try:
             receipt = await read_receipt(self.day.bucket, self.day.layout, key)
-        except BooksError as error:
+        except InconsistentLakeError as error:
             self._wrong(str(error))
             return
         if receipt.batch not in self.manifest.names:
             self._wrong(f"{key} is a receipt of no batch of this run")
             return
-        taken_over = any(file.key in self.standing.files for file in receipt.files)  # by a run with the same batch
+        taken_over = any(file.key in self.harvested.files for file in receipt.files)  # by a run with the same batch
         if receipt.generation == self.manifest.generation and not taken_over:
-            self.checkpoint.take(key, receipt, listed.etag)
+            self.checkpoint.add(key, receipt, listed.etag)
             self.progress(len(self.checkpoint.receipts), len(self.manifest.names))
             self.fresh |= {id_: told["run"] for id_, told in receipt.outcomes.items() if told["outcome"] == "fresh"}
             await self._check_receipt(receipt)
@@ -221,8 +223,8 @@ class _Reading:
                 if (ours := self.day.layout.parse(file.key)) and ours.collection == collection:
                     ids += await self._ids_in(file.key, file)
             if ids != expected:
-                strange = sorted(set(ids) ^ set(expected))[:3] or "in another order or twice"
-                self._wrong(f"{receipt.collection}/{receipt.batch}: files and receipt differ in {strange}")
+                unexpected = sorted(set(ids) ^ set(expected))[:3] or "in another order or twice"
+                self._wrong(f"{receipt.collection}/{receipt.batch}: files and receipt differ in {unexpected}")
 
     async def _ids_in(self, key: str, landed: LandedFile | None = None) -> list[str]:
         """The ids of the records in a data file, which is as it `landed`; each stands in one file of the day."""
@@ -246,11 +248,11 @@ class _Reading:
             self._wrong(f"{key} is too large: {len(records)} records, {len(body)} bytes")
         if (ours := self.day.layout.parse(key)) and kinds - {KINDS[ours.collection]}:
             self._wrong(f"{key} has records of {', '.join(sorted(kinds))} among {ours.collection}")
-        self.proof.records += len(records)
+        self.verification.records += len(records)
         for id_ in ids:
-            if before := self.proof.standing.get(id_):
+            if before := self.verification.harvested.get(id_):
                 self._wrong(f"{id_} is in {before} and in {key}" if before != key else f"{id_} is in {key} twice")
-            self.proof.standing[id_] = key
+            self.verification.harvested[id_] = key
         return ids
 
     def _check_outcomes(self) -> None:
@@ -258,20 +260,20 @@ class _Reading:
         for batch in self.batches:
             if batch.name not in self.checkpoint.outcomes:
                 self._unfinished(f"{batch.collection}/{batch.name} has no receipt: harvest goes on with it")
-        books = self.checkpoint.books
-        if self.complete and not books.balance:
-            self._wrong(f"of {books.ids} ids {books.accounted} have an outcome")
-        if ids := self.fresh.keys() - self.standing.of(self.fresh):
+        totals = self.checkpoint.totals
+        if self.complete and not totals.reconciles:
+            self._wrong(f"of {totals.ids} ids {totals.with_outcome} have an outcome")
+        if ids := self.fresh.keys() - self.harvested.of(self.fresh):
             runs = sorted({self.fresh[id_] for id_ in ids})
             self._wrong(f"{len(ids)} ids are fresh by {', '.join(runs)}, which does not have them: {sorted(ids)[:3]}")
 
     async def _check_files(self) -> None:
         """No data file stands where this run's do, but those of its receipts and of other runs of the day."""
         for key in self.day.foreign(self.manifest.names):
-            if key not in self.proof.foreign:  # of a day, the first of its runs has named it
+            if key not in self.verification.foreign:  # of a day, the first of its runs has named it
                 self._wrong(f"{key} is foreign: no run of the day has such a file; --repair moves it away")
                 if self.fits:
-                    self.proof.foreign[key] = self.day.layout
+                    self.verification.foreign[key] = self.day.layout
         for name, files in self.checkpoint.files.items():
             if any(name in other.names for other in self.day.others):
                 continue  # other files may be of a batch of that name that another run has still to do
@@ -279,8 +281,8 @@ class _Reading:
                 if self.checkpoint.tried.get(name) is False:
                     self._wrong(f"{key} is in no receipt: --repair removes it")
                     if self.fits:
-                        self.proof.stale.append(key)
-                elif self.proof.day:
+                        self.verification.stale.append(key)
+                elif self.verification.day:
                     await self._ids_in(key)
 
     async def _check_closing(self) -> None:
@@ -290,14 +292,14 @@ class _Reading:
         try:
             summary = decode_summary(layout, await read_document(bucket, key))
             problem = f"{key} is of an earlier generation"
-        except BooksError as error:
+        except InconsistentLakeError as error:
             summary, problem = None, str(error)
         if summary is None or summary.generation != self.manifest.generation:
             if self.complete:
                 self._unfinished(f"{problem}: harvest closes the books")
             return
-        self.proof.past = self.proof.past or layout.date < utc()[:10]
-        if summary.books != self.checkpoint.books.as_json():
+        self.verification.past = self.verification.past or layout.date < utc()[:10]
+        if summary.totals != self.checkpoint.totals.as_json():
             self._wrong(f"{key} has other books than the receipts")
         outcomes = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
         if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
@@ -315,11 +317,11 @@ class _Reading:
 
     def _unfinished(self, problem: str) -> None:
         """Something is left to do: a harm of the run, if it is asked for by name, and none of its day."""
-        if self.proof.day is None:
+        if self.verification.day is None:
             self._wrong(problem)
-        elif self.day.layout.run not in self.proof.unfinished:
-            self.proof.unfinished.append(self.day.layout.run)
+        elif self.day.layout.run not in self.verification.unfinished:
+            self.verification.unfinished.append(self.day.layout.run)
         self.complete = False
 
     def _wrong(self, problem: str) -> None:
-        self.proof.problems.append(problem)
+        self.verification.problems.append(problem)

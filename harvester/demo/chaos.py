@@ -19,20 +19,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from rich.console import Console
 
-from harvester.demo.environment import DemoError, check, ending, make_room, open_stage, progress_on
+from harvester.demo.environment import DemoError, check, ending, open_environment, prepare_folder, progress_on
 from harvester.demo.samples import MOVIES, SERIES, sample_titles
 from harvester.errors import Exit, SettingsError
-from harvester.fakes import faults
-from harvester.fakes import s3_proxy as s3_link
+from harvester.fakes import faults, s3_proxy
 from harvester.fakes.catalog import kind_of, movie_record, tv_record
 from harvester.model.record import decode
-from harvester.reports.text import books_text
+from harvester.reports.text import totals_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harvester.cli.runner import Result
-    from harvester.demo.environment import Stage
+    from harvester.demo.environment import Environment
 
 RATE = 150.0
 """Requests per second of the harvester; TMDB here sets no limit of its own, so every trouble is one asked for."""
@@ -72,8 +71,8 @@ def parse_chaos(text: str) -> Chaos:
         name = piece.partition("=")[0].strip()
         pieces["kill" if name == "kill" else "s3" if name.startswith("s3-") else "tmdb"].append(piece)
     try:
-        tmdb = faults.parse_shares(",".join(pieces["tmdb"]), known=faults.BEARABLE)
-        s3 = faults.parse_shares(",".join(pieces["s3"]), known=s3_link.NAMED)
+        tmdb = faults.parse_shares(",".join(pieces["tmdb"]), known=faults.TRANSIENT)
+        s3 = faults.parse_shares(",".join(pieces["s3"]), known=s3_proxy.NAMED)
     except ValueError as error:
         raise SettingsError(f"--chaos {text!r}: {error}") from error
     kills = [piece.partition("=")[2].strip() for piece in pieces["kill"]] or ["0"]
@@ -114,7 +113,7 @@ class Audit:
         return {name: len(told) for name, told in asdict(self).items() if isinstance(told, list)}
 
 
-async def play(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result:
+async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result:
     """Harvest under `chaos` until the books are closed, audit the bucket, and leave the files in `folder`.
 
     Raises:
@@ -124,53 +123,53 @@ async def play(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Resul
     say = partial(console.print, soft_wrap=True)
     started = time.monotonic()
     dice = random.Random(seed)  # noqa: S311  # no secret hangs on it
-    make_room(folder)
+    prepare_folder(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-chaos-") as scratch:
-        async with open_stage(
+        async with open_environment(
             Path(scratch), rate=RATE, latency=(0.005, 0.03), faults=chaos.tmdb, s3_faults=chaos.s3, seed=seed
-        ) as stage:
+        ) as env:
             asked = [f"{name}={share * 100:g}%" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
             say(f"[bold]Chaos[/]    {', '.join(asked) or 'no faults'}, {_kills(chaos.kills)}; seed {seed}")
-            starts = await _until_closed(stage, chaos, dice, console)
-            audit = await examine(stage)
-            proof = await stage.ask("verify")
-            await stage.bring_home(folder)
+            starts = await _until_closed(env, chaos, dice, console)
+            audit = await audit_lake(env)
+            verification = await env.ask("verify")
+            await env.bring_home(folder)
     seconds = time.monotonic() - started
-    _show(console, starts, audit, proof, stage)
+    _show(console, starts, audit, verification, env)
     say(ending(folder, seconds))
     check(audit.clean, f"the audit found {audit.counts()}; the bucket is in {folder}/")
-    check(proof["status"] == "proved", f"verify found {proof['problems'][:3]}")
+    check(verification["status"] == "proved", f"verify found {verification['problems'][:3]}")
     told = {
         "status": "closed",
         "seconds": round(seconds, 1),
         "seed": seed,
         "kills": sum(start["killed"] for start in starts),
         "starts": starts,
-        "requests": stage.tmdb.asked.total(),
+        "requests": env.tmdb.asked.total(),
         "audit": {"expected": audit.expected} | audit.counts(),
-        "books": proof["books"],
-        "verify": proof["status"],
+        "totals": verification["totals"],
+        "verify": verification["status"],
         "folder": str(folder),
     }
     return Exit.CLOSED, told, lambda: None
 
 
-async def _until_closed(stage: Stage, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:
+async def _until_closed(env: Environment, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:
     """Start the harvest until its books are closed, killing it as often as asked; how each start ended.
 
     A kill comes after a number of requests drawn so that some are left for the starts after it.
     """
-    plan = await stage.ask("plan")
+    plan = await env.ask("plan")
     batches = sum(told["batches"] for told in plan["input"].values())
     starts: list[dict[str, Any]] = []
     landed = kills = 0
     while True:
-        before = stage.tmdb.asked.total()
+        before = env.tmdb.asked.total()
         left = plan["requests"] * max(1 - landed / batches, 0.0) / (chaos.kills - kills + 1)
-        told = await _start(stage, dice.uniform(0.1, 1.9) * left if kills < chaos.kills else None, console)
+        told = await _start(env, dice.uniform(0.1, 1.9) * left if kills < chaos.kills else None, console)
         kills += told["killed"]
-        landed = await stage.receipts()
-        starts.append(told | {"requests": stage.tmdb.asked.total() - before, "receipts": landed})
+        landed = await env.receipts()
+        starts.append(told | {"requests": env.tmdb.asked.total() - before, "receipts": landed})
         console.print(_tell(len(starts), starts[-1]), soft_wrap=True)
         if told["exit"] == 0:
             return starts
@@ -178,17 +177,17 @@ async def _until_closed(stage: Stage, chaos: Chaos, dice: random.Random, console
             raise DemoError(f"After {len(starts)} starts the books are not closed: {told.get('message', told)}")
 
 
-async def _start(stage: Stage, kill_after: float | None, console: Console) -> dict[str, Any]:
+async def _start(env: Environment, kill_after: float | None, console: Console) -> dict[str, Any]:
     """One start of the harvester: how it ended, or that it was killed."""
-    process = await stage.run("harvest")
-    before = stage.tmdb.asked.total()
+    process = await env.run("harvest")
+    before = env.tmdb.asked.total()
     with progress_on(console) as progress:
         task = progress.add_task("harvesting", total=None)
         try:
             while process.returncode is None:
                 await asyncio.sleep(0.01)
-                progress.update(task, completed=stage.tmdb.asked.total())
-                if kill_after is not None and stage.tmdb.asked.total() - before >= kill_after:
+                progress.update(task, completed=env.tmdb.asked.total())
+                if kill_after is not None and env.tmdb.asked.total() - before >= kill_after:
                     process.kill()
                     break
         finally:
@@ -197,7 +196,7 @@ async def _start(stage: Stage, kill_after: float | None, console: Console) -> di
         out, _ = await process.communicate()
     if kill_after is not None and process.returncode == -9:
         return {"killed": True, "exit": None}
-    told = stage.read(out)
+    told = env.read(out)
     return {"killed": False, "exit": process.returncode, "message": told.get("message", "")}
 
 
@@ -208,17 +207,17 @@ def _tell(number: int, start: Mapping[str, Any]) -> str:
     return f"start {number:<2}   {start['requests']:,} requests, {start['receipts']} batches have landed; {end}"
 
 
-async def examine(stage: Stage) -> Audit:
+async def audit_lake(env: Environment) -> Audit:
     """The audit of the stage's bucket, against the catalog of its TMDB."""
-    catalog = stage.tmdb.catalog
+    catalog = env.tmdb.catalog
     records: dict[str, dict[str, Any]] = {}
     for tt in sample_titles(MOVIES) | sample_titles(SERIES):
         kinds = {"Movies": movie_record(catalog, tt), "Series": tv_record(catalog, tt)}
         if kind_of(catalog, tt) in ("movie", "tv", "both"):
             records[tt] = {name: orjson.loads(orjson.dumps(record)) for name, record in kinds.items() if record}
     audit = Audit(len(records))
-    keys = list(await stage.bucket.objects("Raw/API/"))
-    receipts = [orjson.loads(await stage.bucket.read(key) or b"") for key in keys if "/receipts/" in key]
+    keys = list(await env.bucket.objects("Raw/API/"))
+    receipts = [orjson.loads(await env.bucket.read(key) or b"") for key in keys if "/receipts/" in key]
     named = {file["key"] for receipt in receipts for file in receipt["files"]}
     seen: Counter[str] = Counter()
     for key in keys:
@@ -226,7 +225,7 @@ async def examine(stage: Stage) -> Audit:
             continue
         if key not in named:
             audit.foreign.append(key)
-        for record in decode(await stage.bucket.read(key) or b""):
+        for record in decode(await env.bucket.read(key) or b""):
             tt = record["imdb_id"]
             seen[tt] += 1
             if tt not in records:
@@ -235,7 +234,7 @@ async def examine(stage: Stage) -> Audit:
                 audit.altered.append(tt)
     audit.lost = sorted(records.keys() - seen.keys())
     audit.doubled = sorted(tt for tt, count in seen.items() if count > 1)
-    audit.orphans = [key for key, _ in await stage.bucket.uploads("")]
+    audit.orphans = [key for key, _ in await env.bucket.uploads("")]
     return audit
 
 
@@ -249,16 +248,18 @@ def _same(record: Mapping[str, Any], true: Mapping[str, Any] | None, *, kind: st
     )
 
 
-def _show(console: Console, starts: list[dict[str, Any]], audit: Audit, proof: Mapping[str, Any], stage: Stage) -> None:
+def _show(
+    console: Console, starts: list[dict[str, Any]], audit: Audit, verification: Mapping[str, Any], env: Environment
+) -> None:
     kills = sum(start["killed"] for start in starts)
     console.print("\n[bold]The books[/]")
-    console.print(books_text(proof["books"]), soft_wrap=True)
+    console.print(totals_text(verification["totals"]), soft_wrap=True)
     console.print("\n[bold]The audit[/], of the bucket against the stand-in, without asking the harvester")
     found = " · ".join(f"{name} {count}" for name, count in audit.counts().items())
     console.print(f" {audit.expected} titles that TMDB has: {found}", soft_wrap=True)
     console.print(
-        f" {_kills(kills)}, {len(starts)} starts, {stage.tmdb.asked.total():,} requests; "
-        f"verify read back {proof['records']} records: {proof['status']}",
+        f" {_kills(kills)}, {len(starts)} starts, {env.tmdb.asked.total():,} requests; "
+        f"verify read back {verification['records']} records: {verification['status']}",
         soft_wrap=True,
     )
 

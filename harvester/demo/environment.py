@@ -21,11 +21,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from harvester.aws.client import open_bucket
 from harvester.demo.samples import MOVIES, REALLY, SERIES, sample_titles
 from harvester.errors import HarvestError, SettingsError
-from harvester.fakes import s3_proxy as s3_link
+from harvester.fakes import s3_proxy
 from harvester.fakes.catalog import catalog_of
-from harvester.fakes.faults import healthy, sprinkled
+from harvester.fakes.faults import healthy, random_faults
 from harvester.fakes.s3_server import ServerFailedError, ServerMissingError, s3_server
-from harvester.fakes.tmdb import KEY, stand_in
+from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.settings.settings import ALL_NAMES
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harvester.fakes.s3_server import S3Server
-    from harvester.fakes.tmdb import StandIn
+    from harvester.fakes.tmdb import FakeTmdb
     from harvester.store.s3 import Bucket
 
 BUCKET = "demo-lake"
@@ -49,7 +49,7 @@ class DemoError(HarvestError):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Environment:
     """What the demo plays on.
 
     Attributes:
@@ -61,7 +61,7 @@ class Stage:
         folder: Where harvesters run; their log is `harvester.log` there.
     """
 
-    tmdb: StandIn
+    tmdb: FakeTmdb
     s3: S3Server
     bucket: Bucket
     settings: dict[str, str]
@@ -129,7 +129,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(
+async def open_environment(
     folder: Path,
     *,
     rate: float,
@@ -138,18 +138,18 @@ async def open_stage(
     faults: Mapping[str, float] | None = None,
     s3_faults: Mapping[str, float] | None = None,
     seed: int = 1,
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Environment]:
     """The stage, set up in `folder` and cleared away at the end; harvesters ask at `rate`, TMDB allows `limit`.
 
     Raises:
         DemoError: The S3 server does not start.
     """
     catalog = catalog_of(sample_titles(MOVIES), sample_titles(SERIES), kinds=REALLY)
-    rule = sprinkled(faults, seed=seed) if faults else healthy
+    rule = random_faults(faults, seed=seed) if faults else healthy
     try:
         async with AsyncExitStack() as stack:
             tmdb = await stack.enter_async_context(
-                stand_in(catalog=catalog, per_second=limit, faults=rule, latency=latency)
+                fake_tmdb(catalog=catalog, per_second=limit, faults=rule, latency=latency)
             )
             s3 = await stack.enter_async_context(s3_server(folder / "s3", buckets=[BUCKET]))
             settings = s3.environment() | {
@@ -168,11 +168,11 @@ async def open_stage(
                 )
             )
             if s3_faults:
-                link = await stack.enter_async_context(s3_link.s3_link(s3.endpoint))
-                link.rules["*"] = s3_link.sprinkled(s3_faults, seed=seed)
+                link = await stack.enter_async_context(s3_proxy.s3_proxy(s3.endpoint))
+                link.rules["*"] = s3_proxy.random_faults(s3_faults, seed=seed)
                 settings["AWS_ENDPOINT_URL_S3"] = link.url
             ours = {"TMDB_RATE": f"{rate:g}", "PYTHONUTF8": "1"}
-            yield Stage(tmdb, s3, bucket, settings, _without_settings() | settings | ours, folder)
+            yield Environment(tmdb, s3, bucket, settings, _without_settings() | settings | ours, folder)
     except (ServerMissingError, ServerFailedError) as error:
         raise DemoError(f"The local S3 server does not start: {error}") from error
 
@@ -186,7 +186,7 @@ def _without_settings() -> dict[str, str]:
     }
 
 
-def make_room(folder: Path) -> None:
+def prepare_folder(folder: Path) -> None:
     """Make the folder for what lands, without what an earlier demo has left there.
 
     Raises:
@@ -232,11 +232,11 @@ def ending(folder: Path, seconds: float) -> str:
     return f"\nThe files are in [bold]{escape(f'{folder}/')}[/]. All this took {seconds:.0f} s."
 
 
-def check(holds: bool, otherwise: str) -> None:  # noqa: FBT001  # an assertion that stays
+def check(backoffs: bool, otherwise: str) -> None:  # noqa: FBT001  # an assertion that stays
     """Go on if it `holds`.
 
     Raises:
         DemoError: It does not.
     """
-    if not holds:
+    if not backoffs:
         raise DemoError(f"The demo did not go as told: {otherwise}")

@@ -18,20 +18,29 @@ from rich.console import Console
 from rich.filesize import decimal as size
 from rich.tree import Tree
 
-from harvester.cli.runner import tell_json
-from harvester.demo.environment import BUCKET, DemoError, check, ending, make_room, making, open_stage, progress_on
+from harvester.cli.runner import print_json
+from harvester.demo.environment import (
+    BUCKET,
+    DemoError,
+    check,
+    ending,
+    making,
+    open_environment,
+    prepare_folder,
+    progress_on,
+)
 from harvester.errors import Exit
 from harvester.fakes.faults import parse_shares
-from harvester.reports.text import books_text
+from harvester.reports.text import totals_text
 from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from harvester.cli.runner import Result
-    from harvester.demo.environment import Stage
+    from harvester.demo.environment import Environment
     from harvester.fakes.faults import Route
-    from harvester.fakes.tmdb import StandIn
+    from harvester.fakes.tmdb import FakeTmdb
 
 RATE = 60.0
 """Requests per second of the story, allowed and used: above TMDB's 40 to 50, to keep the story short."""
@@ -42,19 +51,19 @@ HALF_WAY = 0.5
 """Share of the requests after which the harvester is killed."""
 
 
-async def tell(folder: Path, *, as_json: bool) -> Result:
+async def run(folder: Path, *, as_json: bool) -> Result:
     """Tell the story, leave the landed files in `folder`, and say how it ended."""
     console = Console(highlight=False, emoji=False, stderr=as_json)
     started = time.monotonic()
-    make_room(folder)
+    prepare_folder(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-demo-") as scratch:
-        async with open_stage(Path(scratch), rate=RATE, limit=RATE, faults=parse_shares(FAULTS)) as stage:
+        async with open_environment(Path(scratch), rate=RATE, limit=RATE, faults=parse_shares(FAULTS)) as env:
             say = partial(console.print, soft_wrap=True)
-            say(f"[bold]A stand-in TMDB[/] at {stage.tmdb.url}: {RATE:g} requests a second, answers in 50 to 300 ms,")
+            say(f"[bold]A stand-in TMDB[/] at {env.tmdb.url}: {RATE:g} requests a second, answers in 50 to 300 ms,")
             say(f"  and of all requests {FAULTS.replace(',', ', ')}. None of its texts are TMDB's.")
-            say(f"[bold]A local S3 server[/] ({stage.s3.kind}) at {stage.s3.endpoint}. No account, no network.\n")
+            say(f"[bold]A local S3 server[/] ({env.s3.kind}) at {env.s3.endpoint}. No account, no network.\n")
 
-            plan = await stage.ask("plan")
+            plan = await env.ask("plan")
             read = ", ".join(f"{told['rows']:,} rows of {name.lower()}" for name, told in plan["input"].items())
             ids = sum(told["ids"] for told in plan["input"].values())
             rejected = sum(told["rejected"] for told in plan["input"].values())
@@ -62,41 +71,42 @@ async def tell(folder: Path, *, as_json: bool) -> Result:
                 f"[bold]1. plan[/]     {read}: {ids} ids, {rejected} rows rejected, at least {plan['requests']} requests"  # noqa: E501
             )
 
-            killed = await _harvest_and_kill(stage, plan["requests"], console)
+            killed = await _harvest_and_kill(env, plan["requests"], console)
             say(
                 f"[bold]2. harvest[/]  killed with SIGKILL after {killed.asked} requests: "
                 f"{killed.receipts} batches had landed, with receipts"
             )
-            report = await _harvest_to_the_end(stage, plan["requests"], console)
+            report = await _harvest_to_the_end(env, plan["requests"], console)
             check(report["status"] == "closed", f"the second harvest ended as {report['status']!r}")
-            repeated = killed.repeated(stage.tmdb)
+            repeated = killed.repeated(env.tmdb)
             say(
                 f"[bold]3. harvest[/]  started again, it asked for the rest: {report['requests']} requests, "
                 f"{repeated} of them repeated, for batches in flight"
             )
-            proof = await stage.ask("verify")
-            check(proof["status"] == "proved", f"verify found {proof.get('problems')}")
+            verification = await env.ask("verify")
+            check(verification["status"] == "proved", f"verify found {verification.get('problems')}")
             say(
-                f"[bold]4. verify[/]   read back {proof['books']['files']} files, {proof['records']} records: "
+                f"[bold]4. verify[/]   read back {verification['totals']['files']} files, "
+                f"{verification['records']} records: "
                 "every byte, every id once\n"
             )
-            files = await stage.bring_home(folder)
+            files = await env.bring_home(folder)
             console.print(_tree(files))
             _show_record(console, files)
-            _show_books(console, report["books"], stage.tmdb)
+            _show_books(console, report["totals"], env.tmdb)
     seconds = time.monotonic() - started
     say(f"{ending(folder, seconds)} Next, with the servers kept up:")
     say(f"  {_python()} -m harvester demo --serve", markup=False)
     told = {
         "status": "closed",
         "seconds": round(seconds, 1),
-        "requests": stage.tmdb.asked.total(),
+        "requests": env.tmdb.asked.total(),
         "receipts_at_kill": killed.receipts,
         "requests_repeated": repeated,
-        "refused_by_rate_limit": stage.tmdb.refused,
-        "most_requests_in_a_second": stage.tmdb.peak_all,
-        "books": report["books"],
-        "verify": proof["status"],
+        "refused_by_rate_limit": env.tmdb.refused,
+        "most_requests_in_a_second": env.tmdb.peak_all,
+        "totals": report["totals"],
+        "verify": verification["status"],
         "folder": str(folder),
     }
     return Exit.CLOSED, told, lambda: None
@@ -110,7 +120,7 @@ class _Killed:
     receipts: int
     answered: Counter[tuple[Route, str]]
 
-    def repeated(self, tmdb: StandIn) -> int:
+    def repeated(self, tmdb: FakeTmdb) -> int:
         """Requests made again after the kill that had been made before it."""
         return sum(
             min(count, tmdb.asked[route] - count)
@@ -119,42 +129,42 @@ class _Killed:
         )
 
 
-async def _harvest_and_kill(stage: Stage, requests: int, console: Console) -> _Killed:
+async def _harvest_and_kill(env: Environment, requests: int, console: Console) -> _Killed:
     """Harvest, under faults, until half of the requests are made and something has landed; then SIGKILL."""
-    process = await stage.run("harvest")
+    process = await env.run("harvest")
     try:
         with progress_on(console) as progress:
             task = progress.add_task("harvesting", total=requests)
             while process.returncode is None:
                 await asyncio.sleep(0.1)
-                progress.update(task, completed=stage.tmdb.asked.total())
-                if stage.tmdb.asked.total() >= requests * HALF_WAY and await stage.receipts():
+                progress.update(task, completed=env.tmdb.asked.total())
+                if env.tmdb.asked.total() >= requests * HALF_WAY and await env.receipts():
                     break
         if process.returncode is not None:
-            raise DemoError(f"The harvest ended before it could be killed: {stage.log_tail()}")
+            raise DemoError(f"The harvest ended before it could be killed: {env.log_tail()}")
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return _Killed(stage.tmdb.asked.total(), await stage.receipts(), Counter(stage.tmdb.asked))
+    return _Killed(env.tmdb.asked.total(), await env.receipts(), Counter(env.tmdb.asked))
 
 
-async def _harvest_to_the_end(stage: Stage, requests: int, console: Console) -> dict[str, Any]:
-    process = await stage.run("harvest")
+async def _harvest_to_the_end(env: Environment, requests: int, console: Console) -> dict[str, Any]:
+    process = await env.run("harvest")
     with progress_on(console) as progress:
         task = progress.add_task("harvesting again", total=requests)
-        before = stage.tmdb.asked.total()
+        before = env.tmdb.asked.total()
 
         async def look() -> None:
             while process.returncode is None:
-                progress.update(task, completed=min(before // 2 + stage.tmdb.asked.total() - before, requests))
+                progress.update(task, completed=min(before // 2 + env.tmdb.asked.total() - before, requests))
                 await asyncio.sleep(0.1)
 
         async def end() -> bytes:
             return (await process.communicate())[0]
 
         out, _ = await fan_out(_call, [end, look], at_once=2)
-    return stage.read(out)
+    return env.read(out)
 
 
 async def _call(act: Callable[[], Awaitable[Any]]) -> Any:
@@ -190,9 +200,9 @@ def _show_record(console: Console, files: Mapping[str, bytes]) -> None:
     console.print(f"{line[:head]}, … ,{line[title:]}", markup=False, soft_wrap=True)
 
 
-def _show_books(console: Console, books: Mapping[str, Any], tmdb: StandIn) -> None:
+def _show_books(console: Console, totals: Mapping[str, Any], tmdb: FakeTmdb) -> None:
     console.print("\n[bold]The books[/]")
-    console.print(books_text(books), soft_wrap=True)
+    console.print(totals_text(totals), soft_wrap=True)
     console.print(
         f"The server counted {tmdb.asked.total()} requests, at most {tmdb.peak_all} in any second; "
         f"its limit refused {tmdb.refused}.",
@@ -200,7 +210,7 @@ def _show_books(console: Console, books: Mapping[str, Any], tmdb: StandIn) -> No
     )
 
 
-async def serve_by_hand(folder: Path, *, as_json: bool) -> Result:
+async def serve(folder: Path, *, as_json: bool) -> Result:
     """Keep both servers up until Ctrl-C, and say at once what points a shell, or with `as_json` a script, at them."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -208,11 +218,11 @@ async def serve_by_hand(folder: Path, *, as_json: bool) -> Result:
         loop.add_signal_handler(number, stop.set)
     with making(folder):
         (folder / "servers").mkdir(parents=True, exist_ok=True)
-    async with open_stage(folder / "servers", rate=40, limit=40) as stage:
+    async with open_environment(folder / "servers", rate=40, limit=40) as env:
         if as_json:
-            tell_json({"status": "serving", "settings": stage.settings})
+            print_json({"status": "serving", "settings": env.settings})
         else:
-            _show_settings(stage.settings)
+            _show_settings(env.settings)
         await stop.wait()
     return Exit.CLOSED, {}, lambda: None
 

@@ -151,7 +151,7 @@ NAMED: Final[Mapping[str, Fault]] = {
     "big": big(12.0),
 }
 
-BEARABLE: Final = {name: fault for name, fault in NAMED.items() if name not in {"401", "403", "404", "big"}}
+TRANSIENT: Final = {name: fault for name, fault in NAMED.items() if name not in {"401", "403", "404", "big"}}
 """Those that pass, and leave the record as it is: a refused key is the end, a 404 means that there is no such title."""
 
 
@@ -176,7 +176,7 @@ def scripted(script: Mapping[tuple[Route, str], Sequence[Fault | None]]) -> Faul
     return fault
 
 
-def sprinkled(shares: Mapping[str, float], *, seed: int = 0) -> Faults:
+def random_faults(shares: Mapping[str, float], *, seed: int = 0) -> Faults:
     """Each fault, by its name in `NAMED`, for its share of all requests; which ones follows from the seed alone.
 
     Raises:

@@ -66,8 +66,8 @@ Rule: TypeAlias = Callable[[Call, Forward], Awaitable[web.StreamResponse]]
 
 
 @dataclass(slots=True)
-class Link:
-    """The running link; made by `s3_link`.
+class S3Proxy:
+    """The running link; made by `s3_proxy`.
 
     Attributes:
         beyond: URL of the server it passes on to.
@@ -88,9 +88,9 @@ class Link:
 
 
 @asynccontextmanager
-async def s3_link(beyond: str = "", *, host: str = "127.0.0.1") -> AsyncIterator[Link]:
+async def s3_proxy(beyond: str = "", *, host: str = "127.0.0.1") -> AsyncIterator[S3Proxy]:
     """A link to the S3 server at the URL `beyond`; what it holds back is let go at the end."""
-    link = Link(beyond)
+    link = S3Proxy(beyond)
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
         call = _read(link, request)
@@ -125,7 +125,7 @@ async def s3_link(beyond: str = "", *, host: str = "127.0.0.1") -> AsyncIterator
         await runner.cleanup()
 
 
-def _read(link: Link, request: web.BaseRequest) -> Call:
+def _read(link: S3Proxy, request: web.BaseRequest) -> Call:
     query = request.query
     key = query.get("prefix") or request.path.lstrip("/").partition("/")[2]
     operation, part = _operation(request), int(query.get("partNumber", 0))
@@ -221,7 +221,7 @@ NAMED: Final[Mapping[str, Rule]] = {
 """The names a user may write in a list of shares."""
 
 
-def sprinkled(shares: Mapping[str, float], *, seed: int = 0) -> Rule:
+def random_faults(shares: Mapping[str, float], *, seed: int = 0) -> Rule:
     """Each fault, by its name in `NAMED`, for its share of all calls; which ones follows from the seed alone."""
 
     async def rule(call: Call, forward: Forward) -> web.StreamResponse:

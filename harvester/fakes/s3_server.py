@@ -88,7 +88,7 @@ class S3Server:
     ports: tuple[int, ...]
     buckets: tuple[str, ...]
     command: tuple[str, ...]
-    guests: Mapping[str, str] = field(default_factory=dict)
+    users: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """What points the AWS SDK here, to lay over `os.environ`; the user's own AWS settings are out of play then.
@@ -128,35 +128,35 @@ class S3Server:
 
 @contextlib.asynccontextmanager
 async def s3_server(
-    folder: Path, *, buckets: Sequence[str] = (), port: int | None = None, guests: Sequence[str] = ()
+    folder: Path, *, buckets: Sequence[str] = (), port: int | None = None, users: Sequence[str] = ()
 ) -> AsyncIterator[S3Server]:
     """An S3 server that takes puts, with its `buckets` made; ended with the context. About 1 s to start.
 
     `folder` is made if need be; data already there from an earlier server is served again. A `port` is at most
     55,535, and both it and its twin are free; without one, free ports are found. A bucket's name has 3 to 63
-    characters; others are a ClientError, InvalidBucketName. `guests` are identities that may do nothing but what the
+    characters; others are a ClientError, InvalidBucketName. `users` are identities that may do nothing but what the
     policy of a bucket grants them (`principal`); moto knows none of them, and lets everybody in.
 
     Raises:
         ServerMissingError: No server is installed.
         ServerFailedError: `port` is taken, or the server ended `TRIES` times, or took no put within `READY_SECONDS`.
     """
-    server = await _start(folder, buckets=tuple(buckets), port=port, guests=tuple(guests))
+    server = await _start(folder, buckets=tuple(buckets), port=port, users=tuple(users))
     try:
         yield server
     finally:
         await _end(server, grace=STOP_SECONDS)
 
 
-def principal(guest: str) -> dict[str, str]:
+def principal(user: str) -> dict[str, str]:
     """Who a guest is in the policy of a bucket: SeaweedFS's identities are users of the account 000000000000."""
-    return {"AWS": f"arn:aws:iam::000000000000:user/{guest}"}
+    return {"AWS": f"arn:aws:iam::000000000000:user/{user}"}
 
 
-async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None, guests: tuple[str, ...]) -> S3Server:
+async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None, users: tuple[str, ...]) -> S3Server:
     """A server that is up. Another process may take a port between our look and the start: then other ports."""
     for _ in range(TRIES):
-        server = await _launch(folder, buckets=buckets, port=port, guests=guests)
+        server = await _launch(folder, buckets=buckets, port=port, users=users)
         try:
             if await _came_up(server):
                 return server
@@ -167,7 +167,7 @@ async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None, gu
     raise _failure(folder, f"ended {TRIES} times")
 
 
-async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None, guests: tuple[str, ...]) -> S3Server:
+async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None, users: tuple[str, ...]) -> S3Server:
     """A server whose process has just been started.
 
     The secret is drawn anew each time, so that a put that succeeds was not answered by another's server.
@@ -175,7 +175,7 @@ async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None, g
     kind, program = _find_program()
     ports = _free_ports(port)
     access_key, secret_key = "demo", secrets.token_hex(20)
-    known = {guest: secrets.token_hex(20) for guest in guests}
+    known = {user: secrets.token_hex(20) for user in users}
     folder = _lay_out(folder, access_key, secret_key, known)
     command = (*program, *(_seaweedfs_flags(ports) if kind == "seaweedfs" else ("-H", HOST, "-p", str(ports[0]))))
     return S3Server(
@@ -188,7 +188,7 @@ async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None, g
         ports=ports,
         buckets=buckets,
         command=command,
-        guests=known,
+        users=known,
     )
 
 
@@ -225,14 +225,14 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _lay_out(folder: Path, access_key: str, secret_key: str, guests: Mapping[str, str]) -> Path:
+def _lay_out(folder: Path, access_key: str, secret_key: str, users: Mapping[str, str]) -> Path:
     """The folder, absolute, with the server's own settings in it, and the profile that `environment` names."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
     everything = ["Admin", "Read", "Write", "List", "Tagging"]
     identities = [
         {"name": name, "credentials": [{"accessKey": name, "secretKey": secret}], "actions": actions}
-        for name, secret, actions in [(access_key, secret_key, everything), *((*guest, []) for guest in guests.items())]
+        for name, secret, actions in [(access_key, secret_key, everything), *((*user, []) for user in users.items())]
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}), encoding="utf-8")
     profile = f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\nregion = {REGION}\n"

@@ -42,7 +42,7 @@ _WELCOME: Final = {"success": True, "status_code": 1, "status_message": "Success
 
 
 class Options(TypedDict, total=False):
-    """What `stand_in` can be told; meanings and defaults are those of `StandIn`."""
+    """What `fake_tmdb` can be told; meanings and defaults are those of `FakeTmdb`."""
 
     catalog: Catalog
     faults: Faults
@@ -59,7 +59,7 @@ class Options(TypedDict, total=False):
 
 
 @dataclass(slots=True)
-class StandIn:
+class FakeTmdb:
     """The running server: what it was told, what it has seen, and two switches to flip while it runs.
 
     Attributes:
@@ -119,9 +119,9 @@ class StandIn:
 
 
 @asynccontextmanager
-async def stand_in(*, host: str = "127.0.0.1", port: int = 0, **options: Unpack[Options]) -> AsyncIterator[StandIn]:
+async def fake_tmdb(*, host: str = "127.0.0.1", port: int = 0, **options: Unpack[Options]) -> AsyncIterator[FakeTmdb]:
     """A TMDB that answers at `.url` while inside; port 0 takes a free one. Leaving cuts off whoever still waits."""
-    tmdb = StandIn(**options)
+    tmdb = FakeTmdb(**options)
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
         tmdb.in_flight += 1
@@ -157,7 +157,7 @@ class _Question:
     tt: str
 
 
-async def _serve(tmdb: StandIn, request: web.BaseRequest) -> web.StreamResponse:
+async def _serve(tmdb: FakeTmdb, request: web.BaseRequest) -> web.StreamResponse:
     """The answer to one request, or what it meets instead."""
     question = _read(request.path)
     key = question.route, question.tt
@@ -191,7 +191,7 @@ def _read(path: str) -> _Question:
             )
 
 
-def _turn_away(tmdb: StandIn, request: web.BaseRequest) -> Fault | None:
+def _turn_away(tmdb: FakeTmdb, request: web.BaseRequest) -> Fault | None:
     """What this request meets before anybody looks at what it asks; it is counted here, and nowhere else."""
     now = tmdb.clock()
     if len(tmdb.arrivals) < tmdb.keep_arrivals:
@@ -219,7 +219,7 @@ def _in_last_second(times: deque[float], now: float) -> int:
 
 
 def _look_up(
-    tmdb: StandIn, request: web.BaseRequest, question: _Question, *, without_a_part: bool = False, size: int = 0
+    tmdb: FakeTmdb, request: web.BaseRequest, question: _Question, *, without_a_part: bool = False, size: int = 0
 ) -> tuple[int, bytes]:
     """Status and body of the true answer; without the first appended part, or grown to `size` bytes, on demand."""
     query = request.query
@@ -260,7 +260,7 @@ def _refused(status: int) -> tuple[int, bytes]:
 
 
 def _send(
-    tmdb: StandIn, request: web.BaseRequest, status: int, body: bytes, *, content_type: str = JSON
+    tmdb: FakeTmdb, request: web.BaseRequest, status: int, body: bytes, *, content_type: str = JSON
 ) -> web.StreamResponse:
     """A whole answer as TMDB sends it: chunked gzip, with a weak ETag, and 304 for whoever has it already."""
     etag = f'W/"{blake2b(body, digest_size=16).hexdigest()}"'
@@ -274,7 +274,7 @@ def _send(
     return response
 
 
-async def _misbehave(tmdb: StandIn, request: web.BaseRequest, question: _Question, fault: Fault) -> web.StreamResponse:
+async def _misbehave(tmdb: FakeTmdb, request: web.BaseRequest, question: _Question, fault: Fault) -> web.StreamResponse:
     """The fault, done to the true answer. See `Fault.way`."""
     if fault.way == "answer":
         return _instead(fault)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from harvester.model.ids import Collection
-    from harvester.model.inputs import Ids
+    from harvester.model.inputs import InputIds
 
 GZIP_BYTES, UNPACKED_BYTES, LINE_BYTES = 2**28, 2**30, 2**16
 """Read at most: of a file as stored, unpacked, and of one line. 19 million ids of 56 bytes are 2**30 unpacked."""
@@ -38,7 +38,7 @@ class FrozenIds:
     rejected: dict[Collection, int]
 
 
-def encode_ids(inputs: Mapping[Collection, Ids], fresh: Mapping[str, str]) -> bytes:
+def encode_ids(inputs: Mapping[Collection, InputIds], fresh: Mapping[str, str]) -> bytes:
     """The file of all ids and rejected rows, by collection and line; `fresh` is id to the run that has it."""
     return _pack(chain.from_iterable(_merged(collection, ids, fresh) for collection, ids in inputs.items()))
 
@@ -86,7 +86,7 @@ def decode_outcomes(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((row.pop("id"), row) for row in _unpack(body, _is_outcome))
 
 
-def _merged(collection: Collection, ids: Ids, fresh: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _merged(collection: Collection, ids: InputIds, fresh: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     texts = {reject.line: {"text": reject.text} for reject in ids.rejects}
     for line, id_ in merge(zip(ids.lines, ids.ids, strict=True), zip(ids.rejected_lines, repeat(""))):
         row = {"collection": collection, "line": line}

@@ -19,7 +19,7 @@ class Reject:
 
 
 @dataclass(slots=True)
-class Ids:
+class InputIds:
     """What a CSV holds: distinct ids in order of first sight, and an account of every row.
 
     `lines` are those where each of `ids` was seen first, counted as in `Reject` (of a quoted row its first line).

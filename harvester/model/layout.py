@@ -53,7 +53,7 @@ class Layout:
     """The keys of one run."""
 
     prefix: str  # folder of the whole harvest, without a slash at its end
-    template: str  # of a data file's key, as `forms.key_template` accepts it
+    template: str  # of a data file's key, as `validators.key_template` accepts it
     run: str  # `{date}-{fingerprint}`; the date in the keys is the run's, whatever the time
 
     manifest_key = _InFolder("manifest.json")  # written after the ids; says which generation counts

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, FailFast, Field
 
-from harvester.errors import BooksError
+from harvester.errors import InconsistentLakeError
 from harvester.model.batch import BATCH_SIZE
 from harvester.model.documents import TEXT_LENGTH, BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
 from harvester.model.ids import Collection  # noqa: TC001  # pydantic needs it
-from harvester.settings import validators as forms
+from harvester.settings import validators
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harvester.model.inputs import Ids
+    from harvester.model.inputs import InputIds
     from harvester.model.layout import Layout
     from harvester.model.receipt import Receipt
 
@@ -34,9 +34,9 @@ class RecordOptions:
     """What shapes the records and files of a run, beside its ids. The order of the appended parts changes no record."""
 
     language: Word | None
-    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=forms.PARTS_LIMIT)]
+    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=validators.PARTS_LIMIT)]
     output_format: Literal["jsonl", "array"]
-    key_template: Annotated[str, AfterValidator(forms.key_template)]
+    key_template: Annotated[str, AfterValidator(validators.key_template)]
     batch_size: Count = BATCH_SIZE
 
     def fingerprint(self, ids: Mapping[Collection, Sequence[str]]) -> str:
@@ -49,7 +49,7 @@ class RecordOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class InputCounts:
     """What a CSV held: rows, and the ids, duplicates and rejected rows among them."""
 
     source: Text
@@ -59,13 +59,13 @@ class Account:
     rejected: Count
 
     @classmethod
-    def of(cls, ids: Ids) -> Account:
+    def of(cls, ids: InputIds) -> InputCounts:
         """The account of a CSV that has been read."""
         return cls(ids.source[:TEXT_LENGTH], ids.rows, len(ids.ids), ids.duplicates, ids.rejected)
 
 
 @dataclass(slots=True)
-class Books:
+class Totals:
     """What came in, what became of it, and what landed."""
 
     rows: int = 0
@@ -81,22 +81,22 @@ class Books:
     files: int = 0
     bytes: int = 0
 
-    def take_input(self, account: Account) -> None:
+    def add_input(self, account: InputCounts) -> None:
         """Count a CSV."""
         self.rows += account.rows
         self.ids += account.ids
         self.duplicates += account.duplicates
         self.rejected += account.rejected
 
-    def take(self, receipt: Receipt) -> None:
+    def add_receipt(self, receipt: Receipt) -> None:
         """Count a batch."""
         self.batches += 1
         self.files += len(receipt.files)
         self.bytes += sum(file.bytes for file in receipt.files)
         for outcome in receipt.outcomes.values():
-            self.take_outcome(outcome)
+            self.add_outcome(outcome)
 
-    def take_outcome(self, outcome: Mapping[str, Any]) -> None:
+    def add_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Count a title."""
         name = outcome["outcome"]
         if name in _BY_REASON:
@@ -105,20 +105,20 @@ class Books:
             setattr(self, name, getattr(self, name) + 1)
         self.other_ids += "other_id" in outcome
 
-    def add(self, other: Books) -> None:
+    def add(self, other: Totals) -> None:
         """Count another run."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     @property
-    def accounted(self) -> int:
+    def with_outcome(self) -> int:
         """Ids that have an outcome."""
         return self.found + self.missing.total() + self.failed.total() + self.fresh
 
     @property
-    def balance(self) -> bool:
+    def reconciles(self) -> bool:
         """Whether rows = ids + duplicates + rejected, and ids = found + missing + failed + fresh."""
-        return self.rows == self.ids + self.duplicates + self.rejected and self.ids == self.accounted
+        return self.rows == self.ids + self.duplicates + self.rejected and self.ids == self.with_outcome
 
     def as_json(self) -> dict[str, Any]:
         """As the summary and `--json` show them: missing and failed in total, and at the end by reason, A to Z."""
@@ -127,7 +127,7 @@ class Books:
         return values | {name: values[name].total() for name in _BY_REASON} | by_reason
 
     @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> Books:
+    def of_json(cls, values: Mapping[str, Any]) -> Totals:
         """The books that `as_json` has made these values of; a KeyError or TypeError if it has not."""
         by_reason: dict[str, Any] = {name: Counter(values[f"{name}_by_reason"]) for name in _BY_REASON}
         return cls(**{each.name: int(values[each.name]) for each in fields(cls)} | by_reason)
@@ -140,7 +140,7 @@ class Manifest:
     run: RunName
     generation: Token
     created_at: Text
-    input: Annotated[dict[Collection, Account], Field(min_length=1)]
+    input: Annotated[dict[Collection, InputCounts], Field(min_length=1)]
     options: RecordOptions
     batches: dict[Collection, Annotated[list[BatchName], FailFast()]]  # names in order
     fresh: Count  # ids that were marked as fresh when the generation began
@@ -152,12 +152,12 @@ class Manifest:
         """The names of all batches."""
         return frozenset(name for names in self.batches.values() for name in names)
 
-    def books(self) -> Books:
+    def totals(self) -> Totals:
         """The books with the input and the ids marked as fresh, before any batch."""
-        books = Books(fresh=self.fresh)
+        totals = Totals(fresh=self.fresh)
         for account in self.input.values():
-            books.take_input(account)
-        return books
+            totals.add_input(account)
+        return totals
 
 
 def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
@@ -165,10 +165,10 @@ def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
     key = layout.manifest_key
     manifest = decode_document(key, body, Manifest, "a manifest", run=layout.run)
     if manifest.input.keys() != manifest.batches.keys():
-        raise BooksError(f"{key} is not a manifest: its input and its batches are of other collections")
+        raise InconsistentLakeError(f"{key} is not a manifest: its input and its batches are of other collections")
     for account in manifest.input.values():
         if account.rows != account.ids + account.duplicates + account.rejected:
-            raise BooksError(f"{key} contradicts itself: its rows are not ids + duplicates + rejected")
+            raise InconsistentLakeError(f"{key} contradicts itself: its rows are not ids + duplicates + rejected")
     return manifest
 
 
@@ -183,12 +183,12 @@ class Digests:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How the books of a generation were closed; `books` are as `Books.as_json` has them."""
+    """How the books of a generation were closed; `totals` are as `Totals.as_json` has them."""
 
     run: RunName
     generation: Token
     closed_at: Text
-    books: dict[str, Count | dict[Word, Count]]
+    totals: dict[str, Count | dict[Word, Count]]
     digests: Digests
     unknown: dict[str, Any] = field(default_factory=dict)
 
@@ -198,9 +198,9 @@ def decode_summary(layout: Layout, body: bytes | None) -> Summary:
     key = layout.summary_key
     summary = decode_document(key, body, Summary, "a summary", run=layout.run)
     try:
-        books = Books.of_json(summary.books).as_json()
+        totals = Totals.of_json(summary.totals).as_json()
     except (KeyError, TypeError) as error:
-        raise BooksError(f"{key} has no books: {error!r:.100}") from error
-    if summary.books | books != summary.books:
-        raise BooksError(f"{key} contradicts itself in its books")
+        raise InconsistentLakeError(f"{key} has no books: {error!r:.100}") from error
+    if summary.totals | totals != summary.totals:
+        raise InconsistentLakeError(f"{key} contradicts itself in its books")
     return summary

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from harvester.model.receipt import Receipt
     from harvester.runs.run import Run
-    from harvester.tmdb.rate_limiter import Pace
+    from harvester.tmdb.rate_limiter import RateLimiter
     from harvester.tmdb.responses import Outcome
 
 LINE_SECONDS = 10.0
@@ -31,7 +31,7 @@ class Counts:
         self._rate = 0.0
         self._then, self._done_then = clock(), 0
 
-    def take(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Count a title."""
         self.outcomes[type(outcome).__name__.lower()] += 1
 
@@ -52,7 +52,7 @@ class Counts:
         return str(timedelta(seconds=round(max(self.titles - self.outcomes.total(), 0) / rate)))
 
 
-class Lines:
+class ProgressLog:
     """A watcher that logs each batch, and a line every 10 s.
 
     `landed` batches are counted, and those that are `whole`: without a failed title.
@@ -64,16 +64,16 @@ class Lines:
         self._timer: asyncio.TimerHandle | None = None
         self.landed = self.whole = 0
 
-    def begin(self, run: Run, *, titles: int, pace: Pace) -> None:
+    def begin(self, run: Run, *, titles: int, limiter: RateLimiter) -> None:
         """Log what is to be done."""
         self._counts = Counts(titles, clock=self._clock)
-        values = {"run": run.name, "titles": titles, "batches_done": run.books.batches}
-        self._log.info("run", extra={**values, "rate_per_second": pace.ceiling})
+        values = {"run": run.name, "titles": titles, "batches_done": run.totals.batches}
+        self._log.info("run", extra={**values, "rate_per_second": limiter.ceiling})
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
 
     def title(self, outcome: Outcome) -> None:
         """Count a title."""
-        self._counts.take(outcome)
+        self._counts.add(outcome)
 
     def batch(self, receipt: Receipt) -> None:
         """Log and count a batch."""

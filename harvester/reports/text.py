@@ -13,11 +13,11 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harvester.commands.doctor import Examination
+    from harvester.commands.doctor import DoctorReport
     from harvester.commands.harvest import Report
     from harvester.commands.missing import MissingReport
     from harvester.commands.upload import UploadReport
-    from harvester.commands.verify import Proof
+    from harvester.commands.verify import VerificationReport
     from harvester.settings.settings import Settings
 
 MISSING_COLUMNS, ROW_LEAST = ("", "line", "id", "reason"), 10  # that are never cut; characters of a row at least
@@ -36,10 +36,10 @@ def show_report(report: Report, settings: Settings) -> None:
         "stopped": f"[yellow]Stopped[/] by {report.stopped_by} before the end.",
     }[report.status]
     console.print(Text.from_markup(heading), f"Run {report.run}")
-    console.print(books_text(report.books.as_json()))
+    console.print(totals_text(report.totals.as_json()))
     rate = report.requests / report.seconds if report.seconds else 0.0
-    requests = f"{report.requests:,} requests in {duration(report.seconds)} ({rate:.1f}/s), {report.holds} holds"
-    console.print(f"{requests}; {report.books.files:,} files, {size(report.books.bytes)} in {where}/")
+    requests = f"{report.requests:,} requests in {duration(report.seconds)} ({rate:.1f}/s), {report.backoffs} holds"
+    console.print(f"{requests}; {report.totals.files:,} files, {size(report.totals.bytes)} in {where}/")
     failed = [f"{id_} failed: {reason}" for id_, reason in report.failed.items()]
     _print_first(console, failed, rest=f"more, in {where}/_harvest/{report.run}/outcomes.jsonl.gz")
     if report.status == "failed":
@@ -50,23 +50,23 @@ def show_report(report: Report, settings: Settings) -> None:
         console.print(f"{left} left; run again to go on.")
 
 
-def books_text(books: Mapping[str, Any]) -> str:
+def totals_text(totals: Mapping[str, Any]) -> str:
     """The books, as JSON has them, as equations, a line each."""
-    ids = {outcome: books[outcome] for outcome in ("found", "missing", "failed", "fresh")}
-    ids["to do"] = books["ids"] - sum(ids.values())
+    ids = {outcome: totals[outcome] for outcome in ("found", "missing", "failed", "fresh")}
+    ids["to do"] = totals["ids"] - sum(ids.values())
     terms = {
-        "rows": {name: books[name] for name in ("ids", "duplicates", "rejected")},
+        "rows": {name: totals[name] for name in ("ids", "duplicates", "rejected")},
         "ids": {name: number for name, number in ids.items() if number or name not in ("fresh", "to do")},
-        "missing": books["missing_by_reason"],
-        "failed": books["failed_by_reason"],
+        "missing": totals["missing_by_reason"],
+        "failed": totals["failed_by_reason"],
     }
     lines = [
-        f" {name:<8} {books[name]:>9,} = {' + '.join(f'{number:,} {what}' for what, number in parts.items())}"
+        f" {name:<8} {totals[name]:>9,} = {' + '.join(f'{number:,} {what}' for what, number in parts.items())}"
         for name, parts in terms.items()
         if parts
     ]
-    if books["other_ids"]:
-        lines.append(f" {books['other_ids']:,} found under another IMDb id (harvest.tmdb_imdb_id)")
+    if totals["other_ids"]:
+        lines.append(f" {totals['other_ids']:,} found under another IMDb id (harvest.tmdb_imdb_id)")
     return "\n".join(lines)
 
 
@@ -110,27 +110,33 @@ def show_plan(plan: dict[str, Any]) -> None:
     console.print(f"Nothing to do: {ANEW}" if plan["status"] == "nothing_to_do" else to_do)
 
 
-def show_proof(proof: Proof) -> None:
+def show_verification(verification: VerificationReport) -> None:
     """What `verify` has read, and every harm it found."""
     console = _console()
-    heading = "[red]Something is wrong.[/]" if proof.problems else "[green]Proved.[/]"
-    what = f"{proof.day}, runs {', '.join(proof.runs)}" if proof.day else f"Run {proof.runs[0]}"
-    books = proof.books
+    heading = "[red]Something is wrong.[/]" if verification.problems else "[green]Proved.[/]"
+    what = (
+        f"{verification.day}, runs {', '.join(verification.runs)}"
+        if verification.day
+        else f"Run {verification.runs[0]}"
+    )
+    totals = verification.totals
     console.print(Text.from_markup(heading), what)
-    console.print(books_text(books.as_json()))
-    read = f"read {books.files:,} files, {proof.records:,} records, {size(books.bytes)}"
-    console.print(f"{read}; {books.batches:,} receipts")
-    _print_first(console, proof.repaired, rest="more repaired")
-    for name in proof.unfinished:
+    console.print(totals_text(totals.as_json()))
+    read = f"read {totals.files:,} files, {verification.records:,} records, {size(totals.bytes)}"
+    console.print(f"{read}; {totals.batches:,} receipts")
+    _print_first(console, verification.repaired, rest="more repaired")
+    for name in verification.unfinished:
         console.print(f"  {name} is not finished: the same harvest goes on with it")
-    _print_first(console, proof.problems, rest="more, with --json")
-    if proof.problems:
-        advice = "This run is of an earlier day: harvest leaves it as it is, and collects anew." if proof.past else ""
-        if proof.left_to_harvest:
+    _print_first(console, verification.problems, rest="more, with --json")
+    if verification.problems:
+        advice = (
+            "This run is of an earlier day: harvest leaves it as it is, and collects anew." if verification.past else ""
+        )
+        if verification.left_to_harvest:
             advice = "Harvest again to do what is missing."
-        if proof.foreign or proof.stale:
+        if verification.foreign or verification.stale:
             advice = f"{advice} verify --repair moves away what is foreign or stale.".lstrip()
-        console.print(f"{len(proof.problems):,} problems. {advice}")
+        console.print(f"{len(verification.problems):,} problems. {advice}")
 
 
 def show_missing(report: MissingReport, csv: str | None) -> None:
@@ -165,22 +171,22 @@ def show_missing(report: MissingReport, csv: str | None) -> None:
         console.print(f"  … and {rows - SHOWN:,} more: --csv FILE writes them all")
 
 
-def show_examination(examination: Examination) -> None:
+def show_doctor_report(doctor_report: DoctorReport) -> None:
     """Everything that was looked at, and what to correct."""
     colours = {"good": "green", "note": "yellow", "bad": "red"}
     console = _console()
     table = Table("", "", Column("", overflow="fold"), show_header=False, box=None, padding=(0, 2, 0, 0))
-    unset = [finding.what for finding in examination.findings if finding.state == "not set"]
-    for finding in (finding for finding in examination.findings if finding.state != "not set"):
+    unset = [finding.what for finding in doctor_report.findings if finding.state == "not set"]
+    for finding in (finding for finding in doctor_report.findings if finding.state != "not set"):
         colour = colours.get(finding.state, "dim")
         seen = Text(finding.seen)
-        if finding.mend:
-            seen.append(f"\n→ {finding.mend}", style=colour)
+        if finding.fix:
+            seen.append(f"\n→ {finding.fix}", style=colour)
         table.add_row(Text(finding.state, style=colour), Text(finding.what), seen)
     console.print(table, soft_wrap=False)
     if unset:
         console.print(f"not set: {', '.join(unset)}", style="dim", soft_wrap=False)
-    bad = sum(finding.state == "bad" for finding in examination.findings)
+    bad = sum(finding.state == "bad" for finding in doctor_report.findings)
     healthy = "[green]Nothing keeps a harvest from its end.[/] Next: plan"
     console.print(f"[red]{bad} to mend[/] before a harvest can end well." if bad else healthy, markup=True)
 

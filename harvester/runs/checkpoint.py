@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
     from harvester.model.batch import Batch
     from harvester.model.ids import Collection
-    from harvester.model.manifest import Books, Manifest
+    from harvester.model.manifest import Manifest, Totals
     from harvester.model.receipt import LandedFile, Receipt
-    from harvester.runs.other_runs import Day, Standing
+    from harvester.runs.other_runs import Day, Harvested
     from harvester.store.s3 import Listed
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """What is known to stand in the lake of one generation of a run; made by `read_checkpoint`, and kept up by `take`.
+    """What is known to stand in the lake of one generation of a run; made by `read_checkpoint`, and kept up by `add`.
 
     A receipt is current if it is of this generation, and its files stand.
     """
 
     files: dict[str, dict[str, Listed]]  # the data files of each batch, by key, as listed when the run was opened
-    books: Books  # the input, and what the current receipts say
+    totals: Totals  # the input, and what the current receipts say
     receipts: dict[str, str] = field(default_factory=dict)  # keys of the current ones, and their ETags
     landed: dict[str, LandedFile] = field(default_factory=dict)  # the data files that those name
     failed: dict[str, str] = field(default_factory=dict)  # ids of failed titles in those, with the reason
     tried: dict[str, bool] = field(default_factory=dict)  # batches with a receipt, current or not: have titles failed?
     outcomes: dict[str, bytes] = field(default_factory=dict)  # of each batch, as packed JSON: 10 bytes an id
 
-    def take(self, key: str, receipt: Receipt, etag: str) -> None:
+    def add(self, key: str, receipt: Receipt, etag: str) -> None:
         """Count a current receipt, which stands at `key` with this ETag."""
         self.receipts[key] = etag
         self.tried[receipt.batch] = receipt.failed
         self.landed |= {file.key: file for file in receipt.files}
-        self.books.take(receipt)
+        self.totals.add_receipt(receipt)
         self.failed |= {id_: each["reason"] for id_, each in receipt.outcomes.items() if each["outcome"] == "failed"}
         self.outcomes[receipt.batch] = _packed(receipt)
 
@@ -74,15 +74,15 @@ def _packed(receipt: Receipt) -> bytes:
 
 
 async def read_checkpoint(
-    day: Day, manifest: Manifest, batches: Sequence[Batch], standing: Standing, *, attempt: str | None
+    day: Day, manifest: Manifest, batches: Sequence[Batch], harvested: Harvested, *, attempt: str | None
 ) -> Checkpoint:
     """What stands of these `batches`; those with failed titles are to be done again, unless `attempt` tried them.
 
     Files of another run, `standing`, may have the name of a batch of ours.
     """
     layout, notices = day.layout, day.notices
-    ours = {key: file for key, file in day.listed.items() if key not in standing.files}
-    checkpoint = Checkpoint(by_batch(layout, ours, frozenset(batch.name for batch in batches)), manifest.books())
+    ours = {key: file for key, file in day.listed.items() if key not in harvested.files}
+    checkpoint = Checkpoint(by_batch(layout, ours, frozenset(batch.name for batch in batches)), manifest.totals())
     stored = await day.bucket.objects(layout.receipts)
     keys = [key for batch in batches if (key := layout.receipt_key(batch.collection, batch.name)) in stored]
 
@@ -97,7 +97,7 @@ async def read_checkpoint(
             if not await is_as_landed(file, day.bucket, day.listed):
                 notices.warn("batch_again", batch=receipt.batch, why=f"{file.key} is gone or not what landed")
                 return
-        checkpoint.take(key, receipt, stored[key].etag)
+        checkpoint.add(key, receipt, stored[key].etag)
 
     await fan_out(read, keys, at_once=READS_AT_ONCE)
     return checkpoint

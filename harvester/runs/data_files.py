@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harvester.aws.errors import store_error
-from harvester.errors import BooksError
+from harvester.errors import InconsistentLakeError
 from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
 from harvester.model.record import decode
@@ -87,7 +87,7 @@ async def is_as_landed(file: LandedFile, bucket: Bucket, listed: Mapping[str, Li
 
 
 async def read_records(
-    bucket: Bucket, key: str, listed: Listed, *, notices: Notices | None = None
+    bucket: Bucket, key: str, listed: Listed, *, notices: Warnings | None = None
 ) -> list[dict[str, Any]]:
     """The records of a data file that have an id; a StoreError if what was read is not what is listed.
 
@@ -104,7 +104,7 @@ async def read_records(
     except ValueError as error:
         problem = f"{key} has something else than records in it: {error}"
         if notices is None:
-            raise BooksError(problem) from error
+            raise InconsistentLakeError(problem) from error
         notices.warn("data_file_refused", problem=problem)
         records = []
         for line in body.split(b"\n"):
@@ -113,7 +113,7 @@ async def read_records(
     return [record for record in records if isinstance(record.get("imdb_id"), str)]
 
 
-class Notices:
+class Warnings:
     """Warnings about what stands in the lake, each logged once however often it is read."""
 
     def __init__(self) -> None:

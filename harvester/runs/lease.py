@@ -25,9 +25,16 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from harvester.aws.errors import SAFE, store_error
-from harvester.errors import BooksError, BusyError, LeaseLostError, NewerFormatError, StoppedError, StoreError
+from harvester.errors import (
+    BusyError,
+    InconsistentLakeError,
+    LeaseLostError,
+    NewerFormatError,
+    StoppedError,
+    StoreError,
+)
 from harvester.model.documents import FORMAT, RunName, decode_document
-from harvester.runtime.concurrency import beside, finish
+from harvester.runtime.concurrency import beside, complete_or_undo
 from harvester.store.s3 import LAST_SECONDS
 
 if TYPE_CHECKING:
@@ -90,8 +97,8 @@ def encode_lease(state: LeaseState) -> bytes:
 def decode_lease(body: bytes) -> LeaseState | None:
     """The lease in `body`, or None if that is not a valid lease; a NewerFormatError if a newer harvester wrote it."""
     try:
-        return decode_document("The lease", body, LeaseState, "a lease", sealed=False)
-    except BooksError:
+        return decode_document("The lease", body, LeaseState, "a lease", with_checksum=False)
+    except InconsistentLakeError:
         return None
 
 
@@ -286,4 +293,4 @@ async def hold_lease(
         kept = lease.keep
     finally:
         if lease.taken and not kept:
-            await finish(lease.end(), seconds=LAST_SECONDS)
+            await complete_or_undo(lease.end(), seconds=LAST_SECONDS)

@@ -11,13 +11,13 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harvester.errors import BooksError, InputError, SettingsError
+from harvester.errors import InconsistentLakeError, InputError, SettingsError
 from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.model.layout import Layout
-from harvester.model.manifest import Account, Books, Digests, Manifest, RecordOptions, Summary, decode_manifest
+from harvester.model.manifest import Digests, InputCounts, Manifest, RecordOptions, Summary, Totals, decode_manifest
 from harvester.runs.checkpoint import Checkpoint, read_checkpoint
-from harvester.runs.data_files import Notices, by_batch, of_batches, read_document, run_names
+from harvester.runs.data_files import Warnings, by_batch, of_batches, read_document, run_names
 from harvester.runs.other_runs import Day, cut_unmarked, listing_digest, read_day, read_summary
 from harvester.runs.run import Run, utc
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from harvester.model.batch import Batch
     from harvester.model.ids import Collection
-    from harvester.model.inputs import Ids
+    from harvester.model.inputs import InputIds
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
 
 
 async def open_run(
     bucket: Bucket,
-    inputs: Mapping[Collection, Ids],
+    inputs: Mapping[Collection, InputIds],
     settings: Settings,
     *,
     again: bool = False,  # begin a new generation of today's run where that is finished
@@ -42,7 +42,7 @@ async def open_run(
     generation: str | None = None,  # token of a generation that is begun; a random one without it
     day: str | None = None,  # of a run that is begun; by default that of `now`
     now: Callable[[], str] = utc,
-    notices: Notices | None = None,
+    notices: Warnings | None = None,
 ) -> Run:
     """The run to go on with, or a new one.
 
@@ -52,12 +52,12 @@ async def open_run(
     if only and not only.endswith(f"-{mark}"):
         sources = " and ".join(account.source for account in inputs.values())
         raise InputError(sources, f"has other ids, or is asked for otherwise, than {only} was planned of: plan anew")
-    notices = notices or Notices()
+    notices = notices or Warnings()
     today = f"{day or now()[:10]}-{mark}"
     names = await run_names(bucket, settings.s3_prefix)
     notices.warn_of("run_dated_ahead", [name for name in names if name[:10] > today[:10]])
     mine = [only] if only else [name for name in names if name.endswith(f"-{mark}") and name <= today]
-    look = _Look(bucket, inputs, settings.record_options, now, attempt, notices)
+    look = _RunFinder(bucket, inputs, settings.record_options, now, attempt, notices)
     for name in reversed(mine):
         layout = Layout(settings.s3_prefix, settings.s3_key_template, name)
         manifest, etag = await look.read_manifest(layout)
@@ -85,28 +85,28 @@ async def open_part(
 ) -> Run:
     """The part of a run that consists of `batches`; a BooksError if its manifest does not have them."""
     manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
-    strange = [batch.name for batch in batches if batch.name not in manifest.batches.get(batch.collection, ())]
-    if strange or manifest.generation != generation or manifest.options != options:
-        raise BooksError(f"{layout.manifest_key} is not of the shards that were planned: plan anew")
-    look = _Look(bucket, {}, options, now, attempt, Notices())
+    unexpected = [batch.name for batch in batches if batch.name not in manifest.batches.get(batch.collection, ())]
+    if unexpected or manifest.generation != generation or manifest.options != options:
+        raise InconsistentLakeError(f"{layout.manifest_key} is not of the shards that were planned: plan anew")
+    look = _RunFinder(bucket, {}, options, now, attempt, Warnings())
     day = await read_day(bucket, layout, look.notices)
     return await look.checkpoint(day, replace(manifest, input={}, fresh=0), {}, batches)
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _RunFinder:
     """One look at the lake, for these ids and options."""
 
     bucket: Bucket
-    inputs: Mapping[Collection, Ids]
+    inputs: Mapping[Collection, InputIds]
     options: RecordOptions
     now: Callable[[], str]
     attempt: str | None
-    notices: Notices
+    notices: Warnings
 
     @property
-    def accounts(self) -> dict[Collection, Account]:
-        return {name: Account.of(account) for name, account in self.inputs.items()}
+    def accounts(self) -> dict[Collection, InputCounts]:
+        return {name: InputCounts.of(account) for name, account in self.inputs.items()}
 
     def cut(self, marks: Mapping[str, str]) -> tuple[list[Batch], dict[Collection, list[str]]]:
         """The batches of the ids that are not marked as fresh, in order, and their names by collection."""
@@ -122,8 +122,8 @@ class _Look:
             manifest = decode_manifest(layout, stored.body)
             ids = {collection: account.ids for collection, account in manifest.input.items()}
             if manifest.options != self.options or ids != {name: len(some.ids) for name, some in self.inputs.items()}:
-                raise BooksError(f"{layout.manifest_key} is of other ids or options")  # noqa: TRY301
-        except BooksError as error:
+                raise InconsistentLakeError(f"{layout.manifest_key} is of other ids or options")  # noqa: TRY301
+        except InconsistentLakeError as error:
             self.notices.warn("manifest_refused", problem=str(error))
             return None, stored.etag
         return manifest, stored.etag
@@ -146,7 +146,7 @@ class _Look:
             if frozen.ids == {name: some.ids for name, some in self.inputs.items() if some.ids}:
                 return frozen.fresh, generation
         ids = {id_ for account in self.inputs.values() for id_ in account.ids}
-        return (await day.standing(ids)).of(ids), None
+        return (await day.harvested(ids)).of(ids), None
 
     async def go_on(self, layout: Layout, manifest: Manifest, etag: str | None, *, past: bool) -> Run | None:
         """The run of `manifest`; None where a new run is to begin, because this is `past` and finished or damaged."""
@@ -159,8 +159,8 @@ class _Look:
         same = stored is not None and manifest.input == sources and manifest.fresh == len(marks)
         if summary and same and await self.is_as_closed(day, manifest, summary):
             self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
-            books = Books.of_json(summary.books)
-            run = Run(self.bucket, layout, manifest, self.now, Checkpoint({}, books), [], [], self.inputs, marks)
+            totals = Totals.of_json(summary.totals)
+            run = Run(self.bucket, layout, manifest, self.now, Checkpoint({}, totals), [], [], self.inputs, marks)
             return replace(run, closed=True, finished=True)
         batches, names = self.cut(marks)
         if names != manifest.batches:
@@ -176,7 +176,7 @@ class _Look:
         if past and any(tried.values()) and all(batch.name in tried for batch in batches):
             return None  # only failed titles are left
         # What was lost is written anew, and so is what the CSVs' other rows have changed.
-        return replace(run, etag=etag, begun=same, closed=summary is not None and not summary.books["failed"])
+        return replace(run, etag=etag, begun=same, closed=summary is not None and not summary.totals["failed"])
 
     async def begin(
         self, layout: Layout, generation: str | None, *, etag: str | None, before: Manifest | None = None
@@ -197,10 +197,10 @@ class _Look:
         batches, names = self.cut(marks)
         if before is None:
             receipts = {layout.receipt_key(batch.collection, batch.name) for batch in batches}
-            if strange := sorted((await self.bucket.objects(layout.receipts)).keys() - receipts):
-                raise BooksError(
-                    f"The ids of {layout.run} are lost, and others make other batches than {strange[0]} is of "
-                    f"({len(strange)} receipts): bring {layout.folder} back, or harvest into another --prefix"
+            if unexpected := sorted((await self.bucket.objects(layout.receipts)).keys() - receipts):
+                raise InconsistentLakeError(
+                    f"The ids of {layout.run} are lost, and others make other batches than {unexpected[0]} is of "
+                    f"({len(unexpected)} receipts): bring {layout.folder} back, or harvest into another --prefix"
                 )
         manifest = Manifest(
             run=layout.run,
@@ -223,15 +223,15 @@ class _Look:
         """
         layout = day.layout
         names = frozenset(batch.name for batch in batches)
-        standing = await day.standing({id_ for batch in batches for id_ in batch.ids}, names)
-        checkpoint = await read_checkpoint(day, manifest, batches, standing, attempt=self.attempt)
+        harvested = await day.harvested({id_ for batch in batches for id_ in batch.ids}, names)
+        checkpoint = await read_checkpoint(day, manifest, batches, harvested, attempt=self.attempt)
         todo = [batch for batch in batches if batch.name not in checkpoint.outcomes]
         elsewhere: dict[str, str] = {}
         for batch in todo:
-            fresh = standing.of(batch.ids)
+            fresh = harvested.of(batch.ids)
             sharing = {other.layout.run for other in day.others if batch.name in other.names}
             if sharing and len(fresh) < len(batch.ids):
-                fresh = standing.of(batch.ids, but=sharing)
+                fresh = harvested.of(batch.ids, but=sharing)
                 checkpoint.files |= by_batch(layout, day.listed, frozenset([batch.name]))
             elsewhere |= fresh
         self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
@@ -248,17 +248,17 @@ class _Look:
         receipts = {key: seen for key, seen in (await self.bucket.objects(layout.receipts)).items() if key in wanted}
         files = of_batches(layout, day.listed, manifest.names)
         if any(manifest.names & other.names for other in day.others):
-            theirs = (await day.standing((), manifest.names)).files
+            theirs = (await day.harvested((), manifest.names)).files
             files = {key: file for key, file in files.items() if key not in theirs}
         body = await read_document(self.bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
         outcomes = hashlib.sha256(body).hexdigest()
         if summary.digests != Digests(listing_digest(files), listing_digest(receipts), outcomes):
             return False
         size = sum(file.bytes for file in files.values())
-        books = replace(manifest.books(), fresh=0, batches=len(wanted), files=len(files), bytes=size)
+        totals = replace(manifest.totals(), fresh=0, batches=len(wanted), files=len(files), bytes=size)
         try:
             for _, outcome in decode_outcomes(body):
-                books.take_outcome(outcome)
+                totals.add_outcome(outcome)
         except ValueError:
             return False
-        return books.balance and not books.failed and summary.books | books.as_json() == summary.books
+        return totals.reconciles and not totals.failed and summary.totals | totals.as_json() == summary.totals

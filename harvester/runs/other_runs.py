@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harvester.errors import BooksError, SettingsError
+from harvester.errors import InconsistentLakeError, SettingsError
 from harvester.model.batch import Batch, cut
 from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.model.layout import RUNS, Layout
 from harvester.model.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary
 from harvester.model.receipt import RECEIPT_BYTES, Receipt, decode_receipt, stands
 from harvester.runs.data_files import (
-    Notices,
+    Warnings,
     is_as_landed,
     list_data,
     of_batches,
@@ -50,7 +50,7 @@ class OtherRun:
 
 
 @dataclass(slots=True)
-class Standing:
+class Harvested:
     """What stands under the other runs of a day."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)  # of each run: found, missing, or failed with a record kept
@@ -69,7 +69,7 @@ class Day:
 
     bucket: Bucket
     layout: Layout
-    notices: Notices
+    notices: Warnings
     listed: dict[str, Listed]
     others: list[OtherRun]
 
@@ -88,29 +88,29 @@ class Day:
             if receipts or of_batches(theirs, await list_data(self.bucket, theirs), other.names):
                 raise SettingsError(_other_options(self.bucket.name, theirs, other.manifest.options, options))
 
-    async def standing(self, wanted: Container[str], ours: frozenset[str] = frozenset()) -> Standing:
+    async def harvested(self, wanted: Container[str], ours: frozenset[str] = frozenset()) -> Harvested:
         """What stands of the `wanted` ids; one read of each run that was closed and is as it was then.
 
         `ours` are batches that are done again in any case, if a file under their name is in no receipt.
         """
-        standing = Standing()
+        harvested = Harvested()
         for other in self.others:
             files = of_batches(other.layout, self.listed, other.names)
             closed = await self._ids_when_closed(other, files, wanted)
-            standing.ids[other.layout.run] = closed or set()
+            harvested.ids[other.layout.run] = closed or set()
             if closed is not None:
-                standing.files.update(files)
-                standing.batches |= other.names
+                harvested.files.update(files)
+                harvested.batches |= other.names
                 continue
             keys = [key for key in await self.bucket.objects(other.layout.receipts) if _stem(key) in other.names]
-            take = partial(self._take_in_force, standing, other.layout, wanted)
+            take = partial(self._take_in_force, harvested, other.layout, wanted)
             await fan_out(take, keys, at_once=READS_AT_ONCE)
         for other in self.others:  # one that was killed has left files without a receipt
-            for key, file in of_batches(other.layout, self.listed, other.names - ours - standing.batches).items():
+            for key, file in of_batches(other.layout, self.listed, other.names - ours - harvested.batches).items():
                 records = await read_records(self.bucket, key, file, notices=self.notices)
                 ids = (record["imdb_id"] for record in records)
-                standing.ids[other.layout.run].update(id_ for id_ in ids if id_ in wanted)
-        return standing
+                harvested.ids[other.layout.run].update(id_ for id_ in ids if id_ in wanted)
+        return harvested
 
     async def _ids_when_closed(
         self, other: OtherRun, files: dict[str, Listed], wanted: Container[str]
@@ -130,18 +130,18 @@ class Day:
             self.notices.warn("outcomes_refused", problem=str(error))
             return None
 
-    async def _take_in_force(self, standing: Standing, layout: Layout, wanted: Container[str], key: str) -> None:
+    async def _take_in_force(self, harvested: Harvested, layout: Layout, wanted: Container[str], key: str) -> None:
         """Take the receipt at `key`, of whichever generation, unless it is bad or one of its files not as landed."""
         receipt = await receipt_or_none(self.bucket, layout, key, self.notices)
         if receipt is None or not all([await is_as_landed(file, self.bucket, self.listed) for file in receipt.files]):
             return
         outcomes = receipt.outcomes.items()
-        standing.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
-        standing.files.update(file.key for file in receipt.files)
-        standing.batches.add(receipt.batch)
+        harvested.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
+        harvested.files.update(file.key for file in receipt.files)
+        harvested.batches.add(receipt.batch)
 
 
-async def read_day(bucket: Bucket, layout: Layout, notices: Notices) -> Day:
+async def read_day(bucket: Bucket, layout: Layout, notices: Warnings) -> Day:
     """The day of the run of `layout`; another run that cannot be read hides no other."""
     day = Day(bucket, layout, notices, await list_data(bucket, layout), [])
     for name in await run_names(bucket, layout.prefix):
@@ -152,7 +152,7 @@ async def read_day(bucket: Bucket, layout: Layout, notices: Notices) -> Day:
         try:
             manifest = decode_manifest(other, body)
             day.others.append(OtherRun(other, manifest, manifest.names))
-        except BooksError as error:
+        except InconsistentLakeError as error:
             if body is not None:  # otherwise it was killed before it wrote one
                 notices.warn("manifest_refused", problem=str(error))
             day.others.append(OtherRun(other, None, await _names_without_manifest(bucket, other)))
@@ -198,7 +198,7 @@ async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None
     names = [name for name in there if name == run or name[:10] == day]
     if not names:
         where = f"s3://{bucket.name}/{layout.prefix}/{RUNS}/{run or ''}"
-        raise BooksError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
+        raise InconsistentLakeError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
     return names
 
 
@@ -207,22 +207,22 @@ async def read_receipt(bucket: Bucket, layout: Layout, key: str) -> Receipt:
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
 
 
-async def receipt_or_none(bucket: Bucket, layout: Layout, key: str, notices: Notices) -> Receipt | None:
+async def receipt_or_none(bucket: Bucket, layout: Layout, key: str, notices: Warnings) -> Receipt | None:
     """The receipt at `key`; None, with a warning, if it is none of this run and key."""
     try:
         return await read_receipt(bucket, layout, key)
-    except BooksError as error:
+    except InconsistentLakeError as error:
         notices.warn("receipt_refused", problem=str(error))
         return None
 
 
-async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices: Notices) -> Summary | None:
+async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices: Warnings) -> Summary | None:
     """The summary of this generation of the run; None if there is none, or none that can be read."""
     if (body := await read_document(bucket, layout.summary_key)) is None:
         return None
     try:
         summary = decode_summary(layout, body)
-    except BooksError as error:
+    except InconsistentLakeError as error:
         notices.warn("summary_refused", problem=str(error))
         return None
     return summary if summary.generation == generation else None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.errors import BooksError, StoppedError
+from harvester.errors import InconsistentLakeError, StoppedError
 from harvester.model.documents import encode_document
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import encode_ids, encode_outcomes
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from harvester.model.batch import Batch
     from harvester.model.ids import Collection
-    from harvester.model.inputs import Ids
+    from harvester.model.inputs import InputIds
     from harvester.model.layout import Layout
-    from harvester.model.manifest import Books
+    from harvester.model.manifest import Totals
     from harvester.model.record import File, Format
     from harvester.runs.checkpoint import Checkpoint
     from harvester.runs.lease import Lease
@@ -70,7 +70,7 @@ class Run:
     checkpoint: Checkpoint  # what stands in the lake: as it was opened, and what has been committed since
     batches: list[Batch]  # in order; of a part, those of the part
     todo: list[Batch]  # those that were not done when it was opened
-    inputs: Mapping[Collection, Ids] = field(default_factory=dict)  # empty for a part
+    inputs: Mapping[Collection, InputIds] = field(default_factory=dict)  # empty for a part
     marks: Mapping[str, str] = field(default_factory=dict)  # ids fresh when the generation began: the run that has them
     elsewhere: Mapping[str, str] = field(default_factory=dict)  # ids to do that another run of the day has got since
     etag: str | None = None  # of the manifest that is to be replaced, if there is one
@@ -87,9 +87,9 @@ class Run:
         return self.layout.run
 
     @property
-    def books(self) -> Books:
+    def totals(self) -> Totals:
         """The input, and what the current receipts say of it."""
-        return self.checkpoint.books
+        return self.checkpoint.totals
 
     async def begin(self) -> bool:
         """Write the ids of a new generation, then its manifest; whether the manifest in the lake is ours.
@@ -110,7 +110,7 @@ class Run:
         body = await read_document(self.bucket, self.layout.manifest_key)
         try:
             return decode_manifest(self.layout, body).generation == self.manifest.generation
-        except BooksError:
+        except InconsistentLakeError:
             return False
 
     async def check_lease(self) -> None:
@@ -129,20 +129,20 @@ class Run:
         A BooksError if they do not balance, or the bucket holds something else than the receipts say.
         """
         receipts, data, problems = await self._reconcile()
-        if not self.books.balance:
-            problems.append(f"of {self.books.ids} ids {self.books.accounted} have an outcome")
+        if not self.totals.reconciles:
+            problems.append(f"of {self.totals.ids} ids {self.totals.with_outcome} have an outcome")
         if problems:
             shown = "; ".join(sorted(problems)[:PROBLEMS_SHOWN])
             why = f"The books do not balance ({len(problems)} problems): {shown}."
-            raise BooksError(f"{why} Harvest again to do what is missing.")
+            raise InconsistentLakeError(f"{why} Harvest again to do what is missing.")
         ids = {collection: account.ids for collection, account in self.inputs.items()}
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.marks, self.batches))
         await self.bucket.land(self.layout.outcomes_key, outcomes, check=self.check_lease)
         await abort_uploads(self.bucket, self.layout)  # such as one whose answer was lost
         files = {key: data[key] for key in self.checkpoint.landed}
         digests = Digests(listing_digest(files), listing_digest(receipts), hashlib.sha256(outcomes).hexdigest())
-        summary = Summary(self.name, self.manifest.generation, self.now(), self.books.as_json(), digests)
-        with suppress(BooksError):  # there is none, or none worth keeping a word of
+        summary = Summary(self.name, self.manifest.generation, self.now(), self.totals.as_json(), digests)
+        with suppress(InconsistentLakeError):  # there is none, or none worth keeping a word of
             before = decode_summary(self.layout, await read_document(self.bucket, self.layout.summary_key))
             summary = replace(summary, unknown=before.unknown)
         await self.check_lease()
@@ -179,7 +179,7 @@ class Run:
 
     async def _is_own_receipt(self, key: str) -> bool:
         """Whether the receipt at `key` is the one that was counted: a late put may have replaced it."""
-        with suppress(BooksError):
+        with suppress(InconsistentLakeError):
             receipt = await read_receipt(self.bucket, self.layout, key)
             return receipt.generation == self.manifest.generation and self.checkpoint.has(receipt)
         return False
@@ -220,7 +220,7 @@ async def land_batch(
     key = run.layout.receipt_key(batch.collection, batch.name)
     await run.check_lease()
     etag = await run.bucket.put(key, encode_document(receipt))
-    run.checkpoint.take(key, receipt, etag)
+    run.checkpoint.add(key, receipt, etag)
     return receipt
 
 
@@ -236,7 +236,7 @@ async def _earlier_records(run: Run, batch: Batch, ids: Iterable[str]) -> dict[s
                 if record["imdb_id"] in wanted and file and origin and origin["kind"] == KINDS[file.collection]:
                     orjson.dumps(record)  # what is nested too deeply cannot be written again
                     records[record["imdb_id"]] = record
-        except (BooksError, orjson.JSONEncodeError):
+        except (InconsistentLakeError, orjson.JSONEncodeError):
             continue  # a damaged file has nothing that could be kept
     return records
 

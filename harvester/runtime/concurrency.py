@@ -30,7 +30,7 @@ async def fan_out(
     """
     results: dict[int, R] = {}
     errors: list[BaseException] = []
-    room = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(at_once)
     drawn = inputs if isinstance(inputs, AsyncGenerator) else _one_by_one(inputs)
     place = 0
 
@@ -41,16 +41,16 @@ async def fan_out(
             errors.append(error)
             raise
         finally:
-            room.release()
+            slots.release()
 
     try:
         async with asyncio.TaskGroup() as group, aclosing(drawn) as values:
             try:
-                await room.acquire()
+                await slots.acquire()
                 async for value in values:
                     group.create_task(one(place, value))
                     place += 1
-                    await room.acquire()
+                    await slots.acquire()
             except Exception as error:
                 errors.append(error)
                 raise
@@ -84,7 +84,7 @@ async def beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     raise error
 
 
-class Room:
+class MemoryBudget:
     """How many bytes may be held at a time: a caller that would begin more waits until some are given back."""
 
     def __init__(self, limit: int) -> None:
@@ -92,7 +92,7 @@ class Room:
         self._free = asyncio.Event()
         self._free.set()
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Hold `size` bytes more, or with a negative size fewer. Never waits."""
         self._held += size
         if self._held < self._limit:
@@ -127,7 +127,7 @@ async def in_thread(function: Callable[[], R]) -> R:
     return await result
 
 
-async def finish(
+async def complete_or_undo(
     call: Coroutine[Any, Any, R], *, undo: Callable[[R], Coroutine[Any, Any, object]] | None = None, seconds: float
 ) -> R:
     """The result of a small `call`; cancelled meanwhile, we let it finish and call `undo`, if any, with its result.

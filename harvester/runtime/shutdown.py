@@ -1,4 +1,4 @@
-"""Stop: a request to end early, and how long what is under way may still take."""
+"""Shutdown: a request to end early, and how long what is under way may still take."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ DRAIN_SECONDS = 20.0
 """How long open batches may go on after a request to stop: a container has 30 s between SIGTERM and SIGKILL."""
 
 
-class Stop:
+class Shutdown:
     """A request to stop, from a signal, a deadline or a limit."""
 
     def __init__(self, *, limit: int | None = None) -> None:
         self.reason: str | None = None  # what asked, once it has
-        self.cut_short = False  # whether something was left undone because of it
+        self.interrupted = False  # whether something was left undone because of it
         self._left = inf if limit is None else limit
         self._seconds: float | None = None
         self._most = inf
         self._end: asyncio.Timeout | None = None
 
-    def ask(self, reason: str, *, drain_seconds: float = DRAIN_SECONDS) -> None:
+    def request(self, reason: str, *, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Take no more batches; those still open after `drain_seconds` are given up, to be done by the next run."""
         self.reason = self.reason or reason
         self._seconds = drain_seconds
         self._reschedule()
 
-    def lets_take(self, ids: int) -> bool:
+    def admits(self, ids: int) -> bool:
         """Whether so many more ids may be taken; those taken up to the limit have all the time they need."""
         if self.reason:
-            self.cut_short = True
+            self.interrupted = True
             return False
         self._left -= ids
         if self._left <= 0:
@@ -44,11 +44,11 @@ class Stop:
         return True
 
     @asynccontextmanager
-    async def at_once(self) -> AsyncIterator[None]:
+    async def immediately(self) -> AsyncIterator[None]:
         """Before the first batch is open: a request to stop cancels what is inside, and is raised as StoppedError."""
         async with self.draining(most=0.0):
             yield
-        if self.cut_short:
+        if self.interrupted:
             raise StoppedError(f"Stopped by {self.reason}. What has landed is safe; run again to go on.")
 
     @asynccontextmanager
@@ -62,7 +62,7 @@ class Stop:
         except TimeoutError:
             if self._end is None or not self._end.expired():
                 raise
-            self.cut_short = True
+            self.interrupted = True
         finally:
             self._end = None
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TextIO
 
-STRUCK = "[secret]"
+REDACTED = "[secret]"
 
 SHORTEST = 8
 """Characters of a secret. TMDB's keys have 32 and more, AWS's access keys 20; local S3 servers take anything."""
@@ -31,7 +31,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     """`text` with every secret struck out; those too short to be one would take words with them."""
     forms = {form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):  # one may be part of another
-        text = text.replace(form, STRUCK)
+        text = text.replace(form, REDACTED)
     return text
 
 
@@ -45,10 +45,10 @@ def _forms(secret: str) -> set[str]:
 
 def redact_shapes(text: str) -> str:
     """`text` with everything struck out that has the shape of a key."""
-    return _SHAPES.sub(STRUCK, text)
+    return _SHAPES.sub(REDACTED, text)
 
 
-class Struck:
+class RedactingStream:
     """A stream that lets no secret through, whatever writes to it: rich, logs, warnings, Python itself.
 
     Nor does it raise where it cannot be written to: a full disk or a closed pipe ends no harvest.
@@ -59,13 +59,13 @@ class Struck:
         self.secrets = set(secrets)
         self.trouble: OSError | None = None  # what has kept something from being written
 
-    def struck(self, text: str) -> str:
+    def redacted(self, text: str) -> str:
         """`text` as it would be written."""
         return redact(text, self.secrets)
 
     def write(self, text: str) -> int:
         """Write `text` without the secrets in it, if it can be written."""
-        self._try(self._stream.write, self.struck(text))
+        self._try(self._stream.write, self.redacted(text))
         return len(text)
 
     def flush(self) -> None:

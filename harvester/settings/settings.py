@@ -25,7 +25,7 @@ from pydantic_settings import (
 
 from harvester.errors import SettingsError
 from harvester.model.manifest import RecordOptions
-from harvester.settings import validators as forms
+from harvester.settings import validators
 from harvester.settings.redaction import redact, redact_shapes
 
 TOML_FILE = Path("config/harvester.toml")
@@ -55,15 +55,15 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    tmdb_api_key: Annotated[SecretStr, AfterValidator(forms.api_key)] | None = _field(
+    tmdb_api_key: Annotated[SecretStr, AfterValidator(validators.api_key)] | None = _field(
         "required; 32-hex v3 key or `eyJ…` v4 read token, told apart by shape; "
         "or where it is kept: `ssm:/path`, `secret:name`"
     )
-    tmdb_base_url: Annotated[str, AfterValidator(forms.base_url)] = _field(
+    tmdb_base_url: Annotated[str, AfterValidator(validators.base_url)] = _field(
         "where TMDB is", "https://api.themoviedb.org/3", flag="--base-url"
     )
-    tmdb_language: forms.Language | None = _field("language of the records, such as `pt-BR`", flag="--language")
-    tmdb_append: Annotated[forms.Parts, NoDecode] = _field(
+    tmdb_language: validators.Language | None = _field("language of the records, such as `pt-BR`", flag="--language")
+    tmdb_append: Annotated[validators.Parts, NoDecode] = _field(
         "`append_to_response` parts, at most 20, such as `credits,keywords`", (), flag="--append"
     )
     tmdb_rate: float = _field(
@@ -81,18 +81,18 @@ class Settings(BaseSettings):
         names=("series_csv", "caminho_do_arquivo_local_series"),
     )
     csv_id_column: str | None = _field("header of the id column, where it is not found by name", flag="--id-column")
-    s3_bucket: forms.Bucket | None = _field(
+    s3_bucket: validators.Bucket | None = _field(
         "required; the bucket everything lands in", flag="--bucket", names=("s3_bucket", "nome_do_bucket_s3")
     )
-    s3_prefix: Annotated[str, AfterValidator(forms.prefix)] = _field(
+    s3_prefix: Annotated[str, AfterValidator(validators.prefix)] = _field(
         "folder of the harvest in the bucket; no part begins with `_` or `.`", "Raw/API", flag="--prefix"
     )
-    s3_key_template: Annotated[str, AfterValidator(forms.key_template)] = _field(
+    s3_key_template: Annotated[str, AfterValidator(validators.key_template)] = _field(
         "key of a data file; begins with `{prefix}/`, has collection and date in this order, "
         "ends in `/{batch}` and an extension",
         "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
     )
-    s3_csv_template: Annotated[str, AfterValidator(forms.csv_template)] = _field(
+    s3_csv_template: Annotated[str, AfterValidator(validators.csv_template)] = _field(
         "key of an uploaded CSV, outside `S3_PREFIX`; its `{name}` is `movies.csv` or `series.csv`",
         "Raw/Local/CSV/{collection}/{yyyy}/{mm}/{dd}/{name}",
     )
@@ -108,10 +108,10 @@ class Settings(BaseSettings):
     aws_profile: str | None = _field(
         "profile of `~/.aws/config`, for single sign-on too", names=("aws_profile", "nome_do_perfil_sso")
     )
-    aws_access_key_id: forms.Credential | None = _field("key, where there is no profile and no role")
-    aws_secret_access_key: forms.Credential | None = _field("its secret")
-    aws_session_token: forms.Credential | None = _field("its token, if it is a temporary one")
-    aws_endpoint_url_s3: forms.Endpoint | None = _field(
+    aws_access_key_id: validators.Credential | None = _field("key, where there is no profile and no role")
+    aws_secret_access_key: validators.Credential | None = _field("its secret")
+    aws_session_token: validators.Credential | None = _field("its token, if it is a temporary one")
+    aws_endpoint_url_s3: validators.Endpoint | None = _field(
         "another S3 than AWS's", names=("aws_endpoint_url_s3", "aws_endpoint_url")
     )
 
@@ -120,7 +120,7 @@ class Settings(BaseSettings):
         """Flag > environment > `.env` > TOML."""
         return its["init_settings"], its["env_settings"], its["dotenv_settings"], TomlConfigSettingsSource(cls)
 
-    def need(self, *names: str) -> None:
+    def require(self, *names: str) -> None:
         """Raise a `SettingsError` that says how to set it, if one of these fields is not set."""
         for name in names:
             if getattr(self, name) is None:
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
                 how = f"give {flag}, or set {name.upper()}" if flag else f"set {name.upper()}"
                 raise SettingsError(f"{name.upper()} is not set: {how} in the environment, in .env or in {TOML_FILE}")
 
-    def need_titles(self) -> None:
+    def require_input(self) -> None:
         """Raise a `SettingsError` if there is no CSV to read, or only one under both names."""
         if self.movies_csv is None and self.series_csv is None:
             raise SettingsError("There is no CSV to read: give --movies or --series, or set MOVIES_CSV or SERIES_CSV")
@@ -143,17 +143,17 @@ class Settings(BaseSettings):
         return (key, secret, token) if key and secret else None
 
     @property
-    def key_is_kept_in(self) -> str | None:
+    def api_key_ref(self) -> str | None:
         """Where TMDB's key is kept, if the settings say that instead of the key: `ssm:/path` or `secret:name`."""
         key = self.tmdb_api_key.get_secret_value() if self.tmdb_api_key else ""
-        return key if forms.KEPT.fullmatch(key) else None
+        return key if validators.SECRET_REF.fullmatch(key) else None
 
-    def holding(self, key: str) -> Settings:
+    def with_api_key(self, key: str) -> Settings:
         """These settings with TMDB's `key` itself, from where it is kept; a `SettingsError` if it is none."""
         key = key.strip()
-        if not forms.KEY.fullmatch(key):
+        if not validators.KEY.fullmatch(key):
             seen = f"holds neither a v3 key nor a v4 read token, but {len(key)} other characters"
-            raise SettingsError(f"TMDB_API_KEY: {self.key_is_kept_in} {seen}: put the key there")
+            raise SettingsError(f"TMDB_API_KEY: {self.api_key_ref} {seen}: put the key there")
         return self.model_copy(update={"tmdb_api_key": SecretStr(key)})
 
     @property
@@ -189,8 +189,10 @@ def load_settings(**flags: Any) -> Settings:
     """
     try:
         toml = TomlConfigSettingsSource(Settings).toml_data
-        if strange := toml.keys() - Settings.model_fields.keys():
-            raise SettingsError(f"{TOML_FILE} has {', '.join(sorted(strange))}, which is no setting (see the README)")
+        if unexpected := toml.keys() - Settings.model_fields.keys():
+            raise SettingsError(
+                f"{TOML_FILE} has {', '.join(sorted(unexpected))}, which is no setting (see the README)"
+            )
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         secrets = raw_secrets(**flags)
@@ -209,7 +211,7 @@ _SOURCES: dict[str, type[PydanticBaseSettingsSource]] = {
 """Each source but the flags, the weakest first."""
 
 
-def origins(**flags: Any) -> dict[str, str]:
+def provenance(**flags: Any) -> dict[str, str]:
     """Where each setting in force comes from, by field name, once `load_settings` has found them sound."""
     where = dict.fromkeys(Settings.model_fields, "default")
     for name, source in _SOURCES.items():
@@ -225,7 +227,7 @@ def raw_secrets(**flags: Any) -> list[str]:
             sources.append(source(Settings)())
     values = [source.get(name) for source in sources for name in SECRETS]
     texts = [str(getattr(value, "get_secret_value", lambda value=value: value)()).strip() for value in values if value]
-    return [text for text in texts if not forms.KEPT.fullmatch(text)]
+    return [text for text in texts if not validators.SECRET_REF.fullmatch(text)]
 
 
 def _tell(problem: Any, secrets: list[str]) -> str:

@@ -18,7 +18,7 @@ PARTS_LIMIT = 20
 """Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
 
 KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")  # of TMDB's
-KEPT = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")  # where such a key is kept
+SECRET_REF = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")  # where such a key is kept
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # a name that S3 can have
 
 PATH_LIMIT = 600
@@ -41,7 +41,7 @@ _CSV_TEMPLATE = re.compile(r"([^{}]|\{(collection|yyyy|mm|dd|name)})*/\{name}")
 def api_key(key: SecretStr) -> SecretStr:
     """TMDB's key, or where it is kept."""
     secret = key.get_secret_value().strip()
-    if not (KEY.fullmatch(secret) or KEPT.fullmatch(secret)):
+    if not (KEY.fullmatch(secret) or SECRET_REF.fullmatch(secret)):
         must = "v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…), nor says where one is kept"
         raise ValueError(f"is neither a {must} (ssm:/path, secret:name); it has {len(secret)} characters")
     return SecretStr(secret)

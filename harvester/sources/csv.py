@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from harvester.errors import InputError
 from harvester.model.ids import has_prefix, is_title_id, parse_id
-from harvester.model.inputs import REJECT_LENGTH, REJECTS_KEPT, Ids, Reject
+from harvester.model.inputs import REJECT_LENGTH, REJECTS_KEPT, InputIds, Reject
 from harvester.settings.redaction import redact_shapes
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def plain(name: str) -> str:
     return re.sub("[ _-]", "", name).casefold()
 
 
-def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = None, name: str | None = None) -> Ids:
+def read_ids(
+    source: str, *, column: str | None = None, seen: set[str] | None = None, name: str | None = None
+) -> InputIds:
     """The ids of the CSV at `source`: a path, `.gz` too, or `-` for standard input.
 
     `column` is the id column's header, if none of `ID_COLUMNS` is. `seen` are ids of an earlier CSV, which count as
@@ -77,7 +79,7 @@ def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = 
 
     `InputError`: no such file, nothing in it, not UTF-8, no id column, or not one usable id.
     """
-    ids = Ids((name or source).encode(errors="backslashreplace").decode())  # a path need not be text
+    ids = InputIds((name or source).encode(errors="backslashreplace").decode())  # a path need not be text
     if not source or "\0" in source:
         raise InputError(ids.source or "--movies or --series", "is no path: give that of a CSV file, an s3:// URL or -")
     try:
@@ -92,7 +94,7 @@ def read_ids(source: str, *, column: str | None = None, seen: set[str] | None = 
     return ids
 
 
-def _read(ids: Ids, stream: BinaryIO, column: str | None, seen: set[str]) -> None:
+def _read(ids: InputIds, stream: BinaryIO, column: str | None, seen: set[str]) -> None:
     blocks = _utf8_blocks(ids.source, stream)
     first = next(blocks, b"")
     if not first.strip():
@@ -254,7 +256,7 @@ def _lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[
     yield [tail]
 
 
-def _take_plain(ids: Ids, lines: Iterable[bytes], columns: _Columns, seen: set[str]) -> None:
+def _take_plain(ids: InputIds, lines: Iterable[bytes], columns: _Columns, seen: set[str]) -> None:
     """Take rows without quoting: a delimiter is a delimiter, wherever it stands."""
     at, delimiter = columns.at, columns.delimiter.encode()
     latest = _NO_LINE
@@ -273,7 +275,7 @@ def _take_plain(ids: Ids, lines: Iterable[bytes], columns: _Columns, seen: set[s
             latest = cells[0] + delimiter if taken and at == 0 and len(cells) > 1 else _NO_LINE
 
 
-def _take_quoted(ids: Ids, lines: Iterable[bytes], columns: _Columns, seen: set[str]) -> None:
+def _take_quoted(ids: InputIds, lines: Iterable[bytes], columns: _Columns, seen: set[str]) -> None:
     """Take rows as in RFC 4180: quotes around a field may hide delimiters and line ends, but no row of this file."""
     at, delimiter = columns.at, columns.delimiter
     row = _QuotedRow(ids.source, columns)
@@ -347,7 +349,7 @@ class _QuotedRow:
         self.like_rows.clear()
 
 
-def _take(ids: Ids, text: str, row: Callable[[], str], line: int, seen: set[str]) -> bool:
+def _take(ids: InputIds, text: str, row: Callable[[], str], line: int, seen: set[str]) -> bool:
     """Count one row, and keep its id if it is new; whether it has one."""
     ids.rows += 1
     id_ = parse_id(text)

@@ -62,7 +62,7 @@ def part_bytes(size: int) -> int:
 
 
 @asynccontextmanager
-async def under_way(part: io.BytesIO, seconds: float, progress: Callable[[int], object]) -> AsyncIterator[None]:
+async def progress_deadline(part: io.BytesIO, seconds: float, progress: Callable[[int], object]) -> AsyncIterator[None]:
     """A deadline of so many `seconds`, put off while `part` is being sent, and gets on; `progress` hears how far.
 
     At a megabit a second four parts of 8 MiB take minutes; and without a deadline they can hang for ever. Signing reads

@@ -22,9 +22,9 @@ from botocore import xform_name
 
 from harvester.aws.errors import no_answer, store_error
 from harvester.errors import StoreError
-from harvester.runtime.concurrency import fan_out, finish
+from harvester.runtime.concurrency import complete_or_undo, fan_out
 from harvester.settings.redaction import redact, redact_shapes
-from harvester.store.multipart import Body, in_memory, under_way
+from harvester.store.multipart import Body, in_memory, progress_deadline
 from harvester.tmdb.responses import http_date
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CALL_SECONDS = 60.0
-"""Deadline of one call, botocore's retries included; a part that gets on has it put off (`multipart.under_way`).
-Without it an upload can hang for ever: see `aws_client`."""
+"""Deadline of one call, botocore's retries included; a part that makes progress has it put off
+(`multipart.progress_deadline`). Without it an upload can hang for ever: see `aws.client`."""
 
 LAST_SECONDS = 3.0
 """What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
-landing (`stop.DRAIN_SECONDS`). Three in a row fit in: to begin an upload, to abort it, to end the lease."""
+landing (`shutdown.DRAIN_SECONDS`). Three in a row fit in: to begin an upload, to abort it, to end the lease."""
 
 PARTS_AT_ONCE = 4
 READ_TRIES = 4
@@ -243,7 +243,7 @@ class Bucket:
         if body.check:
             await body.check()
         abort = partial(self._abort_after_trouble, key)
-        upload = await finish(self.begin(key, body), undo=abort, seconds=LAST_SECONDS)
+        upload = await complete_or_undo(self.begin(key, body), undo=abort, seconds=LAST_SECONDS)
         sent: dict[int, int] = {}
 
         async def send(part: tuple[int, io.BytesIO]) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class Bucket:
                 body.progress(sum(sent.values()))
 
             where = {"Key": key, "UploadId": upload, "PartNumber": number}
-            deadline = under_way(content, CALL_SECONDS, told)
+            deadline = progress_deadline(content, CALL_SECONDS, told)
             landed = await self._call("upload", key, "upload_part", "ETag", deadline, **where, Body=content)
             content.close()  # botocore's requests hold it in a cycle: a file of 165 MB took 155 of them
             return {"PartNumber": number, "ETag": landed["ETag"]}
@@ -267,7 +267,7 @@ class Bucket:
         except BaseException as error:
             seconds = LAST_SECONDS if isinstance(error, asyncio.CancelledError) else None
             # Another batch's trouble may cancel us just now.
-            await finish(abort(upload, seconds=seconds), seconds=LAST_SECONDS)
+            await complete_or_undo(abort(upload, seconds=seconds), seconds=LAST_SECONDS)
             raise
         return str(done["ETag"]).strip('"')
 

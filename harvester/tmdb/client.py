@@ -27,19 +27,19 @@ from urllib.parse import urlencode
 
 from harvester import __version__
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
-from harvester.settings.redaction import STRUCK
+from harvester.settings.redaction import REDACTED
 from harvester.settings.validators import PARTS_LIMIT
-from harvester.tmdb.circuit_breaker import Health
+from harvester.tmdb.circuit_breaker import CircuitBreaker
 from harvester.tmdb.responses import (
-    Absent,
-    Again,
     Candidates,
     Failed,
     Found,
     Match,
     Missing,
+    NotFound,
+    Retry,
+    classify,
     http_date,
-    judge,
     read_find,
     read_record,
 )
@@ -53,20 +53,20 @@ if TYPE_CHECKING:
     import aiohttp
 
     from harvester.model.ids import Kind
-    from harvester.tmdb.rate_limiter import Pace
-    from harvester.tmdb.responses import Answer
+    from harvester.tmdb.rate_limiter import RateLimiter
+    from harvester.tmdb.responses import Response
 
-    Reader = Callable[[dict[str, Any]], "T | Again"]
+    Reader = Callable[[dict[str, Any]], "T | Retry"]
 
 T = TypeVar("T")
 
-FEW = 3  # titles that may be in trouble at once before the route they were asked at is suspected
-LEARNING = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
+ISOLATED_FAILURES = 3  # titles that may be in trouble at once before the route they were asked at is suspected
+PART_SAMPLE = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
 
 KNOWN_TITLES = {"movie": ("tt0111161", "tt0068646"), "tv": ("tt0944947", "tt0903747")}
 """Titles that every TMDB has, two of each kind: a server without them has lost its data, or is not TMDB."""
 
-KNOWN_GOOD = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
+PROBE_PATHS = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
 """Known-good path per route, used as a health probe until one of our own requests has succeeded there."""
 
 
@@ -80,7 +80,7 @@ class Tmdb:
         key: str,
         language: str | None,
         append: Sequence[str],
-        pace: Pace,
+        limiter: RateLimiter,
         concurrency: int,
         session: aiohttp.ClientSession | None = None,
         clock: Callable[[], float] | None = None,
@@ -101,18 +101,18 @@ class Tmdb:
             kind: _query({"language": language, "append_to_response": ",".join(parts[kind])} | key_query)
             for kind in parts
         }
-        self.pace = pace
-        self.health = Health(self._clock, base_url)
+        self.limiter = limiter
+        self.breaker = CircuitBreaker(self._clock, base_url)
         self.answered = 0  # titles, those that TMDB does not have among them
         self._date: str | None = None
         self._append = tuple(append)
         self._parts_seen: dict[Kind, set[str]] = {"movie": set(), "tv": set()}
         self._records_seen: Counter[Kind] = Counter()
         self._concurrency, self._slots = concurrency, asyncio.Semaphore(concurrency)
-        self._line = asyncio.Lock()
+        self._admission_lock = asyncio.Lock()
         self._in_trouble = 0
         self._refused: TmdbRefusedError | None = None
-        self._known_good = dict(KNOWN_GOOD)
+        self._probe_paths = dict(PROBE_PATHS)
         self._found: dict[Kind, str] = {}  # the last title that was found, by the kind of its CSV
         self.mixes_answers = False  # a connection has brought the answer to another request
         self._log = logging.getLogger(__name__)
@@ -134,13 +134,13 @@ class Tmdb:
         `TmdbRefusedError` blames the key, `SettingsError` the `base_url`, `TmdbUnavailableError` TMDB.
         """
         ask = partial(self._request, "authentication", self._plain, lambda body: body)
-        not_there = (Absent(), Again("http_404"))
+        not_there = (NotFound(), Retry("http_404"))
         response = await ask()
-        if isinstance(response, Again) and response not in not_there:
+        if isinstance(response, Retry) and response not in not_there:
             response = await retry(response, ask, clock=self._clock, sleep=self._sleep)
         if response in not_there:
             raise SettingsError(f"TMDB_BASE_URL {self._base_url!r} is not TMDB's API: it has no /authentication")
-        if isinstance(response, Again):
+        if isinstance(response, Retry):
             raise TmdbUnavailableError(response.reason, f"{self._base_url}/authentication has no usable answer")
 
     async def title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
@@ -182,9 +182,9 @@ class Tmdb:
 
     async def _check_record(self, kind: Kind) -> None:
         """As `check_known`, of records alone: for where `/find` has a title and its record is not there."""
-        path = self._known_good[kind]
+        path = self._probe_paths[kind]
         response = await self._record(kind, path.partition("/")[2])
-        if isinstance(response, Absent):
+        if isinstance(response, NotFound):
             raise TmdbUnavailableError("gone", f"{self._base_url} does not have {path}, nor what its /find has")
 
     async def _lookup(self, id_: str, kind: Kind) -> Found | Missing | Failed:
@@ -192,7 +192,7 @@ class Tmdb:
             response = await self._record("movie", id_)
             if is_other_title(response, id_):
                 return await self._lookup_again(id_, kind, response)
-            if not isinstance(response, Absent):
+            if not isinstance(response, NotFound):
                 return response
         candidates = await self._candidates(id_, kind)
         if isinstance(candidates, Failed):
@@ -201,7 +201,7 @@ class Tmdb:
             response = await self._record(match.kind, match.tmdb_id)
             if is_other_title(response, id_):
                 return await self._lookup_again(id_, kind, response)
-            if not isinstance(response, Absent):
+            if not isinstance(response, NotFound):
                 return response
         for gone in {match.kind for match in candidates.matches}:
             await self._check_record(gone)
@@ -218,7 +218,7 @@ class Tmdb:
                 self._stop_reuse(f"movie/{id_}")
             if isinstance(response, Found) and is_other_title(response, id_):
                 other = response
-            elif not isinstance(response, Absent):
+            elif not isinstance(response, NotFound):
                 return response
         candidates = await self._candidates(id_, kind, reuse=False)
         if isinstance(candidates, Failed):
@@ -226,7 +226,7 @@ class Tmdb:
         same = Match(other.kind, other.tmdb_id)
         for match in candidates.matches:
             response = other if match == same else await self._record(match.kind, match.tmdb_id, reuse=False)
-            if not isinstance(response, Absent) and not is_other_title(response, id_):
+            if not isinstance(response, NotFound) and not is_other_title(response, id_):
                 if same not in candidates.matches:
                     self._stop_reuse(f"find/{id_}")
                 return response
@@ -249,22 +249,22 @@ class Tmdb:
         raise AssertionError(response)
 
     @asynccontextmanager
-    async def next_in_line(self) -> AsyncIterator[None]:
+    async def admission(self) -> AsyncIterator[None]:
         """Wait until all titles begun before have been given a slot; begin the next ones inside, one caller at a time.
 
         Slots are given first come, first served. A slow title keeps its slot, or none while it waits to be asked
         again, and holds nobody else back.
         """
-        async with self._line:
+        async with self._admission_lock:
             async with self._slots:
                 pass
             yield
 
-    async def _record(self, kind: Kind, id_: str | int, *, reuse: bool = True) -> Found | Failed | Absent:
+    async def _record(self, kind: Kind, id_: str | int, *, reuse: bool = True) -> Found | Failed | NotFound:
         number = id_ if isinstance(id_, int) else None
 
-        def read(body: dict[str, Any]) -> Found | Again:
-            known = self._append if self._records_seen[kind] < LEARNING else self._parts_seen[kind]
+        def read(body: dict[str, Any]) -> Found | Retry:
+            known = self._append if self._records_seen[kind] < PART_SAMPLE else self._parts_seen[kind]
             added = self._added if kind == "tv" else None
             return read_record(body, kind, number=number, asked=self._append, known=known, added=added)
 
@@ -274,7 +274,9 @@ class Tmdb:
             self._parts_seen[kind].update(set(self._append).difference(response.missing_parts))
         return response
 
-    async def _ask(self, path: str, query: str, read: Reader[T], *, reuse: bool = True) -> T | Found | Failed | Absent:
+    async def _ask(
+        self, path: str, query: str, read: Reader[T], *, reuse: bool = True
+    ) -> T | Found | Failed | NotFound:
         """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the title is to blame.
 
         It is to blame if as many titles were answered meanwhile as there were requests without a usable answer, its
@@ -283,22 +285,22 @@ class Tmdb:
         """
         ask = self._asking(path, query, read, reuse=reuse)
         response = await ask()
-        if not isinstance(response, Again):
+        if not isinstance(response, Retry):
             return response
         self._in_trouble += 1
         try:
             while True:
-                answered, bad = self.answered, self.health.bad
+                answered, bad = self.answered, self.breaker.failures
                 response = await retry(response, ask, clock=self._clock, sleep=self._sleep)
-                if not isinstance(response, Again):
+                if not isinstance(response, Retry):
                     return response
-                if response.for_want_of_better:
-                    return response.for_want_of_better
-                if self.answered - answered < self.health.bad - bad:
-                    if not await self._answers(path):
+                if response.partial_record:
+                    return response.partial_record
+                if self.answered - answered < self.breaker.failures - bad:
+                    if not await self._probe(path):
                         continue
                     response = await ask()
-                    if not isinstance(response, Again):
+                    if not isinstance(response, Retry):
                         return response
                 self._log.warning("title_failed", extra={"path": path, "reason": response.reason})
                 return Failed(response.reason)
@@ -307,68 +309,70 @@ class Tmdb:
 
     def _asking(
         self, path: str, query: str, read: Reader[T], *, reuse: bool
-    ) -> Callable[[], Awaitable[T | Absent | Again]]:
+    ) -> Callable[[], Awaitable[T | NotFound | Retry]]:
         """One request at each call, over new connections as soon as an answer may have been that to another request."""
-        strange: set[str] = set()  # what may be the answers to other requests
+        unexpected: set[str] = set()  # what may be the answers to other requests
 
-        async def ask() -> T | Absent | Again:
-            response = await self._request(path, query, read, reuse=reuse and not strange)
-            if isinstance(response, Again):
-                strange.update({"other_title", "bad_body"} & {response.reason})
-            elif "other_title" in strange:
+        async def ask() -> T | NotFound | Retry:
+            response = await self._request(path, query, read, reuse=reuse and not unexpected)
+            if isinstance(response, Retry):
+                unexpected.update({"other_title", "bad_body"} & {response.reason})
+            elif "other_title" in unexpected:
                 self._stop_reuse(path)
             return response
 
         return ask
 
-    async def _answers(self, path: str) -> bool:
+    async def _probe(self, path: str) -> bool:
         """Whether TMDB answers: the simplest request, or, where more than a few are in trouble, one at their route."""
         route = path.partition("/")[0]
-        if self._in_trouble <= FEW or route not in self._known_good:
+        if self._in_trouble <= ISOLATED_FAILURES or route not in self._probe_paths:
             path, query = "authentication", self._plain
         else:
-            path, query = self._known_good[route], self._detail.get(route, self._find)
-        return not isinstance(await self._request(path, query, lambda body: body, probe=True), Again)
+            path, query = self._probe_paths[route], self._detail.get(route, self._find)
+        return not isinstance(await self._request(path, query, lambda body: body, is_probe=True), Retry)
 
     async def _request(
-        self, path: str, query: str, read: Reader[T], *, probe: bool = False, reuse: bool = True
-    ) -> T | Absent | Again:
+        self, path: str, query: str, read: Reader[T], *, is_probe: bool = False, reuse: bool = True
+    ) -> T | NotFound | Retry:
         """One request, in its turn: what `read` makes of a good answer. Unless `reuse`, over a new connection.
 
-        Before an outage is raised, TMDB is asked something else, unless this is that `probe`, or so many titles are in
-        trouble that it would have to wait for them.
+        Before an outage is raised, TMDB is asked something else, unless this is that probe (`is_probe`), or so many
+        titles are in trouble that it would have to wait for them.
         """
         async with self._slots:
-            turn = await self.pace.turn()
+            ticket = await self.limiter.acquire()
             if self._refused:  # while we waited
                 raise self._refused
             new = self.mixes_answers or not reuse
             async with open_session(self._headers, connections=1) if new else nullcontext(self._session) as session:
                 answer = await get(session, f"{self._base_url}/{path}{query}")
-            response: T | dict[str, Any] | Absent | Again = answer if isinstance(answer, Again) else self._judge(answer)
+            response: T | dict[str, Any] | NotFound | Retry = (
+                answer if isinstance(answer, Retry) else self._classify(answer)
+            )
         if isinstance(response, dict):
             response = read(response)
-        elif isinstance(response, Absent) and path.startswith("find/"):
-            response = Again("http_404")  # it is there for every id
+        elif isinstance(response, NotFound) and path.startswith("find/"):
+            response = Retry("http_404")  # it is there for every id
         trouble = None
-        if isinstance(response, Again):
-            trouble = None if response.for_want_of_better else response.reason
-            if response.hold is not None and self.pace.hold(response.hold, turn=turn):
-                rate = round(self.pace.rate, 1)
-                self._log.warning("hold", extra={"seconds": response.hold, "new_rate_per_second": rate})
-        unavailable = self.health.count(trouble)
-        if unavailable and (probe or self._in_trouble >= self._concurrency or not await self._answers(path)):
+        if isinstance(response, Retry):
+            trouble = None if response.partial_record else response.reason
+            if response.back_off is not None and self.limiter.back_off(response.back_off, ticket=ticket):
+                rate = round(self.limiter.rate, 1)
+                self._log.warning("back_off", extra={"seconds": response.back_off, "new_rate_per_second": rate})
+        unavailable = self.breaker.record(trouble)
+        if unavailable and (is_probe or self._in_trouble >= self._concurrency or not await self._probe(path)):
             raise unavailable
-        if trouble is None and not probe and not isinstance(response, Absent):
-            self._known_good[path.partition("/")[0]] = path
+        if trouble is None and not is_probe and not isinstance(response, NotFound):
+            self._probe_paths[path.partition("/")[0]] = path
         return response
 
-    def _judge(self, answer: Answer) -> dict[str, Any] | Absent | Again:
+    def _classify(self, answer: Response) -> dict[str, Any] | NotFound | Retry:
         self._date = answer.date
         if self._secret in answer.body:  # a server that repeats what it was asked; a record would land with it
-            answer = replace(answer, body=answer.body.replace(self._secret, STRUCK.encode()))
+            answer = replace(answer, body=answer.body.replace(self._secret, REDACTED.encode()))
         try:
-            return judge(answer)
+            return classify(answer)
         except TmdbRefusedError as error:
             self._refused = error
             raise

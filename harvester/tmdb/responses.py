@@ -2,7 +2,7 @@
 
 The HTTP status decides and the body comes second: TMDB's error bodies vary in key order and extra keys, old ones lack
 `success`, and its CDN answers 502, 503 and 504 in HTML (recorded exchanges; developer.themoviedb.org/docs/errors).
-Whatever is not certainly an answer is asked `Again`: a title is `Missing` only where TMDB itself said so, in JSON.
+Whatever is not certainly an answer is asked `Retry`: a title is `Missing` only where TMDB itself said so, in JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BODY_LIMIT = 32_750_000
 """Bytes of one body, unzipped: 31 MB pass and 33 do not, whichever megabyte is meant. The largest of 196 recorded
 bodies has 262,513, with credits and images."""
 
-HOLD_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
+BACK_OFF_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
 ID_END = 2**63  # TMDB's ids are above 0 and below it: a receipt with another one would not be read back
 OTHER: dict[Kind, Kind] = {"movie": "tv", "tv": "movie"}
 NAME_OF: dict[Kind, str] = {"movie": "title", "tv": "name"}  # in every record of a kind, in none of the other
@@ -33,7 +33,7 @@ CANDIDATES = 5  # rows of a kind in `/find` whose records are asked for, until o
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One HTTP response, read to its end and unzipped; `date` and `retry_after` are the headers as they came."""
 
     status: int
@@ -102,24 +102,24 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Absent:
+class NotFound:
     """Not an outcome yet: a 404 of TMDB's own. `/movie` says so of series too, hence `/find` is asked next."""
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Retry:
     """Not an outcome yet: ask again; `reason` is what was wrong, as in `Failed`.
 
-    `hold`, of a 429 alone, is seconds for which *nobody* may ask. `for_want_of_better` is the title with parts missing,
+    `hold`, of a 429 alone, is seconds for which *nobody* may ask. `partial_record` is the title with parts missing,
     to be taken if asking again brings no better.
     """
 
     reason: str
-    hold: float | None = None
-    for_want_of_better: Found | None = None
+    back_off: float | None = None
+    partial_record: Found | None = None
 
 
-def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
+def classify(answer: Response) -> dict[str, Any] | NotFound | Retry:
     """The JSON object of a good answer, or why there is none.
 
     `TmdbRefusedError` is raised for a 401, or a 403 with a `status_code` as TMDB has them, of one or two digits
@@ -130,17 +130,17 @@ def judge(answer: Answer) -> dict[str, Any] | Absent | Again:
     code = body.get("status_code") if type(body.get("status_code")) is int else None
     match answer.status:
         case 200 if body.get("success") is False:
-            return Again("success_false")
+            return Retry("success_false")
         case 200:
             return parsed
         case 401 | 403 if answer.status == 401 or (code is not None and 0 < code < 100):
             raise TmdbRefusedError(answer.status, code, _text(body.get("status_message"))[:200])
         case 404 if code in (6, 34):  # "invalid id", "could not be found"
-            return Absent()
+            return NotFound()
         case 429:
-            return Again("http_429", hold=hold_seconds(answer))
+            return Retry("http_429", back_off=back_off_seconds(answer))
         case _:
-            return Again(f"http_{answer.status}")
+            return Retry(f"http_{answer.status}")
 
 
 def unzip(body: bytes) -> bytes:
@@ -159,21 +159,21 @@ def unzip(body: bytes) -> bytes:
     return body if rest is body else plain
 
 
-def _parse(body: bytes) -> dict[str, Any] | Again:
+def _parse(body: bytes) -> dict[str, Any] | Retry:
     if len(body) > BODY_LIMIT:
-        return Again("too_large")
+        return Retry("too_large")
     if not body.strip():
-        return Again("empty_body")
+        return Retry("empty_body")
     try:
         parsed = loads(body)
     except DuplicateKeyError:
-        return Again("duplicate_key")
+        return Retry("duplicate_key")
     except ValueError:
-        return Again("bad_body")
-    return parsed if isinstance(parsed, dict) else Again("bad_body")
+        return Retry("bad_body")
+    return parsed if isinstance(parsed, dict) else Retry("bad_body")
 
 
-def hold_seconds(answer: Answer) -> float:
+def back_off_seconds(answer: Response) -> float:
     """Seconds to hold after a 429: `Retry-After` as seconds or HTTP date, at most 60; 1 where it is absent or absurd.
 
     A modern 429 may carry none at all, and `0` exists (travisbell, go-tmdb#44). A date counts by the server's clock.
@@ -184,7 +184,7 @@ def hold_seconds(answer: Answer) -> float:
         seconds = float(text)
     elif (until := http_date(text)) and (sent := http_date(answer.date)):
         seconds = (until - sent).total_seconds()
-    return min(seconds, HOLD_LIMIT) if seconds >= 0 else 1.0
+    return min(seconds, BACK_OFF_LIMIT) if seconds >= 0 else 1.0
 
 
 def http_date(text: str | None) -> datetime | None:
@@ -204,7 +204,7 @@ def read_record(
     asked: Sequence[str] = (),
     known: Container[str] = (),
     added: str | None = None,
-) -> Found | Again:
+) -> Found | Retry:
     """The title in the answer of `/movie/{id}` or `/tv/{id}`, which was asked for by TMDB's `number`, if by one.
 
     A part that was `added` to those asked for, to be looked at here, is no part of the record.
@@ -214,18 +214,18 @@ def read_record(
     """
     tmdb_id = body.get("id")
     if not is_tmdb_id(tmdb_id):
-        return Again("bad_body")
+        return Retry("bad_body")
     if number not in (None, tmdb_id) or (NAME_OF[kind] not in body and NAME_OF[OTHER[kind]] in body):
-        return Again("other_title")
+        return Retry("other_title")
     own_id = own_imdb_id(body)
     if added:
         body.pop(added, None)
     found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body), own_id=own_id)
     worth_asking = any(part in known for part in found.missing_parts)
-    return Again("missing_parts", for_want_of_better=found) if worth_asking else found
+    return Retry("missing_parts", partial_record=found) if worth_asking else found
 
 
-def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Again:
+def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Retry:
     """What the five arrays of `/find` say of the id: titles to be asked for in this order, or why it is missing.
 
     More than one array can be filled (tt0137523: the film *and* an unrelated series): the CSV's own `kind` comes first.
@@ -241,7 +241,7 @@ def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Again:
         missing = [Missing("episode", _id(row["show_id"])) for row in episodes]
         missing += [Missing("season", _id(row["show_id"])) for row in seasons]
     except (KeyError, TypeError, ValueError):
-        return Again("bad_body")
+        return Retry("bad_body")
     return Candidates(tuple(matches), missing[0] if missing else Missing("unknown"))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tenacity
 
-from harvester.tmdb.responses import Again
+from harvester.tmdb.responses import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,25 +25,25 @@ JITTER = tenacity.wait_random_exponential(0.5, 20.0)  # seconds; the n-th from 0
 
 
 async def retry(
-    response: T | Again,
-    ask: Callable[[], Awaitable[T | Again]],
+    response: T | Retry,
+    ask: Callable[[], Awaitable[T | Retry]],
     *,
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
-) -> T | Again:
-    """Ask again, with waits, while the `response` is no good: the first good one, or the last `Again`."""
+) -> T | Retry:
+    """Ask again, with waits, while the `response` is no good: the first good one, or the last `Retry`."""
     started, refusals = clock(), 0
     best: Found | None = None
     earlier = [response]
 
-    async def one_try() -> T | Again:
+    async def one_try() -> T | Retry:
         nonlocal refusals, best
         response = earlier.pop() if earlier else await ask()
-        if not isinstance(response, Again):
+        if not isinstance(response, Retry):
             return response
-        refusals += response.hold is not None
-        best = response.for_want_of_better or best
-        return replace(response, for_want_of_better=best)
+        refusals += response.back_off is not None
+        best = response.partial_record or best
+        return replace(response, partial_record=best)
 
     def enough(state: tenacity.RetryCallState) -> bool:
         late = clock() - started >= TRIES_SECONDS
@@ -55,8 +55,8 @@ async def retry(
     retrying = tenacity.AsyncRetrying(
         sleep=sleep,
         stop=enough,
-        wait=lambda state: 0.0 if last(state).hold is not None else JITTER(state),  # the pace waits after a 429
-        retry=tenacity.retry_if_result(lambda response: isinstance(response, Again)),
+        wait=lambda state: 0.0 if last(state).back_off is not None else JITTER(state),  # the pace waits after a 429
+        retry=tenacity.retry_if_result(lambda response: isinstance(response, Retry)),
         retry_error_callback=last,
     )
     return await retrying(one_try)

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import aiohttp
 
-from harvester.tmdb.responses import BODY_LIMIT, Again, Answer, unzip
+from harvester.tmdb.responses import BODY_LIMIT, Response, Retry, unzip
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,29 +38,29 @@ def open_session(headers: Mapping[str, str], *, connections: int) -> aiohttp.Cli
     )
 
 
-async def get(session: aiohttp.ClientSession, url: str) -> Answer | Again:  # noqa: PLR0911  # a table
+async def get(session: aiohttp.ClientSession, url: str) -> Response | Retry:  # noqa: PLR0911  # a table
     """The response to one GET, read to its end, or the trouble on the way."""
     try:
         async with session.get(url, allow_redirects=False) as response:
             body = await _read(response)
             headers, plain = response.headers, unzip(body)
             if plain is body and body and headers.get("Content-Encoding", "identity") != "identity":
-                return Again("cut_body")  # it is not what it says, or nothing that we have asked for
-            return Answer(response.status, plain, headers.get("Date"), headers.get("Retry-After"))
+                return Retry("cut_body")  # it is not what it says, or nothing that we have asked for
+            return Response(response.status, plain, headers.get("Date"), headers.get("Retry-After"))
     except TimeoutError:
-        return Again("timeout")
+        return Retry("timeout")
     except aiohttp.ClientConnectorDNSError:
-        return Again("dns")
+        return Retry("dns")
     except aiohttp.ClientSSLError:
-        return Again("tls")
+        return Retry("tls")
     except aiohttp.ClientConnectorError as error:
-        return Again("no_network" if error.os_error.errno in NO_NETWORK else "connection_refused")
+        return Retry("no_network" if error.os_error.errno in NO_NETWORK else "connection_refused")
     except aiohttp.ClientPayloadError:
-        return Again("cut_body")
+        return Retry("cut_body")
     except aiohttp.ClientConnectionError:
-        return Again("connection_lost")
+        return Retry("connection_lost")
     except aiohttp.ClientError:
-        return Again("bad_http")
+        return Retry("bad_http")
 
 
 class _Connector(aiohttp.TCPConnector):

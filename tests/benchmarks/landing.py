@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from bench import Row, medians
 
 from harvester.fakes.catalog import Catalog
-from harvester.fakes.s3_proxy import s3_link
-from harvester.fakes.tmdb import KEY, stand_in
-from harvester.tmdb.rate_limiter import SLACK
+from harvester.fakes.s3_proxy import s3_proxy
+from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ async def late(_call: Call, forward: Forward) -> web.StreamResponse:
 
 async def measure(bench: Bench) -> dict[str, float]:
     """The share of the time that was idle, without the delay and with it, and the calls that were late."""
-    async with s3_link(bench.s3.endpoint) as link:
+    async with s3_proxy(bench.s3.endpoint) as link:
         without = await _idle(bench, "plain", link.url)
         calls = len(link.seen)
         link.rules["*"] = late
@@ -52,10 +52,10 @@ async def measure(bench: Bench) -> dict[str, float]:
 
 async def _idle(bench: Bench, name: str, s3_url: str) -> float:
     """The share of the time from the first title's request to the last one's in which there could have been more."""
-    ids = round((QUICK_SECONDS if bench.quick else SECONDS) * RATE / SLACK)
+    ids = round((QUICK_SECONDS if bench.quick else SECONDS) * RATE / SPACING)
     path = bench.folder / f"landing-{ids}.csv"
     path.write_text("id|t\n" + "".join(f"tt{number:07d}|x\n" for number in range(1, ids + 1)), encoding="utf-8")
-    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.05, 0.3)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.05, 0.3)) as tmdb:
         await bench.harvest(
             TMDB_API_KEY=KEY,
             TMDB_BASE_URL=tmdb.url,
@@ -65,7 +65,7 @@ async def _idle(bench: Bench, name: str, s3_url: str) -> float:
             AWS_ENDPOINT_URL_S3=s3_url,
         )
         _, first, *_, last = tmdb.arrivals  # the very first one is for the key
-        return 1 - (ids - 1) * SLACK / RATE / (last - first)
+        return 1 - (ids - 1) * SPACING / RATE / (last - first)
 
 
 def rows(runs: Sequence[dict[str, float]]) -> list[Row]:

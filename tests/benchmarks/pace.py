@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from bench import Row, medians
 
 from harvester.fakes.catalog import Catalog
-from harvester.fakes.tmdb import KEY, stand_in
-from harvester.tmdb.rate_limiter import SLACK
+from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,10 +64,10 @@ async def measure(bench: Bench) -> dict[str, float]:
 
 
 async def _harvest(bench: Bench, case: Case) -> dict[str, float]:
-    ids = round((QUICK_SECONDS if bench.quick else SECONDS) * case.limit / SLACK)
+    ids = round((QUICK_SECONDS if bench.quick else SECONDS) * case.limit / SPACING)
     path = bench.folder / f"movies-{ids}.csv"
     path.write_text("id|t\n" + "".join(f"tt{number:07d}|x\n" for number in range(1, ids + 1)), encoding="utf-8")
-    async with stand_in(
+    async with fake_tmdb(
         catalog=Catalog(otherwise="movie"), per_second=case.limit, latency=LATENCY, jitter=case.jitter
     ) as tmdb:
         await bench.harvest(

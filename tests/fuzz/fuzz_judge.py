@@ -29,14 +29,14 @@ with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.model.record import Format, decode, encode, record_line
     from harvester.tmdb.responses import (
         CANDIDATES,
-        Absent,
-        Again,
-        Answer,
         Candidates,
         Found,
         Match,
         Missing,
-        judge,
+        NotFound,
+        Response,
+        Retry,
+        classify,
         own_imdb_id,
         read_find,
         read_record,
@@ -77,27 +77,27 @@ def check(data: bytes) -> None:
 
 def has_an_outcome(status: int, body: bytes, retry_after: str | None) -> None:
     """One of three verdicts or a refusal of the key; and of an object, in both kinds, what can be written."""
-    match verdict(Answer(status, body, DATE, retry_after)):
+    match verdict(Response(status, body, DATE, retry_after)):
         case TmdbRefusedError() as error:
             assert error.status == status
             assert status == 401 or (status == 403 and error.code is not None)
-        case Again(hold=None) | Absent():
+        case Retry(back_off=None) | NotFound():
             assert status != 429
-        case Again(hold=float(seconds)):
+        case Retry(back_off=float(seconds)):
             assert status == 429
             assert 0 <= seconds <= 60
         case dict(whole):
             assert status == 200
             for kind in get_args(Kind):
                 is_written(whole, kind)
-        case strange:
-            raise AssertionError(strange)
+        case unexpected:
+            raise AssertionError(unexpected)
 
 
-def verdict(answer: Answer) -> object:
+def verdict(answer: Response) -> object:
     """What is made of an answer, the one exception that may come of it too."""
     try:
-        return judge(answer)
+        return classify(answer)
     except TmdbRefusedError as error:
         return error
 
@@ -110,8 +110,8 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
             assert all(isinstance(each, Match) for each in matches)
             assert len(set(matches)) == len(matches) <= 2 * CANDIDATES
         case _:
-            assert candidates == Again("bad_body")
-    found = record.for_want_of_better if isinstance(record, Again) else record
+            assert candidates == Retry("bad_body")
+    found = record.partial_record if isinstance(record, Retry) else record
     found = replace(found, other_id=own_imdb_id(body)) if found else None
     missing = candidates.missing if isinstance(candidates, Candidates) else None
     outcomes = [outcome for outcome in (found, missing) if isinstance(outcome, Found | Missing)]

@@ -20,7 +20,7 @@ except ImportError:  # then this file is of use for `check` alone
 
 with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.errors import InputError
-    from harvester.model.inputs import Ids
+    from harvester.model.inputs import InputIds
     from harvester.sources.csv import read_ids
 
 GZIP = b"\x1f\x8b"
@@ -44,7 +44,7 @@ def check(content: bytes) -> None:
     told = read(content)
     plain = not content.startswith(GZIP)
     lines = content.count(b"\n") + 1 if plain else sys.maxsize
-    if isinstance(told, Ids):
+    if isinstance(told, InputIds):
         is_accounted_for(told, lines)
     else:
         is_a_sentence(told, lines)
@@ -52,7 +52,7 @@ def check(content: bytes) -> None:
         assert as_told(read(gzip.compress(content, 1))) == as_told(told)
 
 
-def read(content: bytes) -> Ids | InputError:
+def read(content: bytes) -> InputIds | InputError:
     """What the reader makes of a file of these bytes."""
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
         file.write(content)
@@ -63,7 +63,7 @@ def read(content: bytes) -> Ids | InputError:
             return error
 
 
-def is_accounted_for(ids: Ids, lines: int) -> None:
+def is_accounted_for(ids: InputIds, lines: int) -> None:
     """Rows are ids, duplicates and rejects; the ids are ids, each once; the rejects have their lines, in order."""
     assert ids.rows == len(ids.ids) + ids.duplicates + ids.rejected
     assert 1 <= len(ids.ids) <= ids.rows < lines
@@ -85,9 +85,9 @@ def is_a_sentence(error: InputError, lines: int) -> None:
     assert error.line is None or 1 <= error.line <= lines
 
 
-def as_told(told: Ids | InputError) -> tuple[object, ...]:
+def as_told(told: InputIds | InputError) -> tuple[object, ...]:
     """Whatever a reading says, to be compared with another's."""
-    if isinstance(told, Ids):
+    if isinstance(told, InputIds):
         return told.ids, told.rows, told.rejected, told.rejects
     return told.line, told.problem
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from harvester.errors import Exit, HarvestError, InputError
 from harvester.model.ids import is_title_id, parse_id
-from harvester.model.inputs import Ids, Reject
+from harvester.model.inputs import InputIds, Reject
 from harvester.sources.csv import BLOCK_BYTES, ID_COLUMNS, LONGEST_HEADER, LONGEST_LINE, read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Read = Callable[..., Ids]
+    Read = Callable[..., InputIds]
 
 REAL_HEADER = (
     "id|tituloPincipal|tituloOriginal|anoLancamento|tempoMinutos|genero|notaMedia|numeroVotos|generoArtista|personagem"
@@ -47,14 +47,14 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     """Writes these bytes, or this text in UTF-8, to a file and reads the ids out of it."""
     path = tmp_path_factory.mktemp("titles") / "titles.csv"
 
-    def write_and_read(content: bytes | str, **how: Any) -> Ids:
+    def write_and_read(content: bytes | str, **how: Any) -> InputIds:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return read_ids(str(path), **how)
 
     return write_and_read
 
 
-def account(ids: Ids) -> tuple[int, int, int, int]:
+def account(ids: InputIds) -> tuple[int, int, int, int]:
     """Rows, ids, duplicates, rejected."""
     return ids.rows, len(ids.ids), ids.duplicates, ids.rejected
 

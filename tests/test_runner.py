@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harvester.cli.runner import tell_json
+from harvester.cli.runner import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,5 +160,5 @@ def test_a_result_is_json_whatever_the_stream_can_write(
     """What the encoding of standard output does not have is escaped as JSON escapes it."""
     out = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding, errors="backslashreplace"))
-    tell_json({"source": text})
+    print_json({"source": text})
     assert json.loads(out.getvalue().decode(encoding)) == {"source": text}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.errors import BooksError, Exit
+from harvester.errors import Exit, InconsistentLakeError
 from harvester.model.batch import Batch
 from harvester.model.documents import encode_document
 from harvester.model.layout import Layout
@@ -89,21 +89,21 @@ def read(receipt: Receipt, body: bytes) -> Receipt:
 
 def seal_of(whole: dict[str, Any]) -> str:
     """SHA-256 over all the rest of a document, as it stands."""
-    rest = {name: value for name, value in whole.items() if name != "seal"}
+    rest = {name: value for name, value in whole.items() if name != "checksum"}
     return hashlib.sha256(orjson.dumps(rest)).hexdigest()
 
 
-def sealed(whole: dict[str, Any]) -> bytes:
+def with_checksum(whole: dict[str, Any]) -> bytes:
     """A document that was altered, with the seal that fits what it says now."""
-    rest = {name: value for name, value in whole.items() if name != "seal"}
-    return orjson.dumps(rest | {"seal": seal_of(rest)})
+    rest = {name: value for name, value in whole.items() if name != "checksum"}
+    return orjson.dumps(rest | {"checksum": seal_of(rest)})
 
 
 def test_another_imdb_id_of_tmdbs_stands_in_the_receipt() -> None:
     """A merged title says which id TMDB has it under, cut where that is no id; every other title says nothing of it."""
     merged = Found("movie", 603, {}, other_id="tt0133093")
-    strange = Found("movie", 604, {}, other_id="x" * 5_000)
-    receipt = a_receipt([merged, strange, *OUTCOMES])
+    unexpected = Found("movie", 604, {}, other_id="x" * 5_000)
+    receipt = a_receipt([merged, unexpected, *OUTCOMES])
     assert read(receipt, encode_document(receipt)) == receipt
     told = [outcome.get("other_id") for outcome in receipt.outcomes.values()]
     assert told == ["tt0133093", "x" * 100, *[None] * len(OUTCOMES)]
@@ -113,10 +113,10 @@ def test_a_receipt_that_was_edited_is_not_believed() -> None:
     """Also an edit that contradicts nothing breaks the seal, and so does its absence."""
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
-    assert read(receipt, sealed(whole)) == receipt
+    assert read(receipt, with_checksum(whole)) == receipt
     edited = {**whole, "landed_at": "2027-01-01T00:00:00.000Z"}
-    for body in (edited, {name: value for name, value in whole.items() if name != "seal"}):
-        with pytest.raises(BooksError, match=r"has been edited|it has no seal"):
+    for body in (edited, {name: value for name, value in whole.items() if name != "checksum"}):
+        with pytest.raises(InconsistentLakeError, match=r"has been edited|it has no seal"):
             read(receipt, orjson.dumps(body))
 
 
@@ -148,7 +148,7 @@ def test_a_receipt_is_written_as_the_design_has_it() -> None:
             "tt0000009": {"outcome": "failed", "reason": "http_500", "kept": True, "kind": "movie", "tmdb_id": 607},
         },
         "landed_at": NOW,
-        "seal": seal_of(whole),
+        "checksum": seal_of(whole),
     }
     assert list(whole["outcomes"]) == [f"tt{number:07d}" for number in range(1, 10)]
 
@@ -333,8 +333,8 @@ def test_a_receipt_that_contradicts_itself_is_not_believed(contradiction: str) -
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     CONTRADICTIONS[contradiction](whole)
-    with pytest.raises(BooksError) as caught:
-        read(receipt, sealed(whole))
+    with pytest.raises(InconsistentLakeError) as caught:
+        read(receipt, with_checksum(whole))
     assert str(caught.value).startswith(key_of(receipt))
     assert caught.value.exit_code == Exit.WRONG
 
@@ -354,8 +354,8 @@ def test_a_receipt_without_a_reason_is_not_believed(outcome: dict[str, Any]) -> 
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     whole["outcomes"]["tt0000002"] = outcome
-    with pytest.raises(BooksError, match=receipt.batch):
-        read(receipt, sealed(whole))
+    with pytest.raises(InconsistentLakeError, match=receipt.batch):
+        read(receipt, with_checksum(whole))
 
 
 @pytest.mark.parametrize(
@@ -377,8 +377,8 @@ def test_a_title_found_nowhere_is_not_believed(where: dict[str, Any]) -> None:
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     whole["outcomes"]["tt0000001"] = {"outcome": "found"} | where
-    with pytest.raises(BooksError, match=receipt.batch):
-        read(receipt, sealed(whole))
+    with pytest.raises(InconsistentLakeError, match=receipt.batch):
+        read(receipt, with_checksum(whole))
 
 
 @pytest.mark.parametrize(
@@ -399,8 +399,8 @@ def test_a_record_kept_of_no_kind_or_no_failed_title_is_not_believed(outcome: di
     receipt = a_receipt([*OUTCOMES, KEPT])
     whole = json.loads(encode_document(receipt))
     whole["outcomes"]["tt0000008"] = outcome
-    with pytest.raises(BooksError, match=receipt.batch):
-        read(receipt, sealed(whole))
+    with pytest.raises(InconsistentLakeError, match=receipt.batch):
+        read(receipt, with_checksum(whole))
 
 
 def test_an_emptied_file_is_one_of_the_receipts_files() -> None:
@@ -424,7 +424,7 @@ def test_keys_that_are_not_known_are_ignored() -> None:
     whole["files"][0] |= {"colour": ["red"]}
     for outcome in whole["outcomes"].values():
         outcome |= {"colour": None, "alias": "tt0000001"}
-    again = read(receipt, sealed(whole))
+    again = read(receipt, with_checksum(whole))
     assert (again.batch, again.ids, again.files) == (receipt.batch, receipt.ids, receipt.files)
     assert again.recorded == receipt.recorded
 
@@ -433,7 +433,7 @@ def test_keys_that_are_not_known_are_ignored() -> None:
 def test_what_is_no_receipt_is_named_by_its_key(body: bytes) -> None:
     """A cut, foreign or empty object under a receipt's key is a BooksError, never a traceback."""
     key = LAYOUT.receipt_key("Movies", "tt0000001-tt0000007-00000000")
-    with pytest.raises(BooksError, match=r"tt0000001-tt0000007-00000000\.json is not a receipt"):
+    with pytest.raises(InconsistentLakeError, match=r"tt0000001-tt0000007-00000000\.json is not a receipt"):
         decode_receipt(LAYOUT, key, body)
 
 
@@ -450,6 +450,6 @@ def test_what_is_no_receipt_is_named_by_its_key(body: bytes) -> None:
 )
 def test_a_receipt_under_another_key_is_not_believed(key: str) -> None:
     """A good receipt that was copied to another batch's, collection's or run's key does not make that batch done."""
-    with pytest.raises(BooksError) as caught:
+    with pytest.raises(InconsistentLakeError) as caught:
         decode_receipt(LAYOUT, key, encode_document(a_receipt()))
     assert str(caught.value).startswith(key)

@@ -20,7 +20,7 @@ from loops import Hasty, run_on
 
 from harvester.aws.client import open_bucket
 from harvester.errors import StoreError
-from harvester.fakes.s3_proxy import Link, answering, at_first, refusing, s3_link
+from harvester.fakes.s3_proxy import S3Proxy, answering, at_first, refusing, s3_proxy
 from harvester.runtime.concurrency import fan_out
 from harvester.store.multipart import PART_BYTES
 from harvester.store.s3 import CALL_SECONDS, MIN_BYTES_PER_SECOND, READ_TRIES, Bucket, Listed, Stored
@@ -48,7 +48,7 @@ def hurried(story: Coroutine[Any, Any, None], *, times: int = 60) -> None:
 # --- a server in between
 
 
-def through(link: Link, server: S3Server | None = None, name: str = "lake") -> Any:
+def through(link: S3Proxy, server: S3Server | None = None, name: str = "lake") -> Any:
     """The bucket, opened as the harvester opens it, with the server in between."""
     credentials = (server.access_key, server.secret_key, None) if server else ("key", SECRET, None)
     return open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=link.url)
@@ -135,7 +135,7 @@ async def test_what_has_landed_is_let_go_at_once(bucket: Bucket) -> None:
 
 async def test_every_part_but_the_last_is_5_mib_long(s3: S3Server, bucket: Bucket) -> None:
     """S3 refuses shorter ones at completion, when everything has been sent."""
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         await lake.land("a", bytes(2 * 5 * 2**20 + 7))
     parts = {one.part: one.bytes for one in link.seen if one.operation == "part"}
     assert parts == {1: 5 * 2**20, 2: 5 * 2**20, 3: 7}
@@ -143,18 +143,18 @@ async def test_every_part_but_the_last_is_5_mib_long(s3: S3Server, bucket: Bucke
 
 async def test_no_more_than_four_parts_are_under_way(s3: S3Server, bucket: Bucket) -> None:
     """A large body does not take all connections of the bucket."""
-    under_way: list[int] = []
+    progress_deadline: list[int] = []
     most: list[int] = []
 
     async def count(call: Call, forward: Forward) -> web.StreamResponse:
-        under_way.append(1)
-        most.append(len(under_way))
+        progress_deadline.append(1)
+        most.append(len(progress_deadline))
         try:
             return await forward()
         finally:
-            under_way.pop()
+            progress_deadline.pop()
 
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["part"] = count
         await lake.land("a", bytes(6 * PART_BYTES))
     assert (len(most), max(most)) == (6, 4)
@@ -164,7 +164,7 @@ async def test_nothing_is_visible_before_the_last_request(s3: S3Server, bucket: 
     """Readers see the old object or the new one, and never a part of one."""
     await bucket.land("a", b"old")
     gate = Gate("before")
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["complete"] = gate
         landing = asyncio.ensure_future(lake.land("a", bytes(PART_BYTES + 1)))
         other = asyncio.ensure_future(lake.land("b", b"new"))
@@ -179,7 +179,7 @@ async def test_nothing_is_visible_before_the_last_request(s3: S3Server, bucket: 
 
 async def test_a_part_that_is_refused_aborts_the_upload(s3: S3Server, bucket: Bucket) -> None:
     """What is refused is told as it is, nothing is visible, and nothing is left that would be billed."""
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["part"] = at_first(refusing(403, "AccessDenied"))
         with pytest.raises(StoreError) as caught:
             await lake.land("a", bytes(3 * PART_BYTES))
@@ -191,7 +191,7 @@ def test_a_part_is_sent_again_until_the_tries_are_used_up(s3: S3Server, bucket: 
     """A server in trouble gets five requests, by botocore's own retries, and then the upload is aborted."""
 
     async def story() -> None:
-        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             link.rules["part"] = refusing(500, "InternalError")
             with pytest.raises(StoreError) as caught:
                 await lake.land("a", b"body")
@@ -207,7 +207,7 @@ def test_a_part_that_fails_at_first_lands(s3: S3Server, bucket: Bucket) -> None:
     body = os.urandom(PART_BYTES + 1)
 
     async def story() -> None:
-        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             link.rules["part"] = at_first(refusing(503, "SlowDown"), refusing(500, "InternalError"))
             await lake.land("a", body)
             assert link.times("part") >= 4
@@ -223,7 +223,7 @@ async def test_an_upload_that_is_cancelled_leaves_nothing_behind(
 ) -> None:
     """Cancelled within any request, before S3 has done it or after, the upload is gone and we are cancelled."""
     gate = Gate(when)
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules[operation] = gate
         landing = asyncio.ensure_future(lake.land("a", b"body"))
         await gate.reached.wait()
@@ -240,7 +240,7 @@ async def test_an_upload_that_is_cancelled_leaves_nothing_behind(
 async def test_an_abort_is_let_finish_whoever_is_cancelled(s3: S3Server, bucket: Bucket, trouble: str) -> None:
     """Two batches in trouble at once cancel each other: an abort under way goes on, and leaves nothing behind."""
     parts, aborts = Gate("before"), Gate("before")
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["part"] = refusing(403, "AccessDenied") if trouble == "refused" else parts
         link.rules["abort"] = aborts
         landing = asyncio.ensure_future(lake.land("a", b"body"))
@@ -261,7 +261,7 @@ def test_an_error_at_completion_that_comes_with_a_200_is_an_error(s3: S3Server, 
     """`CompleteMultipartUpload` can answer 200 and say in its body that it failed; that has not landed."""
 
     async def story() -> None:
-        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             link.rules["complete"] = refusing(200, "InternalError")
             with pytest.raises(StoreError) as caught:
                 await lake.land("a", b"body")
@@ -273,7 +273,7 @@ def test_an_error_at_completion_that_comes_with_a_200_is_an_error(s3: S3Server, 
 
 async def test_an_abort_that_is_refused_does_not_hide_the_trouble(s3: S3Server, bucket: Bucket) -> None:
     """The error that comes out is the first one; that an upload is left is logged, with its key."""
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["part"] = refusing(400, "BadDigest")
         link.rules["abort"] = refusing(403, "AccessDenied")
         with capture_logs() as logs, pytest.raises(StoreError) as caught:
@@ -285,7 +285,7 @@ async def test_an_abort_that_is_refused_does_not_hide_the_trouble(s3: S3Server, 
 async def test_an_abort_that_is_refused_does_not_hide_that_we_were_cancelled(s3: S3Server, bucket: Bucket) -> None:
     """Cancelled while the upload begins, we are cancelled, also where it cannot be aborted."""
     gate = Gate("after")
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules |= {"create": gate, "abort": refusing(403, "AccessDenied")}
         landing = asyncio.ensure_future(lake.land("a", b"body"))
         await gate.reached.wait()
@@ -328,7 +328,7 @@ async def test_uploads_are_listed_page_by_page() -> None:
             content_type="application/xml",
         )
 
-    async with s3_link() as link, through(link) as lake:
+    async with s3_proxy() as link, through(link) as lake:
         link.rules["uploads"] = page
         assert await lake.uploads("") == [("k1", "u1"), ("k2", "u2"), ("k3", "u3")]
     assert asked == [(None, None), ("k1", "u1"), ("k2", "u2")]
@@ -336,7 +336,7 @@ async def test_uploads_are_listed_page_by_page() -> None:
 
 async def test_an_upload_that_is_gone_is_aborted_already(s3: S3Server, bucket: Bucket) -> None:
     """Whoever aborts what nobody knows (any more) has what he wanted."""
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["abort"] = refusing(404, "NoSuchUpload")
         await lake.abort("a", "an-upload")
     assert link.times("abort") == 1
@@ -344,7 +344,7 @@ async def test_an_upload_that_is_gone_is_aborted_already(s3: S3Server, bucket: B
 
 async def test_an_abort_that_is_refused_is_an_error() -> None:
     """An upload that stays is not passed over in silence."""
-    async with s3_link() as link, through(link) as lake:
+    async with s3_proxy() as link, through(link) as lake:
         link.rules["abort"] = refusing(403, "AccessDenied")
         with pytest.raises(StoreError, match=r"^Cannot abort s3://lake/a: AccessDenied\. Grant this action"):
             await lake.abort("a", "an-upload")
@@ -418,7 +418,7 @@ async def test_a_body_that_is_cut_off_is_read_again(s3: S3Server, bucket: Bucket
     """A GET whose body ends early is repeated by us, since botocore does not; nothing is read twice."""
     body = os.urandom(1_000_000)
     await bucket.put("a", body)
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["get"] = at_first(cut_off, cut_off)
         assert await lake.read("a") == body
         link.rules["get"] = at_first(cut_off, cut_off)
@@ -431,7 +431,7 @@ async def test_a_body_that_is_cut_off_is_read_again(s3: S3Server, bucket: Bucket
 async def test_a_body_that_is_cut_off_every_time_is_an_error(s3: S3Server, bucket: Bucket) -> None:
     """Half an object is never taken for the whole; after four tries it is the store's trouble."""
     await bucket.put("a", bytes(1_000_000))
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["get"] = cut_off
         with pytest.raises(StoreError, match=f"^Cannot read s3://{bucket.name}/a: ClientPayloadError") as caught:
             await lake.read("a")
@@ -445,7 +445,7 @@ async def test_a_body_that_is_not_what_s3_says_is_read_again(s3: S3Server, bucke
     async def spoilt(call: Call, forward: Forward) -> web.StreamResponse:
         return web.Response(body=b"what was pot", headers={"x-amz-checksum-crc32": "iBoW4A=="})
 
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["get"] = at_first(spoilt)
         assert await lake.read("a") == b"what was put"
         link.rules["get"] = spoilt
@@ -458,7 +458,7 @@ def test_a_body_that_stalls_is_read_again(s3: S3Server, bucket: Bucket) -> None:
     body = os.urandom(1_000_000)
 
     async def story() -> None:
-        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             await lake.put("a", body)
             link.rules["get"] = at_first(stalled)
             assert await lake.read("a") == body
@@ -472,7 +472,7 @@ def test_a_body_that_drips_is_given_up_and_read_again(s3: S3Server, bucket: Buck
     body = os.urandom(1_000_000)
 
     async def story() -> None:
-        async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+        async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
             await lake.put("a", body)
             link.rules["get"] = at_first(dripping)
             began = asyncio.get_running_loop().time()
@@ -487,7 +487,7 @@ def test_a_body_that_drips_is_given_up_and_read_again(s3: S3Server, bucket: Buck
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_completion_that_meets_another_call_is_tried_again(times: int, s3: S3Server, bucket: Bucket) -> None:
     """409 `OperationAborted` says "try again"; botocore takes it for final."""
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["complete"] = at_first(*[refusing(409, "OperationAborted")] * times)
         await lake.land("a", b"body")
         assert (link.times("complete"), link.times("create"), link.times("abort")) == (times + 1, 1, 0)
@@ -496,7 +496,7 @@ async def test_a_completion_that_meets_another_call_is_tried_again(times: int, s
 
 async def test_a_completion_that_always_meets_another_call_is_an_error(s3: S3Server, bucket: Bucket) -> None:
     """After four tries the upload is aborted, and S3's word is told."""
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["complete"] = refusing(409, "OperationAborted")
         with pytest.raises(StoreError, match=r"complete .*: OperationAborted"):
             await lake.land("a", b"body")
@@ -534,7 +534,7 @@ async def test_an_age_is_what_one_answer_says(date: str, modified: str | None, a
         headers = {"Date": date, "ETag": '"e"'} | ({"Last-Modified": modified} if modified else {})
         return web.Response(body=b"body", headers=headers)
 
-    async with s3_link() as link, through(link) as lake:
+    async with s3_proxy() as link, through(link) as lake:
         link.rules["get"] = say
         stored = await lake.read_stored("a", limit=100)
     assert stored == Stored(b"body", "e", age)
@@ -542,7 +542,7 @@ async def test_an_age_is_what_one_answer_says(date: str, modified: str | None, a
 
 async def test_an_object_without_an_etag_is_no_answer() -> None:
     """Without one nothing can be put on condition."""
-    async with s3_link() as link, through(link) as lake:
+    async with s3_proxy() as link, through(link) as lake:
         link.rules["get"] = answering(200, "body")
         with pytest.raises(StoreError, match=r"^Cannot read s3://lake/a: an answer without an ETag"):
             await lake.read_stored("a", limit=100)
@@ -564,7 +564,7 @@ async def test_what_is_too_large_is_not_read(s3: S3Server, bucket: Bucket, *, ch
             await response.write(whole.body)
         return response
 
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         if chunked:
             link.rules["get"] = in_chunks
         stored = await lake.read_stored("a", limit=999_999)
@@ -579,7 +579,7 @@ async def test_what_stands_is_read_again_where_its_body_is_cut_off(s3: S3Server,
     """As with any other read."""
     body = os.urandom(100_000)
     await bucket.put("a", body)
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["get"] = at_first(cut_off, cut_off)
         stored = await lake.read_stored("a", limit=100_000)
     assert stored is not None
@@ -626,7 +626,7 @@ async def test_of_eight_puts_on_one_condition_one_is_done(bucket: Bucket, *, new
 )
 async def test_a_condition_that_does_not_hold_is_an_answer(status: int, code: str) -> None:
     """412, 409 and 404, in S3's words or in none: read again, and decide anew."""
-    async with s3_link() as link, through(link) as lake:
+    async with s3_proxy() as link, through(link) as lake:
         link.rules["put"] = refusing(status, code) if code else answering(status)
         assert not await lake.put_if("a", b"body", etag="e")
         assert not await lake.put_if("a", b"body", etag=None)
@@ -639,7 +639,7 @@ async def test_a_condition_that_does_not_hold_is_an_answer(status: int, code: st
 @pytest.mark.parametrize(("status", "code"), [(404, "NoSuchBucket"), (403, "AccessDenied"), (501, "NotImplemented")])
 async def test_a_put_on_condition_that_is_refused_otherwise_is_an_error(status: int, code: str) -> None:
     """That the bucket is not there, or conditions not known, has nothing to do with what others write."""
-    async with s3_link() as link, through(link) as lake:
+    async with s3_proxy() as link, through(link) as lake:
         link.rules["put"] = refusing(status, code)
         with pytest.raises(StoreError, match=rf"^Cannot write s3://lake/a: {code}\."):
             await lake.put_if("a", b"body", etag=None)
@@ -650,7 +650,7 @@ async def test_a_put_on_condition_that_is_refused_otherwise_is_an_error(status: 
 
 async def test_what_is_put_replaces_and_what_is_deleted_is_gone(s3: S3Server, bucket: Bucket) -> None:
     """One request each; deleting what is not there is fine."""
-    async with s3_link(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
+    async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         await lake.put("a", b"one")
         await lake.put("a", b"two")
         assert await bucket.read("a") == b"two"
@@ -671,7 +671,7 @@ async def test_whatever_is_written_says_that_it_is_json(s3: S3Server, bucket: Bu
 
 async def test_no_request_waits_for_leave_to_send_its_body() -> None:
     """`Expect: 100-continue` is on no request: with it, a silent server holds an upload for ever."""
-    async with s3_link() as link, through(link) as lake:
+    async with s3_proxy() as link, through(link) as lake:
         link.rules["*"] = answering(200, "<x><UploadId>u</UploadId><ETag>e</ETag></x>", ETag='"e"')
         await lake.put("a", b"body")
         await lake.land("a", b"body")
@@ -690,7 +690,7 @@ def test_a_server_that_is_silent_is_given_up_at_the_deadline(what: str) -> None:
     async def story() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and nobody ever accepts them
             silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            link = Link("", f"http://127.0.0.1:{silent.getsockname()[1]}")
+            link = S3Proxy("", f"http://127.0.0.1:{silent.getsockname()[1]}")
             async with through(link) as lake:
                 calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
                     "list": lambda: lake.objects("a"),
@@ -724,7 +724,7 @@ def test_an_empty_answer_is_no_answer(operation: str, call: Callable[[Bucket], C
     """A 200 with nothing in it is an error: an empty listing would have everything harvested again."""
 
     async def story() -> None:
-        async with s3_link() as link, through(link) as lake:
+        async with s3_proxy() as link, through(link) as lake:
             link.rules["*"] = answering(200, "<x><UploadId>u</UploadId><ETag>e</ETag></x>", ETag='"e"')
             link.rules[operation] = answering(200)
             with pytest.raises(StoreError, match=r"^Cannot .* s3://lake/a"):
@@ -810,7 +810,7 @@ def test_what_s3_answers_is_told_with_what_to_do(trouble: Trouble) -> None:
     """What may pass is tried five times, what will not once; the message is as above."""
 
     async def story() -> None:
-        async with s3_link() as link, through(link) as lake:
+        async with s3_proxy() as link, through(link) as lake:
             assert trouble.rule
             link.rules["*"] = trouble.rule
             with pytest.raises(StoreError) as caught:
@@ -825,7 +825,7 @@ def test_a_bucket_in_another_region_is_told_with_what_to_do() -> None:
     """Sent elsewhere, botocore goes there, once; sent elsewhere again, the region is the setting to mend."""
 
     async def story() -> None:
-        async with s3_link() as link, through(link) as lake:
+        async with s3_proxy() as link, through(link) as lake:
             body = "<Error><Code>PermanentRedirect</Code></Error>"
             link.rules["*"] = answering(301, body, **{"x-amz-bucket-region": "eu-west-1"})
             with pytest.raises(StoreError) as caught:
@@ -849,7 +849,7 @@ def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str, does
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))  # taken, and not listened at
             url = f"http://{host}:{nobody.getsockname()[1]}"
-            async with through(Link("", url)) as lake:
+            async with through(S3Proxy("", url)) as lake:
                 with pytest.raises(StoreError) as caught:
                     await lake.objects("a/b")
         advice = f"{url} {does}. Check the network and AWS_ENDPOINT_URL_S3."
@@ -903,7 +903,7 @@ async def test_a_role_that_is_refused_is_told_as_such(monkeypatch: pytest.Monkey
         encoding="utf-8",
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    async with s3_link() as sts:
+    async with s3_proxy() as sts:
         sts.rules["*"] = answering(403, refused)
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
         async with open_bucket("lake", region="us-east-1", profile="course", endpoint_url="http://127.0.0.1:9") as lake:

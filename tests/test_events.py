@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harvester.aws_lambda.events import SETTINGS, Order, read_order
+from harvester.aws_lambda.events import SETTINGS, Invocation, parse_event
 from harvester.commands.shards import Shard
 from harvester.errors import InputError, NewerFormatError, SettingsError
 from harvester.settings.settings import Settings, load_settings
@@ -51,7 +51,7 @@ def scheduled(source: str = "aws.events") -> dict[str, Any]:
 )
 def test_nothing_in_particular_is_a_harvest_by_the_settings(event: dict[str, Any]) -> None:
     """An empty event and what a schedule sends ask for a harvest of the CSVs that the environment names."""
-    assert read_order(event) == Order()
+    assert parse_event(event) == Invocation()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_csv_that_has_been_created_is_harvested_as_what_its_folder_says(
     event: dict[str, Any], sources: dict[str, str]
 ) -> None:
     """S3 writes keys as forms do and EventBridge as they are; the nearest folder decides, or else the file's name."""
-    assert read_order(event) == Order(sources=sources)
+    assert parse_event(event) == Invocation(sources=sources)
 
 
 @pytest.mark.parametrize(
@@ -89,23 +89,23 @@ def test_a_csv_that_has_been_created_is_harvested_as_what_its_folder_says(
 )
 def test_what_is_not_of_a_new_csv_is_nobodys_order(event: dict[str, Any]) -> None:
     """S3's greeting, what has been removed, our own files: ignored, and no error to be retried."""
-    assert read_order(event) is None
+    assert parse_event(event) is None
 
 
 def test_what_others_send_over_eventbridge_is_refused() -> None:
     """A rule that matches too much would have every change of an instance begin a harvest."""
     event = {"version": "0", "source": "aws.ec2", "detail-type": "EC2 Instance State-change Notification", "detail": {}}
     with pytest.raises(InputError, match="which says nothing to us"):
-        read_order(event)
+        parse_event(event)
 
 
 def test_two_csvs_of_one_kind_in_one_event_are_refused() -> None:
     """One of them would be forgotten without a word."""
     event = {"Records": sent("Movies/1.csv")["Records"] + sent("Movies/2.csv")["Records"]}
     with pytest.raises(InputError, match=r"two CSVs for one setting.*1\.csv.*2\.csv"):
-        read_order(event)
+        parse_event(event)
     both = {"Records": sent("Movies/1.csv")["Records"] + sent("Series/2.csv")["Records"]}
-    assert read_order(both) == Order(
+    assert parse_event(both) == Invocation(
         sources={"movies_csv": "s3://lake/Movies/1.csv", "series_csv": "s3://lake/Series/2.csv"}
     )
 
@@ -115,66 +115,66 @@ def test_the_steps_of_the_state_machine() -> None:
     settings = {"tmdb_language": "pt-BR", "tmdb_append": "credits"}
     began = {"settings": settings, "again": True}
     step = {"action": "plan", "children": "6", "execution": EXECUTION}
-    planned = Order("plan", settings=settings, again=True, children=6, execution=EXECUTION)
-    assert read_order(step | {"event": began}) == planned
-    by_upload = Order("plan", sources={"movies_csv": "s3://lake/Movies/x.csv"}, children=6, execution=EXECUTION)
-    assert read_order(step | {"event": sent("Movies/x.csv")}) == by_upload
-    told = read_order({"action": "harvest", "shard": SHARD, "settings": settings})
-    assert told == Order("harvest", settings=settings, shard=Shard.of(SHARD))
+    planned = Invocation("plan", settings=settings, again=True, children=6, execution=EXECUTION)
+    assert parse_event(step | {"event": began}) == planned
+    by_upload = Invocation("plan", sources={"movies_csv": "s3://lake/Movies/x.csv"}, children=6, execution=EXECUTION)
+    assert parse_event(step | {"event": sent("Movies/x.csv")}) == by_upload
+    told = parse_event({"action": "harvest", "shard": SHARD, "settings": settings})
+    assert told == Invocation("harvest", settings=settings, shard=Shard.of(SHARD))
     assert told.shard is not None
     assert told.shard.cut()[1].ids == ("tt0000003",)
     step = {"action": "close", "run": SHARD["run"], "sources": {"movies_csv": "s3://a/b.csv"}, "settings": settings}
     step |= {"token": SHARD["token"]}
-    closing = Order(
+    closing = Invocation(
         "close",
         settings=settings,
         sources={"movies_csv": "s3://a/b.csv"},
         run=str(SHARD["run"]),
         token=str(SHARD["token"]),
     )
-    assert read_order(step | {"attempt": None}) == closing  # as it is called first
-    assert read_order(step | {"attempt": SHARD["attempt"]}) == replace(closing, attempt=str(SHARD["attempt"]))
+    assert parse_event(step | {"attempt": None}) == closing  # as it is called first
+    assert parse_event(step | {"attempt": SHARD["attempt"]}) == replace(closing, attempt=str(SHARD["attempt"]))
 
 
 def test_what_is_of_another_step_is_not_taken() -> None:
     """An execution is of a plan, token and attempt are of a close: no other step is given a lease that way."""
     tokens = {"execution": EXECUTION, "token": SHARD["token"], "attempt": SHARD["attempt"]}
-    assert read_order(tokens) == Order()
-    assert read_order({"action": "harvest", "shard": SHARD} | tokens) == Order("harvest", shard=Shard.of(SHARD))
-    assert read_order({"action": "plan"} | tokens) == Order("plan", execution=EXECUTION)
+    assert parse_event(tokens) == Invocation()
+    assert parse_event({"action": "harvest", "shard": SHARD} | tokens) == Invocation("harvest", shard=Shard.of(SHARD))
+    assert parse_event({"action": "plan"} | tokens) == Invocation("plan", execution=EXECUTION)
 
 
 @pytest.mark.parametrize("more", [{"batches": "of another kind"}, SHARD], ids=["of another form", "of this form"])
 def test_the_shard_of_a_newer_harvester_is_refused_in_a_sentence(more: dict[str, Any]) -> None:
     """A higher format is named, whatever else is in it; unknown keys of this one are ignored."""
     with pytest.raises(NewerFormatError, match=r"^the shard has format 2, and this harvester reads format 1") as caught:
-        read_order({"action": "harvest", "shard": more | {"format": 2}})
+        parse_event({"action": "harvest", "shard": more | {"format": 2}})
     assert caught.value.exit_code == 2
-    for strange in (2.0, "2", 0, None, True):
+    for unexpected in (2.0, "2", 0, None, True):
         with pytest.raises(InputError, match="is no shard, as planning writes it: its format is"):
-            read_order({"action": "harvest", "shard": SHARD | {"format": strange}})
-    told = read_order({"action": "harvest", "shard": SHARD | {"colour": "blue"}})
-    assert told == Order("harvest", shard=Shard.of(SHARD))
+            parse_event({"action": "harvest", "shard": SHARD | {"format": unexpected}})
+    told = parse_event({"action": "harvest", "shard": SHARD | {"colour": "blue"}})
+    assert told == Invocation("harvest", shard=Shard.of(SHARD))
 
 
 def test_what_it_was_started_with_decides_about_the_children_and_the_step_about_settings() -> None:
     """A state machine knows a number of children from its template; who starts it may know better."""
-    assert read_order({"action": "plan", "children": "4", "event": {"children": 9}}) == Order("plan", children=9)
+    assert parse_event({"action": "plan", "children": "4", "event": {"children": 9}}) == Invocation("plan", children=9)
     event = {"settings": {"tmdb_rate": 20}, "event": {"settings": {"tmdb_rate": 10, "s3_prefix": "x"}}}
-    assert read_order(event) == Order(settings={"tmdb_rate": 20, "s3_prefix": "x"})
+    assert parse_event(event) == Invocation(settings={"tmdb_rate": 20, "s3_prefix": "x"})
 
 
 def test_to_close_is_never_to_harvest_again() -> None:
     """An answer that was lost has the books closed twice; with `again` the second time would harvest anew."""
-    told = read_order({"action": "close", "run": SHARD["run"], "again": True, "event": {"again": True}})
-    assert told == Order("close", run=str(SHARD["run"]))
+    told = parse_event({"action": "close", "run": SHARD["run"], "again": True, "event": {"again": True}})
+    assert told == Invocation("close", run=str(SHARD["run"]))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_that_shapes_the_harvest_may_be_set(name: str) -> None:
     """Each that is allowed is one of ours, and comes before the environment's."""
     assert name in Settings.model_fields
-    assert read_order({"settings": {name: "x"}}) == Order(settings={name: "x"})
+    assert parse_event({"settings": {name: "x"}}) == Invocation(settings={name: "x"})
 
 
 @pytest.mark.parametrize("name", sorted({*Settings.model_fields, "S3_BUCKET", "nome_do_bucket_s3", ""} - set(SETTINGS)))
@@ -182,7 +182,7 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
     """Whoever may send an event could have TMDB's key sent to a server, or the records to a bucket, of their own."""
     for event in ({"settings": {name: "x"}}, {"action": "plan", "event": {"settings": {name: "x"}}}):
         with pytest.raises(SettingsError, match=f"may not set {name}, but only movies_csv, series_csv"):
-            read_order(event)
+            parse_event(event)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
 def test_what_nobody_has_meant_is_an_input_error(event: Any, words: str) -> None:
     """A misspelt event would otherwise harvest for hours; the sentence says what was seen, in less than a page."""
     with pytest.raises(InputError, match=words) as caught:
-        read_order(event)
+        parse_event(event)
     assert len(str(caught.value)) < 1_000
 
 
@@ -254,14 +254,14 @@ def test_what_nobody_has_meant_is_an_input_error(event: Any, words: str) -> None
 def test_settings_are_an_object(given: Any) -> None:
     """What is no object of settings is refused as one, not taken for none."""
     with pytest.raises(SettingsError, match="give an object of them"):
-        read_order({"settings": given})
+        parse_event({"settings": given})
 
 
 def test_a_setting_that_nobody_can_read_is_refused() -> None:
     """Half a character, as JSON can hold it, can be no key in S3 and no path."""
     for name in ("movies_csv", "s3_prefix"):
         with pytest.raises(SettingsError, match=f"sets {name} to"):
-            read_order({"settings": {name: "\ud800"}})
+            parse_event({"settings": {name: "\ud800"}})
 
 
 JSON = st.recursive(
@@ -278,17 +278,17 @@ WORDS = ["action", "settings", "again", "event", "execution", "children", "sourc
 WORDS += ["Records", "source", "Service", "detail", "detail-type", "bucket", "object", "key", "name", "s3", "eventName"]
 WORDS += [*SHARD, *SETTINGS]
 VALUES = ["plan", "harvest", "close", "aws.s3", "Amazon S3", "Object Created", "ObjectCreated:Put", "Movies/1.csv"]
-NEAR = st.recursive(
+LIMIT_REACHED = st.recursive(
     JSON | st.sampled_from(VALUES) | st.sampled_from([sent(), SHARD]),
     lambda inner: st.dictionaries(st.sampled_from(WORDS), inner, max_size=5) | st.lists(inner, max_size=2),
     max_leaves=20,
 )
 
 
-@given(JSON | NEAR)
+@given(JSON | LIMIT_REACHED)
 @example(json.loads('{"event":' * 400 + "{}" + "}" * 400))
 def test_any_json_is_an_order_or_none_or_an_error_with_a_sentence(event: Any) -> None:
     """Whoever sends it, and whatever it is: never anything but that, and settings that are sound or refused."""
     with suppress(InputError, NewerFormatError, SettingsError):
-        order = read_order(event)
+        order = parse_event(event)
         assert order is None or load_settings(**order.settings)

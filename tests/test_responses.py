@@ -21,15 +21,15 @@ from harvester.errors import TmdbRefusedError
 from harvester.tmdb.responses import (
     BODY_LIMIT,
     CANDIDATES,
-    Absent,
-    Again,
-    Answer,
     Candidates,
     Found,
     Match,
     Missing,
-    hold_seconds,
-    judge,
+    NotFound,
+    Response,
+    Retry,
+    back_off_seconds,
+    classify,
     read_find,
     read_record,
     unzip,
@@ -48,8 +48,8 @@ GOOD = orjson.dumps(RECORD)
 ZIPPED = gzip_of(GOOD)
 
 
-def answer(status: int, body: bytes = b"", *, retry_after: str | None = None) -> Answer:
-    return Answer(status, unzip(body), http_date(), retry_after)
+def answer(status: int, body: bytes = b"", *, retry_after: str | None = None) -> Response:
+    return Response(status, unzip(body), http_date(), retry_after)
 
 
 def told(code: Any, **more: Any) -> bytes:
@@ -77,68 +77,68 @@ JUDGED: list[Any] = [
     pytest.param(200, ZIPPED, RECORD, id="gzip that no header told of"),
     pytest.param(200, b'{"success":true,"status_code":1}', {"success": True, "status_code": 1}, id="authentication"),
     pytest.param(200, b'{"success":null,"id":1}', {"success": None, "id": 1}, id="success is null"),
-    pytest.param(200, ZIPPED[: len(ZIPPED) // 2], Again("bad_body"), id="cut gzip"),
-    pytest.param(200, ZIPPED[:-8] + b"\0" * 8, Again("bad_body"), id="gzip with a wrong checksum"),
-    pytest.param(200, b"\x1f\x8b not gzip", Again("bad_body"), id="gzip in name only"),
+    pytest.param(200, ZIPPED[: len(ZIPPED) // 2], Retry("bad_body"), id="cut gzip"),
+    pytest.param(200, ZIPPED[:-8] + b"\0" * 8, Retry("bad_body"), id="gzip with a wrong checksum"),
+    pytest.param(200, b"\x1f\x8b not gzip", Retry("bad_body"), id="gzip in name only"),
     pytest.param(200, gzip_of(GOOD[:9]) + gzip_of(GOOD[9:]), RECORD, id="gzip of two members"),
-    pytest.param(200, gzip_of(b" \n"), Again("empty_body"), id="gzip of nothing"),
-    pytest.param(200, gzip_of(ZIPPED), Again("bad_body"), id="gzip of gzip"),
-    pytest.param(200, gzip_of(HTML), Again("bad_body"), id="gzip of HTML"),
-    pytest.param(200, b"", Again("empty_body"), id="nothing"),
-    pytest.param(200, b" \r\n\t", Again("empty_body"), id="white space"),
-    pytest.param(200, HTML, Again("bad_body"), id="HTML with 200"),
-    pytest.param(200, GOOD[:-1], Again("bad_body"), id="cut JSON"),
-    pytest.param(200, GOOD + GOOD, Again("bad_body"), id="two objects"),
-    pytest.param(200, b'{"id":NaN}', Again("bad_body"), id="NaN"),
-    pytest.param(200, b'{"title":"\xff"}', Again("bad_body"), id="no UTF-8"),
-    pytest.param(200, b"[" * 5000 + b"]" * 5000, Again("bad_body"), id="too deep"),
+    pytest.param(200, gzip_of(b" \n"), Retry("empty_body"), id="gzip of nothing"),
+    pytest.param(200, gzip_of(ZIPPED), Retry("bad_body"), id="gzip of gzip"),
+    pytest.param(200, gzip_of(HTML), Retry("bad_body"), id="gzip of HTML"),
+    pytest.param(200, b"", Retry("empty_body"), id="nothing"),
+    pytest.param(200, b" \r\n\t", Retry("empty_body"), id="white space"),
+    pytest.param(200, HTML, Retry("bad_body"), id="HTML with 200"),
+    pytest.param(200, GOOD[:-1], Retry("bad_body"), id="cut JSON"),
+    pytest.param(200, GOOD + GOOD, Retry("bad_body"), id="two objects"),
+    pytest.param(200, b'{"id":NaN}', Retry("bad_body"), id="NaN"),
+    pytest.param(200, b'{"title":"\xff"}', Retry("bad_body"), id="no UTF-8"),
+    pytest.param(200, b"[" * 5000 + b"]" * 5000, Retry("bad_body"), id="too deep"),
     *[
-        pytest.param(200, body, Again("bad_body"), id=f"no object: {body.decode()}")
+        pytest.param(200, body, Retry("bad_body"), id=f"no object: {body.decode()}")
         for body in (b"null", b"true", b"1", b'"id"', b"[]", b'[{"id":1}]')
     ],
-    pytest.param(200, told(11), Again("success_false"), id="success:false with 200"),
-    pytest.param(200, told(34), Again("success_false"), id="not found, but with 200"),
-    pytest.param(404, told(34), Absent(), id="not found"),
-    pytest.param(404, told(6), Absent(), id="invalid id"),
-    pytest.param(404, told(34, extra=[1]), Absent(), id="not found, with an extra key"),
-    pytest.param(404, b'{"status_message":"No.","status_code":34}', Absent(), id="not found, as in 2017"),
-    pytest.param(404, gzip_of(told(34)), Absent(), id="not found, in hidden gzip"),
-    pytest.param(404, b"", Again("http_404"), id="404 without a body"),
-    pytest.param(404, b"{}", Again("http_404"), id="404 without a code"),
-    pytest.param(404, told(11), Again("http_404"), id="404 with another code"),
-    pytest.param(404, b"34", Again("http_404"), id="404 with a number for a body"),
-    pytest.param(404, told("34"), Again("http_404"), id="404 with a text for a code"),
-    pytest.param(404, told([34]), Again("http_404"), id="404 with a list for a code"),
-    pytest.param(404, told({}), Again("http_404"), id="404 with an object for a code"),
-    pytest.param(400, told(27), Again("http_400"), id="more than 20 parts"),
-    pytest.param(422, told(5), Again("http_422"), id="invalid parameters"),
-    pytest.param(403, b"", Again("http_403"), id="403 without a body"),
-    pytest.param(403, b"[]", Again("http_403"), id="403 with an array"),
-    pytest.param(403, b"{}", Again("http_403"), id="403 with an empty object"),
-    pytest.param(403, b'{"message":"Forbidden"}', Again("http_403"), id="403 of a gateway"),
+    pytest.param(200, told(11), Retry("success_false"), id="success:false with 200"),
+    pytest.param(200, told(34), Retry("success_false"), id="not found, but with 200"),
+    pytest.param(404, told(34), NotFound(), id="not found"),
+    pytest.param(404, told(6), NotFound(), id="invalid id"),
+    pytest.param(404, told(34, extra=[1]), NotFound(), id="not found, with an extra key"),
+    pytest.param(404, b'{"status_message":"No.","status_code":34}', NotFound(), id="not found, as in 2017"),
+    pytest.param(404, gzip_of(told(34)), NotFound(), id="not found, in hidden gzip"),
+    pytest.param(404, b"", Retry("http_404"), id="404 without a body"),
+    pytest.param(404, b"{}", Retry("http_404"), id="404 without a code"),
+    pytest.param(404, told(11), Retry("http_404"), id="404 with another code"),
+    pytest.param(404, b"34", Retry("http_404"), id="404 with a number for a body"),
+    pytest.param(404, told("34"), Retry("http_404"), id="404 with a text for a code"),
+    pytest.param(404, told([34]), Retry("http_404"), id="404 with a list for a code"),
+    pytest.param(404, told({}), Retry("http_404"), id="404 with an object for a code"),
+    pytest.param(400, told(27), Retry("http_400"), id="more than 20 parts"),
+    pytest.param(422, told(5), Retry("http_422"), id="invalid parameters"),
+    pytest.param(403, b"", Retry("http_403"), id="403 without a body"),
+    pytest.param(403, b"[]", Retry("http_403"), id="403 with an array"),
+    pytest.param(403, b"{}", Retry("http_403"), id="403 with an empty object"),
+    pytest.param(403, b'{"message":"Forbidden"}', Retry("http_403"), id="403 of a gateway"),
     *[
-        pytest.param(403, told(code), Again("http_403"), id=f"403 with {code!r} for a code")
+        pytest.param(403, told(code), Retry("http_403"), id=f"403 with {code!r} for a code")
         for code in (403, 100, 0, -7, True, 45.0, "45", None, [45])
     ],
-    pytest.param(429, told(25), Again("http_429", hold=1.0), id="too many requests"),
-    pytest.param(429, HTML, Again("http_429", hold=1.0), id="too many requests, says the CDN"),
-    pytest.param(429, b"", Again("http_429", hold=1.0), id="too many requests, without a word"),
-    pytest.param(500, told(11), Again("http_500"), id="internal error"),
-    pytest.param(502, told(43), Again("http_502"), id="no backend"),
-    pytest.param(503, told(9), Again("http_503"), id="offline"),
-    pytest.param(503, told(46), Again("http_503"), id="maintenance"),
-    pytest.param(504, told(24), Again("http_504"), id="backend timed out"),
-    pytest.param(500, GOOD, Again("http_500"), id="a record with 500"),
-    pytest.param(204, b"", Again("http_204"), id="no content"),
-    pytest.param(304, b"", Again("http_304"), id="not modified"),
-    *[pytest.param(status, HTML, Again(f"http_{status}"), id=f"HTML with {status}") for status in HTML_STATUSES],
+    pytest.param(429, told(25), Retry("http_429", back_off=1.0), id="too many requests"),
+    pytest.param(429, HTML, Retry("http_429", back_off=1.0), id="too many requests, says the CDN"),
+    pytest.param(429, b"", Retry("http_429", back_off=1.0), id="too many requests, without a word"),
+    pytest.param(500, told(11), Retry("http_500"), id="internal error"),
+    pytest.param(502, told(43), Retry("http_502"), id="no backend"),
+    pytest.param(503, told(9), Retry("http_503"), id="offline"),
+    pytest.param(503, told(46), Retry("http_503"), id="maintenance"),
+    pytest.param(504, told(24), Retry("http_504"), id="backend timed out"),
+    pytest.param(500, GOOD, Retry("http_500"), id="a record with 500"),
+    pytest.param(204, b"", Retry("http_204"), id="no content"),
+    pytest.param(304, b"", Retry("http_304"), id="not modified"),
+    *[pytest.param(status, HTML, Retry(f"http_{status}"), id=f"HTML with {status}") for status in HTML_STATUSES],
 ]
 
 
 @pytest.mark.parametrize(("status", "body", "expected"), JUDGED)
 def test_an_answer_is_judged_by_its_status_first_and_its_body_second(status: int, body: bytes, expected: Any) -> None:
-    """A good answer is its object, TMDB's own 404 is `Absent`, and whatever is not certainly an answer is `Again`."""
-    assert expected == judge(answer(status, body))
+    """A good answer is its object, TMDB's own 404 is `NotFound`, and whatever is not certainly an answer is `Retry`."""
+    assert expected == classify(answer(status, body))
 
 
 @pytest.mark.parametrize(
@@ -158,16 +158,16 @@ def test_an_answer_is_judged_by_its_status_first_and_its_body_second(status: int
 def test_a_refusal_of_the_key_ends_the_run(status: int, body: bytes, code: int | None) -> None:
     """401 in any shape and 403 with a code of TMDB's raise, with the status and that code."""
     with pytest.raises(TmdbRefusedError) as caught:
-        judge(answer(status, body))
+        classify(answer(status, body))
     assert (status, code) == (caught.value.status, caught.value.code)
 
 
 def test_a_body_may_be_as_long_as_the_limit_and_no_longer() -> None:
     """The limit is read, a byte more is not, zipped or plain."""
-    assert isinstance(judge(answer(200, padded(BODY_LIMIT))), dict)
-    assert Again("too_large") == judge(answer(200, padded(BODY_LIMIT + 1)))
-    assert Again("too_large") == judge(answer(200, gzip_of(padded(BODY_LIMIT + 1), 1)))
-    assert Again("too_large") == judge(answer(200, padded(33_000_000 + 2**20)))
+    assert isinstance(classify(answer(200, padded(BODY_LIMIT))), dict)
+    assert Retry("too_large") == classify(answer(200, padded(BODY_LIMIT + 1)))
+    assert Retry("too_large") == classify(answer(200, gzip_of(padded(BODY_LIMIT + 1), 1)))
+    assert Retry("too_large") == classify(answer(200, padded(33_000_000 + 2**20)))
 
 
 def test_a_gzip_bomb_takes_no_more_memory_than_the_limit() -> None:
@@ -175,7 +175,7 @@ def test_a_gzip_bomb_takes_no_more_memory_than_the_limit() -> None:
     body = bomb(1024)
     tracemalloc.start()
     try:
-        assert Again("too_large") == judge(answer(200, body))
+        assert Retry("too_large") == classify(answer(200, body))
         assert tracemalloc.get_traced_memory()[1] < 3 * BODY_LIMIT
     finally:
         tracemalloc.stop()
@@ -194,13 +194,13 @@ STATUSES = st.sampled_from([200, 401, 403, 404, 429, 500]) | st.integers(100, 59
 @settings(deadline=None, max_examples=250, database=None, derandomize=True)
 @given(STATUSES, BODIES | BODIES.map(gzip_of) | st.binary(max_size=40).map(b"\x1f\x8b".__add__), st.text())
 def test_no_answer_whatsoever_is_a_crash(status: int, body: bytes, retry_after: str) -> None:
-    """Any status with any bytes is an object, `Absent` or `Again`, or a refusal of the key: nothing else comes out."""
+    """Any status with any bytes is an object, `NotFound` or `Retry`, or a refusal of the key, and nothing else."""
     try:
-        verdict = judge(answer(status, body, retry_after=retry_after))
+        verdict = classify(answer(status, body, retry_after=retry_after))
     except TmdbRefusedError:
         assert status in {401, 403}
     else:
-        assert isinstance(verdict, dict | Absent | Again)
+        assert isinstance(verdict, dict | NotFound | Retry)
         assert status == 200 or not isinstance(verdict, dict)
 
 
@@ -242,14 +242,14 @@ HELD: list[Any] = [
 @pytest.mark.parametrize(("retry_after", "expected"), HELD)
 def test_retry_after_is_understood_in_all_its_forms(retry_after: str | None, expected: float) -> None:
     """Seconds or a date, at most 60; 1 second where it is absent or says nothing."""
-    assert Again("http_429", hold=expected) == judge(answer(429, told(25), retry_after=retry_after))
+    assert Retry("http_429", back_off=expected) == classify(answer(429, told(25), retry_after=retry_after))
 
 
 @settings(deadline=None, database=None, derandomize=True)
 @given(st.text() | st.from_regex(r"(Mon, )?[0-9]{1,3} (Jan|Feb) [0-9]{1,30} [0-9:]{1,9}( [A-Z+0-9-]{1,12})?"))
 def test_a_hold_lasts_between_nothing_and_a_minute(retry_after: str) -> None:
     """No `Retry-After`, however strange, holds for longer than 60 seconds or for less than none."""
-    assert 0.0 <= hold_seconds(answer(429, retry_after=retry_after)) <= 60.0
+    assert 0.0 <= back_off_seconds(answer(429, retry_after=retry_after)) <= 60.0
 
 
 @pytest.mark.parametrize(
@@ -270,8 +270,8 @@ def test_a_date_of_http_is_a_moment_or_nothing(date: str | None, expected: datet
 
 def test_a_date_is_measured_from_the_servers_clock() -> None:
     """What counts is the `Date` of the same answer: our own clock may be wrong."""
-    late = Answer(429, b"", http_date(seconds=20), http_date(seconds=30))
-    assert hold_seconds(late) == 10.0
+    late = Response(429, b"", http_date(seconds=20), http_date(seconds=30))
+    assert back_off_seconds(late) == 10.0
 
 
 # The record
@@ -296,7 +296,7 @@ def test_a_record_is_kept_as_it_came() -> None:
 )
 def test_an_object_without_a_tmdb_id_is_no_record(body: dict[str, Any]) -> None:
     """An object that has no number of TMDB's under `id` is asked for again."""
-    assert Again("bad_body") == read_record(body, "movie")
+    assert Retry("bad_body") == read_record(body, "movie")
 
 
 @pytest.mark.parametrize("id_", [1, 2**63 - 1])
@@ -307,9 +307,9 @@ def test_every_id_that_a_receipt_can_have_is_a_tmdb_id(id_: int) -> None:
 
 def test_an_error_without_success_is_no_record() -> None:
     """TMDB's old error body, should it come with 200, does not pass for a title."""
-    body = judge(answer(200, b'{"status_code":34,"status_message":"Not found."}'))
+    body = classify(answer(200, b'{"status_code":34,"status_message":"Not found."}'))
     assert isinstance(body, dict)
-    assert Again("bad_body") == read_record(body, "tv")
+    assert Retry("bad_body") == read_record(body, "tv")
 
 
 ASKED = ("credits", "watch/providers")
@@ -329,7 +329,7 @@ def test_a_part_that_tmdb_left_out_is_asked_for_again(
 ) -> None:
     """An appended part is looked for under the name it was asked by; without it the title is second best."""
     found = Found("movie", 603, body, missing or ())
-    expected = found if missing is None else Again("missing_parts", for_want_of_better=found)
+    expected = found if missing is None else Retry("missing_parts", partial_record=found)
     assert expected == read_record(body, "movie", asked=ASKED, known=known)
 
 
@@ -393,22 +393,22 @@ EPISODE, SEASON, PERSON = {"id": 1, "show_id": 1396}, {"id": 2, "show_id": 90669
         pytest.param(found(person=[PERSON]), "movie", (NONE,), id="person only"),
         pytest.param(found(), "movie", (NONE,), id="unknown movie"),
         pytest.param(found(), "tv", (NONE,), id="unknown series"),
-        pytest.param({}, "movie", Again("bad_body"), id="no arrays at all"),
-        pytest.param({"movie_results": []}, "movie", Again("bad_body"), id="an array left out"),
-        pytest.param(found(movie=None), "movie", Again("bad_body"), id="an array is null"),
-        pytest.param(found(movie=7), "movie", Again("bad_body"), id="an array is a number"),
-        pytest.param(found(movie=["x"]), "movie", Again("bad_body"), id="a row is a text"),
-        pytest.param(found(movie=[None]), "movie", Again("bad_body"), id="a row is null"),
-        pytest.param(found(movie=[{}]), "movie", Again("bad_body"), id="a row without id"),
-        pytest.param(found(movie=[{"id": None}]), "movie", Again("bad_body"), id="an id is null"),
-        pytest.param(found(tv=[{"id": "?"}]), "tv", Again("bad_body"), id="an id is a text"),
-        pytest.param(found(tv=[{"id": [62]}]), "tv", Again("bad_body"), id="an id is a list"),
+        pytest.param({}, "movie", Retry("bad_body"), id="no arrays at all"),
+        pytest.param({"movie_results": []}, "movie", Retry("bad_body"), id="an array left out"),
+        pytest.param(found(movie=None), "movie", Retry("bad_body"), id="an array is null"),
+        pytest.param(found(movie=7), "movie", Retry("bad_body"), id="an array is a number"),
+        pytest.param(found(movie=["x"]), "movie", Retry("bad_body"), id="a row is a text"),
+        pytest.param(found(movie=[None]), "movie", Retry("bad_body"), id="a row is null"),
+        pytest.param(found(movie=[{}]), "movie", Retry("bad_body"), id="a row without id"),
+        pytest.param(found(movie=[{"id": None}]), "movie", Retry("bad_body"), id="an id is null"),
+        pytest.param(found(tv=[{"id": "?"}]), "tv", Retry("bad_body"), id="an id is a text"),
+        pytest.param(found(tv=[{"id": [62]}]), "tv", Retry("bad_body"), id="an id is a list"),
         *[
-            pytest.param(found(movie=[FILM, {"id": id_}]), "movie", Again("bad_body"), id=f"an id is {id_!r}")
+            pytest.param(found(movie=[FILM, {"id": id_}]), "movie", Retry("bad_body"), id=f"an id is {id_!r}")
             for id_ in (True, 9002.7, 603.0, "603", 0, -5, 2**63)
         ],
-        pytest.param(found(tv_episode=[{"id": 1}]), "tv", Again("bad_body"), id="an episode without its show"),
-        pytest.param(found(tv_season=[{"show_id": None}]), "tv", Again("bad_body"), id="a season without its show"),
+        pytest.param(found(tv_episode=[{"id": 1}]), "tv", Retry("bad_body"), id="an episode without its show"),
+        pytest.param(found(tv_season=[{"show_id": None}]), "tv", Retry("bad_body"), id="a season without its show"),
     ],
 )
 def test_find_says_what_an_id_is(body: dict[str, Any], kind: Kind, expected: object) -> None:
@@ -434,7 +434,7 @@ def test_no_find_whatsoever_is_a_crash(body: dict[str, Any], kind: Kind) -> None
         case Candidates(matches, Missing()):
             assert all(isinstance(each, Match) for each in matches)
         case verdict:
-            assert verdict == Again("bad_body")
+            assert verdict == Retry("bad_body")
 
 
 # The recorded answers
@@ -459,7 +459,7 @@ def test_every_recorded_title_is_found(payloads: Path, kind: Kind) -> None:
         assert asked, file
         parts = re.search(r"append_to_response=([^&]+)", asked["query"] or "")
         record = json.loads(body)
-        judged = judge(answer(status, body))
+        judged = classify(answer(status, body))
         assert isinstance(judged, dict), file
         expected = Found(kind, record["id"], record)
         assert expected == read_record(judged, kind, asked=parts[1].split(",") if parts else ()), file
@@ -484,7 +484,7 @@ def test_every_recorded_find_is_read_rightly(payloads: Path, kind: Kind) -> None
     """Each recorded `/find` is the movie, series, episode, season or nothing that it was, whichever kind asks."""
     seen = {}
     for file, (_, status, body) in exchanges(payloads, "find/").items():
-        judged = judge(answer(status, body))
+        judged = classify(answer(status, body))
         candidates = read_find(judged, kind) if isinstance(judged, dict) else judged
         assert isinstance(candidates, Candidates), file
         seen[file] = (*candidates.matches, candidates.missing)[0]
@@ -492,18 +492,18 @@ def test_every_recorded_find_is_read_rightly(payloads: Path, kind: Kind) -> None
 
 
 def test_every_recorded_error_is_judged_rightly(payloads: Path) -> None:
-    """Recorded 404s are `Absent`, 429s hold everybody, and the 401 is a refusal with its code."""
+    """Recorded 404s are `NotFound`, 429s hold everybody, and the 401 is a refusal with its code."""
     seen: dict[str, Any] = {}
     for file, (_, status, body) in exchanges(payloads, "error/").items():
         try:
-            seen[file] = judge(answer(status, body))
+            seen[file] = classify(answer(status, body))
         except TmdbRefusedError as error:
             seen[file] = (error.status, error.code)
     assert seen == {
-        "error/moviequeue_2021_movie_0_append_to_response_trailers_credits_releases.json": Absent(),
-        "error/quoted_404_no_success_field_2017.json": Absent(),
-        "error/quoted_429_legacy_count_43.json": Again("http_429", hold=1.0),
-        "error/quoted_429_legacy_count_54.json": Again("http_429", hold=1.0),
+        "error/moviequeue_2021_movie_0_append_to_response_trailers_credits_releases.json": NotFound(),
+        "error/quoted_404_no_success_field_2017.json": NotFound(),
+        "error/quoted_429_legacy_count_43.json": Retry("http_429", back_off=1.0),
+        "error/quoted_429_legacy_count_54.json": Retry("http_429", back_off=1.0),
         "error/tmdblib_401_authentication_token_validate_with_login.json": (401, 30),
     }
 
@@ -512,4 +512,4 @@ def test_every_other_recorded_body_is_an_object(payloads: Path) -> None:
     """Lists, changes and configuration are good answers too, equal to what was sent."""
     others = exchanges(payloads, "other/")
     expected = {file: json.loads(body) for file, (_, _, body) in others.items()}
-    assert expected == {file: judge(answer(status, body)) for file, (_, status, body) in others.items()}
+    assert expected == {file: classify(answer(status, body)) for file, (_, status, body) in others.items()}

@@ -34,13 +34,13 @@ from harvester.fakes.faults import (
     drip,
     html,
     parse_shares,
+    random_faults,
     refusal,
     scripted,
     silence,
-    sprinkled,
 )
 from harvester.fakes.records import MOVIE_PARTS, TV_PARTS, imdb_id, share, tmdb_id
-from harvester.fakes.tmdb import KEY, TOKEN, StandIn, stand_in
+from harvester.fakes.tmdb import KEY, TOKEN, FakeTmdb, fake_tmdb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -255,7 +255,7 @@ def test_sprinkled_faults_keep_to_their_shares_and_to_their_seed() -> None:
     asked = [Asked("movie", f"tt{number:07}", 1) for number in range(5000)]
     first, again, other = (
         [rule(each) for each in asked]
-        for rule in (sprinkled({"reset": 0.1, "500": 0.05}, seed=seed) for seed in (1, 1, 2))
+        for rule in (random_faults({"reset": 0.1, "500": 0.05}, seed=seed) for seed in (1, 1, 2))
     )
     assert first == again != other
     assert 400 < first.count(RESET) < 600
@@ -294,7 +294,7 @@ def test_unreadable_shares_say_what_is_wrong(text: str, problem: str) -> None:
 class Asking:
     """A client of one stand-in: `get` gives status, headers and body of a single request."""
 
-    def __init__(self, tmdb: StandIn, session: aiohttp.ClientSession) -> None:
+    def __init__(self, tmdb: FakeTmdb, session: aiohttp.ClientSession) -> None:
         self.tmdb = tmdb
         self.session = session
 
@@ -325,7 +325,7 @@ async def asking(fault: Fault | None = None, **options: Any) -> AsyncIterator[As
     """
     if fault is not None:
         options["faults"] = lambda _asked: fault
-    async with stand_in(**options) as tmdb, aiohttp.ClientSession(middlewares=(once,)) as session:
+    async with fake_tmdb(**options) as tmdb, aiohttp.ClientSession(middlewares=(once,)) as session:
         yield Asking(tmdb, session)
 
 
@@ -606,7 +606,7 @@ async def test_leaving_does_not_wait_for_the_slow(fault: Fault) -> None:
         return fault
 
     async with aiohttp.ClientSession(middlewares=(once,)) as session:
-        async with stand_in(faults=tell) as tmdb, asyncio.timeout(20):
+        async with fake_tmdb(faults=tell) as tmdb, asyncio.timeout(20):
             waiting = asyncio.create_task(Asking(tmdb, session).status(MOVIE))
             await came.wait()
             assert tmdb.in_flight == 1

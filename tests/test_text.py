@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 from rich.filesize import decimal as size
 
-from harvester.commands.doctor import Examination, Finding
+from harvester.commands.doctor import DoctorReport, Finding
 from harvester.commands.harvest import Report
 from harvester.commands.missing import MissingReport, MissingRow
-from harvester.commands.verify import Proof
-from harvester.model.manifest import Books
-from harvester.reports.text import SHOWN, duration, show_examination, show_missing, show_plan, show_proof, show_report
+from harvester.commands.verify import VerificationReport
+from harvester.model.manifest import Totals
+from harvester.reports.text import (
+    SHOWN,
+    duration,
+    show_doctor_report,
+    show_missing,
+    show_plan,
+    show_report,
+    show_verification,
+)
 from harvester.settings.settings import Settings, load_settings
 
 RUN = "2026-11-22-3f9a1c2e"
@@ -24,7 +32,7 @@ def settings() -> Settings:
     return load_settings(s3_bucket="lake", s3_prefix="Raw/API")
 
 
-def books(**more: Any) -> Books:
+def totals(**more: Any) -> Totals:
     """The books of the whole real input; they balance."""
     told: dict[str, Any] = {
         "rows": 1_045_161,
@@ -37,11 +45,11 @@ def books(**more: Any) -> Books:
         "files": 2_450,
         "bytes": 361_234_567,
     }
-    return Books(**(told | more))
+    return Totals(**(told | more))
 
 
 def report(status: Any, **more: Any) -> Report:
-    told: dict[str, Any] = {"run": RUN, "books": books(), "seconds": 6_190.0, "requests": 247_600, "holds": 3}
+    told: dict[str, Any] = {"run": RUN, "totals": totals(), "seconds": 6_190.0, "requests": 247_600, "backoffs": 3}
     return Report(status, **(told | more))
 
 
@@ -103,7 +111,7 @@ def test_a_closed_harvest_shows_its_books(capsys: pytest.CaptureFixture[str], se
 
 def test_nothing_to_do_says_how_to_do_it_all_the_same(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
     """A run that was finished today is left alone, and `--again` is named; no time is no division by nothing."""
-    show_report(report("nothing_to_do", seconds=0.0, requests=0, holds=0), settings)
+    show_report(report("nothing_to_do", seconds=0.0, requests=0, backoffs=0), settings)
     heading, *_, last = shown(capsys)
     assert heading == f"Nothing to do: finished today (--again harvests anew). Run {RUN}"
     assert last.startswith("0 requests in 0.0 s (0.0/s), 0 holds; ")
@@ -112,7 +120,7 @@ def test_nothing_to_do_says_how_to_do_it_all_the_same(capsys: pytest.CaptureFixt
 def test_failed_titles_are_named_with_their_reasons(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
     """The first twenty; where the others stand is said, and that running again is all there is to do."""
     failed = {f"tt{number:07}": "http_500" for number in range(1, SHOWN + 1_101)}
-    show_report(report("failed", books=books(found=238_880, failed=Counter(http_500=1_120)), failed=failed), settings)
+    show_report(report("failed", totals=totals(found=238_880, failed=Counter(http_500=1_120)), failed=failed), settings)
     lines = shown(capsys)
     assert lines[0] == f"Finished, but some titles failed. Run {RUN}"
     assert "ids 244,500 = 238,880 found + 4,500 missing + 1,120 failed" in lines
@@ -127,7 +135,7 @@ def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(
     capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
     """What has no outcome yet is a term of the sum, so that it is one."""
-    stopped = report("stopped", books=books(found=100_000), stopped_by="SIGTERM", batches_left=1_400)
+    stopped = report("stopped", totals=totals(found=100_000), stopped_by="SIGTERM", batches_left=1_400)
     show_report(stopped, settings)
     lines = shown(capsys)
     assert lines[0] == f"Stopped by SIGTERM before the end. Run {RUN}"
@@ -164,7 +172,7 @@ def test_a_prefix_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], settings
 @pytest.mark.parametrize("prefix", ["Raw[/x]", "Raw/[bold]API"])
 def test_what_was_examined_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], prefix: str) -> None:
     """A setting with brackets in it is no style either."""
-    show_examination(Examination((Finding(prefix, "bad", prefix, prefix),)))
+    show_doctor_report(DoctorReport((Finding(prefix, "bad", prefix, prefix),)))
     assert shown(capsys)[:2] == [f"bad {prefix} {prefix}", f"→ {prefix}"]
 
 
@@ -232,7 +240,7 @@ def test_a_reject_is_shown_as_it_stands_in_the_file(capsys: pytest.CaptureFixtur
 
 def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     """Proved is a word one may rely on: files, records, bytes and receipts are counted."""
-    show_proof(Proof([RUN], books=books(), records=240_000))
+    show_verification(VerificationReport([RUN], totals=totals(), records=240_000))
     assert shown(capsys) == [
         f"Proved. Run {RUN}",
         "rows 1,045,161 = 244,500 ids + 800,654 duplicates + 7 rejected",
@@ -245,7 +253,7 @@ def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_proof_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
     """The first twenty as they are, brackets too; how many more there are, and what to do."""
     problems = [f"Raw/API/[b]{number}.json is gone" for number in range(SHOWN + 5)]
-    show_proof(Proof([RUN], books=books(), records=1, problems=problems))
+    show_verification(VerificationReport([RUN], totals=totals(), records=1, problems=problems))
     lines = shown(capsys)
     assert lines[0] == f"Something is wrong. Run {RUN}"
     assert lines[-SHOWN - 2 : -2] == problems[:SHOWN]
@@ -254,7 +262,7 @@ def test_a_proof_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str
 
 def test_a_proof_that_fails_sends_nobody_to_harvest_an_earlier_day(capsys: pytest.CaptureFixture[str]) -> None:
     """Harvested again, the ids would be a new collection of today."""
-    show_proof(Proof([RUN], books=books(), problems=["a.json is gone"], past=True))
+    show_verification(VerificationReport([RUN], totals=totals(), problems=["a.json is gone"], past=True))
     assert shown(capsys)[-1] == (
         "1 problems. This run is of an earlier day: harvest leaves it as it is, and collects anew."
     )
@@ -263,8 +271,8 @@ def test_a_proof_that_fails_sends_nobody_to_harvest_an_earlier_day(capsys: pytes
 def test_the_proof_of_a_day_names_its_runs_and_those_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
     """An unfinished run is no problem where every title stands once; fresh ids are a term of the sum."""
     runs = [RUN, "2026-11-22-91ab03cc"]
-    of_day = books(found=140_000, fresh=100_000)
-    show_proof(Proof(runs, "2026-11-22", books=of_day, records=140_000, unfinished=runs[1:]))
+    of_day = totals(found=140_000, fresh=100_000)
+    show_verification(VerificationReport(runs, "2026-11-22", totals=of_day, records=140_000, unfinished=runs[1:]))
     assert shown(capsys) == [
         f"Proved. 2026-11-22, runs {RUN}, 2026-11-22-91ab03cc",
         "rows 1,045,161 = 244,500 ids + 800,654 duplicates + 7 rejected",
@@ -278,7 +286,7 @@ def test_the_proof_of_a_day_names_its_runs_and_those_that_are_not_finished(capsy
 def test_a_proof_says_what_was_repaired(capsys: pytest.CaptureFixture[str]) -> None:
     """The first twenty objects as they are called, brackets too, and how many more there are."""
     lines = [f"Raw/API/[b]{number}.json was stale, and is removed" for number in range(SHOWN + 5)]
-    show_proof(Proof([RUN], books=books(), repaired=lines))
+    show_verification(VerificationReport([RUN], totals=totals(), repaired=lines))
     assert shown(capsys)[-SHOWN - 1 :] == [*lines[:SHOWN], "… and 5 more repaired"]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.demo.environment import OURS, make_room
+from harvester.demo.environment import OURS, prepare_folder
 from harvester.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ async def ended(*words: str, **environment: str) -> tuple[int | None, str, str]:
 def test_the_demo_clears_away_what_it_has_left_and_nothing_else(tmp_path: Path) -> None:
     """Run again, it begins with an empty `Raw`; what else is in the folder stays."""
     mine = tmp_path / "out/mine.json"
-    make_room(tmp_path / "out")
+    prepare_folder(tmp_path / "out")
     mine.write_text("{}", encoding="utf-8")
     (tmp_path / "out/Raw/API").mkdir()
-    make_room(tmp_path / "out")
+    prepare_folder(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == [OURS, "Raw", "mine.json"]
 
 
@@ -67,7 +67,7 @@ def test_a_raw_that_is_no_folder_is_left_alone(tmp_path: Path, kind: str) -> Non
         (elsewhere / "mine.json").touch()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SettingsError, match="not known to be the demo's"):
-        make_room(tmp_path)
+        prepare_folder(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
 

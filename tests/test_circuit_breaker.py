@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.tmdb.circuit_breaker import Health
+from harvester.tmdb.circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def counted(
-    health: Health, clock: Clock, *, good: int, bad: int, last: str | None = "http_503"
+    breaker: CircuitBreaker, clock: Clock, *, good: int, bad: int, last: str | None = "http_503"
 ) -> TmdbUnavailableError | None:
     """What comes of a period of 30 s with so many requests, evenly spread, the last of them at its very end."""
     start = clock.now
@@ -24,15 +24,15 @@ def counted(
     for number, reason in enumerate(reasons, 1):
         assert told is None
         clock.now = start + 30.0 * number / len(reasons)
-        told = health.count(reason)
+        told = breaker.record(reason)
     return told
 
 
 def test_two_bad_periods_are_an_outage(clock: Clock) -> None:
     """Nine of ten without a usable answer in two periods in a row are one; the reason is the last one's."""
-    health = Health(clock.time, "http://tmdb.test/3")
-    assert counted(health, clock, good=1, bad=9) is None
-    told = counted(health, clock, good=1, bad=9)
+    breaker = CircuitBreaker(clock.time, "http://tmdb.test/3")
+    assert counted(breaker, clock, good=1, bad=9) is None
+    told = counted(breaker, clock, good=1, bad=9)
     assert told is not None
     assert told.reason == "http_503"
     assert "9 of 10 requests to http://tmdb.test/3 had no usable answer" in str(told)
@@ -40,8 +40,8 @@ def test_two_bad_periods_are_an_outage(clock: Clock) -> None:
 
 def test_it_is_said_again_after_another_bad_period(clock: Clock) -> None:
     """Whoever was told and found TMDB answering after all is told again, once a period and not at every request."""
-    health = Health(clock.time, "http://tmdb.test/3")
-    assert [counted(health, clock, good=0, bad=9) is not None for _ in range(4)] == [False, True, True, True]
+    breaker = CircuitBreaker(clock.time, "http://tmdb.test/3")
+    assert [counted(breaker, clock, good=0, bad=9) is not None for _ in range(4)] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_it_is_said_again_after_another_bad_period(clock: Clock) -> None:
 )
 def test_anything_else_is_none(clock: Clock, periods: list[tuple[int, int]]) -> None:
     """Less than nine of ten, or not twice in a row, or hardly any requests, are no outage."""
-    health = Health(clock.time, "http://tmdb.test/3")
-    assert [counted(health, clock, good=good, bad=bad) for good, bad in periods] == [None] * len(periods)
-    assert health.bad == sum(bad for _, bad in periods)
+    breaker = CircuitBreaker(clock.time, "http://tmdb.test/3")
+    assert [counted(breaker, clock, good=good, bad=bad) for good, bad in periods] == [None] * len(periods)
+    assert breaker.failures == sum(bad for _, bad in periods)
 
 
 def test_a_good_answer_at_the_wrong_moment_hides_no_outage(clock: Clock) -> None:
     """If a period happens to end with one of the few good answers, the next bad one is still an outage."""
-    health = Health(clock.time, "http://tmdb.test/3")
-    assert counted(health, clock, good=0, bad=20) is None
-    assert counted(health, clock, good=1, bad=20, last=None) is None
-    assert health.count("http_503") is not None
+    breaker = CircuitBreaker(clock.time, "http://tmdb.test/3")
+    assert counted(breaker, clock, good=0, bad=20) is None
+    assert counted(breaker, clock, good=1, bad=20, last=None) is None
+    assert breaker.record("http_503") is not None

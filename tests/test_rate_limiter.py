@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.tmdb.rate_limiter import BELOW, LOWEST, SINK, SLACK, TIGHT, Pace
+from harvester.tmdb.rate_limiter import DECREASE, MIN_RATE, MIN_SPACING, NEAR_LIMIT_FACTOR, SPACING, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from conftest import Clock
 
 
-def pace_of(ceiling: float, clock: Clock, *, jitter: float = 0.0) -> Pace:
-    return Pace(ceiling, clock=clock.time, sleep=clock.sleep, jitter=lambda: jitter)
+def pace_of(ceiling: float, clock: Clock, *, jitter: float = 0.0) -> RateLimiter:
+    return RateLimiter(ceiling, clock=clock.time, sleep=clock.sleep, jitter=lambda: jitter)
 
 
-async def turns_of(pace: Pace, count: int) -> list[float]:
-    return [await pace.turn() for _ in range(count)]
+async def turns_of(limiter: RateLimiter, count: int) -> list[float]:
+    return [await limiter.acquire() for _ in range(count)]
 
 
 def most_in_a_second(times: list[float]) -> int:
@@ -52,10 +52,10 @@ async def test_no_second_has_more_turns_than_the_ceiling(clock: Clock, ceiling: 
     async def sleep_late(seconds: float) -> None:
         await clock.sleep(seconds + dice.random() * late)
 
-    pace = Pace(ceiling, clock=clock.time, sleep=sleep_late)
-    turns = await turns_of(pace, ceiling * 20)
+    limiter = RateLimiter(ceiling, clock=clock.time, sleep=sleep_late)
+    turns = await turns_of(limiter, ceiling * 20)
     assert most_in_a_second(turns) <= ceiling
-    assert min(later - turn for turn, later in zip(turns, turns[ceiling:], strict=False)) >= TIGHT - 1e-9
+    assert min(later - turn for turn, later in zip(turns, turns[ceiling:], strict=False)) >= MIN_SPACING - 1e-9
 
 
 @pytest.mark.parametrize(("ceiling", "most"), [(39.5, 39), (13.3, 13), (2.5, 2), (1.9, 1), (0.5, 1)])
@@ -82,8 +82,8 @@ async def test_lateness_does_not_add_up(clock: Clock, late: float) -> None:
     async def sleep_late(seconds: float) -> None:
         await clock.sleep(seconds + dice.random() * late)
 
-    turns = await turns_of(Pace(40, clock=clock.time, sleep=sleep_late), 4_000)
-    assert len(turns) / turns[-1] > 0.995 * 40 / SLACK
+    turns = await turns_of(RateLimiter(40, clock=clock.time, sleep=sleep_late), 4_000)
+    assert len(turns) / turns[-1] > 0.995 * 40 / SPACING
 
 
 @pytest.mark.parametrize("stall", [0.006, 0.03, 0.06, 0.5, 3.0, 100.0])
@@ -94,26 +94,26 @@ async def test_a_stall_is_not_made_up_for_by_a_burst(clock: Clock, stall: float)
     async def sleep_sometimes_long(seconds: float) -> None:
         await clock.sleep(seconds + next(nights, 0.0))
 
-    turns = await turns_of(Pace(40, clock=clock.time, sleep=sleep_sometimes_long), 200)
+    turns = await turns_of(RateLimiter(40, clock=clock.time, sleep=sleep_sometimes_long), 200)
     assert most_in_a_second(turns) <= 40
     assert min(later - turn for turn, later in zip(turns, turns[11:], strict=False)) > 0.2
 
 
 async def test_turns_that_nobody_took_are_not_saved_up(clock: Clock) -> None:
     """After a minute in which nobody asked, the next hundred are spaced like any others."""
-    pace = pace_of(40, clock)
-    await turns_of(pace, 10)
+    limiter = pace_of(40, clock)
+    await turns_of(limiter, 10)
     clock.now += 60.0
-    assert most_in_a_second(await turns_of(pace, 100)) <= 40
+    assert most_in_a_second(await turns_of(limiter, 100)) <= 40
 
 
 async def test_first_come_first_served(clock: Clock) -> None:
     """Turns are given in the order of asking."""
-    pace = pace_of(40, clock)
+    limiter = pace_of(40, clock)
     served: list[int] = []
 
     async def ask(number: int) -> None:
-        await pace.turn()
+        await limiter.acquire()
         served.append(number)
 
     await asyncio.gather(*map(ask, range(50)))
@@ -128,16 +128,16 @@ async def test_a_cancelled_waiter_blocks_nobody(clock: Clock) -> None:
         await morning.wait()
         await clock.sleep(seconds)
 
-    pace = Pace(1, clock=clock.time, sleep=sleep_until_morning)
-    first = await pace.turn()
-    waiters = [asyncio.ensure_future(pace.turn()) for _ in range(4)]
+    limiter = RateLimiter(1, clock=clock.time, sleep=sleep_until_morning)
+    first = await limiter.acquire()
+    waiters = [asyncio.ensure_future(limiter.acquire()) for _ in range(4)]
     await asyncio.sleep(0)
     waiters[0].cancel()
     waiters[2].cancel()
     morning.set()
     told = await asyncio.gather(*waiters, return_exceptions=True)
     assert [isinstance(each, asyncio.CancelledError) for each in told] == [True, False, True, False]
-    assert [told[1], told[3]] == pytest.approx([first + SLACK, first + 2 * SLACK])
+    assert [told[1], told[3]] == pytest.approx([first + SPACING, first + 2 * SPACING])
 
 
 # The hold
@@ -145,11 +145,11 @@ async def test_a_cancelled_waiter_blocks_nobody(clock: Clock) -> None:
 
 async def test_a_hold_stops_those_who_come_after(clock: Clock) -> None:
     """Nobody has a turn before TMDB's seconds are over."""
-    pace = pace_of(40, clock)
-    turn = await pace.turn()
+    limiter = pace_of(40, clock)
+    turn = await limiter.acquire()
     clock.now = 0.2
-    pace.hold(7.0, turn=turn)
-    assert await pace.turn() == pytest.approx(7.2)
+    limiter.back_off(7.0, ticket=turn)
+    assert await limiter.acquire() == pytest.approx(7.2)
 
 
 async def test_a_hold_also_stops_those_already_waiting(clock: Clock) -> None:
@@ -160,11 +160,11 @@ async def test_a_hold_also_stops_those_already_waiting(clock: Clock) -> None:
         await clock.sleep(seconds)
         if not held:
             held.append(clock.now)
-            pace.hold(7.0, turn=first)
+            limiter.back_off(7.0, ticket=first)
 
-    pace = Pace(40, clock=clock.time, sleep=sleep_and_be_held, jitter=lambda: 0.0)
-    first = await pace.turn()
-    turns = await asyncio.gather(*(pace.turn() for _ in range(3)))
+    limiter = RateLimiter(40, clock=clock.time, sleep=sleep_and_be_held, jitter=lambda: 0.0)
+    first = await limiter.acquire()
+    turns = await asyncio.gather(*(limiter.acquire() for _ in range(3)))
     assert turns[0] == pytest.approx(held[0] + 7.0)
     assert sorted(turns) == turns
     assert most_in_a_second(turns) == 3
@@ -173,31 +173,31 @@ async def test_a_hold_also_stops_those_already_waiting(clock: Clock) -> None:
 
 async def test_after_a_hold_there_is_no_burst(clock: Clock) -> None:
     """Those who gathered during a hold are spaced when it is over."""
-    pace = pace_of(40, clock)
-    pace.hold(30.0, turn=await pace.turn())
-    assert most_in_a_second(await turns_of(pace, 200)) <= 40
+    limiter = pace_of(40, clock)
+    limiter.back_off(30.0, ticket=await limiter.acquire())
+    assert most_in_a_second(await turns_of(limiter, 200)) <= 40
 
 
 async def test_holds_prolong_and_never_shorten(clock: Clock) -> None:
     """Of several holds the one that ends last counts."""
-    pace = pace_of(40, clock)
-    turn = await pace.turn()
-    pace.hold(10.0, turn=turn)
-    pace.hold(1.0, turn=turn)
-    pace.hold(0.0, turn=turn)
-    assert await pace.turn() == pytest.approx(10.0)
-    pace.hold(1.0, turn=turn)
+    limiter = pace_of(40, clock)
+    turn = await limiter.acquire()
+    limiter.back_off(10.0, ticket=turn)
+    limiter.back_off(1.0, ticket=turn)
+    limiter.back_off(0.0, ticket=turn)
+    assert await limiter.acquire() == pytest.approx(10.0)
+    limiter.back_off(1.0, ticket=turn)
     clock.now = 10.5
-    pace.hold(2.0, turn=turn)
-    assert await pace.turn() == pytest.approx(12.5)
+    limiter.back_off(2.0, ticket=turn)
+    assert await limiter.acquire() == pytest.approx(12.5)
 
 
 @pytest.mark.parametrize(("jitter", "after"), [(0.0, 5.0), (1.0, 5.25)])
 async def test_several_processes_do_not_come_back_as_one(clock: Clock, jitter: float, after: float) -> None:
     """A hold is longer by up to a quarter of a second of jitter, and never shorter."""
-    pace = pace_of(40, clock, jitter=jitter)
-    pace.hold(5.0, turn=await pace.turn())
-    assert await pace.turn() == pytest.approx(after)
+    limiter = pace_of(40, clock, jitter=jitter)
+    limiter.back_off(5.0, ticket=await limiter.acquire())
+    assert await limiter.acquire() == pytest.approx(after)
 
 
 # The rate
@@ -205,123 +205,123 @@ async def test_several_processes_do_not_come_back_as_one(clock: Clock, jitter: f
 
 async def test_the_rate_sinks_once_however_many_were_under_way(clock: Clock) -> None:
     """429s of requests sent before the rate sank lower nothing more; one sent after it does."""
-    pace = pace_of(40, clock)
-    under_way = await turns_of(pace, 8)
+    limiter = pace_of(40, clock)
+    progress_deadline = await turns_of(limiter, 8)
     clock.now += 0.2
-    assert [pace.hold(1.0, turn=turn) for turn in under_way] == [True] + [False] * 7
-    assert (pace.rate, pace.holds) == (40 * SINK, 1)
-    assert pace.hold(1.0, turn=await pace.turn())
-    assert pace.holds == 2
-    assert pace.rate == pytest.approx(40 * SINK**2, rel=1e-3)
+    assert [limiter.back_off(1.0, ticket=turn) for turn in progress_deadline] == [True] + [False] * 7
+    assert (limiter.rate, limiter.backoffs) == (40 * DECREASE, 1)
+    assert limiter.back_off(1.0, ticket=await limiter.acquire())
+    assert limiter.backoffs == 2
+    assert limiter.rate == pytest.approx(40 * DECREASE**2, rel=1e-3)
 
 
 @pytest.mark.parametrize(("ceiling", "limit"), [(60, 50), (100, 60), (40, 20)])
 async def test_a_refusal_shows_the_limit(clock: Clock, ceiling: int, limit: int) -> None:
     """So many were answered in the second before: that is the limit, and the rate sinks to just below it at once."""
-    pace = pace_of(ceiling, clock)
-    *_, refused = await turns_of(pace, limit + 1)
-    pace.hold(1.0, turn=refused)
-    assert pace.rate == pytest.approx(limit * BELOW)
+    limiter = pace_of(ceiling, clock)
+    *_, refused = await turns_of(limiter, limit + 1)
+    limiter.back_off(1.0, ticket=refused)
+    assert limiter.rate == pytest.approx(limit * NEAR_LIMIT_FACTOR)
 
 
 async def test_a_second_in_which_the_rate_sank_shows_no_limit(clock: Clock) -> None:
     """Refused at once after a hold of no time, as with one title that always is, the rate sinks by a step."""
-    pace = pace_of(40, clock)
-    *_, refused = await turns_of(pace, 80)
-    pace.hold(0.0, turn=refused)
-    pace.rate = 40.0
-    *_, refused = await turns_of(pace, 30)
-    pace.hold(0.0, turn=refused)
-    assert pace.rate == pytest.approx(40 * SINK)
+    limiter = pace_of(40, clock)
+    *_, refused = await turns_of(limiter, 80)
+    limiter.back_off(0.0, ticket=refused)
+    limiter.rate = 40.0
+    *_, refused = await turns_of(limiter, 30)
+    limiter.back_off(0.0, ticket=refused)
+    assert limiter.rate == pytest.approx(40 * DECREASE)
 
 
 async def test_a_refusal_at_the_right_rate_leaves_nearly_all_of_it(clock: Clock) -> None:
     """As much was answered as the rate allows, so the limit is no lower, and the way alone too uneven for the slack."""
-    pace = pace_of(40, clock)
-    *_, refused = await turns_of(pace, 80)
-    pace.hold(1.0, turn=refused)
-    assert pace.rate == 40 * BELOW
+    limiter = pace_of(40, clock)
+    *_, refused = await turns_of(limiter, 80)
+    limiter.back_off(1.0, ticket=refused)
+    assert limiter.rate == 40 * NEAR_LIMIT_FACTOR
 
 
 async def test_a_sunken_rate_that_is_refused_sinks_by_more(clock: Clock) -> None:
     """Refused again before it has climbed back, the second before has shown too much, as with a bucket of tokens."""
-    pace = pace_of(40, clock)
+    limiter = pace_of(40, clock)
     for _ in range(2):
-        *_, refused = await turns_of(pace, 80)
-        pace.hold(1.0, turn=refused)
-    assert pace.rate == pytest.approx(40 * BELOW * SINK, rel=1e-3)
+        *_, refused = await turns_of(limiter, 80)
+        limiter.back_off(1.0, ticket=refused)
+    assert limiter.rate == pytest.approx(40 * NEAR_LIMIT_FACTOR * DECREASE, rel=1e-3)
 
 
 async def test_a_refusal_amid_few_requests_shows_no_limit(clock: Clock) -> None:
     """With less than half of the rate asked for in the second before, the rate sinks by a step and not to that."""
-    pace = pace_of(40, clock)
-    *_, refused = await turns_of(pace, 10)
-    pace.hold(1.0, turn=refused)
-    assert pace.rate == 40 * SINK
+    limiter = pace_of(40, clock)
+    *_, refused = await turns_of(limiter, 10)
+    limiter.back_off(1.0, ticket=refused)
+    assert limiter.rate == 40 * DECREASE
 
 
 async def test_a_refusal_heard_of_late_shows_no_limit(clock: Clock) -> None:
     """Of a second that is half forgotten nothing is concluded."""
-    pace = pace_of(60, clock)
-    *_, refused = await turns_of(pace, 50)
+    limiter = pace_of(60, clock)
+    *_, refused = await turns_of(limiter, 50)
     clock.now += 4.3
-    await pace.turn()
-    pace.hold(1.0, turn=refused)
-    assert pace.rate == 60 * SINK
+    await limiter.acquire()
+    limiter.back_off(1.0, ticket=refused)
+    assert limiter.rate == 60 * DECREASE
 
 
 async def test_the_sunken_rate_is_the_one_kept(clock: Clock) -> None:
     """After a refusal the turns are further apart, by what the rate sank."""
-    pace = pace_of(40, clock)
-    pace.hold(1.0, turn=await pace.turn())
-    first, second = await turns_of(pace, 2)
-    assert second - first == pytest.approx(SLACK / (40 * SINK), rel=1e-3)
+    limiter = pace_of(40, clock)
+    limiter.back_off(1.0, ticket=await limiter.acquire())
+    first, second = await turns_of(limiter, 2)
+    assert second - first == pytest.approx(SPACING / (40 * DECREASE), rel=1e-3)
 
 
 async def test_a_sunken_rate_is_for_what_comes(clock: Clock) -> None:
     """Turns taken before the rate sank keep nobody waiting after it: TMDB says for how long to hold, also if 0."""
-    pace = pace_of(40, clock)
-    *_, refused = await turns_of(pace, 80)
-    pace.hold(0.0, turn=refused)
-    pace.rate = 10.0
-    assert await pace.turn() - refused < 0.05
+    limiter = pace_of(40, clock)
+    *_, refused = await turns_of(limiter, 80)
+    limiter.back_off(0.0, ticket=refused)
+    limiter.rate = 10.0
+    assert await limiter.acquire() - refused < 0.05
 
 
 async def test_the_rate_climbs_back_to_the_ceiling_and_no_further(clock: Clock) -> None:
     """Refused once, the rate is back at the ceiling in a few minutes, and stays there."""
-    pace = pace_of(40, clock)
-    pace.hold(1.0, turn=await pace.turn())
+    limiter = pace_of(40, clock)
+    limiter.back_off(1.0, ticket=await limiter.acquire())
     rates = []
     while clock.now < 400:
-        await pace.turn()
-        rates.append(pace.rate)
+        await limiter.acquire()
+        rates.append(limiter.rate)
     assert rates == sorted(rates)
     assert rates[-1] == 40
 
 
 async def test_no_climb_during_a_hold(clock: Clock) -> None:
     """Seconds in which nobody may ask prove nothing: the first turn after a long hold has the sunken rate."""
-    pace = pace_of(40, clock)
-    pace.hold(60.0, turn=await pace.turn())
-    await pace.turn()
-    assert pace.rate == pytest.approx(40 * SINK, rel=1e-3)
+    limiter = pace_of(40, clock)
+    limiter.back_off(60.0, ticket=await limiter.acquire())
+    await limiter.acquire()
+    assert limiter.rate == pytest.approx(40 * DECREASE, rel=1e-3)
 
 
 async def test_the_climb_is_slow_where_the_limit_is(clock: Clock) -> None:
     """Far below the limit and above it the climb is quick; just below it, many times slower."""
-    pace = pace_of(100, clock)
+    limiter = pace_of(100, clock)
     for _ in range(3):
-        turn = await pace.turn()
-        limit = pace.rate
-        pace.hold(1.0, turn=turn)
+        turn = await limiter.acquire()
+        limit = limiter.rate
+        limiter.back_off(1.0, ticket=turn)
     far: list[float] = []
     near: list[float] = []
-    while pace.rate < 99:
-        before, start = pace.rate, clock.now
-        await pace.turn()
-        speeds = near if BELOW * limit <= before < limit else far
-        if pace.rate > before and clock.now - start < 0.5:
-            speeds.append((pace.rate - before) / (clock.now - start))
+    while limiter.rate < 99:
+        before, start = limiter.rate, clock.now
+        await limiter.acquire()
+        speeds = near if NEAR_LIMIT_FACTOR * limit <= before < limit else far
+        if limiter.rate > before and clock.now - start < 0.5:
+            speeds.append((limiter.rate - before) / (clock.now - start))
     assert min(far) > 20 * max(near)
     assert near
 
@@ -329,11 +329,11 @@ async def test_the_climb_is_slow_where_the_limit_is(clock: Clock) -> None:
 @pytest.mark.parametrize("ceiling", [40.0, 1.0, 0.2])
 async def test_the_rate_never_sinks_below_the_floor(clock: Clock, ceiling: float) -> None:
     """However often TMDB refuses, somebody asks every other second, or as seldom as the ceiling allows."""
-    pace = pace_of(ceiling, clock)
+    limiter = pace_of(ceiling, clock)
     for _ in range(200):
-        pace.hold(3.0, turn=await pace.turn())
-    assert pace.rate == pytest.approx(min(LOWEST, ceiling), rel=0.05)
-    assert pace.rate >= min(LOWEST, ceiling)
+        limiter.back_off(3.0, ticket=await limiter.acquire())
+    assert limiter.rate == pytest.approx(min(MIN_RATE, ceiling), rel=0.05)
+    assert limiter.rate >= min(MIN_RATE, ceiling)
 
 
 # Against a server
@@ -349,7 +349,7 @@ class Server:
         self.now = 0.0
         self.good = self.refused = 0
         self.dice = Random(1)
-        self.pace = Pace(ceiling, clock=lambda: self.now, sleep=self.sleep, jitter=self.dice.random)
+        self.limiter = RateLimiter(ceiling, clock=lambda: self.now, sleep=self.sleep, jitter=self.dice.random)
         self._coming: list[tuple[float, int, Callable[[], None]]] = []
         self._accepted: deque[float] = deque()
         self._sent = itertools.count()
@@ -357,7 +357,7 @@ class Server:
     async def be_asked(self, *, until: float) -> None:
         """One request at every turn."""
         while self.now < until:
-            turn = await self.pace.turn()
+            turn = await self.limiter.acquire()
             self._later(self.latency / 2 + self.dice.random() * self.jitter, partial(self._serve, turn))
 
     async def sleep(self, seconds: float) -> None:
@@ -376,7 +376,7 @@ class Server:
             self.good += 1
         else:
             self.refused += 1
-            self._later(self.latency / 2, partial(self.pace.hold, 1.0, turn=turn))
+            self._later(self.latency / 2, partial(self.limiter.back_off, 1.0, ticket=turn))
 
     def _later(self, seconds: float, come: Callable[[], object]) -> None:
         heapq.heappush(self._coming, (self.now + seconds, next(self._sent), come))
@@ -407,14 +407,14 @@ async def test_a_limit_that_sinks_for_a_while_is_followed_down_and_up() -> None:
     """When TMDB allows less for a time, so does the pace; ten minutes after it is at the ceiling again."""
     server = Server(limit=40, ceiling=40)
     await server.be_asked(until=60)
-    assert (server.pace.rate, server.refused) == (40, 0)
+    assert (server.limiter.rate, server.refused) == (40, 0)
     server.limit = 20
     await server.be_asked(until=180)
-    assert 19 < server.pace.rate < 20.5
+    assert 19 < server.limiter.rate < 20.5
     assert server.good >= 60 * 39.4 + 120 * 18.7
     server.limit = 40
     await server.be_asked(until=780)
-    assert server.pace.rate == 40
+    assert server.limiter.rate == 40
 
 
 async def test_arrivals_a_little_out_of_step_are_not_refused() -> None:
@@ -444,5 +444,5 @@ async def test_a_busy_machine_keeps_to_a_limit_it_has_found() -> None:
     """Waking 15 ms late on average, and up to 30, no more is made up for than the found limit lets through."""
     server = Server(limit=50, ceiling=60, late=0.030)
     await server.be_asked(until=120)
-    assert server.pace.holds == 1
+    assert server.limiter.backoffs == 1
     assert server.good / 120 >= 0.94 * 50

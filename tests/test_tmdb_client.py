@@ -43,11 +43,11 @@ from harvester.fakes.faults import (
     silence,
 )
 from harvester.fakes.records import tmdb_id
-from harvester.fakes.tmdb import KEY, TOKEN, StandIn, stand_in
+from harvester.fakes.tmdb import KEY, TOKEN, FakeTmdb, fake_tmdb
 from harvester.runtime.concurrency import fan_out
-from harvester.settings.redaction import STRUCK
-from harvester.tmdb.client import LEARNING, Tmdb
-from harvester.tmdb.rate_limiter import Pace
+from harvester.settings.redaction import REDACTED
+from harvester.tmdb.client import PART_SAMPLE, Tmdb
+from harvester.tmdb.rate_limiter import RateLimiter
 from harvester.tmdb.responses import BODY_LIMIT, Failed, Found, Missing
 from harvester.tmdb.retry import PART_TRIES, REFUSALS, TRIES
 
@@ -87,7 +87,7 @@ def tmdb_at(
     append: Sequence[str] = (),
     language: str | None = None,
     concurrency: int = 20,
-    pace: Any = None,
+    limiter: Any = None,
 ) -> Any:
     """A `Tmdb` as the doors open it, but for its waits, which are virtual."""
     return Tmdb(
@@ -95,7 +95,7 @@ def tmdb_at(
         key=key,
         language=language,
         append=append,
-        pace=pace or Pace(10_000, clock=clock.time, sleep=clock.sleep),
+        limiter=limiter or RateLimiter(10_000, clock=clock.time, sleep=clock.sleep),
         concurrency=concurrency,
         sleep=clock.sleep,
     )
@@ -113,7 +113,7 @@ async def impatient_tmdb_at(url: str, clock: Clock, *, key: str = KEY, seconds: 
             key=key,
             language=None,
             append=(),
-            pace=Pace(10_000, clock=clock.time, sleep=clock.sleep),
+            limiter=RateLimiter(10_000, clock=clock.time, sleep=clock.sleep),
             concurrency=20,
             clock=clock.time,
             sleep=clock.sleep,
@@ -179,10 +179,10 @@ async def test_a_title_costs_no_more_requests_than_it_must(
     clock: Clock, id_: str, kind: Kind, expected: Any, requests: dict[str, int]
 ) -> None:
     """A movie is one request and a series two, a reclassified title three and two, an unknown one two and one."""
-    async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as server, tmdb_at(server.url, clock) as tmdb:
         assert expected == await tmdb.title(id_, kind)
         assert {(route, id_): count for route, count in requests.items()} == server.asked
-        assert (tmdb.answered, tmdb.health.good, tmdb.health.bad) == (1, sum(requests.values()), 0)
+        assert (tmdb.answered, tmdb.breaker.successes, tmdb.breaker.failures) == (1, sum(requests.values()), 0)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_a_match_that_tmdb_has_no_record_of_is_missing(
 ) -> None:
     """`/find` has the title and the route of its kind says 404: TMDB has no such title, but others of this kind."""
     faults = scripted({(route, id_): [always(refusal(404))]})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Missing("unknown") == await tmdb.title(id_, kind)
         [other] = server.asked - Counter({(route, id_): count for route, count in requests.items()})
         assert (other[0], server.asked[other]) == (route, 1)
@@ -209,7 +209,7 @@ async def test_a_match_that_tmdb_has_no_record_of_is_missing(
 async def test_a_route_without_any_record_is_an_outage(clock: Clock, id_: str, kind: Kind, route: Any) -> None:
     """`/find` has the title, and the route of its kind says 404 to all that is asked: nothing is missing by that."""
     async with (
-        stand_in(catalog=CATALOG, faults=lambda asked: refusal(404) if asked.route == route else None) as server,
+        fake_tmdb(catalog=CATALOG, faults=lambda asked: refusal(404) if asked.route == route else None) as server,
         tmdb_at(server.url, clock) as tmdb,
     ):
         with pytest.raises(TmdbUnavailableError, match="nor what its /find has"):
@@ -220,7 +220,7 @@ async def test_a_route_without_any_record_is_an_outage(clock: Clock, id_: str, k
 async def test_a_movie_that_only_find_knows_is_fetched_by_its_number(clock: Clock, id_: str) -> None:
     """Where `/movie/{tt}` has no answer and `/find` has a movie, its TMDB id is asked for: three requests."""
     faults = scripted({("movie", id_): [refusal(404)]})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert film(id_) == await tmdb.title(id_, "movie")
         assert server.asked == {("movie", id_): 2, ("find", id_): 1}
 
@@ -292,7 +292,7 @@ async def test_a_reclassified_title_is_asked_for_by_its_number_in_its_kind(clock
 async def test_language_and_parts_are_asked_for(clock: Clock, movies: Kind, series: Kind) -> None:
     """The record comes in the language asked for, with the parts asked for, under whichever kind it was filed."""
     options: Any = {"language": "pt-BR", "append": ("credits", "watch/providers")}
-    async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock, **options) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as server, tmdb_at(server.url, clock, **options) as tmdb:
         assert film(FILM, **options) == await tmdb.title(FILM, movies)
         assert show(SHOW, **options) == await tmdb.title(SHOW, series)
 
@@ -300,7 +300,7 @@ async def test_language_and_parts_are_asked_for(clock: Clock, movies: Kind, seri
 async def test_redirects_are_not_followed(clock: Clock) -> None:
     """A key is not carried to wherever somebody points: a redirect is no usable answer."""
     async with (
-        stand_in() as elsewhere,
+        fake_tmdb() as elsewhere,
         wire(http(302, b"", Location=f"{elsewhere.url}/authentication?api_key={KEY}")) as (url, _),
         tmdb_at(url, clock) as tmdb,
     ):
@@ -314,7 +314,7 @@ async def test_redirects_are_not_followed(clock: Clock) -> None:
 async def test_no_more_requests_at_once_than_allowed(clock: Clock, concurrency: int, latency: float) -> None:
     """All the slots are used, and never more, counted by the server."""
     async with (
-        stand_in(catalog=CATALOG, latency=(latency, latency)) as server,
+        fake_tmdb(catalog=CATALOG, latency=(latency, latency)) as server,
         tmdb_at(server.url, clock, concurrency=concurrency) as tmdb,
     ):
         await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(concurrency + 10), at_once=100)
@@ -325,9 +325,9 @@ async def test_the_next_in_line_begins_when_those_before_have_had_a_slot(clock: 
     """New titles are begun when all begun before are on their way, and by one after another."""
     inside = 0
 
-    async def begin(tmdb: Tmdb, server: StandIn) -> None:
+    async def begin(tmdb: Tmdb, server: FakeTmdb) -> None:
         nonlocal inside
-        async with tmdb.next_in_line():
+        async with tmdb.admission():
             inside += 1
             assert inside == 1
             assert server.asked.total() >= 9
@@ -335,7 +335,7 @@ async def test_the_next_in_line_begins_when_those_before_have_had_a_slot(clock: 
             inside -= 1
 
     async with (
-        stand_in(catalog=CATALOG, latency=(0.02, 0.02)) as server,
+        fake_tmdb(catalog=CATALOG, latency=(0.02, 0.02)) as server,
         tmdb_at(server.url, clock, concurrency=2) as tmdb,
     ):
         before = asyncio.ensure_future(fan_out(lambda id_: tmdb.title(id_, "movie"), ids(10), at_once=10))
@@ -351,14 +351,14 @@ class Turns:
     rate = 1.0
 
     def __init__(self) -> None:
-        self.turns = self.holds = 0
+        self.turns = self.backoffs = 0
 
     async def turn(self) -> float:
         self.turns += 1
         return 0.0
 
-    def hold(self, seconds: float, *, turn: float) -> bool:
-        self.holds += 1
+    def back_off(self, seconds: float, *, turn: float) -> bool:
+        self.backoffs += 1
         return True
 
 
@@ -366,14 +366,14 @@ class Turns:
 async def test_every_request_has_had_its_turn(clock: Clock, fault: Fault) -> None:
     """The server counts no request that the pace did not: nobody beneath us asks again on its own."""
     script = {("movie", id_): [fault, fault, fault] for id_ in ids(10)}
-    pace = Turns()
+    limiter = Turns()
     async with (
-        stand_in(catalog=CATALOG, faults=scripted(script)) as server,
-        tmdb_at(server.url, clock, pace=pace) as tmdb,
+        fake_tmdb(catalog=CATALOG, faults=scripted(script)) as server,
+        tmdb_at(server.url, clock, limiter=limiter) as tmdb,
     ):
         told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(20), at_once=20)
         assert [film(id_) for id_ in ids(20)] == told
-        assert server.asked.total() == pace.turns == tmdb.health.good + tmdb.health.bad == 20 + 30
+        assert server.asked.total() == limiter.turns == tmdb.breaker.successes + tmdb.breaker.failures == 20 + 30
 
 
 # The pre-flight
@@ -382,7 +382,7 @@ async def test_every_request_has_had_its_turn(clock: Clock, fault: Fault) -> Non
 @pytest.mark.parametrize("key", [KEY, TOKEN], ids=["v3", "v4"])
 async def test_a_good_key_passes_with_one_request(clock: Clock, key: str) -> None:
     """The pre-flight asks `/authentication` once and says nothing."""
-    async with stand_in() as server, tmdb_at(server.url, clock, key=key) as tmdb:
+    async with fake_tmdb() as server, tmdb_at(server.url, clock, key=key) as tmdb:
         await tmdb.check_key()
         assert server.asked == {("authentication", ""): 1}
 
@@ -390,7 +390,7 @@ async def test_a_good_key_passes_with_one_request(clock: Clock, key: str) -> Non
 @pytest.mark.parametrize("key", ["0" * 32, "eyJ.eyJ.x"], ids=["v3", "v4"])
 async def test_a_bad_key_is_refused_with_one_request(clock: Clock, key: str) -> None:
     """A key that TMDB does not know raises at once, with TMDB's status and code."""
-    async with stand_in() as server, tmdb_at(server.url, clock, key=key) as tmdb:
+    async with fake_tmdb() as server, tmdb_at(server.url, clock, key=key) as tmdb:
         with pytest.raises(TmdbRefusedError) as caught:
             await tmdb.check_key()
         assert (caught.value.status, caught.value.code, server.asked.total()) == (401, 7, 1)
@@ -399,7 +399,7 @@ async def test_a_bad_key_is_refused_with_one_request(clock: Clock, key: str) -> 
 async def test_a_hiccup_at_the_start_is_waited_out(clock: Clock) -> None:
     """The pre-flight asks again, like anything else."""
     faults = scripted({("authentication", ""): [html(503), RESET, refusal(429), EMPTY]})
-    async with stand_in(faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         await tmdb.check_key()
 
 
@@ -408,14 +408,14 @@ async def test_nobody_at_home_is_unavailable(clock: Clock) -> None:
     async with tmdb_at(absent_server(), clock) as tmdb:
         with pytest.raises(TmdbUnavailableError) as caught:
             await tmdb.check_key()
-        assert (caught.value.reason, tmdb.health.bad) == ("connection_refused", TRIES)
+        assert (caught.value.reason, tmdb.breaker.failures) == ("connection_refused", TRIES)
 
 
 @pytest.mark.parametrize("fault", [refusal(404), html(404)], ids=["json", "html"])
 async def test_a_404_to_the_pre_flight_is_a_wrong_setting(clock: Clock, fault: Fault) -> None:
     """Where `/authentication` is not found, whoever answers is not TMDB's API: the setting is named."""
     async with (
-        stand_in(faults=scripted({("authentication", ""): [always(fault)]})) as server,
+        fake_tmdb(faults=scripted({("authentication", ""): [always(fault)]})) as server,
         tmdb_at(server.url, clock) as tmdb,
     ):
         with pytest.raises(SettingsError, match="TMDB_BASE_URL"):
@@ -424,7 +424,7 @@ async def test_a_404_to_the_pre_flight_is_a_wrong_setting(clock: Clock, fault: F
 
 async def test_a_base_url_that_lacks_something_is_a_wrong_setting(clock: Clock) -> None:
     """TMDB's own 404 for a path that it does not have says so too."""
-    async with stand_in() as server, tmdb_at(server.url.removesuffix("/3") + "/4", clock) as tmdb:
+    async with fake_tmdb() as server, tmdb_at(server.url.removesuffix("/3") + "/4", clock) as tmdb:
         with pytest.raises(SettingsError, match="/4"):
             await tmdb.check_key()
 
@@ -478,13 +478,13 @@ async def test_trouble_on_the_first_try_costs_one_more_request(clock: Clock, rou
     kind: Kind = "movie" if route == "movie" else "tv"
     truth = film if route == "movie" else show
     script = {(route, wanted[name]): [fault] for name, fault in faults.items()}
-    async with stand_in(catalog=CATALOG, faults=scripted(script)) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=scripted(script)) as server, tmdb_at(server.url, clock) as tmdb:
         for name, id_ in wanted.items():
             assert truth(id_) == await tmdb.title(id_, kind), name
         for asked in ("movie",) if route == "movie" else ("find", "tv"):
             expected = dict.fromkeys(faults, 2 if asked == route else 1)
             assert expected == {name: server.asked[asked, id_] for name, id_ in wanted.items()}  # type: ignore[index]
-        assert tmdb.health.bad == len(faults)
+        assert tmdb.breaker.failures == len(faults)
 
 
 @pytest.mark.parametrize(("kind", "route"), RECLASSIFIED)
@@ -498,20 +498,20 @@ async def test_trouble_on_one_request_of_a_reclassified_title_costs_one_more(
     catalog = Catalog(dict.fromkeys(wanted.values(), other))
     record_of = {"movie": movie_record, "tv": tv_record}[other]
     script = {(route, wanted[name]): [fault] for name, fault in faults.items()}
-    async with stand_in(catalog=catalog, faults=scripted(script)) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=catalog, faults=scripted(script)) as server, tmdb_at(server.url, clock) as tmdb:
         for name, id_ in wanted.items():
             truth = Found(other, tmdb_id(other, id_), orjson.loads(orjson.dumps(record_of(catalog, id_))))
             assert truth == await tmdb.title(id_, kind), name
         routes = ["movie", "find", "tv"] if kind == "movie" else ["find", "movie"]
         assert {(asked, id_): 2 if asked == route else 1 for asked in routes for id_ in wanted.values()} == server.asked
-        assert tmdb.health.bad == len(faults)
+        assert tmdb.breaker.failures == len(faults)
 
 
 async def test_silence_on_the_first_try_costs_one_more_request(clock: Clock) -> None:
     """A server that says nothing is left after a while, and asked again."""
     faults = scripted({("movie", FILM): [silence(60)]})
     async with (
-        stand_in(catalog=CATALOG, faults=faults) as server,
+        fake_tmdb(catalog=CATALOG, faults=faults) as server,
         impatient_tmdb_at(server.url, clock, seconds=0.15) as tmdb,
     ):
         assert film(FILM) == await tmdb.title(FILM, "movie")
@@ -522,7 +522,7 @@ async def test_silence_on_the_first_try_costs_one_more_request(clock: Clock) -> 
 async def test_what_is_merely_odd_is_fine_at_once(clock: Clock, name: str) -> None:
     """A wrong content type, gzip that no header told of, and slowness cost no second request."""
     faults = scripted({("movie", FILM): [always(HARMLESS[name])]})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert film(FILM) == await tmdb.title(FILM, "movie")
         assert server.asked == {("movie", FILM): 1}
 
@@ -543,7 +543,7 @@ async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers
     body = gzip_of(orjson.dumps({"id": 603, "title": f"?api_key={KEY}"}))
     async with wire(http(200, body, **headers)) as (url, _), tmdb_at(url, clock) as tmdb:
         told = await tmdb.title("tt0000001", "movie")
-        assert told == Found("movie", 603, {"id": 603, "title": f"?api_key={STRUCK}"})
+        assert told == Found("movie", 603, {"id": 603, "title": f"?api_key={REDACTED}"})
 
 
 @pytest.mark.parametrize(
@@ -584,7 +584,7 @@ async def test_trouble_on_every_try_fails_the_title_alone(clock: Clock) -> None:
     """A title that always goes wrong is `Failed` after six tries, for the right reason; its neighbours are found."""
     wanted = dict(zip(TROUBLE, ids(len(TROUBLE), first=2 * 10**6), strict=True))
     faults = scripted({("movie", wanted[name]): [always(fault)] for name, (fault, _) in TROUBLE.items()})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         for name, (_, reasons) in TROUBLE.items():
             failed = await neighbours_and(tmdb, wanted[name])
             assert isinstance(failed, Failed), name
@@ -597,7 +597,7 @@ async def test_trouble_on_every_try_fails_the_title_alone(clock: Clock) -> None:
 async def test_a_title_refused_on_every_try_fails_in_the_end(clock: Clock, name: str) -> None:
     """429s are the pace's trouble, but twenty of them for one title, with others answered, are enough."""
     faults = scripted({("movie", FILM): [always(REFUSED[name])]})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Failed("http_429") == await neighbours_and(tmdb, FILM)
         assert server.asked["movie", FILM] == REFUSALS
 
@@ -612,7 +612,7 @@ async def test_trouble_with_its_record_on_every_try_fails_a_reclassified_title_a
     catalog = Catalog(dict.fromkeys(wanted.values(), other), otherwise="both")
     faults = scripted({(other, wanted[name]): [always(fault)] for name, (fault, _) in trouble.items()})
     before = {"movie": 1, "find": 1} if kind == "movie" else {"find": 1}
-    async with stand_in(catalog=catalog, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=catalog, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         for name, (_, reasons) in trouble.items():
             failed = await neighbours_and(tmdb, wanted[name], kind)
             assert isinstance(failed, Failed), name
@@ -627,7 +627,7 @@ async def test_a_reclassified_title_refused_on_every_try_fails_in_the_end(
 ) -> None:
     """429s for its record alone, twenty of them, fail the title, as they fail any other."""
     faults = scripted({(route, id_): [always(REFUSED["429"])]})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Failed("http_429") == await neighbours_and(tmdb, id_, kind)
         assert server.asked[route, id_] == REFUSALS
 
@@ -636,7 +636,7 @@ async def test_silence_on_every_try_fails_the_title_alone(clock: Clock) -> None:
     """A title that TMDB has no word for fails as `timeout`."""
     faults = scripted({("movie", FILM): [always(silence(60))]})
     async with (
-        stand_in(catalog=CATALOG, faults=faults) as server,
+        fake_tmdb(catalog=CATALOG, faults=faults) as server,
         impatient_tmdb_at(server.url, clock, seconds=0.15) as tmdb,
     ):
         assert Failed("timeout") == await neighbours_and(tmdb, FILM)
@@ -646,7 +646,7 @@ async def test_silence_on_every_try_fails_the_title_alone(clock: Clock) -> None:
 async def test_a_title_alone_fails_only_after_tmdb_was_seen_to_answer(clock: Clock) -> None:
     """Without neighbours to compare with, the cheapest request tells a title's own trouble from an outage."""
     faults = scripted({("movie", FILM): [always(refusal(500))]})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Failed("http_500") == await tmdb.title(FILM, "movie")
         assert server.asked["authentication", ""] == 1
         assert TRIES <= server.asked["movie", FILM] <= TRIES + 1
@@ -664,7 +664,7 @@ async def test_a_title_fails_on_any_of_its_requests(clock: Clock, id_: str, kind
     """Trouble at `/find` is never taken for an id that TMDB does not know, and nothing is asked for after trouble."""
     for place, route in enumerate(routes, 1):
         faults = scripted({(route, id_): [always(html(502))]})
-        async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+        async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
             assert Failed("http_502") == await tmdb.title(id_, kind)
             assert {asked for asked, _ in server.asked} - {"authentication"} == set(routes[:place])
             assert tmdb.answered == 0
@@ -674,7 +674,7 @@ async def test_waits_grow_and_have_an_end(clock: Clock) -> None:
     """The six tries of a title are spread over seconds, never over minutes."""
     waits: list[float] = []
     faults = scripted({("movie", FILM): [always(refusal(500))]})
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         for _ in range(20):
             start = clock.now
             await tmdb.title(FILM, "movie")
@@ -691,8 +691,8 @@ async def test_a_429_holds_everybody_and_is_no_try_of_the_title(clock: Clock) ->
     held = TRIES + 2
     faults = scripted({("movie", FILM): [refusal(429, retry_after="7")] * held})
     async with (
-        stand_in(catalog=CATALOG, faults=faults, clock=clock.time) as server,
-        tmdb_at(server.url, clock, pace=Pace(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
+        fake_tmdb(catalog=CATALOG, faults=faults, clock=clock.time) as server,
+        tmdb_at(server.url, clock, limiter=RateLimiter(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
     ):
         told = await fan_out(lambda id_: tmdb.title(id_, "movie"), [FILM, *ids(60)], at_once=61)
         assert [film(id_) for id_ in [FILM, *ids(60)]] == told
@@ -705,14 +705,14 @@ async def test_a_429_holds_everybody_and_is_no_try_of_the_title(clock: Clock) ->
 async def test_a_limit_below_our_rate_costs_time_and_no_title(clock: Clock) -> None:
     """Against a strict limit of half our rate all are found, and the limit is never passed."""
     async with (
-        stand_in(catalog=CATALOG, per_second=20, clock=clock.time) as server,
-        tmdb_at(server.url, clock, pace=Pace(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
+        fake_tmdb(catalog=CATALOG, per_second=20, clock=clock.time) as server,
+        tmdb_at(server.url, clock, limiter=RateLimiter(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
     ):
         told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(300), at_once=100)
         assert [film(id_) for id_ in ids(300)] == told
         assert server.peak <= 20
         assert 0 < server.refused < 40
-        assert tmdb.pace.rate < 25
+        assert tmdb.limiter.rate < 25
 
 
 # Appended parts
@@ -726,7 +726,7 @@ async def test_a_part_left_out_once_is_there_the_second_time(clock: Clock) -> No
     """A record without a part that was asked for is asked for again."""
     faults = scripted({("movie", FILM): [PART_MISSING]})
     options: Any = {"append": ("credits", "keywords")}
-    async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, **options) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, **options) as tmdb:
         assert film(FILM, **options) == await tmdb.title(FILM, "movie")
         assert server.asked == {("movie", FILM): 2}
 
@@ -735,7 +735,7 @@ async def test_a_part_left_out_every_time_is_recorded_as_missing(clock: Clock) -
     """After three requests in all the title is taken as it is, and says which part it lacks."""
     faults = scripted({("movie", FILM): [always(PART_MISSING)]})
     async with (
-        stand_in(catalog=CATALOG, faults=faults) as server,
+        fake_tmdb(catalog=CATALOG, faults=faults) as server,
         tmdb_at(server.url, clock, append=("credits", "keywords")) as tmdb,
     ):
         expected = film(FILM, append=("keywords",))
@@ -748,7 +748,7 @@ async def test_a_title_once_had_is_not_lost_for_the_sake_of_a_part(clock: Clock,
     """A record with a part missing is better than none: trouble on asking again does not fail the title."""
     faults = scripted({("movie", FILM): [PART_MISSING, always(then)]})
     async with (
-        stand_in(catalog=CATALOG, faults=faults) as server,
+        fake_tmdb(catalog=CATALOG, faults=faults) as server,
         tmdb_at(server.url, clock, append=("credits", "keywords")) as tmdb,
     ):
         expected = film(FILM, append=("keywords",))
@@ -757,16 +757,16 @@ async def test_a_title_once_had_is_not_lost_for_the_sake_of_a_part(clock: Clock,
 
 async def test_a_part_that_tmdb_does_not_have_soon_costs_nothing(clock: Clock) -> None:
     """After twenty titles without it, a part nobody had is not asked for again; one that others had still is."""
-    before, after = ids(LEARNING), ids(10, first=100)
+    before, after = ids(PART_SAMPLE), ids(10, first=100)
     faults = scripted({("movie", after[3]): [PART_MISSING]})
     async with (
-        stand_in(catalog=CATALOG, faults=faults) as server,
+        fake_tmdb(catalog=CATALOG, faults=faults) as server,
         tmdb_at(server.url, clock, append=("credits", "nonsense")) as tmdb,
     ):
         told = await titles(tmdb, before)
-        assert server.asked.total() == LEARNING * PART_TRIES
+        assert server.asked.total() == PART_SAMPLE * PART_TRIES
         told += await titles(tmdb, after)
-        assert server.asked.total() == LEARNING * PART_TRIES + len(after) + 1
+        assert server.asked.total() == PART_SAMPLE * PART_TRIES + len(after) + 1
         assert {found.missing_parts for found in told} == {("nonsense",)}
 
 
@@ -774,10 +774,10 @@ async def test_what_was_learned_of_movies_is_not_held_against_series(clock: Cloc
     """Movies have no `content_ratings` and series do: each kind is learned by itself."""
     faults = scripted({("tv", SHOW): [PART_MISSING]})
     async with (
-        stand_in(catalog=CATALOG, faults=faults) as server,
+        fake_tmdb(catalog=CATALOG, faults=faults) as server,
         tmdb_at(server.url, clock, append=("content_ratings",)) as tmdb,
     ):
-        await titles(tmdb, ids(LEARNING + 1))
+        await titles(tmdb, ids(PART_SAMPLE + 1))
         assert show(SHOW, append=("content_ratings",)) == await tmdb.title(SHOW, "tv")
 
 
@@ -792,7 +792,7 @@ async def test_a_part_left_out_of_a_reclassified_title_is_asked_for_again(clock:
         ([always(PART_MISSING)], replace(truth(id_, append=("keywords",)), missing_parts=("credits",))),
     ):
         faults = scripted({(route, id_): tries})
-        async with stand_in(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, **options) as tmdb:
+        async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock, **options) as tmdb:
             assert expected == await tmdb.title(id_, kind)
             first = {("movie", id_): 1, ("find", id_): 1} if kind == "movie" else {("find", id_): 1}
             assert server.asked == first | {(route, id_): PART_TRIES if expected.missing_parts else 2}
@@ -807,15 +807,15 @@ async def test_parts_are_learned_for_the_kind_that_a_title_really_is(
     clock: Clock, kind: Kind, other: Kind, part: str
 ) -> None:
     """Only the `other` kind has the part: what reclassified titles teach counts for it, and not for the CSV's kind."""
-    strays, later, own = ids(LEARNING), f"tt{500:07}", f"tt{600:07}"
+    strays, later, own = ids(PART_SAMPLE), f"tt{500:07}", f"tt{600:07}"
     catalog = Catalog(dict.fromkeys([*strays, later], other), otherwise=kind)
     faults = scripted({(other, later): [PART_MISSING]})
     async with (
-        stand_in(catalog=catalog, faults=faults) as server,
+        fake_tmdb(catalog=catalog, faults=faults) as server,
         tmdb_at(server.url, clock, append=(part, "nonsense")) as tmdb,
     ):
         assert {("nonsense",)} == {(await tmdb.title(id_, kind)).missing_parts for id_ in strays}
-        assert sum(server.asked[other, id_] for id_ in strays) == LEARNING * PART_TRIES
+        assert sum(server.asked[other, id_] for id_ in strays) == PART_SAMPLE * PART_TRIES
         assert (await tmdb.title(later, kind)).missing_parts == ("nonsense",)
         assert server.asked[other, later] == 2  # for the part that the kind is known to have, and no more
         assert (await tmdb.title(own, kind)).missing_parts == (part, "nonsense")
@@ -827,7 +827,7 @@ async def test_parts_are_learned_for_the_kind_that_a_title_really_is(
 
 async def test_a_key_revoked_on_the_way_ends_the_run(clock: Clock) -> None:
     """The first 401 comes out itself, and nobody asks again."""
-    async with stand_in(catalog=CATALOG) as server, tmdb_at(server.url, clock, concurrency=5) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as server, tmdb_at(server.url, clock, concurrency=5) as tmdb:
         await titles(tmdb, ids(3))
         server.revoked = True
         with pytest.raises(TmdbRefusedError) as caught:
@@ -840,7 +840,7 @@ async def test_a_key_revoked_on_the_way_ends_the_run(clock: Clock) -> None:
 async def test_an_outage_fails_no_title(clock: Clock, outage: Fault) -> None:
     """When nobody is answered the run stops within two minutes, and no title is failed by it."""
     told: list[Any] = []
-    async with stand_in(catalog=CATALOG, outage=outage) as server, impatient_tmdb_at(server.url, clock) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, outage=outage) as server, impatient_tmdb_at(server.url, clock) as tmdb:
 
         async def one(id_: str) -> None:
             told.append(await tmdb.title(id_, "movie"))
@@ -912,7 +912,7 @@ def tmdb_on(line: Line, *, ceiling: float = 40.0) -> Tmdb:
         key=KEY,
         language=None,
         append=(),
-        pace=Pace(ceiling, clock=loop.time),
+        limiter=RateLimiter(ceiling, clock=loop.time),
         concurrency=20,
         clock=loop.time,
     )
@@ -1020,7 +1020,7 @@ async def test_no_secret_in_any_error_or_log_line(clock: Clock, caplog: pytest.L
                     errors.append(error)
 
     with capture_logs() as logs:
-        async with stand_in(catalog=CATALOG, faults=scripted(script)) as server:
+        async with fake_tmdb(catalog=CATALOG, faults=scripted(script)) as server:
             async with tmdb_at(server.url, clock, key=key) as tmdb:
                 told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(len(script) + 10), at_once=50)
                 assert sum(isinstance(each, Failed) for each in told) == len(script)
@@ -1038,7 +1038,7 @@ async def test_no_secret_in_any_error_or_log_line(clock: Clock, caplog: pytest.L
         async with wire(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as (url, _):
             await provoke(url, Tmdb.check_key)
     assert len(errors) == 2 * 9 + 1
-    assert {"title_failed", "hold"} <= {line["event"] for line in logs}
+    assert {"title_failed", "back_off"} <= {line["event"] for line in logs}
     seen = [f"{error} {error!r} {''.join(traceback.format_exception(error))}" for error in errors]
     seen += [repr(logs), caplog.text, *(repr(record.__dict__) for record in caplog.records)]
     assert [text for text in seen if key in text] == []

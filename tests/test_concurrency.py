@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.runtime.concurrency import Room, beside, fan_out, finish
+from harvester.runtime.concurrency import MemoryBudget, beside, complete_or_undo, fan_out
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -77,17 +77,17 @@ async def test_no_inputs_no_results() -> None:
 @pytest.mark.parametrize("at_once", [1, 7, 50])
 async def test_at_most_so_many_are_under_way(at_once: int) -> None:
     """All the room is used, and never more than that."""
-    under_way = most = 0
+    progress_deadline = most = 0
 
     async def one(number: int) -> None:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        nonlocal progress_deadline, most
+        progress_deadline += 1
+        most = max(most, progress_deadline)
         await rest(1 + number % 3)
-        under_way -= 1
+        progress_deadline -= 1
 
     await fan_out(one, range(200), at_once=at_once)
-    assert (under_way, most) == (0, at_once)
+    assert (progress_deadline, most) == (0, at_once)
 
 
 async def test_the_next_input_is_drawn_only_when_there_is_room() -> None:
@@ -463,7 +463,7 @@ class Upload:
 
 async def begun(upload: Upload) -> asyncio.Task[str]:
     """`finish` under way, the call sent and not yet answered."""
-    task = asyncio.ensure_future(finish(upload.begin(), undo=upload.undo, seconds=60))
+    task = asyncio.ensure_future(complete_or_undo(upload.begin(), undo=upload.undo, seconds=60))
     await rest(3)
     assert upload.begun
     return task
@@ -473,7 +473,7 @@ async def test_a_call_that_finishes_gives_its_result() -> None:
     """Undisturbed, the result comes back and nothing is undone."""
     upload = Upload()
     upload.answer.set()
-    assert await finish(upload.begin(), undo=upload.undo, seconds=60) == "upload-1"
+    assert await complete_or_undo(upload.begin(), undo=upload.undo, seconds=60) == "upload-1"
     assert upload.undone == []
 
 
@@ -482,7 +482,7 @@ async def test_a_call_that_fails_raises_its_error() -> None:
     upload = Upload(OSError("no"))
     upload.answer.set()
     with pytest.raises(OSError, match="no"):
-        await finish(upload.begin(), undo=upload.undo, seconds=60)
+        await complete_or_undo(upload.begin(), undo=upload.undo, seconds=60)
     assert upload.undone == []
 
 
@@ -567,7 +567,7 @@ async def test_a_call_that_does_not_end_is_given_up_after_the_cancel(silent: str
         assert name == "upload-1"
         await for_ever()
 
-    task = asyncio.ensure_future(finish(begin(), undo=undo, seconds=0.01))
+    task = asyncio.ensure_future(complete_or_undo(begin(), undo=undo, seconds=0.01))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -580,13 +580,13 @@ async def test_a_call_that_does_not_end_is_given_up_after_the_cancel(silent: str
 
 async def test_who_would_begin_waits_until_there_is_room() -> None:
     """Below the limit nobody waits; from the limit on everybody, until so much has been given back."""
-    room = Room(100)
-    room.take(99)
+    room = MemoryBudget(100)
+    room.reserve(99)
     await room.wait()
-    room.take(51)
+    room.reserve(51)
     waiting = [asyncio.ensure_future(room.wait()) for _ in range(3)]
-    room.take(-50)
+    room.reserve(-50)
     await asyncio.sleep(0)
     assert not any(one.done() for one in waiting)
-    room.take(-1)
+    room.reserve(-1)
     await asyncio.gather(*waiting)
