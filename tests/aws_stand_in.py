@@ -105,8 +105,8 @@ class Aws:
         )
         out, _ = await process.communicate()
         assert process.returncode == 0, out.decode()
-        [told] = (await self("cloudformation", "describe-stacks", "--stack-name", "tmdb"))["Stacks"]
-        return {each["OutputKey"]: each["OutputValue"] for each in told["Outputs"]}
+        [result] = (await self("cloudformation", "describe-stacks", "--stack-name", "tmdb"))["Stacks"]
+        return {each["OutputKey"]: each["OutputValue"] for each in result["Outputs"]}
 
     @asynccontextmanager
     async def states(self) -> AsyncIterator[Any]:
@@ -120,15 +120,15 @@ class Aws:
 
     async def start(self, machine: str) -> str:
         """The ARN of a new execution of the state machine."""
-        told = await self("stepfunctions", "start-execution", "--state-machine-arn", machine)
-        return str(told["executionArn"])
+        result = await self("stepfunctions", "start-execution", "--state-machine-arn", machine)
+        return str(result["executionArn"])
 
     async def map_runs(self, execution: str) -> list[str]:
         """How each try of an execution's map has ended, or that it runs."""
         async with self.states() as client:
             runs = (await client.list_map_runs(executionArn=execution))["mapRuns"]
-            told = [await client.describe_map_run(mapRunArn=run["mapRunArn"]) for run in runs]
-        return [str(each["status"]) for each in told]
+            result = [await client.describe_map_run(mapRunArn=run["mapRunArn"]) for run in runs]
+        return [str(each["status"]) for each in result]
 
     async def errors(self, execution: str) -> list[str]:
         """The names of the errors that an execution's own steps have ended with so far, in order."""
@@ -140,9 +140,9 @@ class Aws:
         """What became of an execution, once it has ended."""
         async with self.states() as client:
             while True:
-                told: dict[str, Any] = await client.describe_execution(executionArn=execution)
-                if told["status"] != "RUNNING":
-                    return told
+                result: dict[str, Any] = await client.describe_execution(executionArn=execution)
+                if result["status"] != "RUNNING":
+                    return result
                 await asyncio.sleep(0.2)
 
 

@@ -67,14 +67,14 @@ class Stack:
     def resources(self) -> dict[str, Any]:
         """Every resource whose condition holds, resolved, by its name."""
         return {
-            name: self.resolve({key: value for key, value in told.items() if key != "Condition"})
-            for name, told in self.whole["Resources"].items()
-            if "Condition" not in told or self.backoffs(told["Condition"])
+            name: self.resolve({key: value for key, value in result.items() if key != "Condition"})
+            for name, result in self.whole["Resources"].items()
+            if "Condition" not in result or self.backoffs(result["Condition"])
         }
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
         """The properties of all resources of one type, such as `AWS::IAM::Role`."""
-        return {name: told["Properties"] for name, told in self.resources.items() if told["Type"] == kind}
+        return {name: result["Properties"] for name, result in self.resources.items() if result["Type"] == kind}
 
     def properties(self, name: str) -> Any:
         """The properties of one resource."""
@@ -89,9 +89,9 @@ class Stack:
         if name == "AWS::NoValue":
             return NOTHING
         if name in self.whole["Parameters"] and name in self.given:
-            told = self.whole["Parameters"][name]
-            assert re.fullmatch(told.get("AllowedPattern", ".*"), str(self.given[name])), f"{name} may not be so"
-            assert self.given[name] in told.get("AllowedValues", [self.given[name]]), f"{name} may not be so"
+            result = self.whole["Parameters"][name]
+            assert re.fullmatch(result.get("AllowedPattern", ".*"), str(self.given[name])), f"{name} may not be so"
+            assert self.given[name] in result.get("AllowedValues", [self.given[name]]), f"{name} may not be so"
         if name in self.given or name in AWS:
             return self.given.get(name, AWS.get(name))
         if name in self.whole["Parameters"]:
@@ -100,19 +100,19 @@ class Stack:
         assert "Condition" not in made or self.backoffs(made["Condition"]), f"{name} is not made"
         return f"<{name}>"
 
-    def resolve(self, told: Any) -> Any:
+    def resolve(self, result: Any) -> Any:
         """`told` without functions."""
-        match told:
-            case {"Ref": _} | {"Condition": str()} if len(told) == 1:
-                [(name, value)] = told.items()
+        match result:
+            case {"Ref": _} | {"Condition": str()} if len(result) == 1:
+                [(name, value)] = result.items()
                 return FUNCTIONS[name](self, value)
-            case dict() if len(told) == 1 and (name := next(iter(told))).startswith("Fn::"):
-                return FUNCTIONS[name](self, told[name])
+            case dict() if len(result) == 1 and (name := next(iter(result))).startswith("Fn::"):
+                return FUNCTIONS[name](self, result[name])
             case dict():
-                return {key: value for key, one in told.items() if (value := self.resolve(one)) is not NOTHING}
+                return {key: value for key, one in result.items() if (value := self.resolve(one)) is not NOTHING}
             case list():
-                return [value for one in told if (value := self.resolve(one)) is not NOTHING]
-        return told
+                return [value for one in result if (value := self.resolve(one)) is not NOTHING]
+        return result
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -120,7 +120,7 @@ FUNCTIONS: dict[str, Function] = {
     "Condition": Stack.backoffs,
     "Fn::GetAtt": lambda stack, path: stack.value(".".join(path)),
     "Fn::Sub": lambda stack, text: re.sub(r"\$\{([\w:.]+)\}", lambda found: str(stack.value(found[1])), text),
-    "Fn::If": lambda stack, told: stack.resolve(told[1] if stack.backoffs(told[0]) else told[2]),
+    "Fn::If": lambda stack, result: stack.resolve(result[1] if stack.backoffs(result[0]) else result[2]),
     "Fn::Equals": lambda stack, both: stack.resolve(both[0]) == stack.resolve(both[1]),
     "Fn::Not": lambda stack, one: not stack.resolve(one[0]),
 }
@@ -137,13 +137,13 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def within(told: Any, name: str) -> Iterator[dict[str, Any]]:
+def within(result: Any, name: str) -> Iterator[dict[str, Any]]:
     """Every object below that has a key of this name, such as `Effect`."""
-    if isinstance(told, dict):
-        if name in told:
-            yield told
-        for one in told.values():
+    if isinstance(result, dict):
+        if name in result:
+            yield result
+        for one in result.values():
             yield from within(one, name)
-    elif isinstance(told, list):
-        for one in told:
+    elif isinstance(result, list):
+        for one in result:
             yield from within(one, name)

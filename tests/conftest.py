@@ -160,7 +160,7 @@ def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Callable[..., 
                 rows = "".join(f"{id_}|a title\n{id_}|a title\n" for id_ in ids)
                 (tmp_path / f"{name}.csv").write_text(f"id|tituloPincipal\n{rows}", encoding="utf-8")
                 more.setdefault(f"{name}_csv", str(tmp_path / f"{name}.csv"))
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "tmdb_api_key": KEY,
             "tmdb_base_url": url,
             "tmdb_rate": 10_000,
@@ -170,7 +170,7 @@ def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Callable[..., 
             "aws_secret_access_key": s3.secret_key,
             "aws_endpoint_url_s3": s3.endpoint,
         }
-        return load_settings(**(told | more))
+        return load_settings(**(values | more))
 
     return make
 
@@ -191,8 +191,8 @@ class Silent:
     def begin(self, run: Any, *, titles: int, limiter: Any) -> None:
         self.run, self.to_do = run, titles
 
-    def title(self, told: Any) -> None:
-        self.titles.append(told)
+    def title(self, result: Any) -> None:
+        self.titles.append(result)
 
     def batch(self, receipt: Any) -> None:
         self.receipts.append(receipt)

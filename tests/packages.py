@@ -42,6 +42,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (scratch / "packages.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            told = build(folder, root=copy_tree(ROOT, folder.with_name("tree")), cwd=scratch)
-            assert told.returncode == 0, told.stderr
+            result = build(folder, root=copy_tree(ROOT, folder.with_name("tree")), cwd=scratch)
+            assert result.returncode == 0, result.stderr
     return folder

@@ -68,12 +68,12 @@ def athena_table(name: str) -> Table:
         for statement in athena_statements()
         if isinstance(statement, exp.Create) and isinstance(statement.this, exp.Schema) and _name(statement) == name
     ]
-    told = create.args["properties"]
-    properties = {each.name: each.args["value"].name for each in told.expressions if type(each) is exp.Property}
-    for serde in told.find_all(exp.SerdeProperties):
+    result = create.args["properties"]
+    properties = {each.name: each.args["value"].name for each in result.expressions if type(each) is exp.Property}
+    for serde in result.find_all(exp.SerdeProperties):
         properties |= {each.name: each.args["value"].name for each in serde.expressions}
-    [partitions] = told.find_all(exp.PartitionedByProperty)
-    [location] = told.find_all(exp.LocationProperty)
+    [partitions] = result.find_all(exp.PartitionedByProperty)
+    [location] = result.find_all(exp.LocationProperty)
     return Table(_columns(create.this), _columns(partitions.this), properties, location.name)
 
 

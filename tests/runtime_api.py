@@ -75,7 +75,7 @@ def without_loop() -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Result:
     """What came of an invocation: the `answer`, or the `error` as the runtime client sends it.
 
     Attributes:
@@ -121,10 +121,10 @@ class Lambda:
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _waiting: asyncio.Queue[tuple[str, Any, float]] = field(default_factory=asyncio.Queue)
-    _told: dict[str, asyncio.Future[Told]] = field(default_factory=dict)
+    _told: dict[str, asyncio.Future[Result]] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def invoke(self, event: Any, *, seconds: float = 900.0, over: asyncio.Event | None = None) -> Told:
+    async def invoke(self, event: Any, *, seconds: float = 900.0, over: asyncio.Event | None = None) -> Result:
         """What comes of the event, which has so many `seconds`; they are over at once when somebody says so.
 
         Starting a process is not counted, as it is not by Lambda.
@@ -132,22 +132,22 @@ class Lambda:
         if not self.runs or self.runs[-1].process.returncode is not None:
             await self._start()
         number = f"00000000-0000-4000-8000-{next(self._numbers):012d}"
-        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        self._told[number] = told
+        results: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._told[number] = results
         process = self.runs[-1].process
         begun, *ends = (
             asyncio.ensure_future(each)
             for each in (self._ready.wait(), process.wait(), (over or asyncio.Event()).wait())
         )
         try:
-            await asyncio.wait([told, begun, ends[0]], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([results, begun, ends[0]], return_when=asyncio.FIRST_COMPLETED)
             self._waiting.put_nowait((number, event, seconds))
-            await asyncio.wait([told, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([results, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in (begun, *ends):
                 each.cancel()
-        if told.done():
-            return told.result()
+        if results.done():
+            return results.result()
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
@@ -155,7 +155,7 @@ class Lambda:
         self._told.pop(number, None)
         while not self._waiting.empty():
             self._waiting.get_nowait()
-        return Told(died=True)
+        return Result(died=True)
 
     @property
     def out(self) -> str:
@@ -188,24 +188,24 @@ class Lambda:
             case "POST", ["invocation", number, "response"]:
                 body = await request.read()
                 assert len(body) <= ANSWER_BYTES
-                self._tell(number, Told(answer=json.loads(body), bytes=len(body)))
+                self._tell(number, Result(answer=json.loads(body), bytes=len(body)))
             case "POST", ["invocation", number, "error"]:
                 body = await request.read()
-                self._tell(number, Told(error=json.loads(body), bytes=len(body)))
+                self._tell(number, Result(error=json.loads(body), bytes=len(body)))
             case "POST", ["init", "error"]:
                 error = json.loads(await request.read())
                 for number in list(self._told):
-                    self._tell(number, Told(error=error))
+                    self._tell(number, Result(error=error))
             case _:
                 return web.json_response({"errorType": "NotFound"}, status=404)
         return web.json_response({"status": "OK"}, status=202)
 
-    def _tell(self, number: str, told: Told) -> None:
+    def _tell(self, number: str, result: Result) -> None:
         waiting = self._told.pop(number)
         if not waiting.done():
-            waiting.set_result(told)
+            waiting.set_result(result)
         for words in self.never:
-            assert words not in json.dumps([told.answer, told.error], ensure_ascii=False), told
+            assert words not in json.dumps([result.answer, result.error], ensure_ascii=False), result
 
     async def _next(self, request: web.BaseRequest) -> web.StreamResponse:
         self._ready.set()
@@ -295,8 +295,8 @@ class Vault:
         return _aws({"__type": "ResourceNotFoundException", "message": "Secrets Manager can't find it."}, 400)
 
 
-def _aws(told: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(body=json.dumps(told).encode(), status=status, content_type="application/x-amz-json-1.1")
+def _aws(result: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(body=json.dumps(result).encode(), status=status, content_type="application/x-amz-json-1.1")
 
 
 @asynccontextmanager

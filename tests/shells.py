@@ -91,10 +91,10 @@ class Ended:
     err: str
 
     @property
-    def told(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """The one JSON object of `--json`."""
-        told: dict[str, Any] = json.loads(self.out)
-        return told
+        result: dict[str, Any] = json.loads(self.out)
+        return result
 
     @property
     def said(self) -> str:
@@ -142,8 +142,8 @@ class Running:
         while True:
             if over := self.process.returncode is not None:
                 await asyncio.gather(*self.reading)
-            told = so()
-            if await told if isinstance(told, Awaitable) else told:
+            result = so()
+            if await result if isinstance(result, Awaitable) else result:
                 return
             assert not over, f"it has ended with {self.process.returncode}: {self.out!r} {self.err!r}"
             await asyncio.sleep(LOOK_SECONDS)

@@ -89,13 +89,13 @@ async def deployed(aws: Aws, packages: Path, folder: Path) -> str:
     """The state machine of our stack, with the key where the template says, and the CSVs uploaded."""
     await aws("ssm", "put-parameter", "--type", "SecureString", "--name", "/tmdb/api-key", "--value", KEY)
     given = {"Architecture": "x86_64", "Rate": str(RATE), "Children": str(CHILDREN)}
-    told = await aws.deploy(packages, BucketName=LAKE, **given)
+    result = await aws.deploy(packages, BucketName=LAKE, **given)
     for name, ids in (("movies", MOVIES), ("series", SERIES)):
         rows = "".join(f"{id_}|a title\n{id_}|a title\n" for id_ in ids)
         (folder / f"{name}.csv").write_text(f"id|tituloPincipal\n{rows}", encoding="utf-8")
         key = f"Raw/Local/CSV/{name.capitalize()}/2026/11/22/{name}.csv"
-        await aws("s3", "cp", str(folder / f"{name}.csv"), f"s3://{told['BucketName']}/{key}")
-    return told["StateMachineArn"]
+        await aws("s3", "cp", str(folder / f"{name}.csv"), f"s3://{result['BucketName']}/{key}")
+    return result["StateMachineArn"]
 
 
 @asynccontextmanager
@@ -139,9 +139,9 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
                 await asyncio.sleep(0.1)
             assert len(await landed(lake)) < 20
 
-            told = await aws.ended(execution)  # the map is tried again, when nobody is at work any more
-            assert told["status"] == "SUCCEEDED", told
-            closed = json.loads(told["output"])
+            result = await aws.ended(execution)  # the map is tried again, when nobody is at work any more
+            assert result["status"] == "SUCCEEDED", result
+            closed = json.loads(result["output"])
             assert closed["status"] == "closed"
             assert await aws.map_runs(execution) == ["FAILED", "SUCCEEDED"]
             assert await aws.errors(execution) == []
@@ -153,8 +153,8 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
             assert lease is not None
             assert (lease.run, lease.ended) == (closed["run"], True)
         assert busiest(tmdb, seconds=5) <= 1.3 * 5 * RATE  # the machine may be busy, too; each for itself it were 4
-        told = await aws.ended(await aws.start(machine))
-        assert json.loads(told["output"])["status"] == "nothing_to_do"
+        result = await aws.ended(await aws.start(machine))
+        assert json.loads(result["output"])["status"] == "nothing_to_do"
         shell = shell_of(aws, tmdb, tmp_path)
         verification = await said(shell, "verify")
         assert (verification["status"], verification["run"], verification["totals"]) == (
@@ -174,14 +174,14 @@ async def said(shell: Shell, *words: str) -> dict[str, Any]:
     async with shell.start(*words, "--json") as running:
         ended = await running.ended()
     assert ended.code == 0, ended
-    return ended.told
+    return ended.result
 
 
 def test_the_template_is_what_cloudformation_takes(tools: Path) -> None:
     """cfn-lint finds nothing wrong in it."""
     template = str(ROOT / "config" / "aws" / "template.yaml")
-    told = subprocess.run([str(tools / "cfn-lint"), template], check=False, capture_output=True, text=True)
-    assert (told.returncode, told.stdout) == (0, "")
+    completed = subprocess.run([str(tools / "cfn-lint"), template], check=False, capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout) == (0, "")
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm to install asl-validator with")
@@ -190,5 +190,5 @@ def test_the_state_machine_is_what_step_functions_takes(tmp_path: Path) -> None:
     subprocess.run(["npm", "install", "--silent", "asl-validator@4"], check=True, cwd=tmp_path, capture_output=True)
     machine = str(ROOT / "config" / "aws" / "distributed_map.asl.json")
     command = ["npx", "asl-validator", "--json-path", machine]
-    told = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
-    assert told.returncode == 0, told.stdout + told.stderr
+    completed = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert completed.returncode == 0, completed.stdout + completed.stderr

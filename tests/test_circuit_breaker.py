@@ -20,22 +20,22 @@ def counted(
     """What comes of a period of 30 s with so many requests, evenly spread, the last of them at its very end."""
     start = clock.now
     reasons: list[str | None] = [None] * (good - (last is None)) + ["http_503"] * (bad - (last is not None)) + [last]
-    told = None
+    result = None
     for number, reason in enumerate(reasons, 1):
-        assert told is None
+        assert result is None
         clock.now = start + 30.0 * number / len(reasons)
-        told = breaker.record(reason)
-    return told
+        result = breaker.record(reason)
+    return result
 
 
 def test_two_bad_periods_are_an_outage(clock: Clock) -> None:
     """Nine of ten without a usable answer in two periods in a row are one; the reason is the last one's."""
     breaker = CircuitBreaker(clock.time, "http://tmdb.test/3")
     assert counted(breaker, clock, good=1, bad=9) is None
-    told = counted(breaker, clock, good=1, bad=9)
-    assert told is not None
-    assert told.reason == "http_503"
-    assert "9 of 10 requests to http://tmdb.test/3 had no usable answer" in str(told)
+    result = counted(breaker, clock, good=1, bad=9)
+    assert result is not None
+    assert result.reason == "http_503"
+    assert "9 of 10 requests to http://tmdb.test/3 had no usable answer" in str(result)
 
 
 def test_it_is_said_again_after_another_bad_period(clock: Clock) -> None:

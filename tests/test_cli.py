@@ -57,9 +57,9 @@ async def test_without_a_command_it_harvests_and_then_plan_and_verify_agree(shel
         assert "350 = 350 found + 0 missing + 0 failed" in " ".join(harvested.out.split())
         assert all(json.loads(line)["event"] for line in harvested.err.splitlines())
         verified = await shell.run("verify", "--json")
-        assert (verified.code, verified.told["status"], verified.told["records"]) == (0, "proved", 350)
+        assert (verified.code, verified.result["status"], verified.result["records"]) == (0, "proved", 350)
         planned = await shell.run("plan", "--json")
-        assert (planned.code, planned.told["status"], planned.told["requests"]) == (0, "nothing_to_do", 0)
+        assert (planned.code, planned.result["status"], planned.result["requests"]) == (0, "nothing_to_do", 0)
         assert "Nothing to do" in (await shell.run("harvest")).out
     assert len(await bucket.objects("Raw/API/Movies/")) == 4
 
@@ -68,7 +68,7 @@ async def test_flags_come_before_the_environment(shell_for: Any, bucket: Bucket)
     """A flag wins over an environment variable, and reaches what it names."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         ended = await shell_for(tmdb).run("--prefix", "Elsewhere", "--limit", "1", "--language", "pt-BR", "--json")
-    assert (ended.code, ended.told["status"], ended.told["stopped_by"]) == (75, "stopped", "limit")
+    assert (ended.code, ended.result["status"], ended.result["stopped_by"]) == (75, "stopped", "limit")
     key = next(iter(await bucket.objects("Elsewhere/Movies/")))
     assert b'"language":"pt-BR"' in (await bucket.read(key) or b"")
 
@@ -78,7 +78,7 @@ async def test_an_empty_variable_is_one_that_is_not_set(shell_for: Any) -> None:
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb).having(AWS_PROFILE="", AWS_DEFAULT_PROFILE="", AWS_SESSION_TOKEN="", S3_PREFIX="")
         ended = await shell.run("plan", "--json")
-    assert (ended.code, ended.told["status"]) == (0, "to_do"), ended
+    assert (ended.code, ended.result["status"]) == (0, "to_do"), ended
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ async def test_errors_are_json_too(shell_for: Any) -> None:
     """With `--json` a failure is one JSON object with the name of the error, the message and the exit code."""
     async with fake_tmdb() as tmdb:
         ended = await shell_for(tmdb).run("--json", "--movies", "nowhere.csv")
-    assert ended.told["status"] == "error"
-    assert (ended.told["error"], ended.told["exit_code"], ended.code) == ("InputError", 2, 2)
+    assert ended.result["status"] == "error"
+    assert (ended.result["error"], ended.result["exit_code"], ended.code) == ("InputError", 2, 2)
 
 
 async def test_a_csv_in_the_bucket_and_one_on_standard_input_are_read_alike(shell_for: Any, bucket: Bucket) -> None:
@@ -137,7 +137,7 @@ async def test_a_csv_in_the_bucket_and_one_on_standard_input_are_read_alike(shel
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb)
         ended = await shell.run("--movies", f"s3://{bucket.name}/Filmes+e+series/movies.csv", "--json")
-        assert (ended.code, ended.told["totals"]["ids"]) == (0, 2)
+        assert (ended.code, ended.result["totals"]["ids"]) == (0, 2)
         missing = await shell.run("--movies", f"s3://{bucket.name}/Filmes e series/movies.csv")
         assert (missing.code, "is not there" in missing.err) == (2, True)
 
@@ -170,11 +170,11 @@ async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, nu
             await running.until(lambda: tmdb.asked.total() >= 20)
             running.send(number)
             ended = await running.ended()
-        assert (ended.code, ended.told["stopped_by"]) == (75, number.name)
+        assert (ended.code, ended.result["stopped_by"]) == (75, number.name)
         assert "taking no more batches" in ended.err
-        assert tmdb.asked.total() - 1 == ended.told["totals"]["found"] > 0
+        assert tmdb.asked.total() - 1 == ended.result["totals"]["found"] > 0
         again = await shell.run("--json")
-        assert (again.code, again.told["totals"]["found"]) == (0, 350)
+        assert (again.code, again.result["totals"]["found"]) == (0, 350)
         assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 1
 
 
@@ -187,7 +187,7 @@ async def test_a_first_signal_after_the_limit_still_lands_the_open_batch(shell_f
         await running.until(lambda: tmdb.asked.total() >= 20)
         running.send(signal.SIGTERM)
         ended = await running.ended()
-    assert (ended.code, ended.told["stopped_by"], ended.told["totals"]["found"]) == (75, "limit", 100)
+    assert (ended.code, ended.result["stopped_by"], ended.result["totals"]["found"]) == (75, "limit", 100)
 
 
 async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
@@ -222,7 +222,7 @@ async def test_a_full_disk_under_the_log_does_not_end_a_harvest(shell_for: Any, 
     """`2> log` on a disk without room: every title is harvested all the same, and the result is told."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         ended = await shell_for(tmdb).run("--verbose", "--json", stderr=full_disk)
-    assert (ended.code, ended.told["status"], ended.told["totals"]["found"]) == (0, "closed", 350)
+    assert (ended.code, ended.result["status"], ended.result["totals"]["found"]) == (0, "closed", 350)
     assert len(await bucket.objects("Raw/API/Movies/")) == 4
 
 
@@ -237,7 +237,7 @@ async def test_a_terminal_that_goes_away_does_not_end_a_harvest(shell_for: Any, 
                 shown += await asyncio.to_thread(os.read, ours, 2**16)
             os.close(ours)
             ended = await running.ended()
-    assert (ended.code, ended.told["status"], len(await bucket.objects("Raw/API/Movies/"))) == (0, "closed", 4)
+    assert (ended.code, ended.result["status"], len(await bucket.objects("Raw/API/Movies/"))) == (0, "closed", 4)
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["for people", "as JSON"])
@@ -266,7 +266,7 @@ async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any,
         ended = await shell.run("--json")
         again = Counter(tmdb.asked) - asked
         verification = await shell.run("verify", "--json")
-    assert (ended.code, ended.told["totals"]["found"], verification.told["status"]) == (0, 350, "proved")
+    assert (ended.code, ended.result["totals"]["found"], verification.result["status"]) == (0, 350, "proved")
     assert {id_ for route, id_ in again if route == "movie"} == set(MOVIES) - done
     assert await bucket.uploads("") == []
 

@@ -729,8 +729,8 @@ def test_a_number_that_may_stand_in_another_column_is_no_id(
     read: Read, text: str, ids: list[str], rejected: int
 ) -> None:
     """A year, or the number of a row, in a row of more cells than the header has: rejected, and in the account."""
-    told = read(text)
-    assert (told.ids, told.rejected) == (ids, rejected)
+    result = read(text)
+    assert (result.ids, result.rejected) == (ids, rejected)
 
 
 @pytest.mark.parametrize("size", [131_073, 1_000_000])

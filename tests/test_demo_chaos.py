@@ -75,20 +75,20 @@ async def chaos(folder: Path, text: str) -> tuple[int | None, dict[str, Any], st
 @pytest.mark.timeout(180)
 async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp_path: Path) -> None:
     """`demo --chaos` ends with audited books: nothing lost, doubled, altered, invented, orphaned or foreign."""
-    code, told, story = await chaos(
+    code, result, story = await chaos(
         tmp_path / "[/x] out", "500=4%,reset=2%,empty=2%,s3-503=2%,s3-reset-after=1%,kill=2"
     )
-    assert code == 0, told
-    assert told["kills"] == 2
-    assert [start["exit"] for start in told["starts"]][:2] == [None, None]
-    assert told["starts"][-1]["exit"] == 0
-    wrong = {name: count for name, count in told["audit"].items() if name != "expected" and count}
-    assert (wrong, told["verify"], told["audit"]["expected"]) == ({}, "proved", told["totals"]["found"])
+    assert code == 0, result
+    assert result["kills"] == 2
+    assert [start["exit"] for start in result["starts"]][:2] == [None, None]
+    assert result["starts"][-1]["exit"] == 0
+    wrong = {name: count for name, count in result["audit"].items() if name != "expected" and count}
+    assert (wrong, result["verify"], result["audit"]["expected"]) == ({}, "proved", result["totals"]["found"])
     assert "start 1" in story
     assert "SIGKILL" in story
     assert f"The files are in {tmp_path}/[/x] out/. All" in story
     files = [path for path in (tmp_path / "[/x] out/Raw/API").rglob("*.json") if "_harvest" not in path.parts]
-    assert len(files) == told["totals"]["files"]
+    assert len(files) == result["totals"]["files"]
 
 
 @pytest.mark.timeout(120)
@@ -103,7 +103,7 @@ async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
         lost, doubled, altered, mistaken, misled, *rest = (await stage.bucket.read(first) or b"").splitlines(
             keepends=True
         )
-        told = dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "foreign"), 1)
+        values = dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "foreign"), 1)
         altered = altered.replace(b'"adult":false', b'"adult":true')
         mistaken = mistaken.replace(b'"tmdb_id":', b'"tmdb_id":1')
         invented = rest[0].replace(rest[0][12:21], b"tt9999999")
@@ -114,5 +114,5 @@ async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
         await stage.bucket.begin(second)
         audit = await examine(stage)
     assert not audit.clean
-    assert audit.counts() == told | {"altered": 3}  # its text, its TMDB id, its kind
+    assert audit.counts() == values | {"altered": 3}  # its text, its TMDB id, its kind
     assert (audit.lost, audit.invented) == ([json.loads(lost)["imdb_id"]], ["tt9999999"])

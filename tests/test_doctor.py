@@ -216,7 +216,7 @@ async def test_a_clock_that_is_wrong_is_told(
             by_whom = dict(zip(("TMDB", "S3"), of(doctor_report, "clock").split("; "), strict=True))
             assert by_whom.pop(whose).startswith(f"{state}: ")
             assert (f"ahead of {whose}'s Set this machine's clock" in of(doctor_report, "clock")) == (minutes > 0)
-            assert [told.partition(":")[0] for told in by_whom.values()] == ["good"]
+            assert [seen.partition(":")[0] for seen in by_whom.values()] == ["good"]
             assert doctor_report.healthy == (state != "bad")
 
 

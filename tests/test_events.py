@@ -119,10 +119,10 @@ def test_the_steps_of_the_state_machine() -> None:
     assert parse_event(step | {"event": began}) == planned
     by_upload = Invocation("plan", sources={"movies_csv": "s3://lake/Movies/x.csv"}, children=6, execution=EXECUTION)
     assert parse_event(step | {"event": sent("Movies/x.csv")}) == by_upload
-    told = parse_event({"action": "harvest", "shard": SHARD, "settings": settings})
-    assert told == Invocation("harvest", settings=settings, shard=Shard.of(SHARD))
-    assert told.shard is not None
-    assert told.shard.cut()[1].ids == ("tt0000003",)
+    result = parse_event({"action": "harvest", "shard": SHARD, "settings": settings})
+    assert result == Invocation("harvest", settings=settings, shard=Shard.of(SHARD))
+    assert result.shard is not None
+    assert result.shard.cut()[1].ids == ("tt0000003",)
     step = {"action": "close", "run": SHARD["run"], "sources": {"movies_csv": "s3://a/b.csv"}, "settings": settings}
     step |= {"token": SHARD["token"]}
     closing = Invocation(
@@ -153,8 +153,8 @@ def test_the_shard_of_a_newer_harvester_is_refused_in_a_sentence(more: dict[str,
     for unexpected in (2.0, "2", 0, None, True):
         with pytest.raises(InputError, match="is no shard, as planning writes it: its format is"):
             parse_event({"action": "harvest", "shard": SHARD | {"format": unexpected}})
-    told = parse_event({"action": "harvest", "shard": SHARD | {"colour": "blue"}})
-    assert told == Invocation("harvest", shard=Shard.of(SHARD))
+    result = parse_event({"action": "harvest", "shard": SHARD | {"colour": "blue"}})
+    assert result == Invocation("harvest", shard=Shard.of(SHARD))
 
 
 def test_what_it_was_started_with_decides_about_the_children_and_the_step_about_settings() -> None:
@@ -166,8 +166,8 @@ def test_what_it_was_started_with_decides_about_the_children_and_the_step_about_
 
 def test_to_close_is_never_to_harvest_again() -> None:
     """An answer that was lost has the books closed twice; with `again` the second time would harvest anew."""
-    told = parse_event({"action": "close", "run": SHARD["run"], "again": True, "event": {"again": True}})
-    assert told == Invocation("close", run=str(SHARD["run"]))
+    result = parse_event({"action": "close", "run": SHARD["run"], "again": True, "event": {"again": True}})
+    assert result == Invocation("close", run=str(SHARD["run"]))
 
 
 @pytest.mark.parametrize("name", SETTINGS)

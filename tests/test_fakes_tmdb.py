@@ -584,13 +584,13 @@ def test_the_limit_counts_what_comes_and_not_what_was_sent() -> None:
     slow, quick = max(IDS, key=late.__getitem__), min(IDS, key=late.__getitem__)
 
     async def story() -> tuple[list[int], list[int]]:
-        told = []
+        seen = []
         for jitter in (0.0, 1.2):
             async with asking(jitter=jitter, per_second=1, clock=loop.time) as client:
                 first = asyncio.create_task(client.status(f"/movie/{slow}"))
                 await asyncio.sleep(1.1)
-                told.append([await client.status(f"/movie/{quick}"), await first])
-        return told[0], told[1]
+                seen.append([await client.status(f"/movie/{quick}"), await first])
+        return seen[0], seen[1]
 
     assert late[slow] - late[quick] > 1.1
     assert run_on(loop, story()) == ([200, 200], [200, 429])

@@ -316,8 +316,8 @@ class Leaper(Silent):
         super().begin(run, titles=titles, limiter=limiter)
         self._loop.leaping = True
 
-    def title(self, told: Any) -> None:
-        super().title(told)
+    def title(self, result: Any) -> None:
+        super().title(result)
         self._loop.leaping = len(self.titles) < self.to_do
 
 
@@ -361,13 +361,13 @@ def line_of(case: Case, id_: str, fetched_at: str) -> bytes:
     fault = FAULTS[case.fault]
     if id_ == TITLE and fault.way == "big" and case.its == 1 and case.route != "find":
         record = padded(record, fault.size)
-    told: dict[str, Any] = {"kind": case.kind, "tmdb_id": record["id"], "fetched_at": fetched_at, "language": None}
+    values: dict[str, Any] = {"kind": case.kind, "tmdb_id": record["id"], "fetched_at": fetched_at, "language": None}
     if lacking:
-        told["missing_parts"] = lacking
+        values["missing_parts"] = lacking
     if record.get("imdb_id", id_) != id_:
-        told["tmdb_imdb_id"] = record["imdb_id"]
+        values["tmdb_imdb_id"] = record["imdb_id"]
     rest = {key: value for key, value in record.items() if key not in ("imdb_id", *added)}
-    return orjson.dumps({"imdb_id": id_, "harvest": told} | rest)
+    return orjson.dumps({"imdb_id": id_, "harvest": values} | rest)
 
 
 def outcomes_of(case: Case, reason: str) -> dict[str, dict[str, Any]]:

@@ -342,7 +342,7 @@ async def test_asked_to_stop_it_lands_the_open_batches(bucket: Bucket, settings_
     shutdown = Shutdown()
 
     class Impatient(Silent):
-        def title(self, told: Any) -> None:
+        def title(self, result: Any) -> None:
             shutdown.request("SIGTERM")
 
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:

@@ -126,7 +126,7 @@ def is_read(door: Run, source: str, expected: Read) -> None:
     """Both ways to ask for a plan end in 0, with this account and nothing strange on the screen."""
     ended = door("plan", "--json", "--movies", source)
     assert (ended.code, ended.err) == (0, "")
-    account = ended.told["input"]["Movies"]
+    account = ended.result["input"]["Movies"]
     assert account["source"] == source
     assert (account["rows"], account["ids"], account["duplicates"]) == (
         expected.rows,
@@ -146,9 +146,9 @@ def refusal(door: Run, source: str) -> str:
     """`plan --json` and a plain harvest both end in 2, with the same sentence about `source`; that sentence."""
     ended = door("plan", "--json", "--movies", source)
     assert (ended.code, ended.err) == (2, "")
-    told = ended.told
-    assert (told["status"], told["error"], told["exit_code"]) == ("error", "InputError", 2)
-    message: str = told["message"]
+    result = ended.result
+    assert (result["status"], result["error"], result["exit_code"]) == ("error", "InputError", 2)
+    message: str = result["message"]
     assert message.startswith(source)
     assert shown(message.removeprefix(source)) == ""
     assert len(message.removeprefix(source)) < 1_200
@@ -530,7 +530,7 @@ def test_a_pipe_of_the_shell_is_read_as_a_file_is(door: Run) -> None:
         os.close(writing)
         ended = door("plan", "--json", "--movies", f"/dev/fd/{reading}")
         os.close(reading)
-        assert (ended.code, ended.told["input"]["Movies"]["ids"]) == (0, 2)
+        assert (ended.code, ended.result["input"]["Movies"]["ids"]) == (0, 2)
 
 
 LATIN_1 = os.fsdecode(b"caf\xe9.csv")
@@ -546,7 +546,7 @@ def test_a_path_that_is_not_utf_8_is_planned(door: Run, tmp_path: Path) -> None:
         assert "No such file or directory" in missing.out + missing.err
     (tmp_path / LATIN_1).write_bytes(PIPES)
     ended = door("plan", "--json", "--movies", str(tmp_path / LATIN_1))
-    assert (ended.code, ended.told["input"]["Movies"]["ids"]) == (0, 2)
+    assert (ended.code, ended.result["input"]["Movies"]["ids"]) == (0, 2)
 
 
 @only_linux
@@ -574,7 +574,7 @@ def test_a_path_with_a_nul_is_no_path(door: Run, tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "harvester.toml").write_text(r'movies_csv = "movies\u0000.csv"', encoding="utf-8")
     ended = door("plan", "--json")
-    assert (ended.code, ended.told["error"]) == (2, "InputError")
+    assert (ended.code, ended.result["error"]) == (2, "InputError")
 
 
 @pytest.mark.parametrize(
@@ -596,17 +596,19 @@ def test_one_bad_csv_of_two_stops_both(door: Run, tmp_path: Path) -> None:
     (tmp_path / "series.csv").write_bytes(ENCODINGS["latin-1"][0])
     for words in (["plan", "--json"], ["harvest", "--json"]):
         ended = door(*words, "--movies", "movies.csv", "--series", "series.csv")
-        assert (ended.code, ended.told["error"]) == (2, "InputError")
-        assert ended.told["message"].startswith("series.csv, line 2: is not UTF-8")
+        assert (ended.code, ended.result["error"]) == (2, "InputError")
+        assert ended.result["message"].startswith("series.csv, line 2: is not UTF-8")
 
 
 def test_a_title_in_both_csvs_is_counted_once(door: Run, tmp_path: Path) -> None:
     """The same file twice, under two names, has its ids in the movies and nothing but duplicates in the series."""
     (tmp_path / "movies.csv").write_bytes(PIPES)
     ended = door("plan", "--json", "--movies", "movies.csv", "--series", "./movies.csv")
-    told = ended.told["input"]
+    result = ended.result["input"]
     assert ended.code == 0
-    assert [(told[name]["rows"], told[name]["ids"], told[name]["duplicates"]) for name in ("Movies", "Series")] == [
+    assert [
+        (result[name]["rows"], result[name]["ids"], result[name]["duplicates"]) for name in ("Movies", "Series")
+    ] == [
         (2, 2, 0),
         (2, 0, 2),
     ]
@@ -627,9 +629,9 @@ def test_a_closed_standard_input_is_an_empty_one(s3: S3Server, tmp_path: Path) -
         check=False,
     )
     assert "Traceback" not in (run.stdout + run.stderr).decode()
-    told = json.loads(run.stdout)
-    assert (run.returncode, told["error"]) == (2, "InputError")
-    assert told["message"].startswith("-: ")
+    result = json.loads(run.stdout)
+    assert (run.returncode, result["error"]) == (2, "InputError")
+    assert result["message"].startswith("-: ")
 
 
 @only_linux
@@ -825,7 +827,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, code)
 @dataclass(frozen=True, slots=True)
 class Measured:
     code: int
-    told: dict[str, Any]
+    result: dict[str, Any]
     peak: int
 
 
@@ -853,9 +855,9 @@ def measure(s3: S3Server, lake: str, tmp_path_factory: pytest.TempPathFactory) -
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # it and the measured one, should nobody wait for them
         assert err == b""
-        told, measured = out.splitlines()
+        result, measured = out.splitlines()
         peak, code = measured.split()
-        return Measured(int(code), json.loads(told), int(peak) * 1024)
+        return Measured(int(code), json.loads(result), int(peak) * 1024)
 
     return run
 
@@ -923,9 +925,9 @@ def test_what_has_no_end_is_refused_in_bounded_memory(measure: Measure, refused_
     """
     make, head, expected = ENDLESS[name]
     ended = measure(lambda file: make(file, head))
-    assert (ended.code, ended.told["error"]) == (2, "InputError")
-    assert ended.told["message"].startswith(f"movies.csv, line {expected.line}: ")
-    assert [word for word in expected.words if word not in ended.told["message"]] == []
+    assert (ended.code, ended.result["error"]) == (2, "InputError")
+    assert ended.result["message"].startswith(f"movies.csv, line {expected.line}: ")
+    assert [word for word in expected.words if word not in ended.result["message"]] == []
     assert ended.peak - refused_peak < 20 * MB
 
 
@@ -949,8 +951,8 @@ def test_a_million_rows_of_nothing_new_take_little_memory(
     Measured: 81.4 MB for the tiny file, 0.3 MB more for duplicates, 8.1 MB for rejects, which each have their line.
     """
     ended = measure(lambda file: file.write((b"id|t\n" + rows()).replace(b"|", delimiter)))
-    told = ended.told["input"]["Movies"]
+    result = ended.result["input"]["Movies"]
     assert ended.code == 0
-    assert [told[name] for name in ("rows", "ids", "duplicates", "rejected")] == account
-    assert len(told["rejects"]) == min(1_000, account[-1])
+    assert [result[name] for name in ("rows", "ids", "duplicates", "rejected")] == account
+    assert len(result["rejects"]) == min(1_000, account[-1])
     assert ended.peak - read_peak < 20 * MB

@@ -642,9 +642,9 @@ def audit_requests(lives: Sequence[Life]) -> list[str]:
 
 async def closed(scene: Scene, ended: Ended, *, earlier: int = 0) -> None:
     """Assert that the last life has closed the books, waited for nobody, and that everything is as it should be."""
-    assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
+    assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
     assert "another harvest is at work here" not in ended.err
-    await proved(scene, ended.told["totals"], earlier=earlier, ended=ended.told["status"] != "nothing_to_do")
+    await proved(scene, ended.result["totals"], earlier=earlier, ended=ended.result["status"] != "nothing_to_do")
 
 
 async def proved(scene: Scene, totals: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> None:

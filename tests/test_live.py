@@ -37,9 +37,9 @@ async def ask(id_: str, kind: str, *, append: tuple[str, ...] = ()) -> object:
 
 async def test_a_film_is_found_by_its_imdb_id_in_one_request() -> None:
     """`/movie/{tt}` still takes an IMDb id, with appended parts, although nobody has documented it."""
-    told = await ask("tt0133093", "movie", append=("credits", "watch/providers"))
-    assert isinstance(told, Found)
-    assert (told.tmdb_id, told.missing_parts, told.record["imdb_id"]) == (603, (), "tt0133093")
+    result = await ask("tt0133093", "movie", append=("credits", "watch/providers"))
+    assert isinstance(result, Found)
+    assert (result.tmdb_id, result.missing_parts, result.record["imdb_id"]) == (603, (), "tt0133093")
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ async def test_a_title_of_the_other_kind_is_found_as_what_it_is(id_: str, kind: 
 
 async def test_a_double_hit_is_what_its_csv_says() -> None:
     """tt0137523 is Fight Club, and was an unrelated series besides."""
-    told = await ask("tt0137523", "movie")
-    assert isinstance(told, Found)
-    assert told.record["title"] == "Fight Club"
+    result = await ask("tt0137523", "movie")
+    assert isinstance(result, Found)
+    assert result.record["title"] == "Fight Club"
 
 
 async def test_a_wrong_key_is_refused() -> None:

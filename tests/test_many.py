@@ -594,11 +594,11 @@ async def test_killed_beside_another_between_reclassified_titles_and_receipt(
             await kill(first, held)
             life = asyncio.create_task(second.life(None, *second_words))
         ended = await life
-        assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
-        await proved(second, ended.told["totals"], earlier=len(first_words))
+        assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
+        await proved(second, ended.result["totals"], earlier=len(first_words))
         asked = {id_ for _, id_ in second.tmdb.asked if id_}
         assert asked == (set() if str(point) == "after put receipt 1" else {*ONE["Movies"]})
-        assert (await first.life()).told["status"] == "nothing_to_do"
+        assert (await first.life()).result["status"] == "nothing_to_do"
 
 
 @pytest.mark.parametrize("words", PAIRS, ids=str)
@@ -620,11 +620,11 @@ async def test_two_a_moment_apart_harvest_one_after_the_other(
         await until(lambda: second.process is not None)
         await second.process.waits()
         first.held = lambda: False
-        assert (await held).told["status"] == "closed"
+        assert (await held).result["status"] == "closed"
         ended = await life
-        assert (ended.code, ended.told["status"]) == (0, "closed" if words[1] else "nothing_to_do"), ended
+        assert (ended.code, ended.result["status"]) == (0, "closed" if words[1] else "nothing_to_do"), ended
         earlier = len(words[0]) + len(words[1])
-        assert audit(world, await second.lake(), ended.told["totals"], earlier=earlier) == []
+        assert audit(world, await second.lake(), ended.result["totals"], earlier=earlier) == []
         assert (await verify(second.settings)).as_json()["status"] == "proved"
 
 
@@ -666,8 +666,8 @@ async def test_two_harvesters_of_the_same_ids_both_killed_lose_and_double_nothin
         assert [one.code for one in ended] in ([KILLED, KILLED], [KILLED, 0])
         assert too_early == []
         last = await first.life()
-        assert (last.code, last.told["exit_code"]) == (0, 0), last.told
-        await proved(first, last.told["totals"], ended=last.told["status"] != "nothing_to_do")
+        assert (last.code, last.result["exit_code"]) == (0, 0), last.result
+        await proved(first, last.result["totals"], ended=last.result["status"] != "nothing_to_do")
         assert audit_requests(second.lives) == []
 
 
@@ -694,10 +694,10 @@ async def test_a_holder_that_wakes_after_another_has_taken_over_writes_nothing_m
         assert (await second.life()).code == 0
         first.process.send(signal.SIGCONT)
         ended = await life
-        assert (ended.code, ended.told["error"]) == (75, "LeaseLostError")
+        assert (ended.code, ended.result["error"]) == (75, "LeaseLostError")
         last = await second.life()
-        assert last.told["status"] == ("closed" if str(point) == "before put receipt 3" else "nothing_to_do")
-        assert audit(MIXED, await second.lake(), last.told["totals"]) == []
+        assert last.result["status"] == ("closed" if str(point) == "before put receipt 3" else "nothing_to_do")
+        assert audit(MIXED, await second.lake(), last.result["totals"]) == []
         assert (await verify(second.settings)).as_json()["status"] == "proved"
 
 
@@ -743,15 +743,15 @@ async def test_killed_between_data_and_receipt_another_csv_doubles_nothing(
             life = asyncio.create_task(second.life())
         landed = titles_in(await first.lake())
         ended = await life
-        assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
-        assert ended.told["totals"]["fresh"] == len(landed & {*ids_in(other)}) > 0
+        assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
+        assert ended.result["totals"]["fresh"] == len(landed & {*ids_in(other)}) > 0
         asked = {id_ for _, id_ in second.tmdb.asked if id_}.difference(*KNOWN_TITLES.values())
         assert asked == {*ids_in(other)} - landed
         assert audit_day(await second.lake(), [other], unfinished=[ONE]) == []
         verification = await verify(second.settings, day=DAY)
         assert (verification.problems, len(verification.unfinished)) == ([], 1)
         ended = await first.life()
-        assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
+        assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
         assert audit_day(await second.lake(), [other, ONE]) == []
         verification = await verify(second.settings, day=DAY)
         assert (verification.problems, verification.unfinished) == ([], [])
@@ -799,12 +799,12 @@ async def test_a_batch_that_two_runs_share_by_name_is_landed_once(
         assert (await first.life(point)).code == KILLED
         for scene, done, left in ((second, [other], [one]), (first, [one, other], []), (second, [one, other], [])):
             ended = await scene.life()
-            assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
+            assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
             problems = audit_day(await first.lake(), done, unfinished=left)
             assert problems == [], problems
             verification = await verify(first.settings, day=DAY)
             assert (verification.problems, len(verification.unfinished)) == ([], len(left))
-        assert (ended.told["status"], second.seen["ask"]) == ("nothing_to_do", 0)
+        assert (ended.result["status"], second.seen["ask"]) == ("nothing_to_do", 0)
 
 
 # --- several cuts on one day, in turn and in this process

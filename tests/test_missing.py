@@ -80,12 +80,12 @@ async def test_whatever_has_no_record_is_told_with_its_line(bucket: Bucket, give
         settings = given(tmdb.url)
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
     assert report.exit_code == 5
-    told = await missing(settings)
-    assert (told.run, told.to_do, without_show(told.rows)) == (report.run, 0, EXPECTED)
-    shows = {row.id: row.show_id is not None for row in told.rows if row.id}
+    result = await missing(settings)
+    assert (result.run, result.to_do, without_show(result.rows)) == (report.run, 0, EXPECTED)
+    shows = {row.id: row.show_id is not None for row in result.rows if row.id}
     assert shows == {"tt0000003": False, "tt0000004": False, "tt0000005": True, "tt0900002": True}
     totals = report.totals.as_json()
-    assert told.counts.total() == totals["rejected"] + totals["missing"] + totals["failed"]
+    assert result.counts.total() == totals["rejected"] + totals["missing"] + totals["failed"]
 
 
 @pytest.mark.parametrize("damage", ["summary.json", "outcomes.jsonl.gz"])
@@ -104,8 +104,8 @@ async def test_ids_without_an_outcome_are_counted(bucket: Bucket, settings_for: 
     async with fake_tmdb() as tmdb:
         settings = settings_for(tmdb.url, movies=ids)
         await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=100))
-    told = await missing(settings)
-    assert (told.rows, told.to_do) == ([], 150)
+    result = await missing(settings)
+    assert (result.rows, result.to_do) == ([], 150)
 
 
 async def test_ids_that_are_fresh_are_not_missing(bucket: Bucket, settings_for: Make, tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ async def test_ids_that_are_fresh_are_not_missing(bucket: Bucket, settings_for: 
         earlier = await harvest(first, observer=Silent(), shutdown=Shutdown())
         settings = settings_for(tmdb.url, movies=["tt0000001", "tt0000002", "tt0000003"])
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
-    told = await missing(settings)
-    assert (report.totals.fresh, told.rows, told.to_do, told.fresh) == (2, [], 0, {earlier.run: 2})
+    result = await missing(settings)
+    assert (report.totals.fresh, result.rows, result.to_do, result.fresh) == (2, [], 0, {earlier.run: 2})
 
 
 async def test_ids_that_became_fresh_on_the_way_are_counted_too(bucket: Bucket, settings_for: Make) -> None:
@@ -133,8 +133,8 @@ async def test_ids_that_became_fresh_on_the_way_are_counted_too(bucket: Bucket, 
     files = tuple(replace(file, records=1) for file in receipt.files)
     await bucket.put(key, encode_document(replace(receipt, outcomes=outcomes, files=files)))
     await bucket.delete(f"{folder}summary.json")
-    told = await missing(settings)
-    assert (told.rows, told.to_do, told.fresh) == ([], 0, {"2026-11-22-91ab03cc": 1})
+    result = await missing(settings)
+    assert (result.rows, result.to_do, result.fresh) == ([], 0, {"2026-11-22-91ab03cc": 1})
 
 
 async def test_outcomes_that_never_were_whole_are_read_from_the_receipts(bucket: Bucket, given: Make) -> None:

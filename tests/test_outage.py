@@ -167,8 +167,8 @@ class After(Silent):
         self._wanted = titles, batches
         self.reached = asyncio.Event()
 
-    def title(self, told: Any) -> None:
-        super().title(told)
+    def title(self, result: Any) -> None:
+        super().title(result)
         self._look()
 
     def batch(self, receipt: Any) -> None:
@@ -527,9 +527,9 @@ def shell_for(s3: S3Server, tmp_path: Path) -> Callable[[Settings], Shell]:
     """Makes a shell in which the harvester has these settings."""
 
     def make(settings: Settings) -> Shell:
-        told = {name: getattr(settings, name) for name in ("movies_csv", "series_csv", "s3_bucket", "s3_prefix")}
-        told |= {"tmdb_base_url": settings.tmdb_base_url, "tmdb_rate": "1000", "tmdb_api_key": KEY}
-        ours = {name.upper(): str(value) for name, value in told.items() if value}
+        values = {name: getattr(settings, name) for name in ("movies_csv", "series_csv", "s3_bucket", "s3_prefix")}
+        values |= {"tmdb_base_url": settings.tmdb_base_url, "tmdb_rate": "1000", "tmdb_api_key": KEY}
+        ours = {name.upper(): str(value) for name, value in values.items() if value}
         return Shell(kept() | s3.environment() | ours, tmp_path)
 
     return make
@@ -590,8 +590,8 @@ async def deviations(
 ) -> dict[str, dict[str, Any]]:
     """Of all stories, told side by side, those that went otherwise than `well`, and in what."""
     names = list(names)
-    told = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
-    unexpected = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in told.items()}
+    values = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
+    unexpected = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in values.items()}
     return {name: went for name, went in unexpected.items() if went}
 
 
@@ -1004,18 +1004,18 @@ async def test_a_signal_while_it_starts_is_a_stop_like_any_other(
     with narrow() as (read, write):
         async with shell.start(command, stderr=write) as running:
             os.close(write)
-            told = bytearray()
+            result = bytearray()
 
             def imports() -> bool:
                 with suppress(BlockingIOError):
-                    while b" pydantic_core\n" not in told:
-                        told.extend(os.read(read, 256))
-                return b" pydantic_core\n" in told
+                    while b" pydantic_core\n" not in result:
+                        result.extend(os.read(read, 256))
+                return b" pydantic_core\n" in result
 
             def has_told_all() -> bool:
                 with suppress(BlockingIOError):
                     while block := os.read(read, 4096):
-                        told.extend(block)
+                        result.extend(block)
                     return True
                 return False
 
@@ -1023,7 +1023,7 @@ async def test_a_signal_while_it_starts_is_a_stop_like_any_other(
             running.send(number)  # a page later, at the most, it has stopped to wait for us
             await running.until(has_told_all)
             end = await running.ended()
-    (sentence,) = Ended(end.code, end.out, told.decode()).sentences
+    (sentence,) = Ended(end.code, end.out, result.decode()).sentences
     assert (end.code, end.out, sentence.partition(" ")[0].rstrip(".")) == (75, "", "Stopped")
 
 

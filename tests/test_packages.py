@@ -59,8 +59,8 @@ def test_the_same_tree_makes_the_same_bytes_whoever_builds_it_and_whatever_lies_
     copy = copy_tree(made.with_name("tree"), tmp_path / "another" / "tree")
     for place in (copy, copy / "harvester"):
         (place / ".env").write_text("TMDB_API_KEY=secret\n", encoding="utf-8")
-    told = build("again", "--arch", "x86_64", root=copy, cwd=tmp_path, umask=0o077)
-    assert told.returncode == 0, told.stderr
+    result = build("again", "--arch", "x86_64", root=copy, cwd=tmp_path, umask=0o077)
+    assert result.returncode == 0, result.stderr
     again = tmp_path / "again"
     assert {name: digest(made / name) for name in ("function.zip", "x86_64/layer.zip")} == {
         name: digest(again / name) for name in ("function.zip", "x86_64/layer.zip")
@@ -142,11 +142,11 @@ def test_the_handler_imports_from_them_alone(made: Path, tmp_path: Path) -> None
     task = unpacked([made / "function.zip"], tmp_path / "task")
     opt = unpacked([made / arch / "layer.zip"], tmp_path / "opt")
     code = IMPORT.format(task=str(task), layer=str(opt / "python"))
-    told = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-I", "-S", "-B", "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path
     )
-    assert told.returncode == 0, told.stderr
-    files = [Path(line) for line in told.stdout.splitlines()]
+    assert completed.returncode == 0, completed.stderr
+    files = [Path(line) for line in completed.stdout.splitlines()]
     standard = Path(os.__file__).parent
     assert [str(file) for file in files if not file.is_relative_to(tmp_path) and standard not in file.parents] == []
     assert [str(file) for file in files if "site-packages" in file.parts] == []

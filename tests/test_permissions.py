@@ -97,9 +97,9 @@ def stack(bucket: str = "lake", **given: Any) -> Stack:
     return Stack(TEMPLATE, {"Bucket": bucket, "Bucket.Arn": f"arn:aws:s3:::{bucket}", **given})
 
 
-def statements_of(role: str, policy: str, told: Stack) -> Statements:
+def statements_of(role: str, policy: str, result: Stack) -> Statements:
     """The statements of one policy of a role; each has a list of actions."""
-    [found] = [each for each in told.properties(role)["Policies"] if each["PolicyName"] == policy]
+    [found] = [each for each in result.properties(role)["Policies"] if each["PolicyName"] == policy]
     return [each | {"Action": listed(each["Action"])} for each in found["PolicyDocument"]["Statement"]]
 
 
@@ -188,8 +188,8 @@ class World:
 
     def variables(self) -> dict[str, str]:
         """The environment that the template gives the function, but for where TMDB's key is kept."""
-        told = stack(self.lake.name).properties("Function")["Environment"]["Variables"]
-        return {name: str(value) for name, value in told.items() if value != "" and name != "TMDB_API_KEY"}
+        resources = stack(self.lake.name).properties("Function")["Environment"]["Variables"]
+        return {name: str(value) for name, value in resources.items() if value != "" and name != "TMDB_API_KEY"}
 
     def settings(self, user: str = "function", **more: Any) -> Settings:
         """The function's settings, for a guest."""
@@ -242,13 +242,13 @@ class World:
 
 async def grant(server: S3Server, bucket: str, **policies: Statements) -> None:
     """Put the policy of a bucket: what each guest may do."""
-    told = [
+    result = [
         each | {"Sid": f"{user}{each['Sid']}", "Principal": principal(user)}
         for user, statements in policies.items()
         for each in statements
     ]
     async with client_of(server) as client:
-        document = json.dumps({"Version": "2012-10-17", "Statement": told})
+        document = json.dumps({"Version": "2012-10-17", "Statement": result})
         await client.put_bucket_policy(Bucket=bucket, Policy=document)
 
 
@@ -303,7 +303,7 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
         await owner.put_object(**key, Body=b"1")
         one, other = [(await owner.create_multipart_upload(**key))["UploadId"] for _ in range(2)]
         etag = (await owner.upload_part(**key, UploadId=one, PartNumber=1, Body=b"1"))["ETag"]
-    told: dict[str, dict[str, Any]] = {
+    values: dict[str, dict[str, Any]] = {
         "list_objects_v2": {"Bucket": bucket, "Prefix": folder},
         "list_multipart_uploads": {"Bucket": bucket, "Prefix": folder},
         "put_object": {**key, "Key": f"{folder}/new", "Body": b"1"},
@@ -323,7 +323,7 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
     async with session.create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint, **who) as user:
         for call in ASKS:
             with suppress_refusal():
-                await getattr(user, call)(**told.get(call, key))
+                await getattr(user, call)(**values.get(call, key))
                 passed.add(call)
     return passed
 
@@ -400,10 +400,10 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
 
 async def test_by_just_that_policy_a_run_is_shared_out_and_closed(world: World) -> None:
     """Planned, harvested in shards and closed, the shards read by the state machine, which may read nothing else."""
-    told = stack(world.lake.name)
+    resources = stack(world.lake.name)
     machine = [
         each
-        for each in statements_of("StateMachineRole", "fan-out", told)
+        for each in statements_of("StateMachineRole", "fan-out", resources)
         if any(action.startswith("s3:") for action in each["Action"])
     ]
     await world.grant(function=harvesting(world.lake.name), machine=machine)
@@ -532,8 +532,8 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     [sid] = {each["Sid"] for each in policy if action in each["Action"]} - {"ReadTheCsvs"}
     await world.grant(function=policy, lessened=without(policy, sid, action))
     planned = await plan_shards(world.settings(), children=1, now=lambda: NOON)
-    [told] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
-    shard = replace(Shard.of(told), batches={"Series": (tuple(SERIES),)})
+    [result] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
+    shard = replace(Shard.of(result), batches={"Series": (tuple(SERIES),)})
     await world.begin(f"{LANDING}{BATCH}.json")
     world.tmdb.faults = scripted({})
 
@@ -707,9 +707,9 @@ def test_readme_asks_for_the_actions_of_the_template() -> None:
 )
 def test_whatever_is_given_every_name_is_one_of_something(given: dict[str, str]) -> None:
     """No reference leads nowhere, nor to what is not made; the outputs say nothing in brackets of ours but names."""
-    told = stack(**given)
-    assert "Function" in told.resources
-    assert told.resolve(TEMPLATE["Outputs"])["BucketName"]["Value"] == "lake"
+    made = stack(**given)
+    assert "Function" in made.resources
+    assert made.resolve(TEMPLATE["Outputs"])["BucketName"]["Value"] == "lake"
 
 
 def test_the_bucket_is_encrypted_versioned_and_shut_to_the_public() -> None:
@@ -745,11 +745,11 @@ def test_parts_that_nobody_completes_are_billed_for_a_day_at_most() -> None:
 
 def test_logs_are_kept_for_so_many_days_and_no_others_can_be_made() -> None:
     """The function writes to the one group that has a retention; it may make no group, which would have none."""
-    told = stack(LogDays=7)
-    logs, function = told.properties("FunctionLogs"), told.properties("Function")
+    resources = stack(LogDays=7)
+    logs, function = resources.properties("FunctionLogs"), resources.properties("Function")
     assert logs == {"LogGroupName": f"/aws/lambda/{function['FunctionName']}", "RetentionInDays": 7}
     assert stack().properties("FunctionLogs")["RetentionInDays"] == TEMPLATE["Parameters"]["LogDays"]["Default"]
-    [writing] = statements_of("FunctionRole", "logs", told)
+    [writing] = statements_of("FunctionRole", "logs", resources)
     assert writing["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
     assert writing["Resource"].endswith(f":log-group:{logs['LogGroupName']}:*")
 
@@ -793,11 +793,11 @@ def test_each_role_is_for_one_service() -> None:
 
 def test_the_state_machine_may_invoke_the_function_and_read_the_shards() -> None:
     """Beside beginning and ending its own children: nothing else, of nobody else's."""
-    told = stack(**{"Function.Arn": "arn:function"})
-    states, name = "arn:aws:states:us-east-1:111122223333", told.properties("StateMachine")["StateMachineName"]
+    resources = stack(**{"Function.Arn": "arn:function"})
+    states, name = "arn:aws:states:us-east-1:111122223333", resources.properties("StateMachine")["StateMachineName"]
     assert {
         action: each["Resource"]
-        for each in statements_of("StateMachineRole", "fan-out", told)
+        for each in statements_of("StateMachineRole", "fan-out", resources)
         for action in each["Action"]
     } == {
         "lambda:InvokeFunction": "arn:function",
@@ -807,7 +807,7 @@ def test_the_state_machine_may_invoke_the_function_and_read_the_shards() -> None
         "states:StopExecution": [f"{states}:execution:{name}:*", f"{states}:execution:{name}/*"],
         "states:RedriveExecution": [f"{states}:execution:{name}:*", f"{states}:execution:{name}/*"],
     }
-    [starting] = statements_of("StarterRole", "start", told)
+    [starting] = statements_of("StarterRole", "start", resources)
     assert (starting["Action"], starting["Resource"]) == (["states:StartExecution"], "<StateMachine>")
 
 
@@ -850,11 +850,11 @@ def test_who_has_one_csv_says_so(none: str, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_the_key_is_given_by_where_it_is_kept(kept_in: str, name: str, action: str, resource: str) -> None:
     """No parameter takes a secret; the function may read the one it is told of, and no other."""
-    told = stack(TmdbKeyIn=kept_in, TmdbKeyName=name)
-    variables = told.properties("Function")["Environment"]["Variables"]
+    resources = stack(TmdbKeyIn=kept_in, TmdbKeyName=name)
+    variables = resources.properties("Function")["Environment"]["Variables"]
     assert variables["TMDB_API_KEY"] == f"{kept_in}:{name}"
     assert Settings(tmdb_api_key=variables["TMDB_API_KEY"]).api_key_ref == f"{kept_in}:{name}"
-    [reading] = statements_of("FunctionRole", "key", told)
+    [reading] = statements_of("FunctionRole", "key", resources)
     assert (reading["Action"], reading["Resource"]) == ([action], f"arn:aws:{resource}")
     assert [name for name, parameter in TEMPLATE["Parameters"].items() if "NoEcho" in parameter] == []
     assert TEMPLATE["Parameters"]["TmdbKeyIn"]["AllowedValues"] == ["ssm", "secret"]

@@ -32,11 +32,11 @@ def ids_from(first: int, count: int) -> list[str]:
     return [f"tt{number:07d}" for number in range(first, first + count)]
 
 
-def batches_of(told: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
+def batches_of(result: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
     """By collection: batches in all, done, and to do."""
     return {
         collection: (account["batches"], account["batches_done"], account["batches_to_do"])
-        for collection, account in told["input"].items()
+        for collection, account in result["input"].items()
     }
 
 
@@ -44,8 +44,8 @@ async def test_a_new_run_is_counted_row_for_row(bucket: Bucket, settings_for: Ma
     """Every row is an id, a duplicate or a reject, which is shown with its line; no key is needed for that."""
     (tmp_path / "some.csv").write_text("id|x\ntt0000001|a\ntt0000001|b\nnm0000002|c\ntt0000003|d\n", encoding="utf-8")
     settings = settings_for(NOBODY, movies_csv=str(tmp_path / "some.csv"), tmdb_api_key=None)
-    told = await plan(settings)
-    assert told["input"] == {
+    planned = await plan(settings)
+    assert planned["input"] == {
         "Movies": {
             "source": str(tmp_path / "some.csv"),
             "rows": 4,
@@ -59,27 +59,27 @@ async def test_a_new_run_is_counted_row_for_row(bucket: Bucket, settings_for: Ma
             "batches_to_do": 1,
         }
     }
-    assert (told["status"], told["requests"]) == ("to_do", 2)
+    assert (planned["status"], planned["requests"]) == ("to_do", 2)
 
 
 async def test_a_movie_costs_one_request_and_a_series_two(bucket: Bucket, settings_for: Make) -> None:
     """Requests are the least that is needed, and seconds what they take at the pace, its slack included."""
     settings = settings_for(NOBODY, movies=ids_from(1, 250), series=ids_from(900_001, 130), tmdb_rate=25)
-    told = await plan(settings)
-    assert batches_of(told) == {"Movies": (3, 0, 3), "Series": (2, 0, 2)}
-    assert told["requests"] == 250 + 2 * 130
-    assert (told["rate_per_second"], told["seconds"]) == (25, round(510 / 25 * SPACING, 1))
+    planned = await plan(settings)
+    assert batches_of(planned) == {"Movies": (3, 0, 3), "Series": (2, 0, 2)}
+    assert planned["requests"] == 250 + 2 * 130
+    assert (planned["rate_per_second"], planned["seconds"]) == (25, round(510 / 25 * SPACING, 1))
 
 
 async def test_as_many_requests_are_made_as_were_planned(bucket: Bucket, settings_for: Make) -> None:
     """Where TMDB knows every title as what its CSV says, the harvest asks what the plan said, and the key."""
     async with fake_tmdb(catalog=Catalog(kinds=dict.fromkeys(ids_from(900_001, 3), "tv"))) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 5), series=ids_from(900_001, 3))
-        told = await plan(settings)
-        assert (told["requests"], tmdb.asked.total()) == (11, 0)
+        planned = await plan(settings)
+        assert (planned["requests"], tmdb.asked.total()) == (11, 0)
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
         assert tmdb.asked.total() - tmdb.asked["authentication", ""] == 11
-    assert report.run == told["run"]
+    assert report.run == planned["run"]
 
 
 async def test_what_is_done_is_not_planned_again(bucket: Bucket, settings_for: Make) -> None:
@@ -88,10 +88,10 @@ async def test_what_is_done_is_not_planned_again(bucket: Bucket, settings_for: M
         settings = settings_for(tmdb.url, movies=ids_from(1, 350))
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=150))
         asked, before = tmdb.asked.total(), await bucket.objects("")
-        told = await plan(settings)
+        planned = await plan(settings)
         assert tmdb.asked.total() == asked
-    assert (told["status"], told["run"], told["requests"]) == ("to_do", report.run, 150)
-    assert batches_of(told) == {"Movies": (4, 2, 2)}
+    assert (planned["status"], planned["run"], planned["requests"]) == ("to_do", report.run, 150)
+    assert batches_of(planned) == {"Movies": (4, 2, 2)}
     assert await bucket.objects("") == before
 
 
@@ -106,9 +106,9 @@ async def test_a_finished_run_leaves_nothing_to_do(bucket: Bucket, settings_for:
     async with fake_tmdb() as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 3))
         await harvest(settings, observer=Silent(), shutdown=Shutdown())
-        told = await plan(settings)
+        planned = await plan(settings)
         anew = await plan(settings, again=True)
-    assert (told["status"], told["requests"], told["seconds"], batches_of(told)) == (
+    assert (planned["status"], planned["requests"], planned["seconds"], batches_of(planned)) == (
         "nothing_to_do",
         0,
         0.0,

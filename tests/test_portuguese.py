@@ -46,9 +46,9 @@ async def test_a_env_file_in_portuguese_uploads_and_harvests(s3: S3Server, bucke
         async with Shell(kept(), tmp_path).start("upload", "--then-harvest", "--json") as running:
             ended = await running.ended()
     assert ended.code == 0, ended
-    told = ended.told
-    assert (told["files"][0]["source"], told["harvest"]["status"]) == (str(csv), "closed")
-    key = told["files"][0]["url"].removeprefix(f"s3://{bucket.name}/")
+    result = ended.result
+    assert (result["files"][0]["source"], result["harvest"]["status"]) == (str(csv), "closed")
+    key = result["files"][0]["url"].removeprefix(f"s3://{bucket.name}/")
     assert await bucket.read(key) == csv.read_bytes()
     [landed] = await bucket.objects("Raw/API/Movies/")
     records = [json.loads(line) for line in (await bucket.read(landed) or b"").decode("utf-8").splitlines()]
@@ -72,7 +72,7 @@ async def test_the_name_of_a_profile_in_portuguese_is_that_of_a_profile(
     shell = Shell(kept() | environment, tmp_path)
     async with shell.start("plan", "--movies", f"s3://{bucket.name}/filmes.csv", "--json") as running:
         ended = await running.ended()
-    assert (ended.code, ended.told["input"]["Movies"]["ids"]) == (0, 1), ended
+    assert (ended.code, ended.result["input"]["Movies"]["ids"]) == (0, 1), ended
 
 
 def test_the_guide_in_portuguese_names_only_what_there_is() -> None:

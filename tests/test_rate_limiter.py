@@ -135,9 +135,9 @@ async def test_a_cancelled_waiter_blocks_nobody(clock: Clock) -> None:
     waiters[0].cancel()
     waiters[2].cancel()
     morning.set()
-    told = await asyncio.gather(*waiters, return_exceptions=True)
-    assert [isinstance(each, asyncio.CancelledError) for each in told] == [True, False, True, False]
-    assert [told[1], told[3]] == pytest.approx([first + SPACING, first + 2 * SPACING])
+    result = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [isinstance(each, asyncio.CancelledError) for each in result] == [True, False, True, False]
+    assert [result[1], result[3]] == pytest.approx([first + SPACING, first + 2 * SPACING])
 
 
 # The hold

@@ -132,7 +132,7 @@ def assert_read_whole(lake: Path, kind: Kind, lines: list[bytes], columns: dict[
     records = [json.loads(line) for line in lines]
     assert sorted(record["imdb_id"] for record in seen) == sorted(record["imdb_id"] for record in records)
     by_id = {record["imdb_id"]: record for record in seen}
-    wrong = [f"{r['imdb_id']} {told}" for r in records for told in altered(r, by_id[r["imdb_id"]], columns)]
+    wrong = [f"{r['imdb_id']} {result}" for r in records for result in altered(r, by_id[r["imdb_id"]], columns)]
     assert wrong[:10] == []
 
 
@@ -232,22 +232,22 @@ def test_a_lost_key_and_a_made_up_column_would_be_seen() -> None:
 @pytest.mark.parametrize("table", [*TABLES, "movies_watch_providers"])
 def test_the_projected_folders_are_those_of_the_layout(table: str) -> None:
     """Every day of the projected years is looked for where the harvester lands it, and nowhere beside."""
-    told = athena_table(table)
+    result = athena_table(table)
     collection = COLLECTIONS[TABLES[table.partition("_")[0]]]
-    assert told.properties["projection.enabled"] == "true"
-    assert told.partitions == {"year": "VARCHAR", "month": "VARCHAR", "day": "VARCHAR"}
-    first, last = (int(year) for year in told.properties["projection.year.range"].split(","))
+    assert result.properties["projection.enabled"] == "true"
+    assert result.partitions == {"year": "VARCHAR", "month": "VARCHAR", "day": "VARCHAR"}
+    first, last = (int(year) for year in result.properties["projection.year.range"].split(","))
     day = date(first, 1, 1)
     assert (first, last >= first + 9) == (2026, True)
     while day.year <= last:
-        folder = told.properties["storage.location.template"]
+        folder = result.properties["storage.location.template"]
         for name, value in (("year", day.year), ("month", day.month), ("day", day.day)):
-            of = {key: told.properties[f"projection.{name}.{key}"] for key in ("type", "range", "digits")}
+            of = {key: result.properties[f"projection.{name}.{key}"] for key in ("type", "range", "digits")}
             least, most = (int(end) for end in of["range"].split(","))
             assert (of["type"], least <= value <= most) == ("integer", True)
             folder = folder.replace(f"${{{name}}}", str(value).zfill(int(of["digits"])))
         assert folder == f"s3://my-data-lake/{layout_of(day.isoformat()).data_folder(collection)}"
-        assert folder.startswith(told.location)
+        assert folder.startswith(result.location)
         day += timedelta(days=1)
 
 
@@ -365,7 +365,7 @@ def test_duckdbs_queries_run_as_written(tmp_path: Path) -> None:
             by_id = {row[0]: dict(zip(columns, row, strict=True)) for row in kept}
             sent = [json.loads(line) for line in stand_in_lines(TABLES[table], count=60)]
             assert len(kept) == len(sent)
-            assert [told for record in sent for told in altered(record, by_id[record["imdb_id"]], columns)] == []
+            assert [seen for record in sent for seen in altered(record, by_id[record["imdb_id"]], columns)] == []
 
 
 @each_table
@@ -378,9 +378,9 @@ def test_duckdbs_columns_are_athenas(table: str, tmp_path: Path) -> None:
             if "CREATE OR REPLACE MACRO" in statement:
                 connection.execute(statement)
         spelled = ", ".join(f'NULL::{duckdb_type(shape)} AS "{name}"' for name, shape in columns.items())
-        told = connection.execute(f"DESCRIBE FROM {table}('2026/11/22')").fetchall()
+        text = connection.execute(f"DESCRIBE FROM {table}('2026/11/22')").fetchall()
         meant = connection.execute(f"DESCRIBE SELECT {spelled}, NULL::DATE AS collected").fetchall()
-        assert [column[:2] for column in told] == [column[:2] for column in meant]
+        assert [column[:2] for column in text] == [column[:2] for column in meant]
 
 
 # --- Spark's

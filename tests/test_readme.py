@@ -82,8 +82,8 @@ def test_every_flag_of_a_setting_is_one_of_harvest() -> None:
 
 def test_every_exit_code_is_told() -> None:
     """Scripts can rely on the table of exit codes."""
-    told = {int(number) for number in re.findall(r"^\| (\d+) \|", README.read_text(encoding="utf-8"), re.MULTILINE)}
-    assert told == {int(code) for code in Exit}
+    values = {int(number) for number in re.findall(r"^\| (\d+) \|", README.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert values == {int(code) for code in Exit}
 
 
 def test_every_test_named_exists() -> None:

@@ -105,8 +105,8 @@ def test_another_imdb_id_of_tmdbs_stands_in_the_receipt() -> None:
     unexpected = Found("movie", 604, {}, other_id="x" * 5_000)
     receipt = a_receipt([merged, unexpected, *OUTCOMES])
     assert read(receipt, encode_document(receipt)) == receipt
-    told = [outcome.get("other_id") for outcome in receipt.outcomes.values()]
-    assert told == ["tt0133093", "x" * 100, *[None] * len(OUTCOMES)]
+    result = [outcome.get("other_id") for outcome in receipt.outcomes.values()]
+    assert result == ["tt0133093", "x" * 100, *[None] * len(OUTCOMES)]
 
 
 def test_a_receipt_that_was_edited_is_not_believed() -> None:

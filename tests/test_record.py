@@ -70,8 +70,8 @@ def test_tmdbs_own_imdb_id_is_kept_where_it_differs(kind: Kind, sent: dict[str, 
     """`imdb_id` is the one asked for in movies and series alike; another of TMDB's, null too, moves to `harvest`."""
     record = record_of(Found(kind, 1, sent))
     assert record["imdb_id"] == "tt0133093"
-    told = {name: record["harvest"][name] for name in record["harvest"] if name == "tmdb_imdb_id"}
-    assert told == kept
+    values = {name: record["harvest"][name] for name in record["harvest"] if name == "tmdb_imdb_id"}
+    assert values == kept
 
 
 def test_missing_parts_are_told_where_there_are_some() -> None:

@@ -632,7 +632,7 @@ async def test_the_command_says_what_was_repaired(s3: S3Server, lake: Lake, tmp_
     moved = f"{foreign} was foreign, and is now {lake.folder}quarantine/{foreign}"
     assert (ended.code, moved in ended.out) == (0, True)
     ended = await shell.run("verify", "--repair", "--day", DAY, "--json")
-    assert (ended.code, ended.told["status"], ended.told["repaired"]) == (0, "proved", [])
+    assert (ended.code, ended.result["status"], ended.result["repaired"]) == (0, "proved", [])
 
 
 async def test_a_foreign_object_is_not_said_to_be_done_again_by_harvest(lake: Lake) -> None:

@@ -52,7 +52,7 @@ def answer(status: int, body: bytes = b"", *, retry_after: str | None = None) ->
     return Response(status, unzip(body), http_date(), retry_after)
 
 
-def told(code: Any, **more: Any) -> bytes:
+def result(code: Any, **more: Any) -> bytes:
     """TMDB's own error body."""
     return orjson.dumps({"success": False, "status_code": code, "status_message": "So it is."} | more)
 
@@ -96,38 +96,38 @@ JUDGED: list[Any] = [
         pytest.param(200, body, Retry("bad_body"), id=f"no object: {body.decode()}")
         for body in (b"null", b"true", b"1", b'"id"', b"[]", b'[{"id":1}]')
     ],
-    pytest.param(200, told(11), Retry("success_false"), id="success:false with 200"),
-    pytest.param(200, told(34), Retry("success_false"), id="not found, but with 200"),
-    pytest.param(404, told(34), NotFound(), id="not found"),
-    pytest.param(404, told(6), NotFound(), id="invalid id"),
-    pytest.param(404, told(34, extra=[1]), NotFound(), id="not found, with an extra key"),
+    pytest.param(200, result(11), Retry("success_false"), id="success:false with 200"),
+    pytest.param(200, result(34), Retry("success_false"), id="not found, but with 200"),
+    pytest.param(404, result(34), NotFound(), id="not found"),
+    pytest.param(404, result(6), NotFound(), id="invalid id"),
+    pytest.param(404, result(34, extra=[1]), NotFound(), id="not found, with an extra key"),
     pytest.param(404, b'{"status_message":"No.","status_code":34}', NotFound(), id="not found, as in 2017"),
-    pytest.param(404, gzip_of(told(34)), NotFound(), id="not found, in hidden gzip"),
+    pytest.param(404, gzip_of(result(34)), NotFound(), id="not found, in hidden gzip"),
     pytest.param(404, b"", Retry("http_404"), id="404 without a body"),
     pytest.param(404, b"{}", Retry("http_404"), id="404 without a code"),
-    pytest.param(404, told(11), Retry("http_404"), id="404 with another code"),
+    pytest.param(404, result(11), Retry("http_404"), id="404 with another code"),
     pytest.param(404, b"34", Retry("http_404"), id="404 with a number for a body"),
-    pytest.param(404, told("34"), Retry("http_404"), id="404 with a text for a code"),
-    pytest.param(404, told([34]), Retry("http_404"), id="404 with a list for a code"),
-    pytest.param(404, told({}), Retry("http_404"), id="404 with an object for a code"),
-    pytest.param(400, told(27), Retry("http_400"), id="more than 20 parts"),
-    pytest.param(422, told(5), Retry("http_422"), id="invalid parameters"),
+    pytest.param(404, result("34"), Retry("http_404"), id="404 with a text for a code"),
+    pytest.param(404, result([34]), Retry("http_404"), id="404 with a list for a code"),
+    pytest.param(404, result({}), Retry("http_404"), id="404 with an object for a code"),
+    pytest.param(400, result(27), Retry("http_400"), id="more than 20 parts"),
+    pytest.param(422, result(5), Retry("http_422"), id="invalid parameters"),
     pytest.param(403, b"", Retry("http_403"), id="403 without a body"),
     pytest.param(403, b"[]", Retry("http_403"), id="403 with an array"),
     pytest.param(403, b"{}", Retry("http_403"), id="403 with an empty object"),
     pytest.param(403, b'{"message":"Forbidden"}', Retry("http_403"), id="403 of a gateway"),
     *[
-        pytest.param(403, told(code), Retry("http_403"), id=f"403 with {code!r} for a code")
+        pytest.param(403, result(code), Retry("http_403"), id=f"403 with {code!r} for a code")
         for code in (403, 100, 0, -7, True, 45.0, "45", None, [45])
     ],
-    pytest.param(429, told(25), Retry("http_429", back_off=1.0), id="too many requests"),
+    pytest.param(429, result(25), Retry("http_429", back_off=1.0), id="too many requests"),
     pytest.param(429, HTML, Retry("http_429", back_off=1.0), id="too many requests, says the CDN"),
     pytest.param(429, b"", Retry("http_429", back_off=1.0), id="too many requests, without a word"),
-    pytest.param(500, told(11), Retry("http_500"), id="internal error"),
-    pytest.param(502, told(43), Retry("http_502"), id="no backend"),
-    pytest.param(503, told(9), Retry("http_503"), id="offline"),
-    pytest.param(503, told(46), Retry("http_503"), id="maintenance"),
-    pytest.param(504, told(24), Retry("http_504"), id="backend timed out"),
+    pytest.param(500, result(11), Retry("http_500"), id="internal error"),
+    pytest.param(502, result(43), Retry("http_502"), id="no backend"),
+    pytest.param(503, result(9), Retry("http_503"), id="offline"),
+    pytest.param(503, result(46), Retry("http_503"), id="maintenance"),
+    pytest.param(504, result(24), Retry("http_504"), id="backend timed out"),
     pytest.param(500, GOOD, Retry("http_500"), id="a record with 500"),
     pytest.param(204, b"", Retry("http_204"), id="no content"),
     pytest.param(304, b"", Retry("http_304"), id="not modified"),
@@ -144,14 +144,14 @@ def test_an_answer_is_judged_by_its_status_first_and_its_body_second(status: int
 @pytest.mark.parametrize(
     ("status", "body", "code"),
     [
-        *[pytest.param(401, told(code), code, id=f"401/{code}") for code in (3, 7, 10, 14, 30, 31, 32, 33, 35, 36)],
+        *[pytest.param(401, result(code), code, id=f"401/{code}") for code in (3, 7, 10, 14, 30, 31, 32, 33, 35, 36)],
         pytest.param(401, b"", None, id="401 without a body"),
         pytest.param(401, HTML, None, id="401 in HTML"),
-        pytest.param(401, gzip_of(told(7)), 7, id="401 in hidden gzip"),
-        pytest.param(403, told(45), 45, id="suspended"),
-        pytest.param(403, told(7), 7, id="403/7"),
-        pytest.param(403, told(1), 1, id="the first of TMDB's codes"),
-        pytest.param(403, told(99), 99, id="a code that TMDB may add"),
+        pytest.param(401, gzip_of(result(7)), 7, id="401 in hidden gzip"),
+        pytest.param(403, result(45), 45, id="suspended"),
+        pytest.param(403, result(7), 7, id="403/7"),
+        pytest.param(403, result(1), 1, id="the first of TMDB's codes"),
+        pytest.param(403, result(99), 99, id="a code that TMDB may add"),
         pytest.param(403, b'{"status_code":45}', 45, id="suspended, in few words"),
     ],
 )
@@ -242,7 +242,7 @@ HELD: list[Any] = [
 @pytest.mark.parametrize(("retry_after", "expected"), HELD)
 def test_retry_after_is_understood_in_all_its_forms(retry_after: str | None, expected: float) -> None:
     """Seconds or a date, at most 60; 1 second where it is absent or says nothing."""
-    assert Retry("http_429", back_off=expected) == classify(answer(429, told(25), retry_after=retry_after))
+    assert Retry("http_429", back_off=expected) == classify(answer(429, result(25), retry_after=retry_after))
 
 
 @settings(deadline=None, database=None, derandomize=True)

@@ -421,9 +421,9 @@ def test_titles_that_tmdb_has_merged_land_and_are_counted(play: Play) -> None:
             assert end.report
             assert end.verification
             landed = await lake(bucket)
-            told = landed[FILM]
-            assert (told["title"], told["harvest"]["tmdb_id"]) == (OTHER, number(OTHER))
-            assert told["harvest"]["tmdb_imdb_id"] == OTHER
+            result = landed[FILM]
+            assert (result["title"], result["harvest"]["tmdb_id"]) == (OTHER, number(OTHER))
+            assert result["harvest"]["tmdb_imdb_id"] == OTHER
             assert [id_ for id_ in MOVIES[:5] if "tmdb_imdb_id" in landed[id_]["harvest"]] == [FILM]
             assert (end.code, end.report.totals.found, end.report.totals.other_ids) == (0, 5, 1)
             assert (end.verification.problems, end.verification.totals.other_ids) == ([], 1)
@@ -555,8 +555,8 @@ def test_a_row_that_is_gone_gives_way_to_the_next(case: Any, play: Play) -> None
             assert end.report
             assert end.verification
             [receipt] = await bucket.objects(f"Raw/API/_harvest/{end.report.run}/receipts/")
-            told = orjson.loads(await bucket.read(receipt) or b"")["outcomes"][id_]
-            assert (told["outcome"], told.get("tmdb_id") or told["reason"]) == (outcome, what)
+            result = orjson.loads(await bucket.read(receipt) or b"")["outcomes"][id_]
+            assert (result["outcome"], result.get("tmdb_id") or result["reason"]) == (outcome, what)
             asked = [path for path in tmdb.asked if path.partition("/")[2] in {str(each) for each in range(9001, 9021)}]
             assert (asked, {tmdb.asked[path] for path in asked}) == (requests, {1})
             assert (end.code, end.verification.problems) == (0, [])
@@ -614,9 +614,9 @@ def test_every_digit_and_character_lands(text: str, play: Play) -> None:
             assert end.report
             assert end.verification
             assert (end.code, end.report.totals.found, end.verification.problems) == (0, 3, [])
-            told = whole(await landed_text(bucket, FILM))
-            assert told.pop("harvest")["tmdb_id"] == number(FILM)
-            assert told == whole(body)
+            result = whole(await landed_text(bucket, FILM))
+            assert result.pop("harvest")["tmdb_id"] == number(FILM)
+            assert result == whole(body)
 
     play(story)
 
@@ -688,8 +688,8 @@ def test_a_key_harvest_of_tmdbs_own_is_kept(theirs: str, play: Play) -> None:
             end = await ended(settings_for(tmdb.url, movies=MOVIES[:3]))
             assert end.verification
             assert (end.code, end.verification.problems) == (0, [])
-            told = whole(await landed_text(bucket, FILM))
-            assert (told["harvest"]["tmdb_id"], told["harvest"]["tmdb_harvest"]) == (number(FILM), whole(theirs))
+            result = whole(await landed_text(bucket, FILM))
+            assert (result["harvest"]["tmdb_id"], result["harvest"]["tmdb_harvest"]) == (number(FILM), whole(theirs))
 
     play(story)
 

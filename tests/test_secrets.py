@@ -93,7 +93,7 @@ CATALOG = Catalog(otherwise="movie")
 def forms(secret: str) -> dict[str, str]:
     """What a secret looks like in other people's hands."""
     raw = secret.encode()
-    told = {
+    values = {
         "as it is": secret,
         "its first 12 characters": secret[:12],
         "its last 12 characters": secret[-12:],
@@ -107,8 +107,8 @@ def forms(secret: str) -> dict[str, str]:
     for before in range(3):  # base64 takes three bytes at a time, so it matters how many stand before
         for alphabet in (b"+/", b"-_"):
             whole = base64.b64encode(bytes(before) + raw, alphabet).decode().rstrip("=")
-            told[f"in base64 from byte {before}, with {alphabet.decode()}"] = whole[before + 1 if before else 0 : -1]
-    return told
+            values[f"in base64 from byte {before}, with {alphabet.decode()}"] = whole[before + 1 if before else 0 : -1]
+    return values
 
 
 def named(value: object) -> str:
@@ -150,28 +150,28 @@ def command_lines(pid: int) -> dict[str, bytes]:
 
     Their environment is readable for their own user alone, who has put the keys there.
     """
-    told = {}
+    values = {}
     for task in Path("/proc", str(pid), "task").glob("*"):
         with suppress(OSError):  # it has just ended
-            told[f"name of {task.name}"] = (task / "comm").read_bytes()
-            told[f"command line of {pid}"] = (task / "cmdline").read_bytes()
+            values[f"name of {task.name}"] = (task / "comm").read_bytes()
+            values[f"command line of {pid}"] = (task / "cmdline").read_bytes()
             for child in (task / "children").read_text(encoding="utf-8").split():
-                told |= command_lines(int(child))
-    return told
+                values |= command_lines(int(child))
+    return values
 
 
 async def objects(client: Any, bucket: str) -> dict[str, bytes]:
     """Every object and every unfinished upload, with key, body, unpacked too, and all that is said of them."""
-    told = {}
+    values = {}
     for each in (await client.list_objects_v2(Bucket=bucket)).get("Contents", ()):
         got = await client.get_object(Bucket=bucket, Key=each["Key"])
         about = f"{each['Key']}\n{got['Metadata']}\n{got['ResponseMetadata']['HTTPHeaders']}\n"
         body = await got["Body"].read()
         unpacked = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else b""
-        told[f"object {each['Key']}"] = about.encode() + body + unpacked
+        values[f"object {each['Key']}"] = about.encode() + body + unpacked
     uploads = await client.list_multipart_uploads(Bucket=bucket)
-    told["unfinished uploads"] = repr(uploads.get("Uploads")).encode()
-    return told
+    values["unfinished uploads"] = repr(uploads.get("Uploads")).encode()
+    return values
 
 
 # The harvester as users run it
@@ -207,9 +207,9 @@ class Searching:
         while not ending.done():
             shown |= command_lines(self.running.process.pid)
             await asyncio.wait([ending], timeout=0.25)
-        told = ending.result()
-        places = {"standard output": told.out.encode(), "standard error": told.err.encode(), **shown}
-        return Ended(told.code, told.out, told.err, found(places | await self.shell.written(self.before)))
+        results = ending.result()
+        places = {"standard output": results.out.encode(), "standard error": results.err.encode(), **shown}
+        return Ended(results.code, results.out, results.err, found(places | await self.shell.written(self.before)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +242,8 @@ class Searched:
     async def written(self, before: Mapping[str, bytes]) -> dict[str, bytes]:
         """Files that are new or other than `before`, and all objects."""
         now = files(self.folder).items()
-        told = {f"file {name}": name.encode() + b"\n" + body for name, body in now if before.get(name) != body}
-        return told | await objects(self.client, self.bucket)
+        text = {f"file {name}": name.encode() + b"\n" + body for name, body in now if before.get(name) != body}
+        return text | await objects(self.client, self.bucket)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -328,37 +328,37 @@ class Wire:
 @asynccontextmanager
 async def wire(answer: Response, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Wire]:
     """A server that gives every request `answer` to the letter, and closes; over TLS on demand."""
-    told = Wire("")
+    result = Wire("")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, OSError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             length = re.search(r"(?i)\ncontent-length: *(\d+)", head)
             body = await reader.readexactly(int(length[1]) if length else 0)
-            told.heads.append(head)
+            result.heads.append(head)
             if head.startswith("PUT"):
-                told.stored[urlsplit(path_of(head)).path] = body.decode("latin-1")
+                result.stored[urlsplit(path_of(head)).path] = body.decode("latin-1")
             writer.write(answer(head))
             await writer.drain()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
         port = server.sockets[0].getsockname()[1]
-        told.url = f"{'https' if tls else 'http'}://{host}:{port}"
-        yield told
+        result.url = f"{'https' if tls else 'http'}://{host}:{port}"
+        yield result
 
 
 def http(status: int, body: object, *, reason: str = "So", **headers: str) -> bytes:
     """An HTTP response; a `body` that is no text is sent as JSON."""
-    told = body if isinstance(body, str) else json.dumps(body)
+    result = body if isinstance(body, str) else json.dumps(body)
     lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
-    length = len(told.encode())
+    length = len(result.encode())
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Length: {length}\r\nConnection: close\r\n{''.join(lines)}\r\n"
-    return (head + told).encode()
+    return (head + result).encode()
 
 
-def always_told(told: bytes) -> Response:
-    return lambda _head: told
+def always_told(result: bytes) -> Response:
+    return lambda _head: result
 
 
 def path_of(head: str) -> str:
@@ -376,8 +376,8 @@ def healthy(head: str) -> bytes:
 
 def as_headers(head: str) -> bytes:
     line = " ".join(head.split())
-    told = dict.fromkeys(("Location", "Set_Cookie", "WWW_Authenticate", "Link", "Date", "X_Seen"), line)
-    return http(500, "", **told)
+    values = dict.fromkeys(("Location", "Set_Cookie", "WWW_Authenticate", "Link", "Date", "X_Seen"), line)
+    return http(500, "", **values)
 
 
 def redirecting(to: str) -> Response:
@@ -391,8 +391,8 @@ def in_turn(answers: Iterable[Response]) -> Response:
     left = iter(answers)
 
     def answer(head: str) -> bytes:
-        told = next(left)
-        return told(head)
+        result = next(left)
+        return result(head)
 
     return answer
 
@@ -795,8 +795,8 @@ async def test_no_trouble_on_the_way_to_tmdb_shows_the_key(shell_for: Any, nobod
                 ended = await searching.ended()
                 return ended.code, ended.leaks
 
-        told = await fan_out(meet, cases, at_once=len(cases))
-    assert {name: (code, []) for name, (_, code) in cases.items()} == dict(zip(cases, told, strict=True))
+        outcomes = await fan_out(meet, cases, at_once=len(cases))
+    assert {name: (code, []) for name, (_, code) in cases.items()} == dict(zip(cases, outcomes, strict=True))
 
 
 async def test_titles_that_fail_show_no_key(shell_for: Any) -> None:
@@ -1003,8 +1003,8 @@ async def test_an_s3_that_cannot_be_reached_shows_no_secret(shell_for: Any, nobo
             ended = await shell.run("--verbose", program=on_our_loop(QUICK))  # nothing but waiting between its tries
             return ended.code, ended.leaks
 
-        told = await fan_out(meet, urls, at_once=len(urls))
-    assert dict.fromkeys(urls, (4, [])) == dict(zip(urls, told, strict=True))
+        outcomes = await fan_out(meet, urls, at_once=len(urls))
+    assert dict.fromkeys(urls, (4, [])) == dict(zip(urls, outcomes, strict=True))
 
 
 async def test_a_refusal_in_the_midst_of_a_harvest_shows_no_secret(shell_for: Any) -> None:
@@ -1226,8 +1226,8 @@ async def test_a_tmdb_with_a_bad_certificate_never_sees_the_key(
             return ended.code, ended.leaks, tmdb.heads
 
     cases = certificates(trusted, unknown)
-    told = await fan_out(meet, cases.values(), at_once=len(cases))
-    assert dict(zip(cases, told, strict=True)) == dict.fromkeys(cases, (6, [], []))
+    outcomes = await fan_out(meet, cases.values(), at_once=len(cases))
+    assert dict(zip(cases, outcomes, strict=True)) == dict.fromkeys(cases, (6, [], []))
 
 
 async def test_a_tmdb_with_a_good_certificate_is_asked_directly(shell_for: Any, trusted: Authority) -> None:
@@ -1260,8 +1260,8 @@ async def test_an_s3_with_a_bad_certificate_never_sees_the_credentials(
     cases = certificates(trusted, unknown)
     cases["no AWS_CA_BUNDLE"] = cases["unknown"][0], {"AWS_CA_BUNDLE": ""}
     cases["no REQUESTS_CA_BUNDLE"] = cases["unknown"][0], {"REQUESTS_CA_BUNDLE": ""}
-    told = await fan_out(meet, cases.values(), at_once=len(cases))
-    assert dict(zip(cases, told, strict=True)) == dict.fromkeys(cases, (4, [], []))
+    outcomes = await fan_out(meet, cases.values(), at_once=len(cases))
+    assert dict(zip(cases, outcomes, strict=True)) == dict.fromkeys(cases, (4, [], []))
 
 
 async def test_an_s3_with_a_good_certificate_is_asked(shell_for: Any, nobody: str, trusted: Authority) -> None:
@@ -1366,8 +1366,8 @@ def told_of(error: BaseException, seen: frozenset[int] = frozenset()) -> dict[st
         return {}
     name = type(error).__name__
     ours = vars(error) if isinstance(error, HarvestError) else {}
-    told = f"{error}\n{error!r}\n{error.args!r}\n{getattr(error, '__notes__', ())}\n{ours!r}"
-    places = {f"{name} {id(error)}": told.encode()}
+    text = f"{error}\n{error!r}\n{error.args!r}\n{getattr(error, '__notes__', ())}\n{ours!r}"
+    places = {f"{name} {id(error)}": text.encode()}
     if not seen:
         places["traceback"] = "".join(traceback.format_exception(error)).encode()
     context = None if error.__suppress_context__ else error.__context__

@@ -713,8 +713,8 @@ def test_an_error_beside_secrets_does_not_show_them() -> None:
     """With good secrets and a wrong setting, neither message nor traceback has a secret."""
     with pytest.raises(SettingsError) as caught:
         with_secrets(tmdb_rate="fast", s3_key_template="{batch}")
-    told = "".join(traceback.format_exception(caught.value))
-    assert [secret for secret in SECRETS if secret in told] == []
+    text = "".join(traceback.format_exception(caught.value))
+    assert [secret for secret in SECRETS if secret in text] == []
 
 
 @pytest.mark.parametrize(

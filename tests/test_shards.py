@@ -88,8 +88,8 @@ def test_every_batch_is_in_one_shard_whole_and_in_order(movies: int, series: int
         assert some
         seconds = requests(some) * SPACING / rate
         assert len(some) == 1 or (seconds <= SHARD_SECONDS and sum(len(each.ids) for each in some) <= SHARD_IDS)
-    told = {(shard.run, shard.generation, shard.token, shard.attempt, shard.rate) for shard in shards}
-    assert told <= {(*WHERE.values(), rate)}
+    expected = {(shard.run, shard.generation, shard.token, shard.attempt, shard.rate) for shard in shards}
+    assert expected <= {(*WHERE.values(), rate)}
 
 
 @given(hundreds=st.integers(20, 2_000), rate=st.integers(1, 100).map(float), children=st.integers(1, 20))
@@ -493,8 +493,8 @@ async def test_another_execution_finds_the_lake_busy_and_changes_nothing(bucket:
             await child(settings, shard)
         assert (await closed_by(settings, plan)).status == "closed"
         assert most_asked(tmdb) == 1
-        told, _ = await planned(settings, bucket, execution="arn:execution:2")
-        assert (told["status"], told["run"]) == ("nothing_to_do", plan["run"])
+        result, _ = await planned(settings, bucket, execution="arn:execution:2")
+        assert (result["status"], result["run"]) == ("nothing_to_do", plan["run"])
 
 
 async def test_another_execution_takes_over_a_lease_that_is_silent_and_the_old_children_are_lost(
@@ -548,15 +548,24 @@ async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket,
         plan, shards = await planned(settings, bucket, execution="arn:execution:1")
         for shard in shards:
             await child(settings, shard)
-        told, none = await planned(settings, bucket, execution="arn:execution:1")
-        assert (told["status"], told["shards"], none, told["run"]) == ("to_close", 0, [], plan["run"])
+        plan_result, none = await planned(settings, bucket, execution="arn:execution:1")
+        assert (plan_result["status"], plan_result["shards"], none, plan_result["run"]) == (
+            "to_close",
+            0,
+            [],
+            plan["run"],
+        )
         assert not (await lease_of(bucket)).ended
-        assert (await closed_by(settings, told)).status == "closed"
+        assert (await closed_by(settings, plan_result)).status == "closed"
         assert (await lease_of(bucket)).ended
         kept = await bucket.objects("")
         for execution in ("arn:execution:1", "arn:execution:2", None):
-            told = await plan_shards(settings, execution=execution, now=noon)
-            assert (told["status"], told["shards"], told["totals"]["found"]) == ("nothing_to_do", 0, 110)
+            plan_result = await plan_shards(settings, execution=execution, now=noon)
+            assert (plan_result["status"], plan_result["shards"], plan_result["totals"]["found"]) == (
+                "nothing_to_do",
+                0,
+                110,
+            )
         for day in ("2026-11-22", "2026-11-23"):  # an answer that was lost, and asked for once more
             again = await closed_by(settings, plan, now=lambda day=day: f"{day}T00:30:00.000Z")
             assert (again.status, again.run) == ("nothing_to_do", plan["run"])

@@ -746,7 +746,7 @@ class Trouble:
     rule: Rule | None = None
     requests: int = 1
 
-    def told(self, error: StoreError, name: str) -> None:
+    def result(self, error: StoreError, name: str) -> None:
         """Be sure that the error says what was tried, on what, with which word of S3's, and what to do."""
         assert (error.code, error.exit_code) == (self.code, 4)
         assert str(error) == f"Cannot list s3://{name}/a/b: {self.code}. {self.advice}"
@@ -774,7 +774,7 @@ async def test_what_the_server_refuses_is_told_with_what_to_do(s3: S3Server, buc
     async with open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=s3.endpoint) as lake:
         with pytest.raises(StoreError) as caught:
             await lake.objects("a/b")
-    trouble.told(caught.value, name)
+    trouble.result(caught.value, name)
     assert s3.secret_key not in "".join(traceback.format_exception(caught.value))
 
 
@@ -815,7 +815,7 @@ def test_what_s3_answers_is_told_with_what_to_do(trouble: Trouble) -> None:
             link.rules["*"] = trouble.rule
             with pytest.raises(StoreError) as caught:
                 await lake.objects("a/b")
-        trouble.told(caught.value, "lake")
+        trouble.result(caught.value, "lake")
         assert link.times("list") == trouble.requests
 
     hurried(story())
@@ -830,7 +830,9 @@ def test_a_bucket_in_another_region_is_told_with_what_to_do() -> None:
             link.rules["*"] = answering(301, body, **{"x-amz-bucket-region": "eu-west-1"})
             with pytest.raises(StoreError) as caught:
                 await lake.objects("a/b")
-        Trouble("PermanentRedirect", "The bucket is in another region: correct AWS_REGION.").told(caught.value, "lake")
+        Trouble("PermanentRedirect", "The bucket is in another region: correct AWS_REGION.").result(
+            caught.value, "lake"
+        )
 
     hurried(story())
 
@@ -853,7 +855,7 @@ def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str, does
                 with pytest.raises(StoreError) as caught:
                     await lake.objects("a/b")
         advice = f"{url} {does}. Check the network and AWS_ENDPOINT_URL_S3."
-        Trouble("EndpointConnectionError", advice).told(caught.value, "lake")
+        Trouble("EndpointConnectionError", advice).result(caught.value, "lake")
 
     hurried(story())
 
@@ -866,7 +868,7 @@ async def test_no_credentials_anywhere_is_told_with_what_to_do(monkeypatch: pyte
         with pytest.raises(StoreError) as caught:
             await lake.objects("a/b")
     advice = "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-    Trouble("NoCredentialsError", advice).told(caught.value, "lake")
+    Trouble("NoCredentialsError", advice).result(caught.value, "lake")
 
 
 async def test_an_unknown_profile_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

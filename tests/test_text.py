@@ -34,7 +34,7 @@ def settings() -> Settings:
 
 def totals(**more: Any) -> Totals:
     """The books of the whole real input; they balance."""
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "rows": 1_045_161,
         "ids": 244_500,
         "duplicates": 800_654,
@@ -45,12 +45,12 @@ def totals(**more: Any) -> Totals:
         "files": 2_450,
         "bytes": 361_234_567,
     }
-    return Totals(**(told | more))
+    return Totals(**(values | more))
 
 
 def report(status: Any, **more: Any) -> Report:
-    told: dict[str, Any] = {"run": RUN, "totals": totals(), "seconds": 6_190.0, "requests": 247_600, "backoffs": 3}
-    return Report(status, **(told | more))
+    values: dict[str, Any] = {"run": RUN, "totals": totals(), "seconds": 6_190.0, "requests": 247_600, "backoffs": 3}
+    return Report(status, **(values | more))
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -190,7 +190,7 @@ def plan_told(**more: Any) -> dict[str, Any]:
         "batches_done": 1_045,
         "batches_to_do": 1_400,
     }
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "status": "to_do",
         "run": RUN,
         "input": {"Movies": movies, "Series": movies | {"rejected": 0, "rejects": []}},
@@ -198,7 +198,7 @@ def plan_told(**more: Any) -> dict[str, Any]:
         "rate_per_second": 40.0,
         "seconds": 10_631.2,
     }
-    return told | more
+    return values | more
 
 
 def test_a_plan_shows_every_number_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,9 +232,9 @@ def test_a_plan_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("text", ["[red]Alert", "a [/] b", "[/b]", "[link=x]y", ":smile:"])
 def test_a_reject_is_shown_as_it_stands_in_the_file(capsys: pytest.CaptureFixture[str], text: str) -> None:
     """Whatever is in a CSV is text: no style, no emoji, and no error of ours."""
-    told = plan_told()
-    told["input"]["Movies"]["rejects"] = [{"line": 2, "text": text}]
-    show_plan(told)
+    result = plan_told()
+    result["input"]["Movies"]["rejects"] = [{"line": 2, "text": text}]
+    show_plan(result)
     assert f"rejected: Movies, line 2: {text}" in shown(capsys)
 
 

@@ -147,7 +147,7 @@ async def test_these_answers_make_this_of_a_title(name: str) -> None:
         async with Tmdb(
             base_url=BASE, key=KEY, language=None, append=(), limiter=limiter, concurrency=2, sleep=no_wait
         ) as tmdb:
-            told = await tmdb.title("tt0133093", kind)  # type: ignore[arg-type]  # a word of the table
+            outcome = await tmdb.title("tt0133093", kind)  # type: ignore[arg-type]  # a word of the table
         asked = [str(url) for (_, url), calls in wire.requests.items() for _ in calls]
-    assert told == expected
+    assert outcome == expected
     assert sorted(asked) == sorted(url for url, _, _ in answers)

@@ -371,8 +371,8 @@ async def test_every_request_has_had_its_turn(clock: Clock, fault: Fault) -> Non
         fake_tmdb(catalog=CATALOG, faults=scripted(script)) as server,
         tmdb_at(server.url, clock, limiter=limiter) as tmdb,
     ):
-        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(20), at_once=20)
-        assert [film(id_) for id_ in ids(20)] == told
+        outcome = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(20), at_once=20)
+        assert [film(id_) for id_ in ids(20)] == outcome
         assert server.asked.total() == limiter.turns == tmdb.breaker.successes + tmdb.breaker.failures == 20 + 30
 
 
@@ -542,8 +542,8 @@ async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers
     """A server that repeats what it was asked, in gzip, does not land the key with a record."""
     body = gzip_of(orjson.dumps({"id": 603, "title": f"?api_key={KEY}"}))
     async with wire(http(200, body, **headers)) as (url, _), tmdb_at(url, clock) as tmdb:
-        told = await tmdb.title("tt0000001", "movie")
-        assert told == Found("movie", 603, {"id": 603, "title": f"?api_key={REDACTED}"})
+        outcome = await tmdb.title("tt0000001", "movie")
+        assert outcome == Found("movie", 603, {"id": 603, "title": f"?api_key={REDACTED}"})
 
 
 @pytest.mark.parametrize(
@@ -571,13 +571,13 @@ async def test_what_is_no_http_is_asked_again(clock: Clock, answer: bytes, reaso
 
 async def neighbours_and(tmdb: Tmdb, id_: str, kind: Kind = "movie") -> Any:
     """What becomes of `id_` while others are asked for all the time, three at once, who must all be found."""
-    told = asyncio.ensure_future(tmdb.title(id_, kind))
+    outcome = asyncio.ensure_future(tmdb.title(id_, kind))
 
     async def neighbour(number: int) -> None:
         assert isinstance(await tmdb.title(f"tt{number:07}", "movie"), Found)
 
-    await fan_out(neighbour, itertools.takewhile(lambda _: not told.done(), itertools.count(10_000)), at_once=3)
-    return await told
+    await fan_out(neighbour, itertools.takewhile(lambda _: not outcome.done(), itertools.count(10_000)), at_once=3)
+    return await outcome
 
 
 async def test_trouble_on_every_try_fails_the_title_alone(clock: Clock) -> None:
@@ -694,8 +694,8 @@ async def test_a_429_holds_everybody_and_is_no_try_of_the_title(clock: Clock) ->
         fake_tmdb(catalog=CATALOG, faults=faults, clock=clock.time) as server,
         tmdb_at(server.url, clock, limiter=RateLimiter(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
     ):
-        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), [FILM, *ids(60)], at_once=61)
-        assert [film(id_) for id_ in [FILM, *ids(60)]] == told
+        outcome = await fan_out(lambda id_: tmdb.title(id_, "movie"), [FILM, *ids(60)], at_once=61)
+        assert [film(id_) for id_ in [FILM, *ids(60)]] == outcome
         assert server.asked["movie", FILM] == held + 1
         arrivals = sorted(server.arrivals)
         gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
@@ -708,8 +708,8 @@ async def test_a_limit_below_our_rate_costs_time_and_no_title(clock: Clock) -> N
         fake_tmdb(catalog=CATALOG, per_second=20, clock=clock.time) as server,
         tmdb_at(server.url, clock, limiter=RateLimiter(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
     ):
-        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(300), at_once=100)
-        assert [film(id_) for id_ in ids(300)] == told
+        outcome = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(300), at_once=100)
+        assert [film(id_) for id_ in ids(300)] == outcome
         assert server.peak <= 20
         assert 0 < server.refused < 40
         assert tmdb.limiter.rate < 25
@@ -763,11 +763,11 @@ async def test_a_part_that_tmdb_does_not_have_soon_costs_nothing(clock: Clock) -
         fake_tmdb(catalog=CATALOG, faults=faults) as server,
         tmdb_at(server.url, clock, append=("credits", "nonsense")) as tmdb,
     ):
-        told = await titles(tmdb, before)
+        outcome = await titles(tmdb, before)
         assert server.asked.total() == PART_SAMPLE * PART_TRIES
-        told += await titles(tmdb, after)
+        outcome += await titles(tmdb, after)
         assert server.asked.total() == PART_SAMPLE * PART_TRIES + len(after) + 1
-        assert {found.missing_parts for found in told} == {("nonsense",)}
+        assert {found.missing_parts for found in outcome} == {("nonsense",)}
 
 
 async def test_what_was_learned_of_movies_is_not_held_against_series(clock: Clock) -> None:
@@ -839,17 +839,17 @@ async def test_a_key_revoked_on_the_way_ends_the_run(clock: Clock) -> None:
 @pytest.mark.parametrize("outage", [html(503), RESET], ids=["503", "reset"])
 async def test_an_outage_fails_no_title(clock: Clock, outage: Fault) -> None:
     """When nobody is answered the run stops within two minutes, and no title is failed by it."""
-    told: list[Any] = []
+    seen: list[Any] = []
     async with fake_tmdb(catalog=CATALOG, outage=outage) as server, impatient_tmdb_at(server.url, clock) as tmdb:
 
         async def one(id_: str) -> None:
-            told.append(await tmdb.title(id_, "movie"))
-            server.down = len(told) >= 50
+            seen.append(await tmdb.title(id_, "movie"))
+            server.down = len(seen) >= 50
 
         start = clock.now
         with pytest.raises(TmdbUnavailableError):
             await fan_out(one, ids(1000), at_once=20)
-        assert {type(each) for each in told} == {Found}
+        assert {type(each) for each in seen} == {Found}
         assert clock.now - start < 120
 
 
@@ -877,12 +877,12 @@ class Line:
     async def get(self, url: Any, **_: Any) -> AsyncIterator[Any]:
         self.asked += 1
         loop = asyncio.get_running_loop()
-        told = self.meets(loop.time(), url)
-        good = isinstance(told, tuple) and told[0] == 200
+        result = self.meets(loop.time(), url)
+        good = isinstance(result, tuple) and result[0] == 200
         await asyncio.sleep(self.seconds if good else self.slow)
-        if isinstance(told, Exception):
-            raise told
-        yield Response(*told)
+        if isinstance(result, Exception):
+            raise result
+        yield Response(*result)
 
 
 class Response:
@@ -951,16 +951,16 @@ def test_titles_do_not_fail_by_an_outage_however_long(down: str, lasts: float) -
         line = Line(lambda now, _: trouble if 10 <= now < 10 + lasts else GOOD)
         line.slow = slow
         tmdb = tmdb_on(line)
-        told: list[Any] = []
+        seen: list[Any] = []
 
         async def one(id_: str) -> None:
-            told.append(await tmdb.title(id_, "movie"))
+            seen.append(await tmdb.title(id_, "movie"))
 
         with suppress(TmdbUnavailableError):
             async with asyncio.timeout(lasts + 600):
                 await fan_out(one, ids(1_000), at_once=300)
             assert lasts < 120
-        assert [each for each in told if isinstance(each, Failed)] == []
+        assert [each for each in seen if isinstance(each, Failed)] == []
 
     in_virtual_time(story())
 
@@ -994,8 +994,8 @@ def test_trouble_of_a_few_is_no_outage() -> None:
     async def story() -> None:
         requests = itertools.count()
         tmdb = tmdb_on(Line(lambda *_: GOOD if next(requests) % 2 else (503, b"")))
-        told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(2_000), at_once=100)
-        assert sum(isinstance(each, Found) for each in told) > 1_900
+        outcome = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(2_000), at_once=100)
+        assert sum(isinstance(each, Found) for each in outcome) > 1_900
 
     in_virtual_time(story())
 
@@ -1022,8 +1022,8 @@ async def test_no_secret_in_any_error_or_log_line(clock: Clock, caplog: pytest.L
     with capture_logs() as logs:
         async with fake_tmdb(catalog=CATALOG, faults=scripted(script)) as server:
             async with tmdb_at(server.url, clock, key=key) as tmdb:
-                told = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(len(script) + 10), at_once=50)
-                assert sum(isinstance(each, Failed) for each in told) == len(script)
+                outcome = await fan_out(lambda id_: tmdb.title(id_, "movie"), ids(len(script) + 10), at_once=50)
+                assert sum(isinstance(each, Failed) for each in outcome) == len(script)
             await provoke(server.url + "/nowhere", Tmdb.check_key)
             server.revoked = True
             await provoke(server.url, Tmdb.check_key)

@@ -77,7 +77,7 @@ class World:
     lake: Bucket
     server: S3Server
     folder: Path
-    told: list[tuple[str, int, int]] = field(default_factory=list)
+    result: list[tuple[str, int, int]] = field(default_factory=list)
 
     def write(self, name: str, body: bytes) -> str:
         path = self.folder / name
@@ -94,7 +94,7 @@ class World:
         return await upload(
             self.having(**more),
             shutdown=shutdown or Shutdown(),
-            progress=lambda *told: self.told.append(told),
+            progress=lambda *result: self.result.append(result),
             pass_s3=pass_s3,
             now=lambda: f"{day}T12:00:00.000Z",
         )
@@ -102,8 +102,8 @@ class World:
     async def head(self, key: str) -> dict[str, Any]:
         """What S3 tells of an object, asked by somebody else."""
         async with client_of(self.server) as client:
-            told: dict[str, Any] = await client.head_object(Bucket=self.lake.name, Key=key)
-        return told
+            result: dict[str, Any] = await client.head_object(Bucket=self.lake.name, Key=key)
+        return result
 
     async def left(self) -> tuple[list[str], list[str]]:
         """The keys of all objects, and of all unfinished uploads."""
@@ -176,8 +176,8 @@ async def test_both_csvs_land_byte_for_byte_and_say_what_they_are(world: World) 
     report = await world.upload(**sources)
     assert [await world.lake.read(key) for key in (MOVIES_KEY, SERIES_KEY)] == [movies, series]
     for key, body in ((MOVIES_KEY, movies), (SERIES_KEY, series)):
-        told = await world.head(key)
-        assert (told["ContentType"], told["Metadata"]) == ("text/csv", {"sha256": sha256(body).hexdigest()})
+        result = await world.head(key)
+        assert (result["ContentType"], result["Metadata"]) == ("text/csv", {"sha256": sha256(body).hexdigest()})
     assert report.as_json() | {"seconds": 0} == {
         "status": "uploaded",
         "exit_code": 0,
@@ -448,7 +448,7 @@ async def test_an_upload_that_is_gone_at_its_end_is_done_again(world: World) -> 
     await world.upload(movies_csv=world.write("movies.csv", body))
     assert world.link.times("create") == 2
     assert await world.lake.read(MOVIES_KEY) == body
-    done = [done for _, done, _ in world.told]
+    done = [done for _, done, _ in world.result]
     assert (done[-1], done == sorted(done)) == (LARGE, False)
     assert (await world.left())[1] == []
 
@@ -480,7 +480,7 @@ async def test_a_head_that_is_refused_says_what_to_grant(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "seen"),
+    ("result", "seen"),
     [
         (web.Response(headers={"Content-Length": "899"}), "899 bytes with sha256 None"),
         (web.Response(headers={"Content-Length": "900", "x-amz-meta-sha256": "0"}), "900 bytes with sha256 0"),
@@ -488,11 +488,11 @@ async def test_a_head_that_is_refused_says_what_to_grant(world: World) -> None:
     ],
     ids=["shorter", "another", "gone"],
 )
-async def test_what_is_read_back_must_be_what_was_sent(world: World, told: web.Response, seen: str) -> None:
+async def test_what_is_read_back_must_be_what_was_sent(world: World, result: web.Response, seen: str) -> None:
     """Uploaded is said of nothing that S3 has not confirmed, size and SHA-256."""
 
     async def rule(call: Call, forward: Forward) -> web.StreamResponse:
-        return told
+        return result
 
     world.link.rules["other"] = rule
     body = csv_of(900)
@@ -552,19 +552,19 @@ async def test_asked_to_stop_it_aborts_at_once(world: World, where: Any) -> None
 
 def on_the_way(steps: Callable[[io.BytesIO], AsyncIterator[None]]) -> tuple[float, list[int]]:
     """Seconds after which a part that moves so is given up, or has arrived, and what was told of it."""
-    told: list[int] = []
+    seen: list[int] = []
 
     async def story() -> float:
         loop, part = asyncio.get_running_loop(), io.BytesIO(bytes(1_000))
         began = loop.time()
         with contextlib.suppress(TimeoutError):
-            async with progress_deadline(part, CALL_SECONDS, told.append):
+            async with progress_deadline(part, CALL_SECONDS, seen.append):
                 async for _ in steps(part):
                     pass
-                told.append(-1)
+                seen.append(-1)
         return loop.time() - began
 
-    return run_on(Leaping(look=0), story()), told
+    return run_on(Leaping(look=0), story()), seen
 
 
 def test_a_part_that_gets_on_has_all_the_time_it_needs() -> None:
@@ -576,10 +576,10 @@ def test_a_part_that_gets_on_has_all_the_time_it_needs() -> None:
             part.read(1)
             yield
 
-    seconds, told = on_the_way(steps)
+    seconds, result = on_the_way(steps)
     assert seconds == pytest.approx(600)
-    assert told[-2:] == [-1, 1_000]
-    assert told[:-2] == sorted(told[:-2])
+    assert result[-2:] == [-1, 1_000]
+    assert result[:-2] == sorted(result[:-2])
 
 
 @pytest.mark.parametrize("far", [0, 400, 1_000])
@@ -591,9 +591,9 @@ def test_a_part_that_does_not_get_on_is_given_up_after_a_minute(far: int) -> Non
         await asyncio.sleep(10_000)
         yield
 
-    seconds, told = on_the_way(steps)
+    seconds, result = on_the_way(steps)
     assert seconds == pytest.approx(CALL_SECONDS + (LOOK_SECONDS if 0 < far < 1_000 else 0))
-    assert -1 not in told
+    assert -1 not in result
 
 
 def test_a_part_that_is_sent_again_has_its_time_again() -> None:
@@ -657,14 +657,16 @@ async def test_progress_tells_bytes_of_all_files_to_the_end(world: World) -> Non
     """Which file, and how far of both together; what is unchanged is not counted."""
     movies, series = world.write("movies.csv", csv_of(LARGE)), world.write("series.csv", csv_of(900))
     await world.upload(movies_csv=movies, series_csv=series)
-    assert {(name, of) for name, _, of in world.told} == {(name, LARGE + 900) for name in ("movies.csv", "series.csv")}
-    done = [done for _, done, _ in world.told]
+    assert {(name, of) for name, _, of in world.result} == {
+        (name, LARGE + 900) for name in ("movies.csv", "series.csv")
+    }
+    done = [done for _, done, _ in world.result]
     assert (done, done[-1]) == (sorted(done), LARGE + 900)
-    world.told.clear()
+    world.result.clear()
     world.write("series.csv", csv_of(901))
     await world.upload(movies_csv=movies, series_csv=series)
-    assert world.told[-1] == ("series.csv", 901, 901)
-    assert {(name, of) for name, _, of in world.told} == {("series.csv", 901)}
+    assert world.result[-1] == ("series.csv", 901, 901)
+    assert {(name, of) for name, _, of in world.result} == {("series.csv", 901)}
 
 
 def test_where_no_terminal_is_there_is_a_line_every_ten_seconds(
@@ -754,9 +756,9 @@ async def test_the_command_uploads_and_says_where_and_what_next(shell_for: Any, 
         assert lines[1].split() == ["Movies", f"{len(movies) / 1_000:.1f}", "kB", "uploaded", world.url(day)]
         assert lines[-1] == f"Next: python -m harvester harvest --bucket {world.lake.name} --movies {world.url(day)}"
         harvested = await shell.run(*lines[-1].removeprefix("Next: python -m harvester ").split(), "--json")
-    assert (harvested.code, harvested.told["totals"]["found"]) == (0, 150)
+    assert (harvested.code, harvested.result["totals"]["found"]) == (0, 150)
     again = await shell.run("upload", "--json")
-    assert (again.code, again.told["status"], again.told["files"][0]["url"]) == (0, "unchanged", world.url(day))
+    assert (again.code, again.result["status"], again.result["files"][0]["url"]) == (0, "unchanged", world.url(day))
 
 
 async def test_then_harvest_does_both_and_ends_as_the_harvest_does(shell_for: Any, world: World) -> None:
@@ -766,23 +768,23 @@ async def test_then_harvest_does_both_and_ends_as_the_harvest_does(shell_for: An
     async with fake_tmdb(catalog=Catalog(kinds={"tt0900001": "tv"}, otherwise="movie")) as tmdb:
         shell = shell_for(movies=movies, series=series, url=tmdb.url)
         part = await shell.run("upload", "--then-harvest", "--json", "--limit", "100", "--language", "pt-BR")
-        assert (part.code, part.told["exit_code"], part.told["status"]) == (75, 75, "uploaded")
-        assert part.told["harvest"]["stopped_by"] == "limit"
+        assert (part.code, part.result["exit_code"], part.result["status"]) == (75, 75, "uploaded")
+        assert part.result["harvest"]["stopped_by"] == "limit"
         ended = await shell.run("upload", "--then-harvest", "--json", "--language", "pt-BR")
-        assert (ended.code, ended.told["status"], ended.told["harvest"]["status"]) == (0, "unchanged", "closed")
-        assert (ended.told["harvest"]["totals"]["found"], ended.told["harvest"]["run"]) == (
+        assert (ended.code, ended.result["status"], ended.result["harvest"]["status"]) == (0, "unchanged", "closed")
+        assert (ended.result["harvest"]["totals"]["found"], ended.result["harvest"]["run"]) == (
             251,
-            part.told["harvest"]["run"],
+            part.result["harvest"]["run"],
         )
         shown = await shell.run("upload", "--then-harvest", "--language", "pt-BR")
-        taken = [word for file in ended.told["files"] for word in (f"--{file['collection'].lower()}", file["url"])]
+        taken = [word for file in ended.result["files"] for word in (f"--{file['collection'].lower()}", file["url"])]
         same = await shell.run("harvest", *taken, "--json", "--language", "pt-BR")
     assert [line.split(". ")[0] for line in shown.out.splitlines() if not line.startswith(" ")][:2] == [
         "Nothing to upload.",
         "Nothing to do: finished today (--again harvests anew)",
     ]
     assert "Next:" not in shown.out
-    assert (same.told["status"], same.told["run"]) == ("nothing_to_do", ended.told["harvest"]["run"])
+    assert (same.result["status"], same.result["run"]) == ("nothing_to_do", ended.result["harvest"]["run"])
     assert {line.rpartition("/")[2] for line in await world.lake.objects("Raw/Local/")} == {"movies.csv", "series.csv"}
 
 
@@ -835,7 +837,7 @@ async def test_a_signal_in_mid_upload_aborts_and_ends_in_75(
     assert ended.sentences[-1] == f"Stopped by {number.name}. What has landed is safe; run again to go on."
     assert await world.left() == ([], [])
     world.link.rules.clear()
-    assert (await shell.run("upload", "--json")).told["status"] == "uploaded"
+    assert (await shell.run("upload", "--json")).result["status"] == "uploaded"
 
 
 @posix

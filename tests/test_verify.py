@@ -287,7 +287,7 @@ async def receipt_of_another_batch(lake: Lake) -> str:
 
 async def receipt_with_another_id(lake: Lake) -> str:
     def rename(receipt: dict[str, Any]) -> None:
-        receipt["outcomes"] = {id_.replace("0000005", "0000995"): told for id_, told in receipt["outcomes"].items()}
+        receipt["outcomes"] = {id_.replace("0000005", "0000995"): result for id_, result in receipt["outcomes"].items()}
 
     await lake.edit(lake.receipt(lake.movies), rename, with_checksum=True)
     return f"{lake.receipt(lake.movies)} is a receipt of other ids"

@@ -75,19 +75,19 @@ def test_a_raw_that_is_no_folder_is_left_alone(tmp_path: Path, kind: str) -> Non
 async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, words: tuple[str, ...]) -> None:
     """In a sentence that names it, with what to do; it is no bug of the harvester."""
     (tmp_path / "taken").touch()
-    told = "taken/out cannot be made (Not a directory): give another --folder\n"
-    assert await ended("demo", "--folder", "taken/out", *words) == (1, "", told)
+    result = "taken/out cannot be made (Not a directory): give another --folder\n"
+    assert await ended("demo", "--folder", "taken/out", *words) == (1, "", result)
 
 
 async def test_servers_that_are_kept_up_are_told_of_in_one_json_object(tmp_path: Path) -> None:
     """With `--json` a script has at once all that points a harvester at them; Ctrl-C ends it with 0."""
     process = await started("demo", "--serve", "--json", "--folder", str(tmp_path / "out"))
     assert process.stdout
-    told = json.loads(await process.stdout.readline())
-    code, planned, _ = await ended("plan", "--json", **told["settings"])
+    result = json.loads(await process.stdout.readline())
+    code, planned, _ = await ended("plan", "--json", **result["settings"])
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
-    assert (told["status"], code, json.loads(planned)["status"]) == ("serving", 0, "to_do")
+    assert (result["status"], code, json.loads(planned)["status"]) == ("serving", 0, "to_do")
     assert (process.returncode, out, err) == (0, b"", b"")
 
 

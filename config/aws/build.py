@@ -182,9 +182,9 @@ def _why(error: Exception) -> str:
     if not isinstance(error, CalledProcessError):
         return str(error)
     lines = [line for line in error.stderr.decode(errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if line.lower().startswith("error")] or lines[-1:]
+    result = [line for line in lines if line.lower().startswith("error")] or lines[-1:]
     names = " ".join(Path(word).name for word in error.cmd[:4])
-    return f"`{names} …` ended with {error.returncode}: {' '.join(told) or 'it said nothing'}"
+    return f"`{names} …` ended with {error.returncode}: {' '.join(result) or 'it said nothing'}"
 
 
 async def make_tools(folder: Path) -> Path:
@@ -233,7 +233,7 @@ def requirements(exported: str, *, version: str, machine: str) -> list[str]:
             continue  # a comment: who wants it
         one = Requirement(text)
         if one.marker is None or one.marker.evaluate(target):
-            chosen.append(" ".join([f"{one.name}{one.specifier}", *(f"--hash={told}" for told in hashes)]))
+            chosen.append(" ".join([f"{one.name}{one.specifier}", *(f"--hash={result}" for result in hashes)]))
     return chosen
 
 
@@ -352,8 +352,8 @@ async def try_handler(scratch: Path, function: Made, layers: dict[str, Made], *,
     try:
         seconds = float(await run(sys.executable, "-I", "-S", "-B", "-c", code))  # nothing of this machine's site
     except CalledProcessError as error:
-        told = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise BuildError(f"{HANDLER} does not import from function.zip and {here}/layer.zip alone: {told}") from error
+        result = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise BuildError(f"{HANDLER} does not import from function.zip and {here}/layer.zip alone: {result}") from error
     return f"{HANDLER} imports from function.zip and {here}/layer.zip alone, in {seconds * 1000:.0f} ms."
 
 

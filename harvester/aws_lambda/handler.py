@@ -62,8 +62,8 @@ class _JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         values = {name: value for name, value in vars(record).items() if name not in self.STANDARD}
-        told = {"level": record.levelname.lower(), "event": record.getMessage(), **values}
-        return orjson.dumps(told, default=str).decode()
+        expected = {"level": record.levelname.lower(), "event": record.getMessage(), **values}
+        return orjson.dumps(expected, default=str).decode()
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
@@ -110,10 +110,10 @@ async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str
     settings = await with_key(settings, _keys)
     log.secrets.update(_keys.values())
     if invocation.action == "plan":
-        told = await plan_shards(
+        planned = await plan_shards(
             settings, children=invocation.children, again=invocation.again, execution=invocation.execution
         )
-        return told | {"settings": invocation.settings}
+        return planned | {"settings": invocation.settings}
     return await _harvest(settings, invocation, until=until)
 
 

@@ -139,8 +139,8 @@ async def plan(settings: Settings, *, again: bool) -> Result:
     from harvester.commands.plan import plan as make_plan
     from harvester.reports.text import show_plan
 
-    told = await make_plan(settings, again=again)
-    return Exit.CLOSED, told, partial(show_plan, told)
+    planned = await make_plan(settings, again=again)
+    return Exit.CLOSED, planned, partial(show_plan, planned)
 
 
 @_command(_FILE, *_INPUT[1:], *_TMDB, *_STORE, _LIMIT, _AGAIN, _THEN)

@@ -75,7 +75,7 @@ class Observer(Protocol):
     def begin(self, run: Run, *, titles: int, limiter: RateLimiter) -> None:
         """A run begins or goes on, with `titles` to look up."""
 
-    def title(self, told: Outcome) -> None:
+    def title(self, result: Outcome) -> None:
         """One title has its outcome; it has not landed yet."""
 
     def batch(self, receipt: Receipt) -> None:
@@ -239,8 +239,8 @@ def warn_if_mostly_missing(totals: Totals) -> None:
     """Say so, with the likely reasons, if TMDB has less than half of more than `MANY` ids."""
     if totals.ids > MANY and 2 * totals.missing.total() > totals.ids:
         likely = [LIKELY[reason] for reason, _ in totals.missing.most_common() if reason in LIKELY]
-        told = {"missing": totals.missing.total(), "ids": totals.ids, "likely": "; ".join(likely)}
-        logging.getLogger(__name__).warning("mostly_missing", extra=told)
+        values = {"missing": totals.missing.total(), "ids": totals.ids, "likely": "; ".join(likely)}
+        logging.getLogger(__name__).warning("mostly_missing", extra=values)
 
 
 async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, observer: Observer, shutdown: Shutdown) -> None:

@@ -71,16 +71,16 @@ class Shard:
         return [Batch(collection, ids) for collection, some in self.batches.items() for ids in some]
 
     @classmethod
-    def of(cls, told: Any) -> Shard:
+    def of(cls, result: Any) -> Shard:
         """The shard in `told`, which is JSON as `plan_shards` has written it; an InputError if it is none."""
-        seen = told.get("format") if isinstance(told, dict) else None
+        seen = result.get("format") if isinstance(result, dict) else None
         if type(seen) is int and seen > FORMAT:
             raise NewerFormatError("the shard", seen)
         if type(seen) is not int or seen != FORMAT:
             raise InputError("the event", f"is no shard, as planning writes it: its format is {seen!r:.50}")
         try:
             # Made here: 5 ms of every cold start, and few are of children.
-            return TypeAdapter(cls).validate_python(told)
+            return TypeAdapter(cls).validate_python(result)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))

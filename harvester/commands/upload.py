@@ -35,7 +35,7 @@ SHA256 = "sha256"
 """The metadata by which an upload of ours is known (`x-amz-meta-sha256`), in hexadecimal digits."""
 
 Progress: TypeAlias = Callable[[str, int, int], object]
-"""Told the name of the file under way, and how many bytes of all files have been sent, of how many."""
+"""Result the name of the file under way, and how many bytes of all files have been sent, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class Uploaded:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        told = {"source": self.source, "collection": self.collection, "status": self.status, "url": self.url}
+        values = {"source": self.source, "collection": self.collection, "status": self.status, "url": self.url}
         if self.status == "in_s3":
-            return told
-        return told | {"bytes": self.bytes, "sha256": self.sha256, "read_back": True}
+            return values
+        return values | {"bytes": self.bytes, "sha256": self.sha256, "read_back": True}
 
 
 @dataclass(frozen=True, slots=True)

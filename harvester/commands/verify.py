@@ -210,7 +210,9 @@ class _Reading:
         if receipt.generation == self.manifest.generation and not taken_over:
             self.checkpoint.add(key, receipt, listed.etag)
             self.progress(len(self.checkpoint.receipts), len(self.manifest.names))
-            self.fresh |= {id_: told["run"] for id_, told in receipt.outcomes.items() if told["outcome"] == "fresh"}
+            self.fresh |= {
+                id_: result["run"] for id_, result in receipt.outcomes.items() if result["outcome"] == "fresh"
+            }
             await self._check_receipt(receipt)
 
     async def _check_receipt(self, receipt: Receipt) -> None:

@@ -110,7 +110,7 @@ class Audit:
 
     def counts(self) -> dict[str, int]:
         """How many of each."""
-        return {name: len(told) for name, told in asdict(self).items() if isinstance(told, list)}
+        return {name: len(values) for name, values in asdict(self).items() if isinstance(values, list)}
 
 
 async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result:
@@ -139,7 +139,7 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result
     say(ending(folder, seconds))
     check(audit.clean, f"the audit found {audit.counts()}; the bucket is in {folder}/")
     check(verification["status"] == "proved", f"verify found {verification['problems'][:3]}")
-    told = {
+    values = {
         "status": "closed",
         "seconds": round(seconds, 1),
         "seed": seed,
@@ -151,7 +151,7 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result
         "verify": verification["status"],
         "folder": str(folder),
     }
-    return Exit.CLOSED, told, lambda: None
+    return Exit.CLOSED, values, lambda: None
 
 
 async def _until_closed(env: Environment, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:
@@ -160,21 +160,21 @@ async def _until_closed(env: Environment, chaos: Chaos, dice: random.Random, con
     A kill comes after a number of requests drawn so that some are left for the starts after it.
     """
     plan = await env.ask("plan")
-    batches = sum(told["batches"] for told in plan["input"].values())
+    batches = sum(result["batches"] for result in plan["input"].values())
     starts: list[dict[str, Any]] = []
     landed = kills = 0
     while True:
         before = env.tmdb.asked.total()
         left = plan["requests"] * max(1 - landed / batches, 0.0) / (chaos.kills - kills + 1)
-        told = await _start(env, dice.uniform(0.1, 1.9) * left if kills < chaos.kills else None, console)
-        kills += told["killed"]
+        result = await _start(env, dice.uniform(0.1, 1.9) * left if kills < chaos.kills else None, console)
+        kills += result["killed"]
         landed = await env.receipts()
-        starts.append(told | {"requests": env.tmdb.asked.total() - before, "receipts": landed})
+        starts.append(result | {"requests": env.tmdb.asked.total() - before, "receipts": landed})
         console.print(_tell(len(starts), starts[-1]), soft_wrap=True)
-        if told["exit"] == 0:
+        if result["exit"] == 0:
             return starts
         if len(starts) >= chaos.kills + STARTS:
-            raise DemoError(f"After {len(starts)} starts the books are not closed: {told.get('message', told)}")
+            raise DemoError(f"After {len(starts)} starts the books are not closed: {result.get('message', result)}")
 
 
 async def _start(env: Environment, kill_after: float | None, console: Console) -> dict[str, Any]:
@@ -196,8 +196,8 @@ async def _start(env: Environment, kill_after: float | None, console: Console) -
         out, _ = await process.communicate()
     if kill_after is not None and process.returncode == -9:
         return {"killed": True, "exit": None}
-    told = env.read(out)
-    return {"killed": False, "exit": process.returncode, "message": told.get("message", "")}
+    result = env.read(out)
+    return {"killed": False, "exit": process.returncode, "message": result.get("message", "")}
 
 
 def _tell(number: int, start: Mapping[str, Any]) -> str:
@@ -242,9 +242,9 @@ def _same(record: Mapping[str, Any], true: Mapping[str, Any] | None, *, kind: st
     """Whether a landed record is TMDB's own of this kind, and what the harvester puts in front says so."""
     if true is None:
         return False
-    told = record["harvest"]
+    result = record["harvest"]
     return {**record, "harvest": None, "imdb_id": None} == {**true, "harvest": None, "imdb_id": None} and (
-        (told["kind"], told["tmdb_id"]) == (kind, true["id"])
+        (result["kind"], result["tmdb_id"]) == (kind, true["id"])
     )
 
 

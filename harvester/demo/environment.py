@@ -91,10 +91,10 @@ class Environment:
         """
         process = await self.run(*words, AWS_ENDPOINT_URL_S3=self.s3.endpoint)
         out, _ = await process.communicate()
-        told = self.read(out)
-        if told.get("status") == "error":
-            raise DemoError(f"The harvester ended with {told['error']}: {told['message']}")
-        return told
+        result = self.read(out)
+        if result.get("status") == "error":
+            raise DemoError(f"The harvester ended with {result['error']}: {result['message']}")
+        return result
 
     def read(self, out: bytes) -> dict[str, Any]:
         """The one JSON object that a harvester has printed.
@@ -103,10 +103,10 @@ class Environment:
             DemoError: It is none.
         """
         try:
-            told: dict[str, Any] = json.loads(out)
+            document: dict[str, Any] = json.loads(out)
         except ValueError as error:
             raise DemoError(f"The harvester printed no result; its log ends: {self.log_tail()}") from error
-        return told
+        return document
 
     def log_tail(self) -> str:
         """What the harvesters logged last."""

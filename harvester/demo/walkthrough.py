@@ -64,9 +64,9 @@ async def run(folder: Path, *, as_json: bool) -> Result:
             say(f"[bold]A local S3 server[/] ({env.s3.kind}) at {env.s3.endpoint}. No account, no network.\n")
 
             plan = await env.ask("plan")
-            read = ", ".join(f"{told['rows']:,} rows of {name.lower()}" for name, told in plan["input"].items())
-            ids = sum(told["ids"] for told in plan["input"].values())
-            rejected = sum(told["rejected"] for told in plan["input"].values())
+            read = ", ".join(f"{expected['rows']:,} rows of {name.lower()}" for name, expected in plan["input"].items())
+            ids = sum(expected["ids"] for expected in plan["input"].values())
+            rejected = sum(expected["rejected"] for expected in plan["input"].values())
             say(
                 f"[bold]1. plan[/]     {read}: {ids} ids, {rejected} rows rejected, at least {plan['requests']} requests"  # noqa: E501
             )
@@ -97,7 +97,7 @@ async def run(folder: Path, *, as_json: bool) -> Result:
     seconds = time.monotonic() - started
     say(f"{ending(folder, seconds)} Next, with the servers kept up:")
     say(f"  {_python()} -m harvester demo --serve", markup=False)
-    told = {
+    expected = {
         "status": "closed",
         "seconds": round(seconds, 1),
         "requests": env.tmdb.asked.total(),
@@ -109,7 +109,7 @@ async def run(folder: Path, *, as_json: bool) -> Result:
         "verify": verification["status"],
         "folder": str(folder),
     }
-    return Exit.CLOSED, told, lambda: None
+    return Exit.CLOSED, expected, lambda: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,16 +71,16 @@ def catalog_of(
 
     An id on both lists is `both`. Exceptions go in `kinds`.
     """
-    told: dict[str, Kind] = {tt: "both" if tt in series else "movie" for tt in movies}
-    told |= {tt: "tv" for tt in series if tt not in movies}
-    told |= {tt: "unknown" for tt in told if share("missing", tt) < missing}
-    return Catalog(told | dict(kinds or {}), "unknown", titles={**series, **movies}, record_bytes=record_bytes)
+    values: dict[str, Kind] = {tt: "both" if tt in series else "movie" for tt in movies}
+    values |= {tt: "tv" for tt in series if tt not in movies}
+    values |= {tt: "unknown" for tt in values if share("missing", tt) < missing}
+    return Catalog(values | dict(kinds or {}), "unknown", titles={**series, **movies}, record_bytes=record_bytes)
 
 
 def kind_of(catalog: Catalog, tt: str) -> Kind:
     """What the IMDb id is at this TMDB; anything but `tt` and at least seven digits is unknown."""
-    if (told := catalog.kinds.get(tt) or _KNOWN.get(tt)) is not None:
-        return told
+    if (result := catalog.kinds.get(tt) or _KNOWN.get(tt)) is not None:
+        return result
     if re.fullmatch(r"tt[0-9]{7,}", tt) is None or share("missing", tt) < catalog.missing:
         return "unknown"
     return catalog.otherwise or _MIXED[int(share("kind", tt) * len(_MIXED))]

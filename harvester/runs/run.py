@@ -193,8 +193,8 @@ async def land_batch(
     `outcomes` are in the order of its ids; `lines`, the records of the found titles by id, is emptied on the way.
     """
     by_id = dict(zip(batch.ids, outcomes, strict=True))
-    kinds = {id_: told.kind for id_, told in by_id.items() if isinstance(told, Found)}
-    failed = {id_ for id_, told in by_id.items() if isinstance(told, Failed)}
+    kinds = {id_: result.kind for id_, result in by_id.items() if isinstance(result, Found)}
+    failed = {id_ for id_, result in by_id.items() if isinstance(result, Failed)}
     kept = await _earlier_records(run, batch, failed) if failed else {}
     for id_, record in kept.items():
         kinds[id_], lines[id_] = record["harvest"]["kind"], orjson.dumps(record)
@@ -206,7 +206,7 @@ async def land_batch(
     filled = {file.key for file in files}
     no_longer = [key for key in run.checkpoint.files.get(batch.name, {}) if key not in filled]
     files += [await run.land(key, empty_file(form)) for key in no_longer]
-    written: Any = {id_: outcome_json(told, _origin(kept.get(id_, {}))) for id_, told in by_id.items()}
+    written: Any = {id_: outcome_json(result, _origin(kept.get(id_, {}))) for id_, result in by_id.items()}
     receipt = Receipt(
         batch=batch.name,
         collection=batch.collection,
@@ -243,10 +243,10 @@ async def _earlier_records(run: Run, batch: Batch, ids: Iterable[str]) -> dict[s
 
 def _origin(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """Kind and TMDB's number of a record; None if it does not say."""
-    told = record.get("harvest")
-    if not isinstance(told, dict) or not is_tmdb_id(told.get("tmdb_id")):
+    result = record.get("harvest")
+    if not isinstance(result, dict) or not is_tmdb_id(result.get("tmdb_id")):
         return None
-    return {"kind": told.get("kind"), "tmdb_id": told["tmdb_id"]}
+    return {"kind": result.get("kind"), "tmdb_id": result["tmdb_id"]}
 
 
 async def abort_uploads(bucket: Bucket, layout: Layout, names: frozenset[str] | None = None) -> None:

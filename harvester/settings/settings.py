@@ -243,5 +243,5 @@ def _tell(problem: Any, secrets: list[str]) -> str:
     seen = problem["input"]
     if "URL" in name:  # whoever puts a key into the URL does not want to see it here
         seen = re.sub(r"//.*@|[?#&;].{8,}", "…", str(seen))
-    told = redact_shapes(redact(f"{name} {what} (it is {seen!r})", secrets))
-    return told if len(told) <= LONGEST_MESSAGE else f"{told[:LONGEST_MESSAGE]}…"
+    text = redact_shapes(redact(f"{name} {what} (it is {seen!r})", secrets))
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"

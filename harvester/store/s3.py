@@ -249,12 +249,12 @@ class Bucket:
         async def send(part: tuple[int, io.BytesIO]) -> dict[str, Any]:
             number, content = part
 
-            def told(far: int) -> None:
+            def result(far: int) -> None:
                 sent[number] = far
                 body.progress(sum(sent.values()))
 
             where = {"Key": key, "UploadId": upload, "PartNumber": number}
-            deadline = progress_deadline(content, CALL_SECONDS, told)
+            deadline = progress_deadline(content, CALL_SECONDS, result)
             landed = await self._call("upload", key, "upload_part", "ETag", deadline, **where, Body=content)
             content.close()  # botocore's requests hold it in a cycle: a file of 165 MB took 155 of them
             return {"PartNumber": number, "ETag": landed["ETag"]}

@@ -92,8 +92,8 @@ class Bench:
             stderr=asyncio.subprocess.PIPE,
         )
         out, err = await process.communicate()
-        *printed, told = out.decode().splitlines()
-        ran = Ran(out="\n".join(printed), err=err.decode(), **json.loads(told))
+        *printed, result = out.decode().splitlines()
+        ran = Ran(out="\n".join(printed), err=err.decode(), **json.loads(result))
         if check and ran.code:
             raise RuntimeError(f"{command} ended with {ran.code}: {ran.out[-1000:]} {ran.err[-3000:]}")
         return ran

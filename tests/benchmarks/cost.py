@@ -36,7 +36,7 @@ _counted: dict[str, float] = {}
 async def measure(bench: Bench) -> dict[str, float]:
     """CPU ms and ms of a title, by client and size; instructions once, because they stay the same."""
     many = QUICK_MANY if bench.quick else MANY
-    told: dict[str, float] = {}
+    values: dict[str, float] = {}
     for size, record_bytes in SIZES.items():
         async with fast_tmdb(answers(record_bytes=record_bytes)) as tmdb:
             seen: dict[tuple[str, int], list[Ran]] = {}
@@ -48,10 +48,10 @@ async def measure(bench: Bench) -> dict[str, float]:
             pairs = list(zip(seen[client, FEW], seen[client, many], strict=True))
             for what in ("cpu_seconds", "seconds"):
                 more = median(getattr(long, what) - getattr(short, what) for short, long in pairs)
-                told[f"{client}, {size}, {what}"] = more / (many - FEW)
+                values[f"{client}, {size}, {what}"] = more / (many - FEW)
     if not bench.quick and not _counted:
         _counted.update(await count_instructions(bench, *LOOPS))
-    return told | _counted
+    return values | _counted
 
 
 async def _run(bench: Bench, client: str, titles: int, url: str) -> Ran:
@@ -66,11 +66,11 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
     """Goals 5 and 6."""
     seen = medians(runs)
     ratios = medians([{name: value / run[_bare_of(name)] for name, value in run.items()} for run in runs])
-    told = []
+    calls = []
     for size in SIZES:
         name = f"harvest, {size}, cpu_seconds"
         on_uvloop = 1 / ratios[f"bare on uvloop, {size}, cpu_seconds"] * ratios[name]
-        told.append(
+        calls.append(
             Row(
                 5,
                 f"CPU time of a title, records {size}: {1e6 * seen[name]:.0f} µs "
@@ -82,7 +82,7 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
         )
     if "harvest" in seen:
         instructions = seen["harvest"] / seen["bare"]
-        told.append(
+        calls.append(
             Row(
                 5,
                 f"instructions of a title, but for SHA-256 (92,000 more): {seen['harvest']:,.0f} "
@@ -94,7 +94,7 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
         )
     name = "harvest, 4 KB, seconds"
     return [
-        *told,
+        *calls,
         Row(
             6,
             f"titles a second, 4 KB records: {1 / seen[name]:,.0f} against {1 / seen[_bare_of(name)]:,.0f}",

@@ -55,8 +55,8 @@ async def _measure(bench: Bench, ids: int) -> dict[str, float]:
                 MOVIES_CSV=str(path),
                 S3_PREFIX=f"Raw/growth-{ids}",
             )
-            if (told := orjson.loads(ran.out)["status"]) != status:
-                raise RuntimeError(f"{what} of {ids} ids ended as {told}, not {status}: {ran.out[-1000:]}")
+            if (result := orjson.loads(ran.out)["status"]) != status:
+                raise RuntimeError(f"{what} of {ids} ids ended as {result}, not {status}: {ran.out[-1000:]}")
             seen |= _numbers(f"{ids} {what}", ran)
     return seen
 

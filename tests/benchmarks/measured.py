@@ -16,10 +16,10 @@ if __name__ == "__main__":
     code = subprocess.call(sys.argv[2:])  # that is what it is for
     seconds = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = {
+    values = {
         "code": code,
         "seconds": seconds,
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "peak_bytes": used.ru_maxrss * 1024,
     }
-    sys.stdout.write("\n" + json.dumps(told) + "\n")
+    sys.stdout.write("\n" + json.dumps(values) + "\n")

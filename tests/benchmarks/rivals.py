@@ -53,16 +53,16 @@ class _SinceTheFirst(Counter[str]):
 
 async def measure(bench: Bench) -> dict[str, float]:
     """Titles per second, and CPU milliseconds per title, of each."""
-    told: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, titles in (QUICK if bench.quick else TITLES).items():
         async with fast_tmdb(answers(), latency=LATENCY) as tmdb:
             asked = tmdb.asked = _SinceTheFirst()
             ran = await _run(bench, name, tmdb.url, titles)
-            told[name] = titles / (time.monotonic() - asked.began)
+            values[name] = titles / (time.monotonic() - asked.began)
         if asked["movie"] != titles:
             raise RuntimeError(f"{name} asked for {asked['movie']} titles instead of {titles}: {ran.out[-1000:]}")
-        told[f"{name} cpu"] = 1_000 * ran.cpu_seconds / titles
-    return told
+        values[f"{name} cpu"] = 1_000 * ran.cpu_seconds / titles
+    return values
 
 
 async def _run(bench: Bench, name: str, url: str, titles: int) -> Ran:

@@ -41,15 +41,15 @@ SEEDS = (
 
 def check(content: bytes) -> None:
     """The property: it is read or refused as it should be, and gzip around it changes nothing."""
-    told = read(content)
+    result = read(content)
     plain = not content.startswith(GZIP)
     lines = content.count(b"\n") + 1 if plain else sys.maxsize
-    if isinstance(told, InputIds):
-        is_accounted_for(told, lines)
+    if isinstance(result, InputIds):
+        is_accounted_for(result, lines)
     else:
-        is_a_sentence(told, lines)
+        is_a_sentence(result, lines)
     if plain:
-        assert as_told(read(gzip.compress(content, 1))) == as_told(told)
+        assert as_told(read(gzip.compress(content, 1))) == as_told(result)
 
 
 def read(content: bytes) -> InputIds | InputError:
@@ -85,11 +85,11 @@ def is_a_sentence(error: InputError, lines: int) -> None:
     assert error.line is None or 1 <= error.line <= lines
 
 
-def as_told(told: InputIds | InputError) -> tuple[object, ...]:
+def as_told(result: InputIds | InputError) -> tuple[object, ...]:
     """Whatever a reading says, to be compared with another's."""
-    if isinstance(told, InputIds):
-        return told.ids, told.rows, told.rejected, told.rejects
-    return told.line, told.problem
+    if isinstance(result, InputIds):
+        return result.ids, result.rows, result.rejected, result.rejects
+    return result.line, result.problem
 
 
 if __name__ == "__main__":
