@@ -11,9 +11,9 @@ import os
 import pytest
 
 from harvester.errors import TmdbRefusedError
+from harvester.model.outcome import Found, Missing
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
-from harvester.tmdb.responses import Found, Missing
 
 KEY = os.environ.get("TMDB_API_KEY", "")
 

@@ -13,8 +13,8 @@ from loops import Leaping, run_on
 from rich.console import Console
 
 from harvester.cli.progress import ProgressBar, harvest_observer
+from harvester.model.outcome import Failed, Found, Fresh, Missing
 from harvester.reports.progress_log import LINE_SECONDS, SMOOTHING, Counts, ProgressLog
-from harvester.tmdb.responses import Failed, Found, Fresh, Missing
 
 if TYPE_CHECKING:
     from conftest import Clock

@@ -38,9 +38,9 @@ from harvester.model.manifest import (
     decode_manifest,
     decode_summary,
 )
+from harvester.model.outcome import Failed, Found, Fresh, Missing
 from harvester.model.receipt import LandedFile, Receipt, decode_receipt, outcome_json
 from harvester.model.record import FILE_BYTES, decode, encode
-from harvester.tmdb.responses import Failed, Found, Fresh, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

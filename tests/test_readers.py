@@ -30,9 +30,10 @@ from harvester.fakes.catalog import Catalog, movie_record, tv_record
 from harvester.model.batch import Batch
 from harvester.model.ids import KINDS
 from harvester.model.layout import Layout
+from harvester.model.outcome import Found
 from harvester.model.record import encode, record_line
 from harvester.settings.settings import Settings
-from harvester.tmdb.responses import Found, read_record
+from harvester.tmdb.responses import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,6 +15,7 @@ from harvester.errors import Exit, InconsistentLakeError
 from harvester.model.batch import Batch
 from harvester.model.documents import encode_document
 from harvester.model.layout import Layout
+from harvester.model.outcome import Failed, Found, Fresh, Missing, Outcome
 from harvester.model.receipt import (
     LandedFile,
     Receipt,
@@ -24,7 +25,6 @@ from harvester.model.receipt import (
     stands,
 )
 from harvester.runs.run import land_batch
-from harvester.tmdb.responses import Failed, Found, Fresh, Missing, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harvester.model.outcome import Found
 from harvester.model.record import FILE_BYTES, File, decode, empty_file, encode, record_line
-from harvester.tmdb.responses import Found, read_record
+from harvester.tmdb.responses import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path

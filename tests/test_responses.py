@@ -18,13 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.errors import TmdbRefusedError
+from harvester.model.outcome import Found, Missing
 from harvester.tmdb.responses import (
     BODY_LIMIT,
     CANDIDATES,
     Candidates,
-    Found,
     Match,
-    Missing,
     NotFound,
     Response,
     Retry,

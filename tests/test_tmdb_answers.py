@@ -12,9 +12,9 @@ from aioresponses import aioresponses
 from conftest import gzip_of
 from loops import no_wait
 
+from harvester.model.outcome import Failed, Found, Missing
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
-from harvester.tmdb.responses import Failed, Found, Missing
 
 BASE = "https://api.themoviedb.org/3"
 KEY = "0123456789abcdef0123456789abcdef"

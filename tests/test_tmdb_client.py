@@ -44,11 +44,12 @@ from harvester.fakes.faults import (
 )
 from harvester.fakes.records import tmdb_id
 from harvester.fakes.tmdb import KEY, TOKEN, FakeTmdb, fake_tmdb
+from harvester.model.outcome import Failed, Found, Missing
 from harvester.runtime.concurrency import fan_out
 from harvester.settings.redaction import REDACTED
 from harvester.tmdb.client import PART_SAMPLE, Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
-from harvester.tmdb.responses import BODY_LIMIT, Failed, Found, Missing
+from harvester.tmdb.responses import BODY_LIMIT
 from harvester.tmdb.retry import PART_TRIES, REFUSALS, TRIES
 
 if TYPE_CHECKING:

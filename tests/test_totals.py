@@ -11,7 +11,7 @@ from test_receipt import KEPT, OUTCOMES, a_file, a_receipt, batch_of
 
 from harvester.model.inputs import InputIds
 from harvester.model.manifest import InputCounts, Totals
-from harvester.tmdb.responses import Failed, Found, Fresh, Missing
+from harvester.model.outcome import Failed, Found, Fresh, Missing
 
 
 def account_of(*, rows: int, ids: int, rejected: int) -> InputCounts:

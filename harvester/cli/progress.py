@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from harvester.commands.doctor import Finding
+    from harvester.model.outcome import Outcome
     from harvester.model.receipt import Receipt
     from harvester.runs.run import Run
     from harvester.tmdb.rate_limiter import RateLimiter
-    from harvester.tmdb.responses import Outcome
 
 
 @contextmanager

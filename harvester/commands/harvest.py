@@ -22,13 +22,13 @@ from harvester.aws.client import PATIENT
 from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.errors import BusyError, Exit
 from harvester.model.ids import KINDS
+from harvester.model.outcome import Failed, Found, Fresh, Missing, Outcome
 from harvester.model.record import record_line
 from harvester.runs.data_files import Warnings
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_run
 from harvester.runs.run import Run, abort_uploads, land_batch, utc
 from harvester.runtime.concurrency import MemoryBudget, fan_out
-from harvester.tmdb.responses import Failed, Found, Fresh, Missing, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence

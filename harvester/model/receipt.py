@@ -16,13 +16,13 @@ from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.documents import BatchName, Count, RunName, Sha256, Text, TitleId, Token, Word, decode_document
 from harvester.model.ids import Collection, Kind  # noqa: TC001  # pydantic needs them
 from harvester.model.layout import FILES_LIMIT
-from harvester.tmdb.responses import Failed, Found, Fresh, Missing
+from harvester.model.outcome import Failed, Found, Fresh, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harvester.model.layout import Layout
-    from harvester.tmdb.responses import Outcome
+    from harvester.model.outcome import Outcome
 
 RECEIPT_BYTES = 2**20
 """Bytes of a receipt at most; one of 100 ids and 2 files has 8 KB."""

@@ -17,7 +17,7 @@ from harvester.model.exact_json import loads
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from harvester.tmdb.responses import Found
+    from harvester.model.outcome import Found
 
 Format = Literal["jsonl", "array"]
 

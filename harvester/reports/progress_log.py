@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harvester.model.outcome import Outcome
     from harvester.model.receipt import Receipt
     from harvester.runs.run import Run
     from harvester.tmdb.rate_limiter import RateLimiter
-    from harvester.tmdb.responses import Outcome
 
 LINE_SECONDS = 10.0
 SMOOTHING = 0.3  # share of the newest second in the rate shown

@@ -23,12 +23,12 @@ from harvester.model.documents import encode_document
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import encode_ids, encode_outcomes
 from harvester.model.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
+from harvester.model.outcome import Failed, Found, is_tmdb_id
 from harvester.model.receipt import LandedFile, Receipt, outcome_json
 from harvester.model.record import empty_file, encode
 from harvester.runs.data_files import is_as_landed, list_data, read_document, read_records
 from harvester.runs.other_runs import listing_digest, read_receipt
 from harvester.runtime.concurrency import fan_out
-from harvester.tmdb.responses import Failed, Found, is_tmdb_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from harvester.model.inputs import InputIds
     from harvester.model.layout import Layout
     from harvester.model.manifest import Totals
+    from harvester.model.outcome import Outcome
     from harvester.model.record import File, Format
     from harvester.runs.checkpoint import Checkpoint
     from harvester.runs.lease import Lease
     from harvester.store.s3 import Bucket, Listed
-    from harvester.tmdb.responses import Outcome
 
 _log = logging.getLogger(__name__)
 

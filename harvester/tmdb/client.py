@@ -27,22 +27,11 @@ from urllib.parse import urlencode
 
 from harvester import __version__
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
+from harvester.model.outcome import Failed, Found, Missing
 from harvester.settings.redaction import REDACTED
 from harvester.settings.validators import PARTS_LIMIT
 from harvester.tmdb.circuit_breaker import CircuitBreaker
-from harvester.tmdb.responses import (
-    Candidates,
-    Failed,
-    Found,
-    Match,
-    Missing,
-    NotFound,
-    Retry,
-    classify,
-    http_date,
-    read_find,
-    read_record,
-)
+from harvester.tmdb.responses import Candidates, Match, NotFound, Retry, classify, http_date, read_find, read_record
 from harvester.tmdb.retry import retry
 from harvester.tmdb.transport import get, open_session
 

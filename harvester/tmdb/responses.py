@@ -8,13 +8,14 @@ Whatever is not certainly an answer is asked `Retry`: a title is `Missing` only 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from harvester.errors import TmdbRefusedError
 from harvester.model.exact_json import DuplicateKeyError, loads
+from harvester.model.outcome import Found, Missing, is_tmdb_id
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -26,7 +27,6 @@ BODY_LIMIT = 32_750_000
 bodies has 262,513, with credits and images."""
 
 BACK_OFF_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
-ID_END = 2**63  # TMDB's ids are above 0 and below it: a receipt with another one would not be read back
 OTHER: dict[Kind, Kind] = {"movie": "tv", "tv": "movie"}
 NAME_OF: dict[Kind, str] = {"movie": "title", "tv": "name"}  # in every record of a kind, in none of the other
 CANDIDATES = 5  # rows of a kind in `/find` whose records are asked for, until one is there; it seldom has two
@@ -40,49 +40,6 @@ class Response:
     body: bytes
     date: str | None = None
     retry_after: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """TMDB has this title: `record` is its answer of `/movie/{id}` or `/tv/{id}`, `tmdb_id` unique within the kind.
-
-    `kind` is TMDB's; of a reclassified title it is not that of its CSV. `missing_parts` were asked for by
-    `append_to_response` and left out all the same. `own_id` is TMDB's own IMDb id for it, if TMDB says. `other_id` is
-    the same where it is not the one asked for: TMDB has merged the two, and `/find` has confirmed it.
-    """
-
-    kind: Kind
-    tmdb_id: int
-    record: dict[str, Any]
-    missing_parts: tuple[str, ...] = ()
-    other_id: str | None = None
-    own_id: str | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """TMDB answered, and has no movie or series under this id. `show_id` is the series of an episode or season."""
-
-    reason: Literal["unknown", "episode", "season"]
-    show_id: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """No usable answer after all tries; `reason` is that of the last one."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """Not asked for: the run of this name, of the same day, knows whether TMDB has the title."""
-
-    run: str
-
-
-Outcome = Found | Missing | Failed | Fresh
-"""What every title ends in, exactly once in a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +211,6 @@ def own_imdb_id(record: Mapping[str, Any]) -> str | None:
 
 def _text(value: Any) -> str:
     return str("" if value is None else getattr(value, "contents", value))  # a fragment's is its JSON
-
-
-def is_tmdb_id(value: object) -> TypeGuard[int]:
-    """Whether `value` is a whole number as TMDB numbers titles; JSON's `true` is an int of Python's too."""
-    return type(value) is int and 0 < value < ID_END
 
 
 def _id(value: Any) -> int:

@@ -12,7 +12,7 @@ from harvester.tmdb.responses import Retry
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from harvester.tmdb.responses import Found
+    from harvester.model.outcome import Found
 
 T = TypeVar("T")
 

@@ -25,14 +25,13 @@ with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.model.documents import encode_document
     from harvester.model.ids import KINDS, Kind
     from harvester.model.layout import Layout
+    from harvester.model.outcome import Found, Missing
     from harvester.model.receipt import LandedFile, Receipt, decode_receipt, outcome_json
     from harvester.model.record import Format, decode, encode, record_line
     from harvester.tmdb.responses import (
         CANDIDATES,
         Candidates,
-        Found,
         Match,
-        Missing,
         NotFound,
         Response,
         Retry,

@@ -1,0 +1,59 @@
+"""Outcomes: what became of one title, exactly one of four in every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+
+if TYPE_CHECKING:
+    from harvester.model.ids import Kind
+
+TMDB_ID_END = 2**63  # TMDB's ids are above 0 and below it: a receipt with another one would not be read back
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """TMDB has this title: `record` is its answer of `/movie/{id}` or `/tv/{id}`, `tmdb_id` unique within the kind.
+
+    `kind` is TMDB's; of a reclassified title it is not that of its CSV. `missing_parts` were asked for by
+    `append_to_response` and left out all the same. `own_id` is TMDB's own IMDb id for it, if TMDB says. `other_id` is
+    the same where it is not the one asked for: TMDB has merged the two, and `/find` has confirmed it.
+    """
+
+    kind: Kind
+    tmdb_id: int
+    record: dict[str, Any]
+    missing_parts: tuple[str, ...] = ()
+    other_id: str | None = None
+    own_id: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """TMDB answered, and has no movie or series under this id. `show_id` is the series of an episode or season."""
+
+    reason: Literal["unknown", "episode", "season"]
+    show_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No usable answer after all tries; `reason` is that of the last one."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Not asked for: the run of this name, of the same day, knows whether TMDB has the title."""
+
+    run: str
+
+
+Outcome = Found | Missing | Failed | Fresh
+"""What every title ends in, exactly once in a run."""
+
+
+def is_tmdb_id(value: object) -> TypeGuard[int]:
+    """Whether `value` is a whole number as TMDB numbers titles; JSON's `true` is an int of Python's too."""
+    return type(value) is int and 0 < value < TMDB_ID_END
