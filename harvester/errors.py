@@ -3,7 +3,7 @@
 ```
 Exception
 └── HarvestError               1   the root: whatever we raise on purpose, and nothing else
-    ├── BooksError             1   what the bucket holds contradicts itself
+    ├── CorruptLakeError             1   what the bucket holds contradicts itself
     ├── SettingsError          2   a setting is missing or wrong (also a ValueError)
     ├── InputError             2   a CSV cannot be read as a list of IMDb ids (also a ValueError)
     ├── NewerFormatError       2   a newer harvester has written what stands in the bucket
@@ -47,7 +47,7 @@ class HarvestError(Exception):
         cls.exit_code = exit_code or cls.exit_code
 
 
-class InconsistentLakeError(HarvestError):
+class CorruptLakeError(HarvestError):
     """What the bucket holds contradicts itself, or the input; the message names the object."""
 
 

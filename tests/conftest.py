@@ -22,6 +22,10 @@ from packages import built
 from harvester.aws.client import open_bucket
 from harvester.fakes.s3_server import S3Server, s3_server
 from harvester.fakes.tmdb import KEY
+from harvester.model.layout import Layout
+from harvester.model.manifest import Manifest, decode_manifest
+from harvester.model.receipt import Receipt, decode_receipt
+from harvester.runtime.observer import BatchLanded, Event, RunBegun, TitleDone
 from harvester.settings.settings import ALL_NAMES, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -182,20 +186,46 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Silent:
-    """A watcher that only remembers."""
+    """An observer that only remembers; `layout` is that of the run, where prefix and template are the defaults."""
 
     def __init__(self) -> None:
-        self.titles: list[Any] = []
-        self.receipts: list[Any] = []
+        self.titles: list[TitleDone] = []
+        self.batches: list[BatchLanded] = []
+        self.events: list[Event] = []
 
-    def begin(self, run: Any, *, titles: int, limiter: Any) -> None:
-        self.run, self.to_do = run, titles
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        match event:
+            case RunBegun():
+                self.begin(event)
+            case TitleDone():
+                self.title(event)
+            case BatchLanded():
+                self.batch(event)
 
-    def title(self, result: Any) -> None:
-        self.titles.append(result)
+    def begin(self, event: RunBegun) -> None:
+        self.run, self.to_do = event.run, event.titles
 
-    def batch(self, receipt: Any) -> None:
-        self.receipts.append(receipt)
+    def title(self, event: TitleDone) -> None:
+        self.titles.append(event)
+
+    def batch(self, event: BatchLanded) -> None:
+        self.batches.append(event)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout("Raw/API", "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", self.run)
+
+
+async def manifest_of(bucket: Bucket, layout: Layout) -> Manifest:
+    """The manifest of the run that stands in the bucket."""
+    return decode_manifest(layout, await bucket.read(layout.manifest_key))
+
+
+async def receipts_of(bucket: Bucket, layout: Layout) -> list[Receipt]:
+    """The receipts of the run that stand in the bucket, in the order of their keys."""
+    keys = await bucket.objects(layout.receipts)
+    return [decode_receipt(layout, key, await bucket.read(key)) for key in keys]
 
 
 @pytest.fixture

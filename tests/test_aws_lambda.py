@@ -300,7 +300,7 @@ async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(
     values["BusyError"] = await world.invoke()
     values["LeaseLostError"] = await world.invoke(lone)
     await world.bucket.put(lease, encode_lease(replace(held, token=token)))
-    values["BooksError"] = await world.invoke(lone)
+    values["CorruptLakeError"] = await world.invoke(lone)
     await world.bucket.put(lease, encode_lease(replace(held, ended=True)))
     world.tmdb.revoked = True
     values["TmdbRefusedError"] = await world.invoke()
@@ -314,7 +314,7 @@ async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(
     own_file = await world.invoke({"settings": {"movies_csv": "/proc/self/environ"}})
     refused = "The event may not have movies_csv be '/proc/self/environ': give s3://bucket/key"
     assert (own_file.name, own_file.sentence) == ("SettingsError", refused)
-    assert values["BooksError"].sentence == "Raw/API/_harvest/2026-11-22-01234567/manifest.json is not there"
+    assert values["CorruptLakeError"].sentence == "Raw/API/_harvest/2026-11-22-01234567/manifest.json is not there"
     assert values["NewerFormatError"].sentence.startswith("the shard has format 2, and this harvester reads format 1")
     assert values["BusyError"].sentence.startswith(f"Another harvest is at work here: laptop, since {held.since}")
     assert values["LeaseLostError"].sentence.startswith(

@@ -10,7 +10,7 @@ import pytest
 from test_manifest import LAYOUT, MANIFEST, SUMMARY
 from test_receipt import OUTCOMES, a_receipt, key_of, with_checksum
 
-from harvester.errors import Exit, InconsistentLakeError, NewerFormatError
+from harvester.errors import CorruptLakeError, Exit, NewerFormatError
 from harvester.model.documents import FORMAT, Count, Text, decode_document, encode_document
 from harvester.model.layout import Layout
 from harvester.model.manifest import decode_manifest, decode_summary
@@ -64,9 +64,9 @@ def test_a_higher_format_is_refused_in_a_sentence(kind: Kind, newer: int) -> Non
 
 @pytest.mark.parametrize("other", [0, -1, 1.0, 2.0, 1.5, True, "1", "2", None, [1], [2], {"format": 2}, 1e300])
 def test_what_is_no_format_of_ours_is_no_document(kind: Kind, other: Any) -> None:
-    """A lower format or something else than a whole number is a BooksError that names the key."""
+    """A lower format or something else than a whole number is a CorruptLakeError that names the key."""
     key, document, decode = kind
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         decode(with_checksum(orjson.loads(encode_document(document)) | {"format": other}))
     assert str(caught.value).startswith(key)
 
@@ -76,7 +76,7 @@ def test_a_document_without_a_format_is_none(kind: Kind) -> None:
     key, document, decode = kind
     whole = orjson.loads(encode_document(document))
     del whole["format"]
-    with pytest.raises(InconsistentLakeError, match="format") as caught:
+    with pytest.raises(CorruptLakeError, match="format") as caught:
         decode(with_checksum(whole))
     assert str(caught.value).startswith(key)
 
@@ -94,7 +94,7 @@ def test_an_edit_breaks_the_seal(kind: Kind) -> None:
         dict(reversed(whole.items())),
     ]
     for edited in edits:
-        with pytest.raises(InconsistentLakeError, match=r"has been edited|it has no seal") as caught:
+        with pytest.raises(CorruptLakeError, match=r"has been edited|it has no seal") as caught:
             decode(orjson.dumps(edited))
         assert str(caught.value).startswith(key)
 
@@ -124,9 +124,9 @@ def test_keys_that_are_not_known_are_kept_when_the_document_is_written_anew(name
     "body", [b"", b" ", b"nonsense", b"[]", b"5", b"null", b'"text"', b"{}", b'{"format":1}', b"\xff", b"{" * 10**5]
 )
 def test_what_is_no_document_is_named_by_its_key(kind: Kind, body: bytes) -> None:
-    """A cut, foreign or empty object is a BooksError that begins with the key, never a traceback."""
+    """A cut, foreign or empty object is a CorruptLakeError that begins with the key, never a traceback."""
     key, _, decode = kind
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         decode(body)
     assert str(caught.value).startswith(f"{key} is not a ")
     assert len(str(caught.value)) < 1_000
@@ -135,7 +135,7 @@ def test_what_is_no_document_is_named_by_its_key(kind: Kind, body: bytes) -> Non
 def test_a_document_that_is_not_there_is_named_by_its_key(kind: Kind) -> None:
     """No object is no empty object."""
     key, _, decode = kind
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         decode(None)
     assert str(caught.value) == f"{key} is not there"
 
@@ -146,12 +146,12 @@ def test_a_document_that_is_not_there_is_named_by_its_key(kind: Kind) -> None:
 def test_a_document_however_deep_is_read_or_refused(
     kind: Kind, name: str, brackets: tuple[str, str], levels: int
 ) -> None:
-    """JSON nested deeper than can be written ends in a BooksError that names the key, not in an error of a library."""
+    """JSON nested deeper than can be written is a CorruptLakeError with the key in it, no error of a library."""
     key, document, decode = kind
     opened, closed = brackets
     deep = opened * levels + ("0" if closed == "}" else "") + closed * levels
     body = encode_document(document).removesuffix(b"}") + f',"{name}":{deep}}}'.encode()
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         decode(body)
     assert str(caught.value).startswith(key)
 
@@ -159,12 +159,12 @@ def test_a_document_however_deep_is_read_or_refused(
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 400, "-" + "9" * 4_400, "NaN", "Infinity", "01", "1_0"])
 @pytest.mark.parametrize("name", ["colour", "format", "fresh", "generation"])
 def test_a_number_however_large_is_read_or_refused(kind: Kind, name: str, number: str) -> None:
-    """A number that no field can be, and that cannot be written, ends in a BooksError that names the key."""
+    """A number that no field can be, and that cannot be written, ends in a CorruptLakeError that names the key."""
     key, document, decode = kind
     whole = orjson.loads(encode_document(document))
     whole.pop(name, None)
     body = orjson.dumps(whole).removesuffix(b"}") + f',"{name}":{number}}}'.encode()
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         decode(body)
     assert str(caught.value).startswith(key)
 
@@ -174,12 +174,12 @@ def test_a_number_however_large_is_read_or_refused(kind: Kind, name: str, number
 )
 @pytest.mark.parametrize("name", ["colour", "run", "generation"])
 def test_a_text_however_strange_is_read_or_refused(kind: Kind, name: str, text: str) -> None:
-    """Half a surrogate, raw bytes, a megabyte: a BooksError that names the key and stays a sentence."""
+    """Half a surrogate, raw bytes, a megabyte: a CorruptLakeError that names the key and stays a sentence."""
     key, document, decode = kind
     whole = orjson.loads(encode_document(document))
     whole.pop(name, None)
     body = orjson.dumps(whole).removesuffix(b"}") + f',"{name}":{text}}}'.encode("latin-1")
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         decode(body)
     assert str(caught.value).startswith(key)
     assert len(str(caught.value)) < 1_000
@@ -221,7 +221,7 @@ def test_a_field_of_another_type_or_range_is_named(values: dict[str, Any]) -> No
     """Nothing is converted: the message says which field it is, and not its value."""
     whole = orjson.loads(encode_document(_Note("a", 1))) | values
     [name] = values
-    with pytest.raises(InconsistentLakeError, match=f"^a/note.json is not a note: {name} ") as caught:
+    with pytest.raises(CorruptLakeError, match=f"^a/note.json is not a note: {name} ") as caught:
         decode_document("a/note.json", with_checksum(whole), _Note, "a note")
     assert len(str(caught.value)) < 300
 
@@ -240,5 +240,5 @@ def test_a_layout_of_another_prefix_reads_no_document_of_this_one() -> None:
         Layout("Raw/API2", LAYOUT.template, LAYOUT.run),
         Layout("Raw/API", LAYOUT.template, "2026-11-23-3f9a1c2e"),
     ):
-        with pytest.raises(InconsistentLakeError):
+        with pytest.raises(CorruptLakeError):
             decode_receipt(layout, layout.receipt_key("Movies", RECEIPT.batch), encode_document(RECEIPT))

@@ -41,6 +41,7 @@ from harvester.model.manifest import decode_manifest, decode_summary
 from harvester.model.receipt import Receipt, decode_receipt
 from harvester.model.record import decode
 from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 from harvester.store.s3 import CALL_SECONDS
 
@@ -209,8 +210,7 @@ class World:
                 shutdown=Shutdown(limit=limit),
                 again=again,
                 lease_options=lease_options,
-                sleep=sleep,
-                now=lambda: NOON,
+                clock=Clock(sleep=sleep, now=lambda: NOON),
             )
         except HarvestError as error:
             return error
@@ -743,7 +743,7 @@ def test_a_lease_that_cannot_be_renewed_or_given_back_keeps_no_books_open(
         world.tmdb.faults = scripted({("movie", POISON): [refusal(429, retry_after=str(HOLD_SECONDS))]})
         world.spoil(operation, lasting(what.rule, lasts), LEASE, after=RENEWAL if moment == "renewal" else END)
         with capture_logs() as logs:
-            report = await world.harvest(sleep=asyncio.sleep)
+            report = await world.harvest(clock=Clock(sleep=asyncio.sleep))
         seen = await world.closed(report)
         problems = [(line["event"], line["problem"]) for line in logs if line["event"].startswith("lease_")]
         event = "lease_not_ended" if moment == "end" or lasts == "always" else "lease_not_renewed"

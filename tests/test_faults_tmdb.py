@@ -53,6 +53,7 @@ from harvester.fakes.records import tmdb_id
 from harvester.fakes.tmdb import FakeTmdb, fake_tmdb
 from harvester.model.batch import Batch
 from harvester.model.ids_file import decode_outcomes
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -312,12 +313,12 @@ class Leaper(Silent):
         super().__init__()
         self._loop = loop
 
-    def begin(self, run: Any, *, titles: int, limiter: Any) -> None:
-        super().begin(run, titles=titles, limiter=limiter)
+    def begin(self, event: Any) -> None:
+        super().begin(event)
         self._loop.leaping = True
 
-    def title(self, result: Any) -> None:
-        super().title(result)
+    def title(self, event: Any) -> None:
+        super().title(event)
         self._loop.leaping = len(self.titles) < self.to_do
 
 
@@ -325,9 +326,9 @@ async def harvest_in_leaps(settings: Settings, loop: Leaping) -> tuple[Report | 
     """How a harvest of one batch ended, and where everything of it stands."""
     observer = Leaper(loop)
     try:
-        return await harvest(settings, observer=observer, shutdown=Shutdown()), observer.run.layout
+        return await harvest(settings, observer=observer, shutdown=Shutdown()), observer.layout
     except TmdbUnavailableError as error:
-        return error, observer.run.layout
+        return error, observer.layout
     finally:
         loop.leaping = False
 
@@ -507,7 +508,7 @@ async def test_when_the_fault_is_gone_the_next_harvest_asks_for_that_one_batch(
     catalog = Catalog(kinds=dict.fromkeys(series, "tv"))
     async with fake_tmdb(catalog=catalog, faults=faults) as tmdb:
         settings = settings_for(tmdb.url, movies=movies, series=series)
-        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
         assert (report.status, report.exit_code, report.totals.found) == ("failed", 5, 23)
         assert list(report.failed) == [title]
         asked, tmdb.faults = Counter(tmdb.asked), healthy

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from conftest import Silent, client_of
+from conftest import Silent, client_of, manifest_of, receipts_of
 from loops import no_wait
 
 from harvester.commands.harvest import OPEN_BYTES, harvest
@@ -23,6 +23,7 @@ from harvester.model.batch import cut
 from harvester.model.ids_file import decode_outcomes
 from harvester.model.manifest import decode_summary
 from harvester.model.receipt import decode_receipt
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ async def test_a_movie_that_is_a_series_lands_among_the_series(
         id_ for id_ in movies if id_ not in reclassified
     ]
     names = [batch.name for batch in cut("Movies", movies)]
-    layout = observer.run.layout
+    layout = observer.layout
     assert sorted(await bucket.objects("Raw/API/Series/")) == [layout.data_key("Series", name) for name in names]
     assert sorted(await bucket.objects(layout.receipts)) == [layout.receipt_key("Movies", name) for name in names]
 
@@ -141,8 +142,8 @@ async def test_a_batch_without_a_receipt_is_done_again_under_the_same_names(
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvest(settings, observer=observer, shutdown=Shutdown())
-        receipts = list(await bucket.objects(f"{observer.run.layout.folder}receipts/"))
-        await bucket.delete(observer.run.layout.summary_key)
+        receipts = list(await bucket.objects(f"{observer.layout.folder}receipts/"))
+        await bucket.delete(observer.layout.summary_key)
         await bucket.delete(receipts[1])
         asked = Counter(tmdb.asked)
         report = await harvest(settings, observer=observer, shutdown=Shutdown())
@@ -166,7 +167,7 @@ async def test_what_was_damaged_is_repaired_by_the_next_harvest(
         await harvest(settings, observer=observer, shutdown=Shutdown())
         key = next(iter(await bucket.objects("Raw/API/Movies/")))
         body = await bucket.read(key) or b""
-        receipt = next(iter(await bucket.objects(observer.run.layout.receipts)))
+        receipt = next(iter(await bucket.objects(observer.layout.receipts)))
         match harm:
             case "deleted":
                 await bucket.delete(key)
@@ -202,9 +203,9 @@ async def test_of_a_closed_run_nothing_is_asked_again_for_the_sake_of_what_is_wr
     async with fake_tmdb(catalog=Catalog(kinds={movies[7]: "tv"}, otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvest(settings, observer=observer, shutdown=Shutdown())
-        layout = observer.run.layout
+        layout = observer.layout
         key = {
-            "ids": layout.ids_key(observer.run.manifest.generation),
+            "ids": layout.ids_key((await manifest_of(bucket, layout)).generation),
             "manifest": layout.manifest_key,
             "summary": layout.summary_key,
             "outcomes": layout.outcomes_key,
@@ -252,10 +253,10 @@ async def test_a_failed_title_keeps_its_batch_open_and_its_neighbours_land(
     script = {("movie", poison): [refusal(500)] * 6}
     async with fake_tmdb(catalog=Catalog(otherwise="movie"), faults=scripted(script)) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        report = await harvest(settings, observer=observer, shutdown=Shutdown(), sleep=no_wait)
+        report = await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait))
         assert (report.status, report.exit_code, report.failed) == ("failed", 5, {poison: "http_500"})
         assert len(await records_in(bucket, "Raw/API/Movies/")) == 249
-        layout = observer.run.layout
+        layout = observer.layout
         names = [batch.name for batch in cut("Movies", movies)]
         assert sorted(await bucket.objects(layout.receipts)) == [layout.receipt_key("Movies", name) for name in names]
         receipt = decode_receipt(
@@ -285,11 +286,11 @@ async def test_totals_with_failed_titles_are_written_and_the_retry_writes_them_a
     async with fake_tmdb(catalog=Catalog(otherwise="movie"), faults=faults) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         for status, failed in (("failed", {"http_500": 1}), ("closed", {})):
-            report = await harvest(settings, observer=observer, shutdown=Shutdown(), sleep=no_wait)
+            report = await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait))
             assert report.status == status
-            layout = observer.run.layout
+            layout = observer.layout
             summary = decode_summary(layout, await bucket.read(layout.summary_key))
-            assert summary.generation == observer.run.manifest.generation
+            assert summary.generation == (await manifest_of(bucket, layout)).generation
             assert (summary.totals["failed_by_reason"], summary.totals) == (failed, report.totals.as_json())
             outcomes = dict(decode_outcomes(await bucket.read(layout.outcomes_key) or b""))
             assert list(outcomes) == movies
@@ -307,14 +308,14 @@ async def test_a_reclassified_title_that_failed_is_tried_again_in_its_own_batch(
     catalog = Catalog(kinds=dict.fromkeys(reclassified, "tv"), otherwise="movie")
     async with fake_tmdb(catalog=catalog, faults=scripted(script)) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        report = await harvest(settings, observer=observer, shutdown=Shutdown(), sleep=no_wait)
+        report = await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait))
         assert (report.status, report.failed) == ("failed", {reclassified[1]: "http_500"})
         assert [record["imdb_id"] for record in await records_in(bucket, "Raw/API/Series/")] == [
             reclassified[0],
             *reclassified[2:],
         ]
         asked = Counter(tmdb.asked)
-        report = await harvest(settings, observer=observer, shutdown=Shutdown(), sleep=no_wait)
+        report = await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait))
         again = Counter(tmdb.asked) - asked
         verification = await verify(settings)
     assert (report.status, report.totals.found, verification.problems) == ("closed", 220, [])
@@ -342,7 +343,7 @@ async def test_asked_to_stop_it_lands_the_open_batches(bucket: Bucket, settings_
     shutdown = Shutdown()
 
     class Impatient(Silent):
-        def title(self, result: Any) -> None:
+        def title(self, event: Any) -> None:
             shutdown.request("SIGTERM")
 
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
@@ -350,7 +351,7 @@ async def test_asked_to_stop_it_lands_the_open_batches(bucket: Bucket, settings_
         impatient = Impatient()
         report = await harvest(settings, observer=impatient, shutdown=shutdown)
         assert (report.status, report.exit_code, report.stopped_by) == ("stopped", 75, "SIGTERM")
-        assert tmdb.asked.total() - 1 == report.totals.found == 100 * len(impatient.receipts)
+        assert tmdb.asked.total() - 1 == report.totals.found == 100 * len(impatient.batches)
         assert 100 <= report.totals.found <= 200
 
 
@@ -362,7 +363,7 @@ async def test_open_batches_are_given_up_when_the_time_to_drain_is_over(
     shutdown = Shutdown()
 
     class Impatient(Silent):
-        def batch(self, receipt: Any) -> None:
+        def batch(self, event: Any) -> None:
             shutdown.request("SIGTERM", drain_seconds=0)
 
     quiet = scripted({("movie", movies[0]): [always(silence(60))]})
@@ -382,8 +383,8 @@ async def test_a_slow_title_keeps_nobody_else_waiting(bucket: Bucket, settings_f
     shutdown = Shutdown()
 
     class Waiting(Silent):
-        def batch(self, receipt: Any) -> None:
-            order.append(receipt.batch)
+        def batch(self, event: Any) -> None:
+            order.append(event.batch)
             if len(order) == 5:
                 shutdown.request("enough", drain_seconds=0)
 
@@ -402,8 +403,8 @@ async def test_again_harvests_anew_under_the_same_names(bucket: Bucket, settings
         settings = settings_for(tmdb.url, movies=movies)
         await harvest(settings, observer=observer, shutdown=Shutdown())
         keys = sorted(await bucket.objects("Raw/API/Movies/")) + sorted(await bucket.objects("Raw/API/Series/"))
-        receipts = sorted(await bucket.objects(observer.run.layout.receipts))
-        first = observer.run.manifest
+        receipts = sorted(await bucket.objects(observer.layout.receipts))
+        first = await manifest_of(bucket, observer.layout)
         report = await harvest(settings, observer=observer, shutdown=Shutdown(limit=100), again=True)
         assert (report.status, report.totals.found, report.batches_left) == ("stopped", 100, 2)
         report = await harvest(settings, observer=observer, shutdown=Shutdown())
@@ -413,8 +414,8 @@ async def test_again_harvests_anew_under_the_same_names(bucket: Bucket, settings
         verification = await verify(settings)
     assert verification.problems == []
     assert sorted(await bucket.objects("Raw/API/Movies/")) + sorted(await bucket.objects("Raw/API/Series/")) == keys
-    assert sorted(await bucket.objects(observer.run.layout.receipts)) == receipts
-    second = observer.run.manifest
+    assert sorted(await bucket.objects(observer.layout.receipts)) == receipts
+    second = await manifest_of(bucket, observer.layout)
     assert (second.run, second.batches, second.input) == (first.run, first.batches, first.input)
     assert second.generation != first.generation
 
@@ -451,7 +452,8 @@ async def test_more_than_ten_megabytes_land_as_several_files(
     listed = await bucket.objects("Raw/API/Movies/")
     assert [key.partition(".")[2] for key in listed] == ["2.json", "3.json", "json"]
     assert max(file.bytes for file in listed.values()) <= 10_000_000
-    assert [file.key for file in observer.receipts[0].files] == [min(listed, key=len), *list(listed)[:2]]
+    [receipt] = await receipts_of(bucket, observer.layout)
+    assert [file.key for file in receipt.files] == [min(listed, key=len), *list(listed)[:2]]
     assert (report.totals.found, report.totals.files, verification.problems) == (100, 3, [])
 
 
@@ -557,11 +559,16 @@ async def test_an_upload_orphaned_by_a_kill_is_aborted_by_the_next_harvest(
             await client.create_multipart_upload(Bucket=bucket.name, Key=key)
         settings = settings_for(tmdb.url, movies=movies)
         report = await harvest(
-            settings, observer=observer, shutdown=Shutdown(limit=100), now=lambda: "2026-11-22T12:00:00.000Z"
+            settings,
+            observer=observer,
+            shutdown=Shutdown(limit=100),
+            clock=Clock(now=lambda: "2026-11-22T12:00:00.000Z"),
         )
         assert report.status == "stopped"
         assert sorted(key for key, _ in await bucket.uploads("")) == sorted(foreign)
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=lambda: "2026-11-22T12:30:00.000Z")
+        await harvest(
+            settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=lambda: "2026-11-22T12:30:00.000Z")
+        )
         assert sorted(key for key, _ in await bucket.uploads("")) == sorted(foreign)
 
 
@@ -573,11 +580,15 @@ async def test_uploads_of_a_dead_holders_run_are_aborted_by_the_next_holder(
     [batch] = cut("Movies", others)
     async with client_of(s3) as client, fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=others)
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=lambda: "2026-11-20T12:00:00.000Z")
+        await harvest(
+            settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=lambda: "2026-11-20T12:00:00.000Z")
+        )
         for folder in ("Raw/API/Movies/2026/11/20", "Raw/API/Series/2026/11/20", "Raw/API/Movies/2026/11/19"):
             await client.create_multipart_upload(Bucket=bucket.name, Key=f"{folder}/{batch.name}.json")
         settings = settings_for(tmdb.url, movies=movies)
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=lambda: "2026-11-22T12:00:00.000Z")
+        await harvest(
+            settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=lambda: "2026-11-22T12:00:00.000Z")
+        )
     assert [key for key, _ in await bucket.uploads("")] == [f"Raw/API/Movies/2026/11/19/{batch.name}.json"]
 
 

@@ -40,6 +40,7 @@ from harvester.fakes.faults import Faults, always, healthy, random_faults, refus
 from harvester.fakes.s3_proxy import reset, s3_proxy
 from harvester.fakes.s3_server import S3Server, s3_server
 from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 from harvester.settings.settings import Settings, load_settings
 
@@ -332,7 +333,11 @@ class Scene:
         """A life in this process, which nothing ends."""
         async with self.remembered(again=again):
             return await harvest(
-                self.settings, observer=Silent(), shutdown=Shutdown(limit=limit), again=again, sleep=no_wait
+                self.settings,
+                observer=Silent(),
+                shutdown=Shutdown(limit=limit),
+                again=again,
+                clock=Clock(sleep=no_wait),
             )
 
     async def harvest_with_a_failure(self, *, limit: int | None = None) -> None:

@@ -23,6 +23,7 @@ from harvester.model.ids_file import decode_outcomes
 from harvester.model.layout import Layout
 from harvester.model.receipt import decode_receipt
 from harvester.model.record import decode
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def failing(*ids: str) -> Any:
 
 
 async def harvested(settings: Settings, *, again: bool = False) -> tuple[Report, Layout]:
-    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait, again=again)
+    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait), again=again)
     return report, Layout(settings.s3_prefix, settings.s3_key_template, report.run)
 
 

@@ -15,10 +15,11 @@ from test_receipt import with_checksum
 
 from harvester.commands.harvest import harvest
 from harvester.commands.verify import verify
-from harvester.errors import InconsistentLakeError
+from harvester.errors import CorruptLakeError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.s3_proxy import Call, Forward, at_first, on_keys, reset_after, s3_proxy
 from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ A, B = ([f"tt{number:07d}" for number in range(1, last + 1)] for last in (20, 30
 
 
 async def harvested(settings: Settings) -> Report:
-    return await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
+    return await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
 
 
 async def ids_that_stand(bucket: Bucket) -> Counter[str]:
@@ -122,7 +123,7 @@ async def test_no_books_close_over_a_receipt_that_was_replaced(
     async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         settings = settings_for(tmdb.url, movies=A, aws_endpoint_url_s3=link.url)
         link.rules["put"] = on_keys("/receipts/", replaced)
-        with pytest.raises(InconsistentLakeError, match="is not what was written"):
+        with pytest.raises(CorruptLakeError, match="is not what was written"):
             await harvested(settings)
         link.rules.clear()
         report = await harvested(settings)

@@ -12,19 +12,11 @@ import pytest
 from test_receipt import GENERATION, LAYOUT, NOW, OTHER_RUN, RUN, a_receipt, with_checksum
 from test_totals import some_books
 
-from harvester.errors import Exit, InconsistentLakeError
+from harvester.errors import CorruptLakeError, Exit
 from harvester.model.batch import BATCH_SIZE
 from harvester.model.documents import encode_document
-from harvester.model.manifest import (
-    Digests,
-    InputCounts,
-    Manifest,
-    RecordOptions,
-    Summary,
-    Totals,
-    decode_manifest,
-    decode_summary,
-)
+from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, Totals, decode_manifest, decode_summary
+from harvester.model.record_options import RecordOptions
 from harvester.runs.other_runs import listing_digest
 from harvester.settings.settings import load_settings
 from harvester.store.s3 import Listed
@@ -140,10 +132,10 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("contradiction", CONTRADICTIONS)
 def test_a_manifest_that_contradicts_itself_is_not_believed(contradiction: str) -> None:
-    """Wrong counts, strange or absent values, however well sealed: a BooksError that names the key."""
+    """Wrong counts, strange or absent values, however well sealed: a CorruptLakeError that names the key."""
     whole = whole_manifest()
     CONTRADICTIONS[contradiction](whole)
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         read(whole)
     assert str(caught.value).startswith(LAYOUT.manifest_key)
     assert caught.value.exit_code == Exit.WRONG
@@ -179,7 +171,7 @@ def test_a_manifest_with_a_template_that_no_setting_can_be_is_none(template: Any
     """Its template is held to the same rules as the setting, and never filled in before."""
     whole = whole_manifest()
     whole["options"]["key_template"] = template
-    with pytest.raises(InconsistentLakeError, match="key_template") as caught:
+    with pytest.raises(CorruptLakeError, match="key_template") as caught:
         read(whole)
     assert str(caught.value).startswith(LAYOUT.manifest_key)
 
@@ -230,10 +222,10 @@ SUMMARY_CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("contradiction", SUMMARY_CONTRADICTIONS)
 def test_a_summary_that_contradicts_itself_is_not_believed(contradiction: str) -> None:
-    """Strange or absent values, however well sealed: a BooksError that names the key."""
+    """Strange or absent values, however well sealed: a CorruptLakeError that names the key."""
     whole = whole_summary()
     SUMMARY_CONTRADICTIONS[contradiction](whole)
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         decode_summary(LAYOUT, with_checksum(whole))
     assert str(caught.value).startswith(LAYOUT.summary_key)
     assert caught.value.exit_code == Exit.WRONG

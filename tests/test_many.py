@@ -63,8 +63,9 @@ from harvester.errors import SettingsError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import always, healthy, refusal, scripted
 from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
-from harvester.tmdb.client import KNOWN_TITLES
+from harvester.tmdb.known_titles import KNOWN_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -124,18 +125,22 @@ from harvester.errors import HarvestError
 from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.runs.lease import LeaseTimes
 from harvester.cli.runner import set_up_logs
-from harvester.cli.progress import watching
-from harvester.runs.run import utc
+from harvester.cli.progress import harvest_observer
+from harvester.runtime.clock import Clock, utc_now
 from harvester.settings.settings import load_settings
 from harvester.runtime.shutdown import Shutdown
 
 async def work(order):
     lease_options = LeaseOptions(times=LeaseTimes(**order["times"]))
-    now = lambda: order["day"] + utc()[10:]
-    with watching() as watcher:
-        return await harvest(
-            load_settings(), watcher=watcher, shutdown=Shutdown(), again="--again" in order["words"], turn=turn, now=now
-        )
+    now = lambda: order["day"] + utc_now()[10:]
+    return await harvest(
+        load_settings(),
+        observer=harvest_observer(),
+        shutdown=Shutdown(),
+        again="--again" in order["words"],
+        lease_options=lease_options,
+        clock=Clock(now=now),
+    )
 
 def child(order, folder):
     os.environ.clear()
@@ -830,7 +835,11 @@ class Day:
         settings = self.settings(cut, **options)
         now = iter_of_times(day)
         return await harvest(
-            settings, observer=Silent(), shutdown=Shutdown(limit=limit), again=again, sleep=no_wait, now=now
+            settings,
+            observer=Silent(),
+            shutdown=Shutdown(limit=limit),
+            again=again,
+            clock=Clock(sleep=no_wait, now=now),
         )
 
     def settings(self, cut: Cut = {"Movies": IDS}, **options: Any) -> Settings:  # noqa: B006  # it is not changed

@@ -31,27 +31,28 @@ print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.p
 LEFT = """
 import asyncio, gc, tracemalloc
 from harvester.commands.harvest import harvest
+from harvester.runtime.observer import BatchLanded, RunBegun, TitleDone
 from harvester.runtime.shutdown import Shutdown
 from harvester.settings.settings import load_settings
 
 class Last:
     left = titles = seen = 0
 
-    def begin(self, run, *, titles, pace):
-        self.titles = titles
-
-    def title(self, told):
-        self.seen += 1
-
-    def batch(self, receipt):
-        self.titles -= len(receipt.outcomes)
-        if self.titles == 0:
-            gc.collect()
-            self.left = tracemalloc.get_traced_memory()[0]
+    def __call__(self, event):
+        match event:
+            case RunBegun():
+                self.titles = event.titles
+            case TitleDone():
+                self.seen += 1
+            case BatchLanded():
+                self.titles -= sum(event.outcomes.values())
+                if self.titles == 0:
+                    gc.collect()
+                    self.left = tracemalloc.get_traced_memory()[0]
 
 tracemalloc.start()
 last = Last()
-asyncio.run(harvest(load_settings(), watcher=last, shutdown=Shutdown()))
+asyncio.run(harvest(load_settings(), observer=last, shutdown=Shutdown()))
 print(last.seen, last.left)
 """
 """Titles of a harvest, and the bytes it held when its last batch had landed: not those of batches still open then."""

@@ -16,7 +16,7 @@ from test_harvest import ids_from
 
 from harvester.commands.harvest import harvest, warn_if_mostly_missing
 from harvester.commands.missing import MissingRow, missing, write_csv
-from harvester.errors import InconsistentLakeError, SettingsError
+from harvester.errors import CorruptLakeError, SettingsError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import always, refusal, scripted
 from harvester.fakes.tmdb import fake_tmdb
@@ -24,6 +24,7 @@ from harvester.model.documents import encode_document
 from harvester.model.layout import Layout
 from harvester.model.manifest import Totals, decode_summary
 from harvester.model.receipt import decode_receipt
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ async def test_whatever_has_no_record_is_told_with_its_line(bucket: Bucket, give
     """Rejected rows, missing and failed ids, in the order of the sources; found ones and duplicates are not."""
     async with fake_tmdb(catalog=Catalog(kinds=KINDS), faults=FAULTS) as tmdb:
         settings = given(tmdb.url)
-        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
     assert report.exit_code == 5
     result = await missing(settings)
     assert (result.run, result.to_do, without_show(result.rows)) == (report.run, 0, EXPECTED)
@@ -93,7 +94,7 @@ async def test_without_the_outcomes_the_receipts_are_read(bucket: Bucket, given:
     """A run that is not closed, or whose outcomes were altered, says the same."""
     async with fake_tmdb(catalog=Catalog(kinds=KINDS), faults=FAULTS) as tmdb:
         settings = given(tmdb.url)
-        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
     await bucket.put(f"Raw/API/_harvest/{report.run}/{damage}", b"{}")
     assert without_show((await missing(settings, run=report.run)).rows) == EXPECTED
 
@@ -141,7 +142,7 @@ async def test_outcomes_that_never_were_whole_are_read_from_the_receipts(bucket:
     """A summary may fit what stands there, and that may be nothing."""
     async with fake_tmdb(catalog=Catalog(kinds=KINDS), faults=FAULTS) as tmdb:
         settings = given(tmdb.url)
-        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
     layout = Layout("Raw/API", settings.s3_key_template, report.run)
     summary = decode_summary(layout, await bucket.read(layout.summary_key) or b"")
     await bucket.put(layout.outcomes_key, b"broken")
@@ -183,7 +184,7 @@ def test_a_file_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> 
 @pytest.mark.parametrize("run", [None, "2026-11-22-3f9a1c2e"])
 async def test_no_run_is_told_in_a_sentence(bucket: Bucket, settings_for: Make, run: str | None) -> None:
     """Nothing was harvested, or not under this name."""
-    with pytest.raises(InconsistentLakeError, match="There is no run"):
+    with pytest.raises(CorruptLakeError, match="There is no run"):
         await missing(settings_for("http://127.0.0.1:9/3"), run=run)
 
 
@@ -200,7 +201,7 @@ async def test_ids_that_were_altered_are_no_ids(bucket: Bucket, settings_for: Ma
         gzip.compress(b"".join(gzip.decompress(await bucket.read(key) or b"").splitlines(True)[1:])),
     ):
         await bucket.put(key, body)
-        with pytest.raises(InconsistentLakeError, match="is not the ids of this run"):
+        with pytest.raises(CorruptLakeError, match="is not the ids of this run"):
             await missing(settings)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from conftest import Silent, capture_logs
+from conftest import Silent, capture_logs, manifest_of
 from loops import no_wait
 from test_harvest import ids_from, ids_in
 from test_receipt import with_checksum
@@ -22,6 +22,7 @@ from harvester.fakes.s3_proxy import s3_proxy
 from harvester.fakes.tmdb import fake_tmdb
 from harvester.model.batch import Batch
 from harvester.model.manifest import decode_manifest, decode_summary
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ NOON_21, NOON_22, NOON_23 = (at(f"2026-11-{day}T12:00:00") for day in (21, 22, 2
 
 async def begun(settings: Settings, now: Callable[[], str], **more: Any) -> Report:
     """A harvest that is stopped after its first batch, as if it had been killed between two batches."""
-    return await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=1), now=now, sleep=no_wait, **more)
+    return await harvest(
+        settings, observer=Silent(), shutdown=Shutdown(limit=1), clock=Clock(now=now, sleep=no_wait), **more
+    )
 
 
 async def gone_on_with(settings: Settings, now: Callable[[], str], **more: Any) -> Report:
     """A harvest to its end."""
-    return await harvest(settings, observer=Silent(), shutdown=Shutdown(), now=now, sleep=no_wait, **more)
+    return await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=now, sleep=no_wait), **more)
 
 
 def titles_of(asked: Counter[Any]) -> set[str]:
@@ -146,8 +149,8 @@ class Impatient(Silent):
         super().__init__()
         self.shutdown = shutdown
 
-    def begin(self, run: Any, *, titles: int, limiter: Any) -> None:
-        super().begin(run, titles=titles, limiter=limiter)
+    def begin(self, event: Any) -> None:
+        super().begin(event)
         self.shutdown.request("SIGTERM", drain_seconds=0)
 
 
@@ -157,7 +160,9 @@ async def left_as(end: str, settings: Settings, tmdb: FakeTmdb, bucket: Bucket, 
     async def run(*, stopped: bool, again: bool = False) -> Silent:
         shutdown = Shutdown(limit=1 if stopped else None)
         observer = Impatient(shutdown) if stopped and "before any batch" in end else Silent()
-        report = await harvest(settings, observer=observer, shutdown=shutdown, now=NOON_21, sleep=no_wait, again=again)
+        report = await harvest(
+            settings, observer=observer, shutdown=shutdown, clock=Clock(now=NOON_21, sleep=no_wait), again=again
+        )
         assert (report.status == "stopped") == stopped
         return observer
 
@@ -167,7 +172,7 @@ async def left_as(end: str, settings: Settings, tmdb: FakeTmdb, bucket: Bucket, 
     tmdb.faults = failed
     observer = await run(stopped=end.startswith(("again", "stopped")), again=end.startswith("again"))
     tmdb.faults = failing()
-    layout = observer.run.layout
+    layout = observer.layout
     gone = []
     if end.startswith("killed"):
         gone += [layout.outcomes_key, layout.summary_key]
@@ -176,7 +181,7 @@ async def left_as(end: str, settings: Settings, tmdb: FakeTmdb, bucket: Bucket, 
     if end.endswith("receipt deleted"):
         gone.append(max(await bucket.objects(layout.receipts)))
     if end.endswith("ids deleted"):
-        gone.append(layout.ids_key(observer.run.manifest.generation))
+        gone.append(layout.ids_key((await manifest_of(bucket, layout)).generation))
     for key in gone:
         await bucket.delete(key)
     return layout.run
@@ -388,7 +393,7 @@ DOCUMENTS = ["manifest", "receipt", "summary"]
 
 async def altered(bucket: Bucket, observer: Silent, name: str, **values: Any) -> str:
     """Put other values into a document of the run, sealed anew; its key."""
-    layout = observer.run.layout
+    layout = observer.layout
     keys = {
         "manifest": layout.manifest_key,
         "summary": layout.summary_key,
@@ -406,7 +411,7 @@ async def test_a_higher_format_is_refused_before_tmdb_is_asked(
     """`harvest` and `verify` end with exit 2 and a sentence that names the object; nothing is written over it."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 150))
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=NOON_21)
+        await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=NOON_21))
         key = await altered(bucket, observer, name, format=2, colour="red")
         there, asked = await bucket.objects("Raw/API/"), Counter(tmdb.asked)
         sentence = f"{key} has format 2, and this harvester reads format 1: install a newer one"
@@ -428,7 +433,7 @@ async def test_keys_that_are_not_known_change_nothing(
     """A document of a later version of format 1 is read like any other: nothing is asked again, and all is proved."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 150))
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=NOON_21)
+        await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=NOON_21))
         await altered(bucket, observer, name, colour="red", deep={"a": [1]})
         asked = Counter(tmdb.asked)
         report = await gone_on_with(settings, NOON_21)
@@ -445,8 +450,9 @@ async def test_keys_that_are_not_known_are_kept_when_a_document_is_written_anew(
     """A new generation writes manifest and summary anew, and what a later version had written into them stays."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 150))
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=NOON_21)
-        layout, first = observer.run.layout, observer.run.manifest.generation
+        await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=NOON_21))
+        layout = observer.layout
+        first = (await manifest_of(bucket, layout)).generation
         more = {"colour": "red", "deep": {"a": [1, None]}}
         await altered(bucket, observer, name, **more)
         await begun(settings, NOON_21, again=True)
@@ -466,8 +472,9 @@ async def test_keys_of_a_manifest_are_kept_where_its_ids_are_frozen_anew(
     """The ids were lost, so the manifest may be written anew; what a later version had written into it stays."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 150))
-        await harvest(settings, observer=observer, shutdown=Shutdown(limit=1), now=NOON_21)
-        layout, first = observer.run.layout, observer.run.manifest.generation
+        await harvest(settings, observer=observer, shutdown=Shutdown(limit=1), clock=Clock(now=NOON_21))
+        layout = observer.layout
+        first = (await manifest_of(bucket, layout)).generation
         await altered(bucket, observer, "manifest", colour="red")
         await bucket.delete(layout.ids_key(first))
         await gone_on_with(settings, NOON_21)
@@ -517,8 +524,8 @@ async def test_a_manifest_moves_nothing(
     movies = ids_from(1, 120)
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=NOON_21)
-        options = orjson.loads(await bucket.read(observer.run.layout.manifest_key) or b"")["options"]
+        await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=NOON_21))
+        options = orjson.loads(await bucket.read(observer.layout.manifest_key) or b"")["options"]
         for key, body in OTHERS.items():
             await bucket.put(key, body)
         await altered(bucket, observer, "manifest", options=options | {"key_template": template})
@@ -543,10 +550,11 @@ async def test_a_receipt_has_nothing_deleted(bucket: Bucket, settings_for: Make,
     ledger = next(iter(OTHERS))
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=NOON_21)
+        await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=NOON_21))
         for key, body in OTHERS.items():
             await bucket.put(key, body)
-        layout, manifest = observer.run.layout, observer.run.manifest
+        layout = observer.layout
+        manifest = await manifest_of(bucket, layout)
         outside, asked = await objects_outside(bucket), Counter(tmdb.asked)
         first = min(await bucket.objects(layout.receipts))
         body = await bucket.read(first) or b""
@@ -597,8 +605,8 @@ async def test_a_crafted_receipt_is_as_if_it_were_not_there(
     movies = ids_from(1, 110)
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=NOON_21)
-        key = max(await bucket.objects(observer.run.layout.receipts))
+        await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=NOON_21))
+        key = max(await bucket.objects(observer.layout.receipts))
         whole = orjson.loads(await bucket.read(key) or b"")
         CRAFTED[crafted](whole)
         await bucket.put(key, with_checksum(whole))
@@ -626,7 +634,7 @@ async def test_a_crafted_manifest_or_summary_is_as_if_it_were_not_there(
     """It is named once and written anew from what stands; no title is asked for again."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 110))
-        await harvest(settings, observer=observer, shutdown=Shutdown(), now=NOON_21)
+        await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(now=NOON_21))
         key = await altered(bucket, observer, name, **values)
         if "checksum" in values:
             await bucket.put(key, (await bucket.read(key) or b"").replace(b'"checksum":"', b'"checksum":"0'))

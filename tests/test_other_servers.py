@@ -13,10 +13,11 @@ from loops import no_wait
 
 from harvester.commands.harvest import harvest
 from harvester.commands.verify import verify
-from harvester.errors import InconsistentLakeError, StoreError
+from harvester.errors import CorruptLakeError, StoreError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.s3_proxy import s3_proxy
 from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ SERVERS: dict[str, tuple[str, Rule]] = {
 
 async def answered(settings: Settings) -> Any:
     """A harvest, its waits taking no time, and what `verify` says then."""
-    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
+    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
     return report, await verify(settings)
 
 
@@ -106,7 +107,7 @@ def titles_asked(tmdb: FakeTmdb) -> int:
 
 
 async def broken(link: S3Proxy, settings: Settings) -> None:
-    with pytest.raises(InconsistentLakeError, match="is gone or not what landed"):
+    with pytest.raises(CorruptLakeError, match="is gone or not what landed"):
         await answered(settings)
 
 
@@ -134,15 +135,15 @@ async def test_what_differs_in_its_etag_and_in_its_bytes_is_not_what_landed(
         observer = Silent()
 
         async def edit(call: Call, forward: Forward) -> web.StreamResponse:
-            if "receipts/" in call.key and len(observer.receipts) == 2:
-                key = observer.receipts[0].files[0].key
+            if "receipts/" in call.key and len(observer.batches) == 2:
+                [key] = [key for key in await bucket.objects("Raw/API/Movies/") if observer.batches[0].batch in key]
                 body = await bucket.read(key) or b""
                 await bucket.put(key, body.replace(b'"status":"Released"', b'"status":"Rumoured"'))
             return await forward()
 
         link.rules["list"] = edit
-        with pytest.raises(InconsistentLakeError, match="is not what landed"):
-            await harvest(settings, observer=observer, shutdown=Shutdown(), sleep=no_wait)
+        with pytest.raises(CorruptLakeError, match="is not what landed"):
+            await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait))
 
 
 async def test_listings_without_etags_are_noticed_before_a_title_is_asked_for(

@@ -26,7 +26,8 @@ from conftest import Silent
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from shells import Ended, Shell, answerless, kept, on_our_loop
 
-from harvester.commands.harvest import LeaseOptions, harvest, open_bucket_of, open_tmdb_of
+from harvester.commands.harvest import LeaseOptions, harvest
+from harvester.commands.resources import Resources, open_bucket_of
 from harvester.commands.verify import verify
 from harvester.errors import Exit, StoppedError, StoreError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fakes.catalog import Catalog
@@ -37,6 +38,7 @@ from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
 from harvester.model.batch import Batch, cut
 from harvester.reports.text import SHOWN, show_report
 from harvester.runs.lease import LeaseTimes
+from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import fan_out
 from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
 from harvester.store.s3 import CALL_SECONDS, LAST_SECONDS
@@ -160,23 +162,23 @@ async def closes(
 
 
 class After(Silent):
-    """A watcher that says when so many titles are known, or so many batches landed."""
+    """An observer that says when so many titles are known, or so many batches landed."""
 
     def __init__(self, *, titles: int = 0, batches: int = 0) -> None:
         super().__init__()
         self._wanted = titles, batches
         self.reached = asyncio.Event()
 
-    def title(self, result: Any) -> None:
-        super().title(result)
+    def title(self, event: Any) -> None:
+        super().title(event)
         self._look()
 
-    def batch(self, receipt: Any) -> None:
-        super().batch(receipt)
+    def batch(self, event: Any) -> None:
+        super().batch(event)
         self._look()
 
     def _look(self) -> None:
-        if len(self.titles) >= self._wanted[0] and len(self.receipts) >= self._wanted[1]:
+        if len(self.titles) >= self._wanted[0] and len(self.batches) >= self._wanted[1]:
             self.reached.set()
 
 
@@ -295,7 +297,7 @@ def test_silence_at_the_start_is_given_up_within_two_minutes(play: Play) -> None
     async def story(world: World) -> None:
         async with tide("silence") as tmdb:
             await tmdb.go()
-            async with open_tmdb_of(world.settings_for(tmdb.tmdb.url, movies=MOVIES)) as opened:
+            async with Resources(world.settings_for(tmdb.tmdb.url, movies=MOVIES)).tmdb() as opened:
                 began = now()
                 with pytest.raises(TmdbUnavailableError, match=re.escape(tmdb.tmdb.url)):
                     await opened.check_key()
@@ -500,7 +502,7 @@ def test_poison_fails_by_name_and_alone_and_is_forgotten_when_it_heals(
     async def story(world: World) -> None:
         async with fake_tmdb(catalog=catalog, faults=scripted(script)) as tmdb:
             settings = world.settings_for(tmdb.url, movies=poison.movies, series=poison.series)
-            report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), sleep=no_wait)
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
             assert (report.status, report.exit_code) == ("failed", 5)
             assert report.failed == dict.fromkeys(poison.ids, "http_500")
             show_report(report, settings)
@@ -680,7 +682,7 @@ def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
             left = await left_in(settings)
             assert (set(left.done), left.failed, left.failed_in_summary) == (set(MOVIES[:100]), {}, None)
             assert "is an open upload" in left.harm[0]
-            closed = await closes(settings, tmdb, turn=TAKES_OVER)
+            closed = await closes(settings, tmdb, lease_options=TAKES_OVER)
             assert closed == ("closed", 400, set(MOVIES[100:] + SERIES), [])
 
     run_on(loop, story())
@@ -867,7 +869,7 @@ def test_a_stop_while_s3_says_nothing_takes_less_than_a_container_waits(stage: s
             assert now() - began[0] <= DRAIN_SECONDS + 3 * LAST_SECONDS < CONTAINER_SECONDS
             assert code == Exit.STOPPED
             hush.opened.set()
-            status, *rest = await closes(settings, tmdb, turn=TAKES_OVER)
+            status, *rest = await closes(settings, tmdb, lease_options=TAKES_OVER)
             assert (status, rest[0], rest[2]) == ("closed", 120, [])
 
     play(story)

@@ -46,7 +46,7 @@ from harvester.fakes.s3_server import S3Server, principal, s3_server
 from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.model.batch import cut
 from harvester.runs.lease import LeaseTimes
-from harvester.runs.run import utc
+from harvester.runtime.clock import Clock, utc_now
 from harvester.runtime.shutdown import Shutdown
 from harvester.settings.settings import Settings, load_settings, names_of
 
@@ -374,13 +374,13 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
         running.send(signal.SIGKILL)
         assert (await running.ended()).code == -signal.SIGKILL
 
-    real: dict[str, Any] = {"now": utc}
+    real: dict[str, Any] = {"now": utc_now}
     async with s3_proxy(world.server.endpoint) as link:
         real["settings"] = {"aws_endpoint_url_s3": link.url}
         with capture_logs() as logs:
             report = await world.harvest(**real)
             assert (report.status, report.exit_code, [*report.failed]) == ("failed", Exit.FAILED, [movies[210]])
-            folder = world.observer.run.layout.data_folder("Movies")
+            folder = world.observer.layout.data_folder("Movies")
             await world.begin(f"{folder}{[*cut('Movies', movies)][2].name}.json")
             report = await world.harvest(**real)
             assert await world.closed(report) == ("closed", 224, [], [])
@@ -416,11 +416,11 @@ async def test_by_just_that_policy_a_run_is_shared_out_and_closed(world: World) 
                 await bucket.read(key)
     for shard in shards:
         report = await harvest_shard(
-            world.settings(), Shard.of(shard), observer=world.observer, shutdown=Shutdown(), sleep=no_wait
+            world.settings(), Shard.of(shard), observer=world.observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait)
         )
         assert report.status == "landed"
     lease_options = LeaseOptions(wait=False, token=planned["token"])
-    report = await world.harvest(only=planned["run"], lease_options=lease_options, now=utc)
+    report = await world.harvest(only=planned["run"], lease_options=lease_options, clock=Clock(now=utc_now))
     assert len(shards) == 2
     assert await world.closed(report) == ("closed", 25, [], [])
 
@@ -486,7 +486,7 @@ async def test_without_one_action_it_is_named_and_nothing_is_lost(sid: str, acti
     policy = harvesting(world.lake.name)
     await world.grant(function=policy, lessened=without(policy, sid, action))
     await world.half_done()
-    run = world.observer.run.layout.folder
+    run = world.observer.layout.folder
     stood = await world.lake.objects("Raw/API/")
 
     with pytest.raises(StoreError) as caught:
@@ -531,7 +531,7 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     policy = harvesting(world.lake.name)
     [sid] = {each["Sid"] for each in policy if action in each["Action"]} - {"ReadTheCsvs"}
     await world.grant(function=policy, lessened=without(policy, sid, action))
-    planned = await plan_shards(world.settings(), children=1, now=lambda: NOON)
+    planned = await plan_shards(world.settings(), children=1, clock=Clock(now=lambda: NOON))
     [result] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
     shard = replace(Shard.of(result), batches={"Series": (tuple(SERIES),)})
     await world.begin(f"{LANDING}{BATCH}.json")
@@ -539,7 +539,11 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
 
     async def child(user: str) -> Report:
         return await harvest_shard(
-            world.settings(user), shard, observer=world.observer, shutdown=Shutdown(), now=lambda: NOON, sleep=no_wait
+            world.settings(user),
+            shard,
+            observer=world.observer,
+            shutdown=Shutdown(),
+            clock=Clock(now=lambda: NOON, sleep=no_wait),
         )
 
     with pytest.raises(StoreError) as caught:
@@ -600,7 +604,7 @@ async def test_a_repair_without_one_action_names_it_and_touches_nothing(sid: str
     await world.lake.put(FOREIGN, b"{}")
     report = await world.harvest()
     assert await world.closed(report) == ("closed", 10, [IS_FOREIGN], [])
-    quarantine = world.observer.run.layout.quarantine_key(FOREIGN)
+    quarantine = world.observer.layout.quarantine_key(FOREIGN)
 
     async def repaired(user: str) -> VerificationReport:
         return await verify(world.settings(user), repairing=True)
@@ -877,7 +881,7 @@ FATAL = {
 AGAIN = {
     "Plan": {"StoreError", "TmdbUnavailableError", "BusyError", "LeaseLostError"},
     "Harvest a shard": {"StoreError", "TmdbUnavailableError"},
-    "Close the books": {"StoreError", "TmdbUnavailableError", "BooksError"},
+    "Close the books": {"StoreError", "TmdbUnavailableError", "CorruptLakeError"},
 }
 """By state that calls the function: what is asked again. Closing the books again does what is missing."""
 
@@ -906,7 +910,7 @@ def test_each_error_is_asked_again_or_caught_or_known_to_be_fatal(state: str) ->
     task = tasks()[state]
     assert names_in(task["Retry"]) == AGAIN[state] | {"TmdbRefusedError"}
     assert {name: rule["Next"] for rule in task.get("Catch", []) for name in rule["ErrorEquals"]} == CAUGHT[state]
-    fatal_here = {"BooksError"} if state != "Close the books" else set()
+    fatal_here = {"CorruptLakeError"} if state != "Close the books" else set()
     fatal_here |= {"BusyError"} if state == "Harvest a shard" else set()
     assert AGAIN[state] | CAUGHT[state].keys() | FATAL.keys() | fatal_here == OURS.keys()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from types import SimpleNamespace
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,24 +13,27 @@ from loops import Leaping, run_on
 from rich.console import Console
 
 from harvester.cli.progress import ProgressBar, harvest_observer
-from harvester.model.outcome import Failed, Found, Fresh, Missing
 from harvester.reports.progress_log import LINE_SECONDS, SMOOTHING, Counts, ProgressLog
+from harvester.runtime.observer import BackOffBegun, BatchLanded, RunBegun, RunEnded, TitleDone
 
 if TYPE_CHECKING:
     from conftest import Clock
 
-FOUND, MISSING, FAILED = Found("movie", 1, {}), Missing("unknown"), Failed("timeout")
-FRESH = Fresh("2026-11-22-91ab03cc")
-
-RUN: Any = SimpleNamespace(name="2026-11-22-3f9a1c2e", totals=SimpleNamespace(batches=3))
-PACE: Any = SimpleNamespace(ceiling=40.0)
+FOUND, MISSING, FAILED, FRESH = "found", "missing", "failed", "fresh"
+RUN = "2026-11-22-3f9a1c2e"
 
 
-def receipt(*outcomes: str) -> Any:
-    """What a watcher reads of a receipt: these outcomes, and two files if anything was found."""
-    by_id = {f"tt{number:07}": {"outcome": outcome} for number, outcome in enumerate(outcomes, 1)}
-    files = (SimpleNamespace(bytes=1_000), SimpleNamespace(bytes=500)) if "found" in outcomes else ()
-    return SimpleNamespace(batch="tt1-tt9-00", collection="Movies", outcomes=by_id, files=files)
+def begun(titles: int) -> RunBegun:
+    return RunBegun(RUN, titles, batches_done=3, rate_per_second=40.0)
+
+
+def title(outcome: str) -> TitleDone:
+    return TitleDone("tt0000001", outcome, None)
+
+
+def batch(*outcomes: str) -> BatchLanded:
+    """A batch with these outcomes, and files of 1,500 bytes if anything was found."""
+    return BatchLanded("tt1-tt9-00", "Movies", Counter(outcomes), 1_500 if "found" in outcomes else 0)
 
 
 # --- counting
@@ -97,8 +100,8 @@ async def test_the_beginning_is_a_line() -> None:
     """Which run, how much of it is to do, how much was done before, and at which rate."""
     lines = ProgressLog()
     with capture_logs() as logs:
-        lines.begin(RUN, titles=250, limiter=PACE)
-    lines.end()
+        lines(begun(250))
+    lines(RunEnded("closed"))
     assert logs == [
         {
             "event": "run",
@@ -114,16 +117,16 @@ async def test_the_beginning_is_a_line() -> None:
 @pytest.mark.parametrize(
     ("landed", "event", "counted"),
     [
-        (receipt("found", "found", "missing"), "batch_landed", (2, 1, 0, 1_500)),
-        (receipt("found", "failed", "missing", "failed"), "batch_failed", (1, 1, 2, 1_500)),
-        (receipt("missing"), "batch_landed", (0, 1, 0, 0)),
+        (batch("found", "found", "missing"), "batch_landed", (2, 1, 0, 1_500)),
+        (batch("found", "failed", "missing", "failed"), "batch_failed", (1, 1, 2, 1_500)),
+        (batch("missing"), "batch_landed", (0, 1, 0, 0)),
     ],
 )
 def test_every_batch_is_a_line(landed: Any, event: str, counted: tuple[int, ...]) -> None:
     """Its name, its outcomes and its bytes; one with failed titles is called by another name, to be found by."""
     lines = ProgressLog()
     with capture_logs() as logs:
-        lines.batch(landed)
+        lines(landed)
     names = ("found", "missing", "failed", "bytes")
     batch = {"event": event, "log_level": "info", "batch": "tt1-tt9-00", "collection": "Movies"}
     assert logs == [batch | dict(zip(names, counted, strict=True))]
@@ -132,16 +135,16 @@ def test_every_batch_is_a_line(landed: Any, event: str, counted: tuple[int, ...]
 @pytest.mark.parametrize(
     ("landed", "event", "counted"),
     [
-        (receipt("found", "fresh", "fresh", "missing"), "batch_landed", (1, 1, 0, 2)),
-        (receipt("failed", "fresh"), "batch_failed", (0, 0, 1, 1)),
-        (receipt("fresh", "fresh", "fresh"), "batch_landed", (0, 0, 0, 3)),
+        (batch("found", "fresh", "fresh", "missing"), "batch_landed", (1, 1, 0, 2)),
+        (batch("failed", "fresh"), "batch_failed", (0, 0, 1, 1)),
+        (batch("fresh", "fresh", "fresh"), "batch_landed", (0, 0, 0, 3)),
     ],
 )
 def test_a_batch_with_fresh_titles_says_how_many(landed: Any, event: str, counted: tuple[int, ...]) -> None:
     """Titles that another run of the day has are neither found nor missing: they are counted by themselves."""
     lines = ProgressLog()
     with capture_logs() as logs:
-        lines.batch(landed)
+        lines(landed)
     [line] = logs
     assert line["event"] == event
     assert tuple(line[name] for name in ("found", "missing", "failed", "fresh")) == counted
@@ -155,13 +158,13 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
         lines = ProgressLog(clock=loop.time)
         with capture_logs() as logs:
             began = loop.time()
-            lines.begin(RUN, titles=10, limiter=PACE)
+            lines(begun(10))
             for outcome in (FOUND, FOUND, MISSING, FAILED):
-                lines.title(outcome)
+                lines(title(outcome))
             while len(logs) < 3:  # the beginning, and two more
                 await asyncio.sleep(0.1)
             assert 2 * LINE_SECONDS <= round(loop.time() - began, 3) < 3 * LINE_SECONDS
-            lines.end()
+            lines(RunEnded("closed"))
             await asyncio.sleep(2 * LINE_SECONDS)
         return logs
 
@@ -180,20 +183,28 @@ def test_the_line_every_ten_seconds_counts_fresh_titles_where_there_are_some() -
     async def story() -> list[Any]:
         lines = ProgressLog(clock=asyncio.get_running_loop().time)
         with capture_logs() as logs:
-            lines.begin(RUN, titles=10, limiter=PACE)
+            lines(begun(10))
             for outcome in (FOUND, FRESH, FRESH):
-                lines.title(outcome)
+                lines(title(outcome))
             await asyncio.sleep(LINE_SECONDS + 1)
-        lines.end()
+        lines(RunEnded("closed"))
         return logs
 
     _, line = run_on(Leaping(), story())
     assert (line["done"], line["found"], line["missing"], line["failed"], line["fresh"]) == (3, 1, 0, 0, 2)
 
 
+def test_a_back_off_is_a_line() -> None:
+    """How long nobody asks, and at which rate it goes on."""
+    with capture_logs() as logs:
+        ProgressLog()(BackOffBegun(2.0, 36.84))
+    values = {"seconds": 2.0, "new_rate_per_second": 36.8}
+    assert logs == [{"event": "back_off", "log_level": "warning"} | values]
+
+
 def test_lines_that_never_began_can_end() -> None:
-    """A run that fails before it begins ends its watcher too."""
-    ProgressLog().end()
+    """A run that fails before it begins ends its observer too."""
+    ProgressLog()(RunEnded(None))
 
 
 # --- the bar
@@ -213,13 +224,13 @@ def written(console: Console) -> str:
 def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Console, clock: Clock) -> None:
     """How far, how fast, what became of the titles, and how long it will take."""
     bar = ProgressBar(terminal, clock=clock.time)
-    bar.begin(RUN, titles=1_250, limiter=PACE)
+    bar(begun(1_250))
     for outcome in [FOUND] * 1_000 + [MISSING] * 30 + [FAILED]:
-        bar.title(outcome)
+        bar(title(outcome))
     clock.now += 25.8
-    bar.title(FAILED)
-    bar.batch(receipt("found"))
-    bar.end()
+    bar(title(FAILED))
+    bar(batch("found"))
+    bar(RunEnded("closed"))
     text = written(terminal)
     assert "Run 2026-11-22-3f9a1c2e: 1,250 titles to look up, 3 batches done before" in text
     assert "1032/1250" in text
@@ -229,19 +240,27 @@ def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Consol
 def test_the_bar_leaves_the_terminal_as_it_was(terminal: Console) -> None:
     """The cursor is shown again, and the bar is wiped: what follows is the result."""
     bar = ProgressBar(terminal)
-    bar.begin(RUN, titles=2, limiter=PACE)
-    bar.title(FOUND)
-    bar.end()
+    bar(begun(2))
+    bar(title(FOUND))
+    bar(RunEnded("closed"))
     text = written(terminal)
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
     assert text.endswith("\x1b[2K")
 
 
+def test_a_back_off_stands_above_the_bar(terminal: Console) -> None:
+    """Who sees nothing move reads why."""
+    bar = ProgressBar(terminal)
+    bar(BackOffBegun(2.0, 36.84))
+    bar(RunEnded(None))
+    assert "TMDB asks us to wait (429): 2 s, then at most 36.8/s" in written(terminal)
+
+
 def test_a_bar_that_never_began_can_end(terminal: Console) -> None:
     """A run that fails while it looks what is done has shown just that."""
     bar = ProgressBar(terminal)
-    bar.end()
-    assert "looking what is done" in written(terminal)
+    bar(RunEnded("closed"))
+    assert "reading what has landed before" in written(terminal)
 
 
 # --- which of them
@@ -249,15 +268,4 @@ def test_a_bar_that_never_began_can_end(terminal: Console) -> None:
 
 def test_where_no_terminal_is_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard error that goes to a file or to CloudWatch gets no bar."""
-    with harvest_observer() as observer:
-        assert type(observer) is ProgressLog
-
-
-def test_the_watcher_ends_whatever_happens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that fails leaves no bar behind that draws over what is said of it."""
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
-    monkeypatch.setenv("TERM", "xterm")
-    with pytest.raises(ZeroDivisionError), harvest_observer() as observer:
-        print(type(observer) is ProgressBar, 1 / 0)
-    text = capsys.readouterr().err
-    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
+    assert type(harvest_observer()) is ProgressLog

@@ -24,23 +24,15 @@ from conftest import gzip_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harvester.errors import InconsistentLakeError, NewerFormatError
+from harvester.errors import CorruptLakeError, NewerFormatError
 from harvester.model.batch import Batch, cut
 from harvester.model.documents import encode_document
 from harvester.model.layout import Layout
-from harvester.model.manifest import (
-    Digests,
-    InputCounts,
-    Manifest,
-    RecordOptions,
-    Summary,
-    Totals,
-    decode_manifest,
-    decode_summary,
-)
+from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, Totals, decode_manifest, decode_summary
 from harvester.model.outcome import Failed, Found, Fresh, Missing
 from harvester.model.receipt import LandedFile, Receipt, decode_receipt, outcome_json
 from harvester.model.record import FILE_BYTES, decode, encode
+from harvester.model.record_options import RecordOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -381,7 +373,7 @@ def read(decode_document: Callable[[bytes], Any], key: str, body: bytes) -> Any:
     """The document in `body`; None if it is none, or a newer one, and was refused in a sentence that names the key."""
     try:
         return decode_document(body)
-    except (InconsistentLakeError, NewerFormatError) as error:
+    except (CorruptLakeError, NewerFormatError) as error:
         sentence = str(error)
     assert sentence.startswith(key)
     assert len(sentence) < 1_000

@@ -7,6 +7,7 @@ import heapq
 import itertools
 from collections import deque
 from functools import partial
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,18 @@ async def test_after_a_hold_there_is_no_burst(clock: Clock) -> None:
     assert most_in_a_second(await turns_of(limiter, 200)) <= 40
 
 
+@pytest.mark.parametrize(
+    ("asked", "waited"), [(None, 1.0), (0.0, 0.0), (7.0, 7.0), (60.0, 60.0), (61.0, 60.0), (inf, 60.0)]
+)
+async def test_a_back_off_takes_the_servers_seconds_within_bounds(
+    clock: Clock, asked: float | None, waited: float
+) -> None:
+    """One second where the server names none, and never more than 60: an absurd one would stop a run for hours."""
+    limiter = pace_of(40, clock)
+    assert limiter.back_off(asked, ticket=await limiter.acquire()) == waited
+    assert await limiter.acquire() >= waited
+
+
 async def test_holds_prolong_and_never_shorten(clock: Clock) -> None:
     """Of several holds the one that ends last counts."""
     limiter = pace_of(40, clock)
@@ -206,11 +219,11 @@ async def test_several_processes_do_not_come_back_as_one(clock: Clock, jitter: f
 async def test_the_rate_sinks_once_however_many_were_under_way(clock: Clock) -> None:
     """429s of requests sent before the rate sank lower nothing more; one sent after it does."""
     limiter = pace_of(40, clock)
-    progress_deadline = await turns_of(limiter, 8)
+    in_flight = await turns_of(limiter, 8)
     clock.now += 0.2
-    assert [limiter.back_off(1.0, ticket=turn) for turn in progress_deadline] == [True] + [False] * 7
+    assert [limiter.back_off(1.0, ticket=turn) for turn in in_flight] == [1.0] + [None] * 7
     assert (limiter.rate, limiter.backoffs) == (40 * DECREASE, 1)
-    assert limiter.back_off(1.0, ticket=await limiter.acquire())
+    assert limiter.back_off(1.0, ticket=await limiter.acquire()) == 1.0
     assert limiter.backoffs == 2
     assert limiter.rate == pytest.approx(40 * DECREASE**2, rel=1e-3)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.errors import Exit, InconsistentLakeError
+from harvester.errors import CorruptLakeError, Exit
 from harvester.model.batch import Batch
 from harvester.model.documents import encode_document
 from harvester.model.layout import Layout
@@ -116,7 +116,7 @@ def test_a_receipt_that_was_edited_is_not_believed() -> None:
     assert read(receipt, with_checksum(whole)) == receipt
     edited = {**whole, "landed_at": "2027-01-01T00:00:00.000Z"}
     for body in (edited, {name: value for name, value in whole.items() if name != "checksum"}):
-        with pytest.raises(InconsistentLakeError, match=r"has been edited|it has no seal"):
+        with pytest.raises(CorruptLakeError, match=r"has been edited|it has no seal"):
             read(receipt, orjson.dumps(body))
 
 
@@ -329,11 +329,11 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("contradiction", CONTRADICTIONS)
 def test_a_receipt_that_contradicts_itself_is_not_believed(contradiction: str) -> None:
-    """Tampered ids, wrong counts, strange or absent values: a BooksError that names the key."""
+    """Tampered ids, wrong counts, strange or absent values: a CorruptLakeError that names the key."""
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     CONTRADICTIONS[contradiction](whole)
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         read(receipt, with_checksum(whole))
     assert str(caught.value).startswith(key_of(receipt))
     assert caught.value.exit_code == Exit.WRONG
@@ -354,7 +354,7 @@ def test_a_receipt_without_a_reason_is_not_believed(outcome: dict[str, Any]) -> 
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     whole["outcomes"]["tt0000002"] = outcome
-    with pytest.raises(InconsistentLakeError, match=receipt.batch):
+    with pytest.raises(CorruptLakeError, match=receipt.batch):
         read(receipt, with_checksum(whole))
 
 
@@ -377,7 +377,7 @@ def test_a_title_found_nowhere_is_not_believed(where: dict[str, Any]) -> None:
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     whole["outcomes"]["tt0000001"] = {"outcome": "found"} | where
-    with pytest.raises(InconsistentLakeError, match=receipt.batch):
+    with pytest.raises(CorruptLakeError, match=receipt.batch):
         read(receipt, with_checksum(whole))
 
 
@@ -399,7 +399,7 @@ def test_a_record_kept_of_no_kind_or_no_failed_title_is_not_believed(outcome: di
     receipt = a_receipt([*OUTCOMES, KEPT])
     whole = json.loads(encode_document(receipt))
     whole["outcomes"]["tt0000008"] = outcome
-    with pytest.raises(InconsistentLakeError, match=receipt.batch):
+    with pytest.raises(CorruptLakeError, match=receipt.batch):
         read(receipt, with_checksum(whole))
 
 
@@ -431,9 +431,9 @@ def test_keys_that_are_not_known_are_ignored() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"5", b"null", b'"text"', b"{}", b'{"files":5}', b"\xff"])
 def test_what_is_no_receipt_is_named_by_its_key(body: bytes) -> None:
-    """A cut, foreign or empty object under a receipt's key is a BooksError, never a traceback."""
+    """A cut, foreign or empty object under a receipt's key is a CorruptLakeError, never a traceback."""
     key = LAYOUT.receipt_key("Movies", "tt0000001-tt0000007-00000000")
-    with pytest.raises(InconsistentLakeError, match=r"tt0000001-tt0000007-00000000\.json is not a receipt"):
+    with pytest.raises(CorruptLakeError, match=r"tt0000001-tt0000007-00000000\.json is not a receipt"):
         decode_receipt(LAYOUT, key, body)
 
 
@@ -450,6 +450,6 @@ def test_what_is_no_receipt_is_named_by_its_key(body: bytes) -> None:
 )
 def test_a_receipt_under_another_key_is_not_believed(key: str) -> None:
     """A good receipt that was copied to another batch's, collection's or run's key does not make that batch done."""
-    with pytest.raises(InconsistentLakeError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         decode_receipt(LAYOUT, key, encode_document(a_receipt()))
     assert str(caught.value).startswith(key)

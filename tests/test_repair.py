@@ -20,10 +20,11 @@ from test_verify import CATALOG, DAY, MOVIES, NOON, RUNS, Lake, open_lake
 from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.commands.plan import plan
 from harvester.commands.verify import verify
-from harvester.errors import InconsistentLakeError, LeaseLostError, NewerFormatError, SettingsError
+from harvester.errors import CorruptLakeError, LeaseLostError, NewerFormatError, SettingsError
 from harvester.fakes.s3_proxy import refusing, s3_proxy
 from harvester.fakes.tmdb import fake_tmdb
 from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ async def test_a_batch_of_another_day_is_foreign_on_this_one(lake: Lake) -> None
     """A data file of ours in the folder of a day whose runs have no such batch is moved like anything else there."""
     settings = await lake.another(["tt0000011"])
     shutdown, clock = Shutdown(), "2026-01-02T12:00:00.000Z"
-    await harvest(settings, observer=Silent(), shutdown=shutdown, sleep=no_wait, now=lambda: clock)
+    await harvest(settings, observer=Silent(), shutdown=shutdown, clock=Clock(sleep=no_wait, now=lambda: clock))
     [theirs] = await lake.bucket.objects("Raw/API/Movies/2026/01/02/")
     copy = beside(lake.movies, theirs.rpartition("/")[2])
     await lake.bucket.copy(theirs, copy)
@@ -446,7 +447,7 @@ async def test_without_a_good_manifest_nothing_is_moved(lake: Lake) -> None:
     await lake.bucket.put(beside(lake.movies, "export.json"), b"of others")
     await lake.edit(lake.manifest, lambda manifest: manifest.update(batches={}), with_checksum=False)
     before = await objects(lake)
-    with pytest.raises(InconsistentLakeError, match=r"manifest\.json has been edited"):
+    with pytest.raises(CorruptLakeError, match=r"manifest\.json has been edited"):
         await repaired(lake)
     assert await objects(lake) == before
 
@@ -548,15 +549,19 @@ async def test_a_repair_waits_for_the_lease_and_marks_it_ended(lake: Lake) -> No
 
 async def test_a_run_that_has_begun_while_a_repair_waited_is_read_too(lake: Lake) -> None:
     """Which runs the day has is looked up once the lease is ours."""
-    settings, turn = await lake.another(["tt0000011", "tt0000012"]), LeaseOptions(token="another-harvest")
+    settings, lease_options = await lake.another(["tt0000011", "tt0000012"]), LeaseOptions(token="another-harvest")
     with capture_logs() as logs:
-        async with hold_lease(lake.bucket, LEASE, token=turn.token):
+        async with hold_lease(lake.bucket, LEASE, token=lease_options.token):
             waiting = asyncio.ensure_future(repaired(lake, day=DAY, times=LeaseTimes(poll=0.05)))
             while not events(logs, "another harvest is at work here"):
                 assert not waiting.done()
                 await asyncio.sleep(0.01)
             report = await harvest(
-                settings, observer=Silent(), shutdown=Shutdown(), turn=turn, sleep=no_wait, now=lambda: NOON
+                settings,
+                observer=Silent(),
+                shutdown=Shutdown(),
+                lease_options=lease_options,
+                clock=Clock(sleep=no_wait, now=lambda: NOON),
             )
         verification = await waiting
     assert report.status == "closed"
@@ -608,12 +613,14 @@ async def test_a_harvest_after_a_repair_goes_on_as_before(bucket: Bucket, settin
     """The lease that a repair leaves behind still names the run of a killed harvest, whose open uploads are aborted."""
     async with fake_tmdb(catalog=CATALOG) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES)
-        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), now=lambda: NOON)
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=lambda: NOON))
         [data] = await bucket.objects("Raw/API/Movies/")
         await bucket.begin(data)
         assert (await verify(settings, repairing=True)).problems == []
         assert len(await bucket.uploads("Raw/API/Movies/")) == 1
-        status = (await harvest(settings, observer=Silent(), shutdown=Shutdown(), again=True, now=lambda: NOON)).status
+        status = (
+            await harvest(settings, observer=Silent(), shutdown=Shutdown(), again=True, clock=Clock(now=lambda: NOON))
+        ).status
     assert (status, await bucket.uploads("Raw/API/Movies/")) == ("closed", [])
     assert orjson.loads(await bucket.read(LEASE) or b"")["run"] == report.run
 

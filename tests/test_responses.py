@@ -27,10 +27,10 @@ from harvester.tmdb.responses import (
     NotFound,
     Response,
     Retry,
-    back_off_seconds,
     classify,
     read_find,
     read_record,
+    retry_after_seconds,
     unzip,
 )
 from harvester.tmdb.responses import http_date as moment
@@ -207,48 +207,55 @@ def http_date(**later: float) -> str:
     return format_datetime(NOW + timedelta(**later), usegmt=True)
 
 
+LAST_DATE = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
+
 HELD: list[Any] = [
     pytest.param("7", 7.0, id="seconds"),
     pytest.param(" 7 ", 7.0, id="spaces around"),
     pytest.param("007", 7.0, id="zeros in front"),
     pytest.param("0", 0.0, id="zero"),
     pytest.param("60", 60.0, id="the most"),
-    pytest.param("61", 60.0, id="more than the most"),
-    pytest.param("999999", 60.0, id="absurd"),
-    pytest.param("9" * 5000, 60.0, id="absurdly absurd"),
-    pytest.param(None, 1.0, id="absent"),
-    pytest.param("", 1.0, id="empty"),
-    pytest.param("-5", 1.0, id="negative"),
-    pytest.param("soon", 1.0, id="garbage"),
-    pytest.param("1.5", 1.0, id="float"),
-    pytest.param("1e3", 1.0, id="exponent"),
-    pytest.param("٣", 1.0, id="Arabic digit"),
-    pytest.param("²", 1.0, id="superscript"),
-    pytest.param("inf", 1.0, id="infinite"),
+    pytest.param("61", 61.0, id="more than the most"),
+    pytest.param("999999", 999_999.0, id="absurd"),
+    pytest.param("9" * 5000, float("inf"), id="absurdly absurd"),
+    pytest.param(None, None, id="absent"),
+    pytest.param("", None, id="empty"),
+    pytest.param("-5", None, id="negative"),
+    pytest.param("soon", None, id="garbage"),
+    pytest.param("1.5", None, id="float"),
+    pytest.param("1e3", None, id="exponent"),
+    pytest.param("٣", None, id="Arabic digit"),
+    pytest.param("²", None, id="superscript"),
+    pytest.param("inf", None, id="infinite"),
     pytest.param(http_date(seconds=30), 30.0, id="a date to come"),
-    pytest.param(http_date(hours=2), 60.0, id="a date in two hours"),
-    pytest.param("Fri, 31 Dec 9999 23:59:59 GMT", 60.0, id="the last date there is"),
+    pytest.param(http_date(hours=2), 7_200.0, id="a date in two hours"),
+    pytest.param(
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        (LAST_DATE - NOW).total_seconds(),
+        id="the last date there is",
+    ),
     pytest.param(http_date(), 0.0, id="now"),
-    pytest.param(http_date(seconds=-30), 1.0, id="a date gone by"),
+    pytest.param(http_date(seconds=-30), None, id="a date gone by"),
     pytest.param("Sunday, 22-Nov-26 10:00:30 GMT", 30.0, id="a date as in RFC 850"),
     pytest.param("Sun Nov 22 10:00:30 2026", 30.0, id="a date as of asctime"),
     pytest.param("Sun, 22 Nov 2026 07:00:30 -0300", 30.0, id="a date of another zone"),
-    pytest.param("Sun, 99 Nov 2026 10:00:30 GMT", 1.0, id="no such day"),
-    pytest.param(f"22 Nov {'9' * 30} 10:00:30 GMT", 1.0, id="no such year"),
+    pytest.param("Sun, 99 Nov 2026 10:00:30 GMT", None, id="no such day"),
+    pytest.param(f"22 Nov {'9' * 30} 10:00:30 GMT", None, id="no such year"),
 ]
 
 
 @pytest.mark.parametrize(("retry_after", "expected"), HELD)
-def test_retry_after_is_understood_in_all_its_forms(retry_after: str | None, expected: float) -> None:
-    """Seconds or a date, at most 60; 1 second where it is absent or says nothing."""
-    assert Retry("http_429", back_off=expected) == classify(answer(429, result(25), retry_after=retry_after))
+def test_retry_after_is_understood_in_all_its_forms(retry_after: str | None, expected: float | None) -> None:
+    """Seconds or a date; None where it is absent or says nothing."""
+    assert Retry("http_429", retry_after=expected) == classify(answer(429, result(25), retry_after=retry_after))
 
 
 @settings(deadline=None, database=None, derandomize=True)
 @given(st.text() | st.from_regex(r"(Mon, )?[0-9]{1,3} (Jan|Feb) [0-9]{1,30} [0-9:]{1,9}( [A-Z+0-9-]{1,12})?"))
-def test_a_hold_lasts_between_nothing_and_a_minute(retry_after: str) -> None:
-    """No `Retry-After`, however strange, holds for longer than 60 seconds or for less than none."""
-    assert 0.0 <= back_off_seconds(answer(429, retry_after=retry_after)) <= 60.0
+def test_a_retry_after_is_never_negative(retry_after: str) -> None:
+    """No `Retry-After`, however odd, asks for less than no time."""
+    seconds = retry_after_seconds(answer(429, retry_after=retry_after))
+    assert seconds is None or seconds >= 0.0
 
 
 @pytest.mark.parametrize(
@@ -270,7 +277,7 @@ def test_a_date_of_http_is_a_moment_or_nothing(date: str | None, expected: datet
 def test_a_date_is_measured_from_the_servers_clock() -> None:
     """What counts is the `Date` of the same answer: our own clock may be wrong."""
     late = Response(429, b"", http_date(seconds=20), http_date(seconds=30))
-    assert back_off_seconds(late) == 10.0
+    assert retry_after_seconds(late) == 10.0
 
 
 # The record

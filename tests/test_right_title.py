@@ -17,7 +17,7 @@ from conftest import Silent, capture_logs
 from loops import Leaping, in_its_time, run_on
 from test_harvest import ids_from, records_in
 
-from harvester.commands.harvest import MANY_UNKNOWN, harvest
+from harvester.commands.harvest import harvest
 from harvester.commands.resources import open_bucket_of
 from harvester.commands.shards import Shard, harvest_shard, plan_shards
 from harvester.commands.verify import verify
@@ -28,7 +28,7 @@ from harvester.fakes.s3_proxy import at_first, s3_proxy
 from harvester.fakes.tmdb import fake_tmdb
 from harvester.model.batch import cut
 from harvester.runtime.shutdown import Shutdown
-from harvester.tmdb.client import KNOWN_TITLES
+from harvester.tmdb.known_titles import KNOWN_TITLES, MANY_UNKNOWN
 from harvester.tmdb.responses import CANDIDATES
 
 if TYPE_CHECKING:

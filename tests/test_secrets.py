@@ -1401,7 +1401,7 @@ def test_the_search_sees_what_an_exception_came_from() -> None:
 def tmdb_at(url: str, clock: Clock, key: str) -> Any:
     """A `Tmdb` as the doors open it, but for its waits, which are virtual."""
     limiter = RateLimiter(10_000, clock=clock.time, sleep=clock.sleep)
-    options: Any = {"language": None, "append": (), "pace": limiter, "concurrency": 5, "sleep": clock.sleep}
+    options: Any = {"language": None, "append": (), "limiter": limiter, "concurrency": 5, "sleep": clock.sleep}
     return Tmdb(base_url=f"{url}/3", key=key, **options)
 
 

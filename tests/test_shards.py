@@ -18,19 +18,20 @@ from loops import Leaping, in_its_time, no_wait, run_on
 
 from harvester.aws_lambda.events import SETTINGS
 from harvester.commands.harvest import LeaseOptions, harvest
-from harvester.commands.plan import REQUESTS
 from harvester.commands.resources import open_bucket_of
 from harvester.commands.shards import SHARD_IDS, SHARD_SECONDS, Shard, cut_shards, harvest_shard, plan_shards, share
 from harvester.commands.verify import verify
-from harvester.errors import BusyError, InconsistentLakeError, InputError, LeaseLostError, SettingsError, StoreError
+from harvester.errors import BusyError, CorruptLakeError, InputError, LeaseLostError, SettingsError, StoreError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import always, refusal, scripted
 from harvester.fakes.s3_proxy import at_first, on_keys, refusing, s3_proxy
 from harvester.fakes.tmdb import fake_tmdb
 from harvester.model.batch import Batch, cut
 from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
+from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import fan_out
 from harvester.runtime.shutdown import Shutdown
+from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def after_noon() -> str:
 
 async def planned(settings: Settings, bucket: Bucket, **more: Any) -> tuple[dict[str, Any], list[Shard]]:
     """What planning answers, and the shards it has written."""
-    plan = await plan_shards(settings, now=noon, **more)
+    plan = await plan_shards(settings, clock=Clock(now=noon), **more)
     shards = orjson.loads(await bucket.read(plan["shards_key"]) or b"[]")
     return plan, [Shard.of(shard) for shard in shards]
 
@@ -180,7 +181,7 @@ async def child(
     """One child's harvest."""
     observer = observer or Silent()
     return await harvest_shard(
-        settings, shard, observer=observer, shutdown=Shutdown(), times=times, sleep=no_wait, now=now
+        settings, shard, observer=observer, shutdown=Shutdown(), times=times, clock=Clock(sleep=no_wait, now=now)
     )
 
 
@@ -317,7 +318,7 @@ async def test_a_run_begun_by_children_is_ended_by_one_harvest(bucket: Bucket, s
         plan, shards = await planned(settings, bucket)
         await child(settings, shards[1])
         before = Counter(tmdb.asked)
-        closed = await whole(settings, turn=SILENT)
+        closed = await whole(settings, lease_options=SILENT)
         landed = {id_ for batch in shards[1].cut() for id_ in batch.ids}
         assert asked_since(before, tmdb) == set(MOVIES[:110]) - landed
         assert (closed.status, closed.run, closed.totals.found) == ("closed", plan["run"], 110)
@@ -335,9 +336,9 @@ async def test_a_child_that_has_died_is_done_again_for_what_is_left(
     """After any receipt: only batches without one are asked for by the child in its place, in the same lease."""
 
     class Mortal(Silent):
-        def batch(self, receipt: Any) -> None:
-            super().batch(receipt)
-            if len(self.receipts) == receipts:
+        def batch(self, event: Any) -> None:
+            super().batch(event)
+            if len(self.batches) == receipts:
                 raise DiedError
 
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
@@ -560,7 +561,7 @@ async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket,
         assert (await lease_of(bucket)).ended
         kept = await bucket.objects("")
         for execution in ("arn:execution:1", "arn:execution:2", None):
-            plan_result = await plan_shards(settings, execution=execution, now=noon)
+            plan_result = await plan_shards(settings, execution=execution, clock=Clock(now=noon))
             assert (plan_result["status"], plan_result["shards"], plan_result["totals"]["found"]) == (
                 "nothing_to_do",
                 0,
@@ -703,7 +704,7 @@ async def test_a_laptop_that_takes_over_from_a_child_doubles_and_loses_nothing(
         aside = settings.model_copy(update={"aws_endpoint_url_s3": link.url})
         late = asyncio.ensure_future(child(aside, shard, times=LeaseTimes(check=-1, renew=3_600)))
         await taken_over.wait()
-        laptop = await whole(settings, turn=SILENT)
+        laptop = await whole(settings, lease_options=SILENT)
         assert (laptop.status, laptop.run, laptop.totals.found) == ("closed", plan["run"], 110)
         assert await ids_in(bucket) == MOVIES[:110]
         stood = await bucket.objects("")
@@ -770,7 +771,7 @@ async def test_ids_that_another_run_has_got_since_are_fresh_for_a_child(bucket: 
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         plan, shards = await planned(settings, bucket, execution="arn:execution:1")
         other = settings_for(tmdb.url, series=MOVIES[90:150]).model_copy(update={"movies_csv": None})
-        assert (await whole(other, turn=SILENT)).totals.found == 60
+        assert (await whole(other, lease_options=SILENT)).totals.found == 60
         settings = settings_for(tmdb.url, movies=MOVIES[:110]).model_copy(update={"series_csv": None})
         plan, same = await planned(settings, bucket, execution="arn:execution:1")
         assert [shard.batches for shard in same] == [shard.batches for shard in shards]
@@ -835,7 +836,7 @@ async def test_a_shard_of_no_plan_is_refused(change: str, bucket: Bucket, settin
         asked, stood = tmdb.asked.total(), (await bucket.objects("")).keys()
         wrong = replace(shard, **CHANGES[change])
         words = "is not there" if change == "another run" else "is not of the shards that were planned: plan anew"
-        with pytest.raises(InconsistentLakeError, match=f"Raw/API/_harvest/{wrong.run}/manifest.json {words}"):
+        with pytest.raises(CorruptLakeError, match=f"Raw/API/_harvest/{wrong.run}/manifest.json {words}"):
             await child(settings, wrong)
         assert (tmdb.asked.total(), (await bucket.objects("")).keys()) == (asked, stood)
         assert (await child(settings, shard)).status == "landed"
@@ -870,7 +871,7 @@ async def test_records_are_shaped_by_the_settings_of_the_plan_and_a_child_of_oth
         for name in shape:
             other = settings_for(tmdb.url, **{key: value for key, value in shape.items() if key != name})
             with pytest.raises(
-                InconsistentLakeError, match=f"{plan['run']}/manifest.json is not of the shards that were planned"
+                CorruptLakeError, match=f"{plan['run']}/manifest.json is not of the shards that were planned"
             ):
                 await child(other, shard)
         assert (tmdb.asked.total(), (await bucket.objects("")).keys()) == (asked, stood)

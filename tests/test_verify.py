@@ -21,11 +21,11 @@ from shells import Shell, kept
 
 from harvester.commands.harvest import harvest
 from harvester.commands.verify import verify
-from harvester.errors import InconsistentLakeError, NewerFormatError, SettingsError
+from harvester.errors import CorruptLakeError, NewerFormatError, SettingsError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import refusal
 from harvester.fakes.tmdb import fake_tmdb
-from harvester.runs.run import utc
+from harvester.runtime.clock import Clock, utc_now
 from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ SERIES = [f"tt{number:07d}" for number in range(900_001, 900_004)]
 UNKNOWN, RECLASSIFIED = MOVIES[1], MOVIES[3]
 CATALOG = Catalog(kinds={**dict.fromkeys([*SERIES, RECLASSIFIED], "tv"), UNKNOWN: "unknown"})
 
-DAY = utc()[:10]
+DAY = utc_now()[:10]
 NOON = f"{DAY}T12:00:00.000Z"
 """When every harvest here takes place, so that midnight comes between no two of them."""
 
@@ -141,8 +141,7 @@ class Lake:
             observer=Silent(),
             shutdown=shutdown,
             again=again,
-            sleep=no_wait,
-            now=lambda: NOON,
+            clock=Clock(sleep=no_wait, now=lambda: NOON),
         )
         return report.status
 
@@ -605,7 +604,7 @@ async def test_a_lost_manifest_is_named_and_written_again(harm: str, lake: Lake)
                 lake.manifest, lambda manifest: manifest["options"].update(key_template="{batch}"), with_checksum=True
             )
     before = Counter(lake.tmdb.asked)
-    with pytest.raises(InconsistentLakeError, match=lake.run) as caught:
+    with pytest.raises(CorruptLakeError, match=lake.run) as caught:
         await verify(lake.settings)
     assert caught.value.exit_code == 1
     assert await lake.harvest() == "closed"
@@ -647,7 +646,9 @@ async def test_a_finished_run_of_an_earlier_day_is_not_said_to_be_done_again(
     """Harvested again it would be a new collection, so nobody is sent to do that."""
     async with fake_tmdb(catalog=CATALOG) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES)
-        await harvest(settings, observer=Silent(), shutdown=Shutdown(), now=lambda: "2026-01-02T12:00:00.000Z")
+        await harvest(
+            settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=lambda: "2026-01-02T12:00:00.000Z")
+        )
         [movies] = await bucket.objects("Raw/API/Movies/")
         await bucket.delete(movies)
         verification = await verify(settings)
@@ -670,7 +671,9 @@ async def test_runs_of_two_days_have_folders_of_their_own(bucket: Bucket, settin
         settings = settings_for(tmdb.url, movies=MOVIES)
         for day in ("20", "21"):
             clock = f"2026-11-{day}T12:00:00.000Z"
-            report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), now=lambda clock=clock: clock)
+            report = await harvest(
+                settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=lambda clock=clock: clock)
+            )
             assert report.status == "closed"
         proofs = [await verify(settings), await verify(settings, day="2026-11-20")]
     assert [([name[:10] for name in verification.runs], verification.problems) for verification in proofs] == [
@@ -736,7 +739,9 @@ async def test_an_empty_file_of_a_title_that_is_no_longer_reclassified_is_proved
         for kinds in ({RECLASSIFIED: "tv"}, {}):
             async with fake_tmdb(catalog=Catalog(kinds=kinds)) as tmdb:
                 settings = settings_for(tmdb.url, movies=MOVIES, s3_prefix=prefix, output_format=form)
-                report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), again=True, now=lambda: NOON)
+                report = await harvest(
+                    settings, observer=Silent(), shutdown=Shutdown(), again=True, clock=Clock(now=lambda: NOON)
+                )
                 assert report.status == "closed"
         [series] = await bucket.objects(f"{prefix}/Series/")
         body = await bucket.read(series)
@@ -1077,17 +1082,17 @@ async def test_an_empty_bucket_has_no_run_to_verify(bucket: Bucket, settings_for
     """Nothing is not proved: the sentence says where was looked, and what to do."""
     where = f"below s3://{bucket.name}/Raw/API/_harvest/: harvest first$"
     settings = settings_for("http://127.0.0.1:9/3")
-    with pytest.raises(InconsistentLakeError, match=f"^There is no run {where}") as caught:
+    with pytest.raises(CorruptLakeError, match=f"^There is no run {where}") as caught:
         await verify(settings)
     assert caught.value.exit_code == 1
-    with pytest.raises(InconsistentLakeError, match=f"^There is no run of 2026-11-29 {where}") as caught:
+    with pytest.raises(CorruptLakeError, match=f"^There is no run of 2026-11-29 {where}") as caught:
         await verify(settings, day="2026-11-29")
     assert caught.value.exit_code == 1
 
 
 async def test_an_unknown_run_is_named(lake: Lake) -> None:
     """A mistyped name is repeated as it was typed."""
-    with pytest.raises(InconsistentLakeError, match="Raw/API/_harvest/2026-01-01-00000000"):
+    with pytest.raises(CorruptLakeError, match="Raw/API/_harvest/2026-01-01-00000000"):
         await verify(lake.settings, run="2026-01-01-00000000")
 
 

@@ -26,7 +26,6 @@ import orjson
 
 from harvester.aws_lambda.events import parse_event
 from harvester.commands.harvest import LeaseOptions, harvest
-from harvester.commands.plan import REQUESTS
 from harvester.commands.resources import with_key
 from harvester.commands.shards import harvest_shard, plan_shards
 from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
@@ -35,6 +34,8 @@ from harvester.reports.progress_log import ProgressLog
 from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
 from harvester.settings.redaction import RedactingStream
 from harvester.settings.settings import load_settings, raw_secrets
+from harvester.tmdb.cost import REQUESTS
+from harvester.tmdb.rate_limiter import effective_rate, seconds_for
 
 gc.freeze()
 gc.enable()
@@ -120,7 +121,7 @@ async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str
 async def _harvest(settings: Settings, invocation: Invocation, *, until: float) -> dict[str, Any]:
     observer, shutdown = ProgressLog(), Shutdown()
     attempt = invocation.attempt or secrets.token_hex(8) if invocation.run else None
-    rate = invocation.shard.rate if invocation.shard else settings.tmdb_rate
+    rate = effective_rate(invocation.shard.rate if invocation.shard else settings.tmdb_rate)
     timer = _ask_in_time(shutdown, rate=rate, seconds=until - time.monotonic())
     try:
         if invocation.shard:
@@ -138,11 +139,10 @@ async def _harvest(settings: Settings, invocation: Invocation, *, until: float) 
             )
     finally:
         timer.cancel()
-        observer.end()
     answer = report.as_json()
     if report.status == "stopped":
         # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
-        if not (observer.landed if invocation.shard or invocation.run else observer.whole):
+        if not (observer.landed if invocation.shard or invocation.run else observer.complete):
             advice = f"give the function more of it (900 s is the most), or raise the rate, which is {rate:g} a second"
             raise StoppedError(f"The time was over before one batch had landed: {advice}.")
         _log.warning("more", extra={"why": "the time is over: invoked again, it goes on"})
@@ -152,7 +152,7 @@ async def _harvest(settings: Settings, invocation: Invocation, *, until: float) 
 
 def _ask_in_time(shutdown: Shutdown, *, rate: float, seconds: float) -> asyncio.TimerHandle:
     """Ask to stop while there is time for a batch begun just then, at this rate; at the earliest at half time."""
-    batch_seconds = BATCH_SIZE * max(REQUESTS.values()) / rate
+    batch_seconds = seconds_for(BATCH_SIZE * max(REQUESTS.values()), rate)
     at = max(seconds - SPARE_SECONDS - DRAIN_SECONDS - batch_seconds, seconds / 2)
     ask = partial(shutdown.request, "deadline", drain_seconds=max(seconds - SPARE_SECONDS - at, 0.0))
     return asyncio.get_running_loop().call_later(at, ask)

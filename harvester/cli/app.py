@@ -128,8 +128,7 @@ async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool)
     from harvester.commands.harvest import harvest as run_harvest
     from harvester.reports.text import show_report
 
-    with harvest_observer() as observer:
-        report = await run_harvest(settings, observer=observer, shutdown=shutdown, again=again)
+    report = await run_harvest(settings, observer=harvest_observer(), shutdown=shutdown, again=again)
     return report.exit_code, report.as_json(), partial(show_report, report, settings)
 
 

@@ -11,26 +11,21 @@ from rich import progress as rich
 from rich.console import Console
 
 from harvester.reports.progress_log import LINE_SECONDS, Counts, ProgressLog
+from harvester.runtime.observer import BackOffBegun, RunBegun, RunEnded, TitleDone, all_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from harvester.commands.doctor import Finding
-    from harvester.model.outcome import Outcome
-    from harvester.model.receipt import Receipt
-    from harvester.runs.run import Run
-    from harvester.tmdb.rate_limiter import RateLimiter
+    from harvester.runtime.observer import Event, Observer
 
 
-@contextmanager
-def harvest_observer() -> Iterator[ProgressBar | ProgressLog]:
-    """A watcher of a harvest."""
+def harvest_observer() -> Observer:
+    """What observes a harvest; a new observer is a file, and a line here."""
     console = Console(stderr=True)
-    observer = ProgressBar(console) if console.is_terminal else ProgressLog()
-    try:
-        yield observer
-    finally:
-        observer.end()
+    return all_of(
+        ProgressBar(console) if console.is_terminal else ProgressLog(),
+    )
 
 
 @contextmanager
@@ -89,34 +84,33 @@ def check_progress() -> Iterator[Callable[[Finding], Finding]]:
 
 
 class ProgressBar:
-    """A watcher that shows a bar on a terminal."""
+    """An observer that shows a bar on a terminal, and each back-off above it."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn("{task.description}"))
         self._progress = rich.Progress(*columns, console=console, transient=True)
-        self._task = self._progress.add_task("looking what is done", total=None)
+        self._task = self._progress.add_task("reading what has landed before", total=None)
         self._clock = clock
         self._progress.start()
 
-    def begin(self, run: Run, *, titles: int, limiter: RateLimiter) -> None:  # noqa: ARG002  # the bar shows the rate itself
-        """Show `titles` as the whole."""
-        self._counts = Counts(titles, clock=self._clock)
-        self._progress.print(
-            f"Run {run.name}: {titles:,} titles to look up, {run.totals.batches:,} batches done before"
-        )
-        self._progress.update(self._task, total=titles)
+    def __call__(self, event: Event) -> None:
+        """Show the event; the rate of the bar is the one that is reached, not the one allowed."""
+        match event:
+            case RunBegun(run, titles, batches_done):
+                self._counts = Counts(titles, clock=self._clock)
+                self._progress.print(f"Run {run}: {titles:,} titles to look up, {batches_done:,} batches done before")
+                self._progress.update(self._task, total=titles)
+            case BackOffBegun(seconds, rate):
+                self._progress.print(f"TMDB asks us to wait (429): {seconds:g} s, then at most {rate:.1f}/s")
+            case TitleDone(outcome=outcome):
+                self._counts.add(outcome)
+                self._progress.update(
+                    self._task, completed=self._counts.outcomes.total(), description=self._description()
+                )
+            case RunEnded():
+                self._progress.stop()  # leaves the terminal as it was
 
-    def title(self, outcome: Outcome) -> None:
-        """Count a title."""
+    def _description(self) -> str:
         counts = self._counts
-        counts.add(outcome)
         outcomes = " · ".join(f"{name} {counts.outcomes[name]:,}" for name in ("found", "missing", "failed"))
-        text = f"{counts.rate():.1f}/s · {outcomes} · {counts.left()} left"
-        self._progress.update(self._task, completed=counts.outcomes.total(), description=text)
-
-    def batch(self, receipt: Receipt) -> None:
-        """A batch has landed; the bar says enough."""
-
-    def end(self) -> None:
-        """Leave the terminal as it was."""
-        self._progress.stop()
+        return f"{counts.rate():.1f}/s · {outcomes} · {counts.left()} left"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import SecretStr
 
 from harvester.commands.permissions import OPTIONAL_PERMISSION, PermissionChecks
-from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs, with_key
+from harvester.commands.resources import Resources, read_inputs, with_key
 from harvester.errors import HarvestError, SettingsError, StoreError
 from harvester.model.layout import RUNS
 from harvester.settings.redaction import redact
@@ -168,7 +168,7 @@ async def _tmdb(settings: Settings, secrets: list[str]) -> AsyncIterator[Finding
         settings = await with_key(settings, known)
         secrets += known.values()
         started = time.monotonic()
-        async with open_tmdb_of(settings) as tmdb:
+        async with Resources(settings).tmdb() as tmdb:
             await tmdb.check_key()
             milliseconds, clock = (time.monotonic() - started) * 1_000, _clock("TMDB", tmdb.server_time)
     except HarvestError as error:
@@ -184,7 +184,7 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
         return
     day = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     try:
-        async with open_bucket_of(settings) as bucket:
+        async with Resources(settings).lake() as bucket:
             probes = PermissionChecks(bucket, prefix=settings.s3_prefix, template=settings.s3_key_template, day=day)
             for permission, attempt in probes.tries.items():
                 try:

@@ -8,39 +8,39 @@ under the same names.
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import itertools
 import logging
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from harvester.aws.client import PATIENT
-from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs
+from harvester.commands.resources import Resources, read_inputs
 from harvester.errors import BusyError, Exit
 from harvester.model.ids import KINDS
-from harvester.model.outcome import Failed, Found, Fresh, Missing, Outcome
+from harvester.model.outcome import Failed, Found, Fresh, Missing, Outcome, name_of
 from harvester.model.record import record_line
 from harvester.runs.data_files import Warnings
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_run
-from harvester.runs.run import Run, abort_uploads, land_batch, utc
+from harvester.runs.run import Run, abort_uploads, land_batch
+from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import MemoryBudget, fan_out
+from harvester.runtime.observer import BatchLanded, RunBegun, RunEnded, TitleDone, ignore
+from harvester.tmdb.known_titles import are_unknown_in_a_row, check_missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator
 
     from harvester.model.batch import Batch
-    from harvester.model.ids import Kind
     from harvester.model.manifest import Totals
-    from harvester.model.receipt import Receipt
+    from harvester.runtime.observer import Observer
     from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
     from harvester.tmdb.client import Tmdb
-    from harvester.tmdb.rate_limiter import RateLimiter
 
 BATCHES_AT_ONCE = 32
 """Open batches at most. Usually two or three are open; more only while slow titles, or S3, keep some from landing."""
@@ -48,12 +48,6 @@ BATCHES_AT_ONCE = 32
 OPEN_BYTES = 32 * 10**6
 """Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
 7,000 of them, while S3 was away, took 658 MB before there was this limit."""
-
-FEW_KNOWN = 0.05
-"""Known titles for each unknown one of a batch; with fewer, only a title that every TMDB has proves that it is up."""
-
-MANY_UNKNOWN = 5
-"""Titles in a row that TMDB does not have: they are asked for once more, because there may have been an outage."""
 
 MANY = 100
 """Ids above which it is worth a warning that TMDB has less than half of them."""
@@ -67,19 +61,6 @@ LIKELY = {
 
 BEGIN_TRIES = 5
 """How often a run is opened again whose manifest a process without the lease has replaced."""
-
-
-class Observer(Protocol):
-    """What is called while a harvest is at work: progress, logs, tests."""
-
-    def begin(self, run: Run, *, titles: int, limiter: RateLimiter) -> None:
-        """A run begins or goes on, with `titles` to look up."""
-
-    def title(self, result: Outcome) -> None:
-        """One title has its outcome; it has not landed yet."""
-
-    def batch(self, receipt: Receipt) -> None:
-        """A batch has landed, with its receipt."""
 
 
 Status = Literal["closed", "nothing_to_do", "failed", "stopped", "landed"]
@@ -124,41 +105,42 @@ class Report:
 async def harvest(
     settings: Settings,
     *,
-    observer: Observer,
     shutdown: Shutdown,
+    observer: Observer = ignore,
     again: bool = False,  # harvest also if these ids were finished today
     only: str | None = None,  # the run that is meant; without it, the one that `open_run` finds
     attempt: str | None = None,  # batches whose failed titles it has tried are left; without it they are tried again
     lease_options: LeaseOptions | None = None,  # by default it waits for the lease
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    now: Callable[[], str] = utc,
+    clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Report:
     """Harvest the CSVs of `settings` into its bucket, or what is left of that.
 
     Whatever is raised (see `errors`), what has landed is safe.
     """
     started, which = time.monotonic(), {"again": again, "only": only, "attempt": attempt}
-    async with AsyncExitStack() as stack:
-        async with shutdown.immediately():
-            run, tmdb = await start(stack, settings, lease_options or LeaseOptions(), sleep=sleep, now=now, **which)
-        if run.finished:
-            return report_of(run, tmdb, shutdown, done="nothing_to_do", started=started)
-        async with shutdown.draining():
-            await harvest_batches(run, tmdb=tmdb, settings=settings, observer=observer, shutdown=shutdown)
-            if not shutdown.interrupted:
-                await run.close()
-                warn_if_mostly_missing(run.totals)
-        return report_of(run, tmdb, shutdown, done="failed" if run.totals.failed else "closed", started=started)
+    resources = Resources(settings, clock=clock, observer=observer)
+    status: Status | None = None
+    try:
+        async with AsyncExitStack() as stack:
+            async with shutdown.immediately():
+                run, tmdb = await start(stack, resources, lease_options or LeaseOptions(), **which)
+            status = "nothing_to_do"
+            if not run.finished:
+                async with shutdown.draining():
+                    await harvest_batches(run, tmdb=tmdb, resources=resources, shutdown=shutdown)
+                    if not shutdown.interrupted:
+                        await run.close()
+                        warn_if_mostly_missing(run.totals)
+                status = "failed" if run.totals.failed else "closed"
+            report = report_of(run, tmdb, shutdown, done=status, started=started)
+            status = report.status
+            return report
+    finally:
+        observer(RunEnded(status))
 
 
 async def start(
-    stack: AsyncExitStack,
-    settings: Settings,
-    lease_options: LeaseOptions,
-    *,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    now: Callable[[], str],
-    **which: Any,
+    stack: AsyncExitStack, resources: Resources, lease_options: LeaseOptions, **which: Any
 ) -> tuple[Run, Tmdb]:
     """The run that `open_run` finds by `which`, begun unless it is finished, and TMDB; all ends with `stack`.
 
@@ -166,18 +148,19 @@ async def start(
     nothing, not even whether it takes the key, before the lake has shown that it can be harvested into. Uploads that
     the holder before has left open, killed, are aborted.
     """
+    settings, clock = resources.settings, resources.clock
     settings.require_input()
     settings.require("tmdb_api_key", "s3_bucket")
     inputs = await read_inputs(settings)
-    tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
-    bucket = await stack.enter_async_context(open_bucket_of(settings))
-    look = partial(open_run, inputs=inputs, settings=settings, now=now, **which)
-    look = partial(look, day=now()[:10], notices=Warnings())  # of the start, however long it waits for its turn
+    tmdb = await stack.enter_async_context(resources.tmdb())
+    bucket = await stack.enter_async_context(resources.lake())
+    look = partial(open_run, inputs=inputs, prefix=resources.prefix, options=resources.options, clock=clock, **which)
+    look = partial(look, day=clock.now()[:10], notices=Warnings())  # the day of the start, however long it waits
     run = await look(bucket)
     if run.finished:
         return run, tmdb
     # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
-    bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
+    bucket = await stack.enter_async_context(resources.lake(attempts=PATIENT))
     holding = hold_lease(
         bucket, run.layout.lease_key, token=lease_options.token, wait=lease_options.wait, times=lease_options.times
     )
@@ -188,7 +171,7 @@ async def start(
         await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))
     for _ in range(BEGIN_TRIES):
         run = await look(bucket)  # again: what was read without the lease may have changed since
-        run.lease, run.sleep = lease, sleep
+        run.lease = lease
         if run.finished:
             return run, tmdb
         await lease.renew(run=run.name)
@@ -213,28 +196,6 @@ def report_of(run: Run, tmdb: Tmdb, shutdown: Shutdown, *, done: Status, started
     )
 
 
-def are_unknown_in_a_row(outcomes: Sequence[Outcome]) -> bool:
-    """Whether TMDB does not have `MANY_UNKNOWN` titles that were asked for one after the other."""
-    runs = itertools.groupby(outcomes, key=lambda outcome: outcome == Missing("unknown"))
-    return any(unknown and len([*run]) >= MANY_UNKNOWN for unknown, run in runs)
-
-
-async def check_missing(tmdb: Tmdb, kind: Kind, outcomes: Sequence[Outcome]) -> None:
-    """Raise `TmdbUnavailableError` if what TMDB does not have of a batch, in the order asked for, is an outage's doing.
-
-    That may be where it knows next to nothing of the batch, where nothing is known that was asked for after an unknown
-    title, and where `/find`, which decides that a movie is unknown, has found none. Then TMDB is asked for titles that
-    it must have.
-    """
-    answered = [outcome for outcome in outcomes if isinstance(outcome, Found | Missing)]
-    unknown = answered.count(Missing("unknown"))
-    by_find = [outcome for outcome in answered if not (isinstance(outcome, Found) and outcome.kind == "movie" == kind)]
-    if len(answered) - unknown < FEW_KNOWN * unknown or MANY_UNKNOWN <= unknown == len(by_find):
-        await tmdb.check_known(kind, well_known=True)
-    elif answered[-1:] == [Missing("unknown")] or are_unknown_in_a_row(outcomes):
-        await tmdb.check_known(kind)
-
-
 def warn_if_mostly_missing(totals: Totals) -> None:
     """Say so, with the likely reasons, if TMDB has less than half of more than `MANY` ids."""
     if totals.ids > MANY and 2 * totals.missing.total() > totals.ids:
@@ -243,13 +204,12 @@ def warn_if_mostly_missing(totals: Totals) -> None:
         logging.getLogger(__name__).warning("mostly_missing", extra=values)
 
 
-async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, observer: Observer, shutdown: Shutdown) -> None:
-    """Harvest what is to do of `run`, batch after batch, as many open as it takes to keep everybody busy."""
-    observer.begin(run, titles=sum(len(batch.ids) for batch in run.todo), limiter=tmdb.limiter)
+async def harvest_batches(run: Run, *, tmdb: Tmdb, resources: Resources, shutdown: Shutdown) -> None:
+    """Harvest what is to do of `run`, batch after batch, as many open as it takes to use the whole rate."""
+    titles = sum(len(batch.ids) for batch in run.todo)
+    resources.observer(RunBegun(run.name, titles, run.totals.batches, tmdb.limiter.ceiling))
     budget = MemoryBudget(OPEN_BYTES)
-    one = partial(
-        harvest_batch, run=run, tmdb=tmdb, settings=settings, observer=observer, shutdown=shutdown, budget=budget
-    )
+    one = partial(harvest_batch, run=run, tmdb=tmdb, resources=resources, shutdown=shutdown, budget=budget)
     gc.freeze()  # what has been made until now stays: looking through it for cycles again and again is 5 % of the work
     try:
         await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
@@ -258,37 +218,30 @@ async def harvest_batches(run: Run, *, tmdb: Tmdb, settings: Settings, observer:
 
 
 async def harvest_batch(
-    batch: Batch,
-    *,
-    run: Run,
-    tmdb: Tmdb,
-    settings: Settings,
-    observer: Observer,
-    shutdown: Shutdown,
-    budget: MemoryBudget,
+    batch: Batch, *, run: Run, tmdb: Tmdb, resources: Resources, shutdown: Shutdown, budget: MemoryBudget
 ) -> None:
     """Look up every title of `batch`, land what was found, and write the receipt, last.
 
     Batches are begun in their order, each when the titles before it are on their way. So a slow title keeps its own
     batch from landing and nobody from being asked, while only two or three batches are open.
     """
-    kind = KINDS[batch.collection]
+    kind, options, observer = KINDS[batch.collection], resources.options, resources.observer
     lines: dict[str, bytes] = {}
 
     async def look_up(id_: str) -> Outcome:
         other = run.elsewhere.get(id_)
         outcome: Outcome = Fresh(other) if other else await tmdb.title(id_, kind)
         if isinstance(outcome, Found):
-            line = record_line(id_, outcome, language=settings.tmdb_language, fetched_at=run.now())
+            line = record_line(id_, outcome, language=options.language, fetched_at=run.clock.now())
             if line:
                 lines[id_] = line
                 budget.reserve(len(line))
             outcome = replace(outcome, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
         return outcome
 
-    async def look_up_and_tell(id_: str) -> Outcome:
+    async def look_up_observed(id_: str) -> Outcome:
         outcome = await look_up(id_)
-        observer.title(outcome)
+        observer(TitleDone(id_, name_of(outcome), getattr(outcome, "reason", None)))
         return outcome
 
     async def in_line() -> AsyncGenerator[str, None]:
@@ -299,7 +252,7 @@ async def harvest_batch(
                     yield id_
 
     mixes_answers = tmdb.mixes_answers
-    outcomes = await fan_out(look_up_and_tell, in_line(), at_once=len(batch.ids))
+    outcomes = await fan_out(look_up_observed, in_line(), at_once=len(batch.ids))
     if not outcomes:
         return
     if tmdb.mixes_answers > mixes_answers or are_unknown_in_a_row(outcomes):  # ask again: is what is missing missing?
@@ -308,6 +261,7 @@ async def harvest_batch(
         outcomes = [later.get(id_, outcome) for id_, outcome in zip(batch.ids, outcomes, strict=True)]
     await check_missing(tmdb, kind, outcomes)
     held = sum(map(len, lines.values()))
-    receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)
+    receipt = await land_batch(run, batch, outcomes, lines, form=options.output_format)
     budget.reserve(-held)
-    observer.batch(receipt)
+    counts = Counter[str](outcome["outcome"] for outcome in receipt.outcomes.values())
+    observer(BatchLanded(batch.name, batch.collection, counts, sum(file.bytes for file in receipt.files)))

@@ -9,10 +9,9 @@ from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from harvester.commands.resources import open_bucket_of
-from harvester.errors import InconsistentLakeError, SettingsError
+from harvester.commands.resources import Resources
+from harvester.errors import CorruptLakeError, SettingsError
 from harvester.model.ids_file import GZIP_BYTES, decode_outcomes, decode_rows
-from harvester.model.layout import Layout
 from harvester.model.manifest import decode_manifest
 from harvester.runs.data_files import Warnings, read_document
 from harvester.runs.other_runs import READS_AT_ONCE, read_summary, receipt_or_none, runs_to_read
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harvester.model.ids import Collection
+    from harvester.model.layout import Layout
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
 
@@ -70,11 +70,12 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
     """What is rejected, missing or failed in `run`, or in the run that was at work last; only the lake is read.
 
     Raises:
-        BooksError: There is no such run, or its manifest or ids cannot be read.
+        CorruptLakeError: There is no such run, or its manifest or ids cannot be read.
     """
     settings.require("s3_bucket")
-    async with open_bucket_of(settings) as bucket:
-        layout = Layout(settings.s3_prefix, settings.s3_key_template, "")  # of no run yet
+    resources = Resources(settings)
+    layout = resources.layout()
+    async with resources.lake() as bucket:
         [name] = await runs_to_read(bucket, layout, run=run)
         layout = replace(layout, run=name)
         manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
@@ -82,7 +83,7 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
         key = layout.ids_key(manifest.generation)
         body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
     if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
-        raise InconsistentLakeError(f"{key} is not the ids of this run: it is not as it was written")
+        raise CorruptLakeError(f"{key} is not the ids of this run: it is not as it was written")
     rows, to_do, fresh = [], 0, Counter[str]()
     try:
         for row in decode_rows(body):
@@ -97,7 +98,7 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
                 name, reason = outcome["outcome"], outcome["reason"]
                 rows.append(MissingRow(name, *where, row["id"], reason, outcome.get("show_id")))
     except ValueError as error:
-        raise InconsistentLakeError(f"{key} is not the ids of this run: {error}") from error
+        raise CorruptLakeError(f"{key} is not the ids of this run: {error}") from error
     return MissingReport(layout.run, rows, to_do, fresh)
 
 

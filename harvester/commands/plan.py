@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harvester.commands.resources import open_bucket_of, read_inputs
+from harvester.commands.resources import Resources, read_inputs
 from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
-from harvester.tmdb.rate_limiter import SPACING
+from harvester.tmdb.cost import REQUESTS
+from harvester.tmdb.rate_limiter import effective_rate, seconds_for
 
 if TYPE_CHECKING:
     from harvester.settings.settings import Settings
-
-REQUESTS = {"Movies": 1, "Series": 2}
-"""Requests for a title that TMDB has as what its CSV says; one that it has not costs a movie one or two more."""
 
 
 async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
@@ -25,8 +23,9 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
     settings.require_input()
     settings.require("s3_bucket")
     inputs = await read_inputs(settings)
-    async with open_bucket_of(settings) as bucket:
-        run = await open_run(bucket, inputs, settings, again=again)
+    resources = Resources(settings)
+    async with resources.lake() as bucket:
+        run = await open_run(bucket, inputs, prefix=resources.prefix, options=resources.options, again=again)
     account: dict[str, Any] = {}
     requests = 0
     for collection, ids in inputs.items():
@@ -46,6 +45,6 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
         "run": run.name,
         "input": account,
         "requests": requests,
-        "rate_per_second": settings.tmdb_rate,
-        "seconds": round(requests * SPACING / settings.tmdb_rate, 1),
+        "rate_per_second": effective_rate(settings.tmdb_rate),
+        "seconds": round(seconds_for(requests, settings.tmdb_rate), 1),
     }

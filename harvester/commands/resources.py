@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from harvester.aws.client import ATTEMPTS, open_bucket
 from harvester.aws.secrets import fetch_key
 from harvester.errors import InputError, StoreError
+from harvester.model.layout import Layout
+from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import in_thread
+from harvester.runtime.observer import ignore
 from harvester.settings.validators import BUCKET
 from harvester.sources.csv import read_ids
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from harvester.model.ids import Collection
     from harvester.model.inputs import InputIds
+    from harvester.model.record_options import RecordOptions
+    from harvester.runtime.observer import Observer
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
 
@@ -101,16 +107,47 @@ async def with_key(settings: Settings, known: dict[str, str]) -> Settings:
     return holding
 
 
-def open_tmdb_of(settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> Tmdb:
-    """TMDB as the settings say, which hold the key itself; to be entered, and left, by `async with`."""
-    settings.require("tmdb_api_key")
-    key = settings.tmdb_api_key
-    return Tmdb(
-        base_url=settings.tmdb_base_url,
-        key=key.get_secret_value() if key else "",
-        language=settings.tmdb_language,
-        append=settings.tmdb_append,
-        limiter=RateLimiter(settings.tmdb_rate, clock=asyncio.get_running_loop().time),
-        concurrency=settings.tmdb_concurrency,
-        sleep=sleep,
-    )
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a command works with, made once from the settings: the lake, TMDB, the clock and the observer.
+
+    Nothing below `commands/` takes settings: it takes what is made here.
+    """
+
+    settings: Settings
+    clock: Clock = field(default_factory=Clock)
+    observer: Observer = ignore
+
+    @property
+    def prefix(self) -> str:
+        """The folder of the harvest in the lake."""
+        return self.settings.s3_prefix
+
+    @property
+    def options(self) -> RecordOptions:
+        """What shapes the records."""
+        return self.settings.record_options
+
+    def layout(self, run: str = "") -> Layout:
+        """The keys of `run`, or those that are the same for all runs."""
+        return Layout(self.prefix, self.options.key_template, run)
+
+    def lake(self, *, attempts: int = ATTEMPTS) -> AbstractAsyncContextManager[Bucket]:
+        """The bucket of the settings."""
+        return open_bucket_of(self.settings, attempts=attempts)
+
+    def tmdb(self, *, rate: float | None = None) -> Tmdb:
+        """TMDB, with at most `rate` requests per second instead of those of the settings, which hold the key itself."""
+        settings = self.settings
+        settings.require("tmdb_api_key")
+        key = settings.tmdb_api_key
+        return Tmdb(
+            base_url=settings.tmdb_base_url,
+            key=key.get_secret_value() if key else "",
+            language=self.options.language,
+            append=self.options.append,
+            limiter=RateLimiter(rate or settings.tmdb_rate, clock=asyncio.get_running_loop().time),
+            concurrency=settings.tmdb_concurrency,
+            observer=self.observer,
+            sleep=self.clock.sleep,
+        )

@@ -8,7 +8,6 @@ has its share of the rate, and never more of them run at a time than it was shar
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 import time
@@ -22,22 +21,24 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.aws.client import PATIENT
-from harvester.commands.harvest import LeaseOptions, Observer, Report, harvest_batches, report_of, start
-from harvester.commands.plan import REQUESTS
-from harvester.commands.resources import open_bucket_of, open_tmdb_of
+from harvester.commands.harvest import LeaseOptions, Report, harvest_batches, report_of, start
+from harvester.commands.resources import Resources
 from harvester.errors import InputError, NewerFormatError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.documents import FORMAT, RunName, TitleId, Token
 from harvester.model.ids import Collection
-from harvester.model.layout import Layout
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_part
-from harvester.runs.run import abort_uploads, utc
-from harvester.tmdb.rate_limiter import SPACING
+from harvester.runs.run import abort_uploads
+from harvester.runtime.clock import Clock
+from harvester.runtime.observer import RunEnded, ignore
+from harvester.tmdb.cost import REQUESTS
+from harvester.tmdb.rate_limiter import SPACING, effective_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
+    from harvester.runtime.observer import Observer
     from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
 
@@ -93,7 +94,7 @@ def share(rate: float, children: int) -> tuple[int, float]:
     The pace of a fraction could send one request more in some second than the fraction allows (14 at 13.3 a second).
     """
     children = max(1, min(children, int(rate)))
-    return children, rate if children == 1 else float(rate // children)
+    return children, effective_rate(rate) if children == 1 else float(rate // children)
 
 
 def cut_shards(batches: Sequence[Batch], *, rate: float, children: int) -> list[Cut]:
@@ -128,7 +129,7 @@ async def plan_shards(
     again: bool = False,  # begin a new generation where today's run is finished
     execution: str | None = None,  # of the state machine; makes the tokens, so that a repeated plan is the same
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
-    now: Callable[[], str] = utc,
+    clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> dict[str, Any]:
     """Write the manifest of the run to go on with, and the shards of what is left of it, as a JSON list in the bucket.
 
@@ -139,7 +140,7 @@ async def plan_shards(
     generation, token = token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:
         lease_options = LeaseOptions(wait=False, token=token, times=times)
-        run, _ = await start(stack, settings, lease_options, now=now, again=again, generation=generation)
+        run, _ = await start(stack, Resources(settings, clock=clock), lease_options, again=again, generation=generation)
         children, rate = share(settings.tmdb_rate, min(children, len(run.todo)))
         answer: dict[str, Any] = {
             "status": "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
@@ -168,28 +169,28 @@ async def harvest_shard(
     settings: Settings,
     shard: Shard,
     *,
-    observer: Observer,
     shutdown: Shutdown,
+    observer: Observer = ignore,
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    now: Callable[[], str] = utc,
+    clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Report:
     """Harvest what is left of `shard`, in the lease that its plan has taken."""
     started = time.monotonic()
     settings.require("tmdb_api_key", "s3_bucket")
-    settings = settings.model_copy(update={"tmdb_rate": shard.rate})
-    layout = Layout(settings.s3_prefix, settings.s3_key_template, shard.run)
+    resources = Resources(settings, clock=clock, observer=observer)
+    layout = resources.layout(shard.run)
     batches = shard.cut()
     async with AsyncExitStack() as stack:
+        stack.callback(observer, RunEnded("landed"))
         async with shutdown.immediately():
-            bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
+            bucket = await stack.enter_async_context(resources.lake(attempts=PATIENT))
             holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
             lease = await stack.enter_async_context(holding)
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))
             which = {"generation": shard.generation, "attempt": shard.attempt}
-            run = await open_part(bucket, layout, batches, **which, options=settings.record_options, now=now)
+            run = await open_part(bucket, layout, batches, **which, options=resources.options, clock=clock)
             run.lease = lease
-            tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
+            tmdb = await stack.enter_async_context(resources.tmdb(rate=shard.rate))
         async with shutdown.draining():
-            await harvest_batches(run, tmdb=tmdb, settings=settings, observer=observer, shutdown=shutdown)
+            await harvest_batches(run, tmdb=tmdb, resources=resources, shutdown=shutdown)
         return report_of(run, tmdb, shutdown, done="landed", started=started)

@@ -16,9 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from harvester.aws.client import PATIENT
-from harvester.commands.resources import open_bucket_of
+from harvester.commands.resources import Resources
 from harvester.errors import StoreError
-from harvester.runs.run import utc
+from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import in_thread
 from harvester.settings.validators import DATE, key_pattern
 from harvester.store.file_body import open_csv
@@ -116,7 +116,7 @@ async def upload(
     shutdown: Shutdown,
     progress: Progress = lambda _name, _done, _all: None,
     pass_s3: bool = False,
-    now: Callable[[], str] = utc,
+    now: Callable[[], str] = utc_now,
 ) -> UploadReport:
     """Upload the CSVs of `settings` to its bucket, but for those that stand there unchanged.
 
@@ -148,13 +148,13 @@ async def upload(
 
 async def _upload_all(settings: Settings, local: dict[Place, CsvFile], day: str, progress: Progress) -> list[Uploaded]:
     """What became of the files; those that are not there unchanged are sent one after another."""
-    async with open_bucket_of(settings) as bucket:
+    async with Resources(settings).lake() as bucket:
         found = {place: await _find(bucket, place, csv, day) for place, csv in local.items()}
     files = [file for file in found.values() if file]
     to_send = {place: csv for place, csv in local.items() if not found[place]}
     done, total = 0, sum(csv.bytes for csv in to_send.values())
     # S3 is there, so from now on we wait for it: with half a file on its way, not to hear that an address is wrong.
-    async with open_bucket_of(settings, attempts=PATIENT) as bucket:
+    async with Resources(settings).lake(attempts=PATIENT) as bucket:
         for place, csv in to_send.items():
 
             def sent(here: int, name: str = place.name, before: int = done) -> None:

@@ -15,12 +15,11 @@ from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harvester.commands.resources import open_bucket_of
-from harvester.errors import InconsistentLakeError, SettingsError
+from harvester.commands.resources import Resources
+from harvester.errors import CorruptLakeError, SettingsError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
-from harvester.model.layout import Layout
 from harvester.model.manifest import Manifest, Totals, decode_manifest, decode_summary
 from harvester.model.record import FILE_BYTES, decode
 from harvester.runs.checkpoint import Checkpoint
@@ -28,12 +27,14 @@ from harvester.runs.data_files import DATA_BYTES, Warnings, by_batch, read_docum
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.other_runs import Day, Harvested, cut_unmarked, read_day, read_receipt, runs_to_read
 from harvester.runs.repair import repair
-from harvester.runs.run import READS_AT_ONCE, utc
+from harvester.runs.run import READS_AT_ONCE
+from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harvester.model.layout import Layout
     from harvester.model.receipt import LandedFile, Receipt
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket, Listed
@@ -87,7 +88,7 @@ async def verify(
 ) -> VerificationReport:
     """The proof of `run`, of all runs of a `day`, or of the run that was at work last.
 
-    A BooksError if there is no such run, or its manifest cannot be read.
+    A CorruptLakeError if there is no such run, or its manifest cannot be read.
     """
     settings.require("s3_bucket")
     if run is not None and day is not None:
@@ -96,9 +97,10 @@ async def verify(
         day = None if day is None else date.fromisoformat(day).isoformat()
     except ValueError:
         raise SettingsError(f"--day {day!r:.100} is no day: give one such as 2026-11-29") from None
-    layout = Layout(settings.s3_prefix, settings.s3_key_template, "")  # of no run yet
+    resources = Resources(settings)
+    layout = resources.layout()
     async with AsyncExitStack() as stack:
-        bucket = await stack.enter_async_context(open_bucket_of(settings))
+        bucket = await stack.enter_async_context(resources.lake())
         read = partial(_read, bucket, layout, run, day, progress)
         if not repairing:
             return await read()
@@ -129,7 +131,7 @@ async def _read_run(bucket: Bucket, layout: Layout, verification: VerificationRe
         return
     try:
         manifest = decode_manifest(layout, body)
-    except InconsistentLakeError as error:
+    except CorruptLakeError as error:
         if verification.day is None:
             raise
         verification.problems.append(str(error))
@@ -200,7 +202,7 @@ class _Reading:
         key, listed = stored
         try:
             receipt = await read_receipt(self.day.bucket, self.day.layout, key)
-        except InconsistentLakeError as error:
+        except CorruptLakeError as error:
             self._wrong(str(error))
             return
         if receipt.batch not in self.manifest.names:
@@ -294,13 +296,13 @@ class _Reading:
         try:
             summary = decode_summary(layout, await read_document(bucket, key))
             problem = f"{key} is of an earlier generation"
-        except InconsistentLakeError as error:
+        except CorruptLakeError as error:
             summary, problem = None, str(error)
         if summary is None or summary.generation != self.manifest.generation:
             if self.complete:
                 self._unfinished(f"{problem}: harvest closes the books")
             return
-        self.verification.past = self.verification.past or layout.date < utc()[:10]
+        self.verification.past = self.verification.past or layout.date < utc_now()[:10]
         if summary.totals != self.checkpoint.totals.as_json():
             self._wrong(f"{key} has other books than the receipts")
         outcomes = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""

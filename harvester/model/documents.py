@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harvester.errors import InconsistentLakeError, NewerFormatError
+from harvester.errors import CorruptLakeError, NewerFormatError
 from harvester.model.layout import BATCH_NAME, GENERATION, RUN_NAME
 
 if TYPE_CHECKING:
@@ -52,35 +52,35 @@ def decode_document(
 ) -> T:
     """The document in `body`, as read from `key`; keys that its `form` does not have go into `unknown`, if it has that.
 
-    A BooksError if it is not there, not `what` it should be, or of another `run` than the one given, if one is; a
+    A CorruptLakeError if it is not there, not `what` it should be, or of another `run` than the one given, if one is; a
     NewerFormatError if its format is a higher one.
     """
     if body is None:
-        raise InconsistentLakeError(f"{key} is not there")
+        raise CorruptLakeError(f"{key} is not there")
     try:
         whole = orjson.loads(body)
         seen = whole.get("format") if isinstance(whole, dict) else None
         if type(seen) is not int or seen < FORMAT:
-            raise InconsistentLakeError(f"{key} is not {what}: its format is {seen!r:.50}")
+            raise CorruptLakeError(f"{key} is not {what}: its format is {seen!r:.50}")
         if seen > FORMAT:
             raise NewerFormatError(key, seen)
         if with_checksum and "checksum" not in whole:
-            raise InconsistentLakeError(f"{key} is not {what}: it has no seal")
+            raise CorruptLakeError(f"{key} is not {what}: it has no seal")
         if with_checksum and whole.pop("checksum") != _checksum(whole):
-            raise InconsistentLakeError(f"{key} has been edited: its seal is not that of what it says")
+            raise CorruptLakeError(f"{key} has been edited: its seal is not that of what it says")
         objects = [value for value in whole.values() if isinstance(value, dict)]
         objects += [value for each in objects for value in each.values() if isinstance(value, dict)]
         if any(len(each) > KEYS_LIMIT for each in objects):  # pydantic keeps an error for each key that is wrong
-            raise InconsistentLakeError(f"{key} is not {what}: it has an object of over {KEYS_LIMIT} keys")
+            raise CorruptLakeError(f"{key} is not {what}: it has an object of over {KEYS_LIMIT} keys")
         document: Any = _validator(form).validate_json(body, strict=True)  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise InconsistentLakeError(f"{key} is not {what}: {where:.100} {first['msg']:.200}") from None
+        raise CorruptLakeError(f"{key} is not {what}: {where:.100} {first['msg']:.200}") from None
     except (ValueError, TypeError) as error:  # orjson reads deeper objects than it writes
-        raise InconsistentLakeError(f"{key} is not {what}: {error!s:.200}") from error
+        raise CorruptLakeError(f"{key} is not {what}: {error!s:.200}") from error
     if run is not None and document.run != run:
-        raise InconsistentLakeError(f"{key} is {what} of another run, {document.run}")
+        raise CorruptLakeError(f"{key} is {what} of another run, {document.run}")
     names = {each.name for each in fields(document)}
     unknown = {name: value for name, value in whole.items() if name not in names | {"format"}}
     read: T = replace(document, unknown=unknown) if "unknown" in names else document

@@ -6,46 +6,25 @@ token, which each of its receipts repeats. No two times are ever compared.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, FailFast, Field
+from pydantic import FailFast, Field
 
-from harvester.errors import InconsistentLakeError
-from harvester.model.batch import BATCH_SIZE
+from harvester.errors import CorruptLakeError
 from harvester.model.documents import TEXT_LENGTH, BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
 from harvester.model.ids import Collection  # noqa: TC001  # pydantic needs it
-from harvester.settings import validators
+from harvester.model.record_options import RecordOptions  # noqa: TC001  # pydantic needs it
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from harvester.model.inputs import InputIds
     from harvester.model.layout import Layout
     from harvester.model.receipt import Receipt
 
 _BY_REASON = ("missing", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class RecordOptions:
-    """What shapes the records and files of a run, beside its ids. The order of the appended parts changes no record."""
-
-    language: Word | None
-    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=validators.PARTS_LIMIT)]
-    output_format: Literal["jsonl", "array"]
-    key_template: Annotated[str, AfterValidator(validators.key_template)]
-    batch_size: Count = BATCH_SIZE
-
-    def fingerprint(self, ids: Mapping[Collection, Sequence[str]]) -> str:
-        """4 bytes, in hexadecimal, over the ids in their order and over these options."""
-        digest = hashlib.sha256()
-        for collection in sorted(ids):
-            digest.update("\n".join([collection, *ids[collection], ""]).encode())
-        digest.update("\n".join(f"{name} {value}" for name, value in asdict(self).items()).encode())
-        return digest.hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +140,14 @@ class Manifest:
 
 
 def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
-    """The manifest in `body`, as read from that of the run of `layout`; a BooksError if it is none of that run."""
+    """The manifest in `body`, as read from the key of the run of `layout`; a CorruptLakeError if it is another."""
     key = layout.manifest_key
     manifest = decode_document(key, body, Manifest, "a manifest", run=layout.run)
     if manifest.input.keys() != manifest.batches.keys():
-        raise InconsistentLakeError(f"{key} is not a manifest: its input and its batches are of other collections")
+        raise CorruptLakeError(f"{key} is not a manifest: its input and its batches are of other collections")
     for account in manifest.input.values():
         if account.rows != account.ids + account.duplicates + account.rejected:
-            raise InconsistentLakeError(f"{key} contradicts itself: its rows are not ids + duplicates + rejected")
+            raise CorruptLakeError(f"{key} contradicts itself: its rows are not ids + duplicates + rejected")
     return manifest
 
 
@@ -194,13 +173,13 @@ class Summary:
 
 
 def decode_summary(layout: Layout, body: bytes | None) -> Summary:
-    """The summary in `body`, as read from that of the run of `layout`; a BooksError if it is none of that run."""
+    """The summary in `body`, as read from that of the run of `layout`; a CorruptLakeError if it is none of that run."""
     key = layout.summary_key
     summary = decode_document(key, body, Summary, "a summary", run=layout.run)
     try:
         totals = Totals.of_json(summary.totals).as_json()
     except (KeyError, TypeError) as error:
-        raise InconsistentLakeError(f"{key} has no books: {error!r:.100}") from error
+        raise CorruptLakeError(f"{key} has no books: {error!r:.100}") from error
     if summary.totals | totals != summary.totals:
-        raise InconsistentLakeError(f"{key} contradicts itself in its books")
+        raise CorruptLakeError(f"{key} contradicts itself in its books")
     return summary

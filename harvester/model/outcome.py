@@ -54,6 +54,11 @@ Outcome = Found | Missing | Failed | Fresh
 """What every title ends in, exactly once in a run."""
 
 
+def name_of(outcome: Outcome) -> str:
+    """`found`, `missing`, `failed` or `fresh`, as receipts and totals have it."""
+    return type(outcome).__name__.lower()
+
+
 def is_tmdb_id(value: object) -> TypeGuard[int]:
     """Whether `value` is a whole number as TMDB numbers titles; JSON's `true` is an int of Python's too."""
     return type(value) is int and 0 < value < TMDB_ID_END

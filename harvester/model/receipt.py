@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
 from pydantic import AfterValidator, FailFast, Field
 from typing_extensions import TypedDict
 
-from harvester.errors import InconsistentLakeError
+from harvester.errors import CorruptLakeError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.documents import BatchName, Count, RunName, Sha256, Text, TitleId, Token, Word, decode_document
 from harvester.model.ids import Collection, Kind  # noqa: TC001  # pydantic needs them
@@ -126,17 +126,17 @@ def outcome_json(outcome: Outcome, kept: Mapping[str, Any] | None = None) -> dic
 def decode_receipt(layout: Layout, key: str, body: bytes | None) -> Receipt:
     """The receipt in `body`, as read from `key` of the run of `layout`.
 
-    A BooksError if it is not one of that run and key, names a file that is not of its batch, or contradicts itself.
+    A CorruptLakeError if it is not of that run and key, names a file of another batch, or contradicts itself.
     """
     receipt = decode_document(key, body, Receipt, "a receipt", run=layout.run)
     name = Batch(receipt.collection, receipt.ids).name
     if name != receipt.batch or key != layout.receipt_key(receipt.collection, name):
-        raise InconsistentLakeError(f"{key} is a receipt of other ids: they make {receipt.collection}/{name}")
+        raise CorruptLakeError(f"{key} is a receipt of other ids: they make {receipt.collection}/{name}")
     parsed = [layout.parse(file.key) for file in receipt.files]
     twice = len({file.key for file in receipt.files}) < len(parsed)
     if twice or any(file is None or file.batch != name for file in parsed):
-        raise InconsistentLakeError(f"{key} names a file that is not of its batch, or one twice")
+        raise CorruptLakeError(f"{key} names a file that is not of its batch, or one twice")
     titles, records = len(receipt.recorded), sum(file.records for file in receipt.files)
     if titles != records:
-        raise InconsistentLakeError(f"{key} contradicts itself: {titles} titles with a record, {records} records")
+        raise CorruptLakeError(f"{key} contradicts itself: {titles} titles with a record, {records} records")
     return receipt

@@ -1,4 +1,4 @@
-"""Lines: how far a harvest is, logged: each batch, and a line every 10 s."""
+"""Progress as log lines: each batch and back-off, and how far the harvest is every 10 s."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from harvester.runtime.observer import BackOffBegun, BatchLanded, RunBegun, RunEnded, TitleDone
 
-    from harvester.model.outcome import Outcome
-    from harvester.model.receipt import Receipt
-    from harvester.runs.run import Run
-    from harvester.tmdb.rate_limiter import RateLimiter
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from harvester.runtime.observer import Event
+
 
 LINE_SECONDS = 10.0
 SMOOTHING = 0.3  # share of the newest second in the rate shown
@@ -31,9 +32,9 @@ class Counts:
         self._rate = 0.0
         self._then, self._done_then = clock(), 0
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: str) -> None:
         """Count a title."""
-        self.outcomes[type(outcome).__name__.lower()] += 1
+        self.outcomes[outcome] += 1
 
     def rate(self) -> float:
         """Titles per second, smoothed; 0 before the first second is over."""
@@ -53,41 +54,36 @@ class Counts:
 
 
 class ProgressLog:
-    """A watcher that logs each batch, and a line every 10 s.
+    """An observer that logs each batch and back-off, and a line every 10 s.
 
-    `landed` batches are counted, and those that are `whole`: without a failed title.
+    `landed` batches are counted, and those that are `complete`: without a failed title.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = logging.getLogger(__name__)
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
-        self.landed = self.whole = 0
+        self.landed = self.complete = 0
 
-    def begin(self, run: Run, *, titles: int, limiter: RateLimiter) -> None:
-        """Log what is to be done."""
-        self._counts = Counts(titles, clock=self._clock)
-        values = {"run": run.name, "titles": titles, "batches_done": run.totals.batches}
-        self._log.info("run", extra={**values, "rate_per_second": limiter.ceiling})
-        self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
-
-    def title(self, outcome: Outcome) -> None:
-        """Count a title."""
-        self._counts.add(outcome)
-
-    def batch(self, receipt: Receipt) -> None:
-        """Log and count a batch."""
-        outcomes = Counter[str](outcome["outcome"] for outcome in receipt.outcomes.values())
-        size = sum(file.bytes for file in receipt.files)
-        values = {"batch": receipt.batch, "collection": receipt.collection, **_shown(outcomes), "bytes": size}
-        self._log.info("batch_failed" if outcomes["failed"] else "batch_landed", extra=values)
-        self.landed += 1
-        self.whole += not outcomes["failed"]
-
-    def end(self) -> None:
-        """Log no more."""
-        if self._timer:
-            self._timer.cancel()
+    def __call__(self, event: Event) -> None:
+        """Log or count the event."""
+        match event:
+            case RunBegun(titles=titles):
+                self._counts = Counts(titles, clock=self._clock)
+                self._log.info("run", extra=asdict(event))
+                self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
+            case BackOffBegun(seconds, rate):
+                self._log.warning("back_off", extra={"seconds": seconds, "new_rate_per_second": round(rate, 1)})
+            case TitleDone(outcome=outcome):
+                self._counts.add(outcome)
+            case BatchLanded(batch, collection, outcomes, size):
+                failed = outcomes.get("failed", 0)
+                values = {"batch": batch, "collection": collection, **_shown(outcomes), "bytes": size}
+                self._log.info("batch_failed" if failed else "batch_landed", extra=values)
+                self.landed += 1
+                self.complete += not failed
+            case RunEnded() if self._timer:
+                self._timer.cancel()
 
     def _line(self) -> None:
         counts = self._counts
@@ -96,7 +92,7 @@ class ProgressLog:
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
 
 
-def _shown(outcomes: Counter[str]) -> dict[str, int]:
+def _shown(outcomes: Mapping[str, int]) -> dict[str, int]:
     """The counts for a log line; of fresh titles only where there are some, as in few runs."""
-    names = ("found", "missing", "failed") + (("fresh",) if outcomes["fresh"] else ())
-    return {name: outcomes[name] for name in names}
+    names = ("found", "missing", "failed") + (("fresh",) if outcomes.get("fresh") else ())
+    return {name: outcomes.get(name, 0) for name in names}

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harvester.aws.errors import store_error
-from harvester.errors import InconsistentLakeError
+from harvester.errors import CorruptLakeError
 from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
 from harvester.model.record import decode
@@ -91,7 +91,7 @@ async def read_records(
 ) -> list[dict[str, Any]]:
     """The records of a data file that have an id; a StoreError if what was read is not what is listed.
 
-    A BooksError if it has something else in it or, with `notices`, a warning and what those lines have that are whole.
+    A CorruptLakeError if it has something else in it; with `notices` a warning, and the records of its whole lines.
     """
     ours = listed.bytes <= DATA_BYTES
     body = await bucket.read(key) or b"" if ours else b""
@@ -104,7 +104,7 @@ async def read_records(
     except ValueError as error:
         problem = f"{key} has something else than records in it: {error}"
         if notices is None:
-            raise InconsistentLakeError(problem) from error
+            raise CorruptLakeError(problem) from error
         notices.warn("data_file_refused", problem=problem)
         records = []
         for line in body.split(b"\n"):

@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from harvester.aws.errors import SAFE, store_error
 from harvester.errors import (
     BusyError,
-    InconsistentLakeError,
+    CorruptLakeError,
     LeaseLostError,
     NewerFormatError,
     StoppedError,
@@ -98,7 +98,7 @@ def decode_lease(body: bytes) -> LeaseState | None:
     """The lease in `body`, or None if that is not a valid lease; a NewerFormatError if a newer harvester wrote it."""
     try:
         return decode_document("The lease", body, LeaseState, "a lease", with_checksum=False)
-    except InconsistentLakeError:
+    except CorruptLakeError:
         return None
 
 

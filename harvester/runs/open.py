@@ -11,55 +11,57 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harvester.errors import InconsistentLakeError, InputError, SettingsError
+from harvester.errors import CorruptLakeError, InputError, SettingsError
 from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.model.layout import Layout
-from harvester.model.manifest import Digests, InputCounts, Manifest, RecordOptions, Summary, Totals, decode_manifest
+from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, Totals, decode_manifest
 from harvester.runs.checkpoint import Checkpoint, read_checkpoint
 from harvester.runs.data_files import Warnings, by_batch, of_batches, read_document, run_names
 from harvester.runs.other_runs import Day, cut_unmarked, listing_digest, read_day, read_summary
-from harvester.runs.run import Run, utc
+from harvester.runs.run import Run
+from harvester.runtime.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from harvester.model.batch import Batch
     from harvester.model.ids import Collection
     from harvester.model.inputs import InputIds
-    from harvester.settings.settings import Settings
+    from harvester.model.record_options import RecordOptions
     from harvester.store.s3 import Bucket
 
 
 async def open_run(
     bucket: Bucket,
     inputs: Mapping[Collection, InputIds],
-    settings: Settings,
     *,
+    prefix: str,
+    options: RecordOptions,
     again: bool = False,  # begin a new generation of today's run where that is finished
     only: str | None = None,  # the one run that is meant, finished or not, of whichever day
     attempt: str | None = None,  # of a fan-out: batches whose failed titles it has tried are taken as done
     generation: str | None = None,  # token of a generation that is begun; a random one without it
-    day: str | None = None,  # of a run that is begun; by default that of `now`
-    now: Callable[[], str] = utc,
+    day: str | None = None,  # of a run that is begun; by default today
+    clock: Clock = Clock(),  # noqa: B008  # it is frozen
     notices: Warnings | None = None,
 ) -> Run:
     """The run to go on with, or a new one.
 
     An InputError if the run that is meant, a SettingsError if what stands on that day is of other ids or options.
     """
-    mark = settings.record_options.fingerprint({collection: account.ids for collection, account in inputs.items()})
+    mark = options.fingerprint({collection: account.ids for collection, account in inputs.items()})
     if only and not only.endswith(f"-{mark}"):
         sources = " and ".join(account.source for account in inputs.values())
         raise InputError(sources, f"has other ids, or is asked for otherwise, than {only} was planned of: plan anew")
     notices = notices or Warnings()
-    today = f"{day or now()[:10]}-{mark}"
-    names = await run_names(bucket, settings.s3_prefix)
+    today = f"{day or clock.now()[:10]}-{mark}"
+    names = await run_names(bucket, prefix)
     notices.warn_of("run_dated_ahead", [name for name in names if name[:10] > today[:10]])
     mine = [only] if only else [name for name in names if name.endswith(f"-{mark}") and name <= today]
-    look = _RunFinder(bucket, inputs, settings.record_options, now, attempt, notices)
+    look = _RunFinder(bucket, inputs, options, clock, attempt, notices)
     for name in reversed(mine):
-        layout = Layout(settings.s3_prefix, settings.s3_key_template, name)
+        layout = Layout(prefix, options.key_template, name)
         manifest, etag = await look.read_manifest(layout)
         if manifest is None:
             continue
@@ -69,7 +71,7 @@ async def open_run(
         if again and run.closed and not run.todo and only is None and manifest.generation != generation:
             return await look.begin(layout, generation, etag=etag, before=manifest)
         return run
-    layout = Layout(settings.s3_prefix, settings.s3_key_template, only or today)
+    layout = Layout(prefix, options.key_template, only or today)
     return await look.begin(layout, generation, etag=(await look.read_manifest(layout))[1])
 
 
@@ -81,14 +83,14 @@ async def open_part(
     options: RecordOptions,
     generation: str,
     attempt: str,
-    now: Callable[[], str] = utc,
+    clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Run:
-    """The part of a run that consists of `batches`; a BooksError if its manifest does not have them."""
+    """The part of a run that consists of `batches`; a CorruptLakeError if its manifest does not have them."""
     manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
     unexpected = [batch.name for batch in batches if batch.name not in manifest.batches.get(batch.collection, ())]
     if unexpected or manifest.generation != generation or manifest.options != options:
-        raise InconsistentLakeError(f"{layout.manifest_key} is not of the shards that were planned: plan anew")
-    look = _RunFinder(bucket, {}, options, now, attempt, Warnings())
+        raise CorruptLakeError(f"{layout.manifest_key} is not of the shards that were planned: plan anew")
+    look = _RunFinder(bucket, {}, options, clock, attempt, Warnings())
     day = await read_day(bucket, layout, look.notices)
     return await look.checkpoint(day, replace(manifest, input={}, fresh=0), {}, batches)
 
@@ -100,7 +102,7 @@ class _RunFinder:
     bucket: Bucket
     inputs: Mapping[Collection, InputIds]
     options: RecordOptions
-    now: Callable[[], str]
+    clock: Clock
     attempt: str | None
     notices: Warnings
 
@@ -122,8 +124,8 @@ class _RunFinder:
             manifest = decode_manifest(layout, stored.body)
             ids = {collection: account.ids for collection, account in manifest.input.items()}
             if manifest.options != self.options or ids != {name: len(some.ids) for name, some in self.inputs.items()}:
-                raise InconsistentLakeError(f"{layout.manifest_key} is of other ids or options")  # noqa: TRY301
-        except InconsistentLakeError as error:
+                raise CorruptLakeError(f"{layout.manifest_key} is of other ids or options")  # noqa: TRY301
+        except CorruptLakeError as error:
             self.notices.warn("manifest_refused", problem=str(error))
             return None, stored.etag
         return manifest, stored.etag
@@ -160,8 +162,8 @@ class _RunFinder:
         if summary and same and await self.is_as_closed(day, manifest, summary):
             self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
             totals = Totals.of_json(summary.totals)
-            run = Run(self.bucket, layout, manifest, self.now, Checkpoint({}, totals), [], [], self.inputs, marks)
-            return replace(run, closed=True, finished=True)
+            run = Run(self.bucket, layout, manifest, Checkpoint({}, totals), [], [], self.inputs, marks)
+            return replace(run, closed=True, finished=True, clock=self.clock)
         batches, names = self.cut(marks)
         if names != manifest.batches:
             return None if past else await self.begin(layout, None, etag=etag)
@@ -183,8 +185,8 @@ class _RunFinder:
     ) -> Run:
         """A new generation of the run in `layout`, with the marks of the generation `before`, if there is one.
 
-        Where the manifest was lost and its ids still stand, it goes on with these. Where both were lost, a BooksError
-        if a receipt is of a batch that is now cut otherwise: its titles would land twice.
+        Where the manifest was lost and its ids still stand, it goes on with these. Where both were lost, a
+        CorruptLakeError if a receipt is of a batch that is now cut otherwise: its titles would land twice.
         """
         day = await read_day(self.bucket, layout, self.notices)
         await day.refuse_other_options(self.options)
@@ -198,14 +200,14 @@ class _RunFinder:
         if before is None:
             receipts = {layout.receipt_key(batch.collection, batch.name) for batch in batches}
             if unexpected := sorted((await self.bucket.objects(layout.receipts)).keys() - receipts):
-                raise InconsistentLakeError(
+                raise CorruptLakeError(
                     f"The ids of {layout.run} are lost, and others make other batches than {unexpected[0]} is of "
                     f"({len(unexpected)} receipts): bring {layout.folder} back, or harvest into another --prefix"
                 )
         manifest = Manifest(
             run=layout.run,
             generation=generation or secrets.token_hex(8),
-            created_at=self.now(),
+            created_at=self.clock.now(),
             input=self.accounts,
             options=self.options,
             batches=names,
@@ -238,8 +240,8 @@ class _RunFinder:
         ours = names.difference((batch.name for batch in todo), *(other.names for other in day.others))
         files = [key for name in ours for key in checkpoint.files.get(name, {})]
         self.notices.warn_of("stale_files", [key for key in files if key not in checkpoint.landed])
-        run = Run(self.bucket, layout, manifest, self.now, checkpoint, batches, todo, self.inputs, marks)
-        return replace(run, elsewhere=elsewhere, attempt=self.attempt)
+        run = Run(self.bucket, layout, manifest, checkpoint, batches, todo, self.inputs, marks)
+        return replace(run, elsewhere=elsewhere, attempt=self.attempt, clock=self.clock)
 
     async def is_as_closed(self, day: Day, manifest: Manifest, summary: Summary) -> bool:
         """Whether nothing had failed when the books were closed, and everything stands as it did then."""

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harvester.errors import InconsistentLakeError, SettingsError
+from harvester.errors import CorruptLakeError, SettingsError
 from harvester.model.batch import Batch, cut
 from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.model.layout import RUNS, Layout
-from harvester.model.manifest import Manifest, RecordOptions, Summary, decode_manifest, decode_summary
+from harvester.model.manifest import Manifest, Summary, decode_manifest, decode_summary
 from harvester.model.receipt import RECEIPT_BYTES, Receipt, decode_receipt, stands
 from harvester.runs.data_files import (
     Warnings,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
     from harvester.model.ids import Collection
+    from harvester.model.record_options import RecordOptions
     from harvester.store.s3 import Bucket, Listed
 
 READS_AT_ONCE = 32
@@ -152,7 +153,7 @@ async def read_day(bucket: Bucket, layout: Layout, notices: Warnings) -> Day:
         try:
             manifest = decode_manifest(other, body)
             day.others.append(OtherRun(other, manifest, manifest.names))
-        except InconsistentLakeError as error:
+        except CorruptLakeError as error:
             if body is not None:  # otherwise it was killed before it wrote one
                 notices.warn("manifest_refused", problem=str(error))
             day.others.append(OtherRun(other, None, await _names_without_manifest(bucket, other)))
@@ -190,7 +191,7 @@ def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: Rec
 
 
 async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None, day: str | None = None) -> list[str]:
-    """This `run`, all of a `day`, or else the one that was at work last; a BooksError if there is none."""
+    """This `run`, all of a `day`, or else the one that was at work last; a CorruptLakeError if there is none."""
     there = await run_names(bucket, layout.prefix)
     if run is None and day is None and there:
         stored = decode_lease(await read_document(bucket, layout.lease_key) or b"")
@@ -198,12 +199,12 @@ async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None
     names = [name for name in there if name == run or name[:10] == day]
     if not names:
         where = f"s3://{bucket.name}/{layout.prefix}/{RUNS}/{run or ''}"
-        raise InconsistentLakeError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
+        raise CorruptLakeError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
     return names
 
 
 async def read_receipt(bucket: Bucket, layout: Layout, key: str) -> Receipt:
-    """The receipt at `key`; a BooksError if it is none of this run and key."""
+    """The receipt at `key`; a CorruptLakeError if it is none of this run and key."""
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
 
 
@@ -211,7 +212,7 @@ async def receipt_or_none(bucket: Bucket, layout: Layout, key: str, notices: War
     """The receipt at `key`; None, with a warning, if it is none of this run and key."""
     try:
         return await read_receipt(bucket, layout, key)
-    except InconsistentLakeError as error:
+    except CorruptLakeError as error:
         notices.warn("receipt_refused", problem=str(error))
         return None
 
@@ -222,7 +223,7 @@ async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices:
         return None
     try:
         summary = decode_summary(layout, body)
-    except InconsistentLakeError as error:
+    except CorruptLakeError as error:
         notices.warn("summary_refused", problem=str(error))
         return None
     return summary if summary.generation == generation else None

@@ -7,18 +7,16 @@ taken away by a failure, and nothing is deleted: a file that the batch no longer
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.errors import InconsistentLakeError, StoppedError
+from harvester.errors import CorruptLakeError, StoppedError
 from harvester.model.documents import encode_document
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import encode_ids, encode_outcomes
@@ -28,10 +26,11 @@ from harvester.model.receipt import LandedFile, Receipt, outcome_json
 from harvester.model.record import empty_file, encode
 from harvester.runs.data_files import is_as_landed, list_data, read_document, read_records
 from harvester.runs.other_runs import listing_digest, read_receipt
+from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from harvester.model.batch import Batch
     from harvester.model.ids import Collection
@@ -54,11 +53,6 @@ LISTING_TRIES, LISTING_SECONDS = 10, 1.0
 READS_AT_ONCE = 8  # files of up to 10 MB, in memory
 
 
-def utc() -> str:
-    """The time now in UTC, ISO 8601, to the millisecond; such texts sort as times do."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 @dataclass(slots=True)
 class Run:
     """One generation of one run, from its manifest to its closed books; made by `open_run` and `open_part`."""
@@ -66,7 +60,6 @@ class Run:
     bucket: Bucket
     layout: Layout
     manifest: Manifest
-    now: Callable[[], str]
     checkpoint: Checkpoint  # what stands in the lake: as it was opened, and what has been committed since
     batches: list[Batch]  # in order; of a part, those of the part
     todo: list[Batch]  # those that were not done when it was opened
@@ -79,7 +72,7 @@ class Run:
     finished: bool = False  # and everything stands as it did then
     attempt: str | None = None  # of a fan-out; written into the receipts
     lease: Lease | None = None
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def name(self) -> str:
@@ -110,7 +103,7 @@ class Run:
         body = await read_document(self.bucket, self.layout.manifest_key)
         try:
             return decode_manifest(self.layout, body).generation == self.manifest.generation
-        except InconsistentLakeError:
+        except CorruptLakeError:
             return False
 
     async def check_lease(self) -> None:
@@ -126,7 +119,7 @@ class Run:
     async def close(self) -> None:
         """Reconcile the books with what the bucket lists now; write the outcomes, then the summary.
 
-        A BooksError if they do not balance, or the bucket holds something else than the receipts say.
+        A CorruptLakeError if they do not balance, or the bucket holds something else than the receipts say.
         """
         receipts, data, problems = await self._reconcile()
         if not self.totals.reconciles:
@@ -134,15 +127,15 @@ class Run:
         if problems:
             shown = "; ".join(sorted(problems)[:PROBLEMS_SHOWN])
             why = f"The books do not balance ({len(problems)} problems): {shown}."
-            raise InconsistentLakeError(f"{why} Harvest again to do what is missing.")
+            raise CorruptLakeError(f"{why} Harvest again to do what is missing.")
         ids = {collection: account.ids for collection, account in self.inputs.items()}
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.marks, self.batches))
         await self.bucket.land(self.layout.outcomes_key, outcomes, check=self.check_lease)
         await abort_uploads(self.bucket, self.layout)  # such as one whose answer was lost
         files = {key: data[key] for key in self.checkpoint.landed}
         digests = Digests(listing_digest(files), listing_digest(receipts), hashlib.sha256(outcomes).hexdigest())
-        summary = Summary(self.name, self.manifest.generation, self.now(), self.totals.as_json(), digests)
-        with suppress(InconsistentLakeError):  # there is none, or none worth keeping a word of
+        summary = Summary(self.name, self.manifest.generation, self.clock.now(), self.totals.as_json(), digests)
+        with suppress(CorruptLakeError):  # there is none, or none worth keeping a word of
             before = decode_summary(self.layout, await read_document(self.bucket, self.layout.summary_key))
             summary = replace(summary, unknown=before.unknown)
         await self.check_lease()
@@ -158,7 +151,7 @@ class Run:
         current, landed = self.checkpoint.receipts, self.checkpoint.landed
         for tries in range(LISTING_TRIES):
             if tries:
-                await self.sleep(LISTING_SECONDS)
+                await self.clock.sleep(LISTING_SECONDS)
             listed = await self.bucket.objects(self.layout.receipts)
             data = await list_data(self.bucket, self.layout)
             gone = [key for key in current if key not in listed]
@@ -179,7 +172,7 @@ class Run:
 
     async def _is_own_receipt(self, key: str) -> bool:
         """Whether the receipt at `key` is the one that was counted: a late put may have replaced it."""
-        with suppress(InconsistentLakeError):
+        with suppress(CorruptLakeError):
             receipt = await read_receipt(self.bucket, self.layout, key)
             return receipt.generation == self.manifest.generation and self.checkpoint.has(receipt)
         return False
@@ -215,7 +208,7 @@ async def land_batch(
         attempt=run.attempt,
         files=tuple(files),
         outcomes=written,
-        landed_at=run.now(),
+        landed_at=run.clock.now(),
     )
     key = run.layout.receipt_key(batch.collection, batch.name)
     await run.check_lease()
@@ -236,7 +229,7 @@ async def _earlier_records(run: Run, batch: Batch, ids: Iterable[str]) -> dict[s
                 if record["imdb_id"] in wanted and file and origin and origin["kind"] == KINDS[file.collection]:
                     orjson.dumps(record)  # what is nested too deeply cannot be written again
                     records[record["imdb_id"]] = record
-        except (InconsistentLakeError, orjson.JSONEncodeError):
+        except (CorruptLakeError, orjson.JSONEncodeError):
             continue  # a damaged file has nothing that could be kept
     return records
 

@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from harvester.errors import SettingsError
-from harvester.model.manifest import RecordOptions
+from harvester.model.record_options import RecordOptions
 from harvester.settings import validators
 from harvester.settings.redaction import redact, redact_shapes
 

@@ -4,10 +4,7 @@ Every answer is held against its question. A record of another title is asked fo
 has it under another IMDb id all the same, it lands only if `/find` confirms that. If the new connection brings the
 right title, the old one had mixed up answers, and from then on no connection is used twice.
 
-A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230). A series costs two:
-`/find/{tt…}` and `/tv/{number}`. A reclassified title, which TMDB has as the other kind only, costs three where the CSV
-has it among the movies (`/movie`, `/find`, `/tv`) and two where it has it among the series (`/find`, `/movie`). An id
-that TMDB does not have costs two among the movies and one among the series.
+Which requests a title takes stands in `tmdb.cost`.
 
 Promises: no more than `concurrency` requests in flight, each with its turn of the pace; a 429 holds everybody; a title
 fails only while others are answered, because an outage is no title's fault; no URL with a query, where a v3 key stands,
@@ -28,6 +25,7 @@ from urllib.parse import urlencode
 from harvester import __version__
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.model.outcome import Failed, Found, Missing
+from harvester.runtime.observer import BackOffBegun, RequestDone, RetryBegun, ignore
 from harvester.settings.redaction import REDACTED
 from harvester.settings.validators import PARTS_LIMIT
 from harvester.tmdb.circuit_breaker import CircuitBreaker
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from harvester.model.ids import Kind
+    from harvester.runtime.observer import Observer
     from harvester.tmdb.rate_limiter import RateLimiter
     from harvester.tmdb.responses import Response
 
@@ -51,9 +50,6 @@ T = TypeVar("T")
 
 ISOLATED_FAILURES = 3  # titles that may be in trouble at once before the route they were asked at is suspected
 PART_SAMPLE = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
-
-KNOWN_TITLES = {"movie": ("tt0111161", "tt0068646"), "tv": ("tt0944947", "tt0903747")}
-"""Titles that every TMDB has, two of each kind: a server without them has lost its data, or is not TMDB."""
 
 PROBE_PATHS = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
 """Known-good path per route, used as a health probe until one of our own requests has succeeded there."""
@@ -71,6 +67,7 @@ class Tmdb:
         append: Sequence[str],
         limiter: RateLimiter,
         concurrency: int,
+        observer: Observer = ignore,
         session: aiohttp.ClientSession | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -80,7 +77,7 @@ class Tmdb:
         self._headers = {"Accept": "application/json", "User-Agent": f"tmdb-harvester/{__version__}"} | key_header
         self._session = session or open_session(self._headers, connections=concurrency)
         self._clock, self._sleep = clock or asyncio.get_running_loop().time, sleep
-        self._base_url, self._secret = base_url.rstrip("/"), key.encode()
+        self.base_url, self._secret = base_url.rstrip("/"), key.encode()
         self._plain = _query(key_query)
         self._find = _query({"external_source": "imdb_id"} | key_query)
         # Of a series only this part says which IMDb id TMDB has for it: 250 bytes, and no request more.
@@ -91,6 +88,7 @@ class Tmdb:
             for kind in parts
         }
         self.limiter = limiter
+        self._observe = observer
         self.breaker = CircuitBreaker(self._clock, base_url)
         self.answered = 0  # titles, those that TMDB does not have among them
         self._date: str | None = None
@@ -128,9 +126,9 @@ class Tmdb:
         if isinstance(response, Retry) and response not in not_there:
             response = await retry(response, ask, clock=self._clock, sleep=self._sleep)
         if response in not_there:
-            raise SettingsError(f"TMDB_BASE_URL {self._base_url!r} is not TMDB's API: it has no /authentication")
+            raise SettingsError(f"TMDB_BASE_URL {self.base_url!r} is not TMDB's API: it has no /authentication")
         if isinstance(response, Retry):
-            raise TmdbUnavailableError(response.reason, f"{self._base_url}/authentication has no usable answer")
+            raise TmdbUnavailableError(response.reason, f"{self.base_url}/authentication has no usable answer")
 
     async def title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
         """What TMDB has under the IMDb id `id_`, which its CSV files under `kind`.
@@ -138,45 +136,25 @@ class Tmdb:
         A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is. Raises
         `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody.
         """
-        outcome = await self._lookup(id_, kind)
+        outcome = await self.lookup(id_, kind)
         self.answered += not isinstance(outcome, Failed)
         if isinstance(outcome, Found):
             self._found[kind] = id_
         return outcome
 
-    async def check_known(self, kind: Kind, *, well_known: bool = False) -> None:
-        """Ask for titles that TMDB must have: a `TmdbUnavailableError` if it lacks one, for then nothing is missing.
-
-        That is the one found last, looked up as `kind`; if there is none, or only `well_known` ones count, a movie and
-        a series that every TMDB has, so that each route is asked that a title of this kind may need.
-        """
-        found = self._found.get(kind)
-        if found and not well_known:
-            await self._check_one_of([found], kind, "it had before")
-        else:
-            for known in KNOWN_TITLES.values():
-                await self._check_one_of(known, kind, "every TMDB has")
-
-    async def _check_one_of(self, ids: Sequence[str], kind: Kind, whose: str) -> None:
-        reason = ""
-        for id_ in ids:  # the next one only where this one has no usable answer
-            outcome = await self._lookup(id_, kind)
-            if isinstance(outcome, Found):
-                return
-            reason = outcome.reason
-            if isinstance(outcome, Missing):
-                seen = f"{self._base_url} does not have {id_}, which {whose}, nor some asked for just now"
-                raise TmdbUnavailableError(reason, seen)
-        raise TmdbUnavailableError(reason, f"{self._base_url} has no usable answer for {', '.join(ids)}, which {whose}")
+    def last_found(self, kind: Kind) -> str | None:
+        """The last title that was found, among those that were looked up as `kind`."""
+        return self._found.get(kind)
 
     async def _check_record(self, kind: Kind) -> None:
-        """As `check_known`, of records alone: for where `/find` has a title and its record is not there."""
+        """Ask for a record that TMDB must have, where `/find` has a title and its record is not there."""
         path = self._probe_paths[kind]
         response = await self._record(kind, path.partition("/")[2])
         if isinstance(response, NotFound):
-            raise TmdbUnavailableError("gone", f"{self._base_url} does not have {path}, nor what its /find has")
+            raise TmdbUnavailableError("gone", f"{self.base_url} does not have {path}, nor what its /find has")
 
-    async def _lookup(self, id_: str, kind: Kind) -> Found | Missing | Failed:
+    async def lookup(self, id_: str, kind: Kind) -> Found | Missing | Failed:
+        """As `title`, but for a title that is not one of the run's: it counts nowhere."""
         if kind == "movie":
             response = await self._record("movie", id_)
             if is_other_title(response, id_):
@@ -301,10 +279,15 @@ class Tmdb:
     ) -> Callable[[], Awaitable[T | NotFound | Retry]]:
         """One request at each call, over new connections as soon as an answer may have been that to another request."""
         unexpected: set[str] = set()  # what may be the answers to other requests
+        last: Retry | None = None
 
         async def ask() -> T | NotFound | Retry:
+            nonlocal last
+            if last:
+                self._observe(RetryBegun(path, last.reason))
             response = await self._request(path, query, read, reuse=reuse and not unexpected)
             if isinstance(response, Retry):
+                last = response
                 unexpected.update({"other_title", "bad_body"} & {response.reason})
             elif "other_title" in unexpected:
                 self._stop_reuse(path)
@@ -334,8 +317,10 @@ class Tmdb:
             if self._refused:  # while we waited
                 raise self._refused
             new = self.mixes_answers or not reuse
+            started = self._clock()
             async with open_session(self._headers, connections=1) if new else nullcontext(self._session) as session:
-                answer = await get(session, f"{self._base_url}/{path}{query}")
+                answer = await get(session, f"{self.base_url}/{path}{query}")
+            seconds = self._clock() - started
             response: T | dict[str, Any] | NotFound | Retry = (
                 answer if isinstance(answer, Retry) else self._classify(answer)
             )
@@ -343,17 +328,19 @@ class Tmdb:
             response = read(response)
         elif isinstance(response, NotFound) and path.startswith("find/"):
             response = Retry("http_404")  # it is there for every id
-        trouble = None
+        trouble, route = None, path.partition("/")[0]
         if isinstance(response, Retry):
             trouble = None if response.partial_record else response.reason
-            if response.back_off is not None and self.limiter.back_off(response.back_off, ticket=ticket):
-                rate = round(self.limiter.rate, 1)
-                self._log.warning("back_off", extra={"seconds": response.back_off, "new_rate_per_second": rate})
+            if response.is_rate_limit:
+                waiting = self.limiter.back_off(response.retry_after, ticket=ticket)
+                if waiting is not None:
+                    self._observe(BackOffBegun(waiting, self.limiter.rate))
+        self._observe(RequestDone(route, trouble, seconds))
         unavailable = self.breaker.record(trouble)
         if unavailable and (is_probe or self._in_trouble >= self._concurrency or not await self._probe(path)):
             raise unavailable
         if trouble is None and not is_probe and not isinstance(response, NotFound):
-            self._probe_paths[path.partition("/")[0]] = path
+            self._probe_paths[route] = path
         return response
 
     def _classify(self, answer: Response) -> dict[str, Any] | NotFound | Retry:

@@ -54,9 +54,23 @@ HISTORY_SECONDS = (
 )
 MIN_RATE = 0.5  # requests per second below which the rate never sinks
 
+DEFAULT_BACK_OFF, BACK_OFF_LIMIT = 1.0, 60.0
+"""Seconds that everyone waits after a 429 without a `Retry-After` (a modern 429 may carry none at all: travisbell,
+go-tmdb#44), and at most, so that an absurd one does not stop the run for hours."""
+
+
+def effective_rate(per_second: float) -> float:
+    """The rate that is really used: of one above 1 the fraction is cut off, because 13.3 would be 14 in some second."""
+    return float(floor(per_second)) if per_second > 1 else per_second
+
+
+def seconds_for(requests: int, per_second: float) -> float:
+    """How long so many requests take at this rate, if nothing is refused."""
+    return requests * SPACING / effective_rate(per_second)
+
 
 class RateLimiter:
-    """The shared rate limiter. Of a ceiling above 1 the fraction is cut off: 13.3 a second would be 14 in some."""
+    """The shared rate limiter; `ceiling` is cut to the `effective_rate`."""
 
     def __init__(
         self,
@@ -66,7 +80,7 @@ class RateLimiter:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.ceiling = self.rate = float(floor(ceiling)) if ceiling > 1 else ceiling
+        self.ceiling = self.rate = effective_rate(ceiling)
         self.backoffs = 0
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._queue = asyncio.Lock()
@@ -90,16 +104,18 @@ class RateLimiter:
                 self._turns.popleft()
             return now
 
-    def back_off(self, seconds: float, *, ticket: float) -> bool:
-        """Stop everyone for `seconds`, because the request that started then got a 429; whether the rate sank.
+    def back_off(self, retry_after: float | None, *, ticket: float) -> float | None:
+        """Stop everyone for `retry_after` seconds, because the request with this `ticket` got a 429.
 
-        Requests sent before the rate last sank say nothing about the new one: they prolong the hold and lower nothing.
-        Up to a quarter of a second of jitter keeps several processes from coming back as one.
+        Returns the seconds that everyone waits, where this lowered the rate; else None. Requests sent before the rate
+        was last lowered say nothing about the new one: they prolong the wait and lower nothing. Up to a quarter of a
+        second of jitter keeps several processes from coming back as one.
         """
         now = self._clock()
+        seconds = DEFAULT_BACK_OFF if retry_after is None else min(retry_after, BACK_OFF_LIMIT)
         self._next = max(self._next, now + seconds + 0.25 * self._jitter())
         if ticket < self._lowered_at:
-            return False
+            return None
         self.backoffs += 1
         answered = self._answered_before(ticket, now)
         if self.rate / 2 <= answered < NEAR_LIMIT_FACTOR * self.rate - 2:
@@ -110,7 +126,7 @@ class RateLimiter:
         self.rate = max(left * self._limit, min(MIN_RATE, self.ceiling))
         self._lowered_at = now
         self._climbed_at = self._next
-        return True
+        return seconds
 
     def _answered_before(self, ticket: float, now: float) -> int:
         """Requests of the second before `ticket`, answered or about to be; 0 if forgotten, or if the rate sank."""

@@ -1,8 +1,8 @@
-"""Answers: what one HTTP response of TMDB means for one title.
+"""Responses: what one HTTP response of TMDB means for one title.
 
 The HTTP status decides and the body comes second: TMDB's error bodies vary in key order and extra keys, old ones lack
 `success`, and its CDN answers 502, 503 and 504 in HTML (recorded exchanges; developer.themoviedb.org/docs/errors).
-Whatever is not certainly an answer is asked `Retry`: a title is `Missing` only where TMDB itself said so, in JSON.
+What is not certainly an answer is a `Retry`: a title is `Missing` only where TMDB itself said so, in JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ BODY_LIMIT = 32_750_000
 """Bytes of one body, unzipped: 31 MB pass and 33 do not, whichever megabyte is meant. The largest of 196 recorded
 bodies has 262,513, with credits and images."""
 
-BACK_OFF_LIMIT = 60.0  # seconds that a `Retry-After` may ask for; an absurd one does not stop the run for hours
 OTHER: dict[Kind, Kind] = {"movie": "tv", "tv": "movie"}
 NAME_OF: dict[Kind, str] = {"movie": "title", "tv": "name"}  # in every record of a kind, in none of the other
 CANDIDATES = 5  # rows of a kind in `/find` whose records are asked for, until one is there; it seldom has two
@@ -65,39 +64,44 @@ class NotFound:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not an outcome yet: ask again; `reason` is what was wrong, as in `Failed`.
+    """Not an outcome yet: to be asked for again; `reason` is what was wrong, as in `Failed`.
 
-    `hold`, of a 429 alone, is seconds for which *nobody* may ask. `partial_record` is the title with parts missing,
-    to be taken if asking again brings no better.
+    Of a 429 alone, `retry_after` is the seconds that the server asks for, if it does. `partial_record` is the title
+    with parts missing, to be taken if asking again brings no better.
     """
 
     reason: str
-    back_off: float | None = None
+    retry_after: float | None = None
     partial_record: Found | None = None
 
+    @property
+    def is_rate_limit(self) -> bool:
+        """Whether TMDB refuses everyone for a while (429)."""
+        return self.reason == "http_429"
 
-def classify(answer: Response) -> dict[str, Any] | NotFound | Retry:
+
+def classify(response: Response) -> dict[str, Any] | NotFound | Retry:
     """The JSON object of a good answer, or why there is none.
 
     `TmdbRefusedError` is raised for a 401, or a 403 with a `status_code` as TMDB has them, of one or two digits
     (developer.themoviedb.org/docs/errors). Any other 403 is a gateway's, a firewall's or the CDN's, and temporary.
     """
-    parsed = _parse(answer.body)
+    parsed = _parse(response.body)
     body = parsed if isinstance(parsed, dict) else {}
     code = body.get("status_code") if type(body.get("status_code")) is int else None
-    match answer.status:
+    match response.status:
         case 200 if body.get("success") is False:
             return Retry("success_false")
         case 200:
             return parsed
-        case 401 | 403 if answer.status == 401 or (code is not None and 0 < code < 100):
-            raise TmdbRefusedError(answer.status, code, _text(body.get("status_message"))[:200])
+        case 401 | 403 if response.status == 401 or (code is not None and 0 < code < 100):
+            raise TmdbRefusedError(response.status, code, _text(body.get("status_message"))[:200])
         case 404 if code in (6, 34):  # "invalid id", "could not be found"
             return NotFound()
         case 429:
-            return Retry("http_429", back_off=back_off_seconds(answer))
+            return Retry("http_429", retry_after_seconds(response))
         case _:
-            return Retry(f"http_{answer.status}")
+            return Retry(f"http_{response.status}")
 
 
 def unzip(body: bytes) -> bytes:
@@ -130,18 +134,18 @@ def _parse(body: bytes) -> dict[str, Any] | Retry:
     return parsed if isinstance(parsed, dict) else Retry("bad_body")
 
 
-def back_off_seconds(answer: Response) -> float:
-    """Seconds to hold after a 429: `Retry-After` as seconds or HTTP date, at most 60; 1 where it is absent or absurd.
+def retry_after_seconds(response: Response) -> float | None:
+    """`Retry-After` in seconds, given as seconds or as an HTTP date; None where it is absent or not usable.
 
-    A modern 429 may carry none at all, and `0` exists (travisbell, go-tmdb#44). A date counts by the server's clock.
+    `0` exists. A date counts by the server's clock.
     """
-    text = (answer.retry_after or "").strip()
+    text = (response.retry_after or "").strip()
     seconds = -1.0
     if text.isascii() and text.isdigit():
         seconds = float(text)
-    elif (until := http_date(text)) and (sent := http_date(answer.date)):
+    elif (until := http_date(text)) and (sent := http_date(response.date)):
         seconds = (until - sent).total_seconds()
-    return min(seconds, BACK_OFF_LIMIT) if seconds >= 0 else 1.0
+    return seconds if seconds >= 0 else None
 
 
 def http_date(text: str | None) -> datetime | None:

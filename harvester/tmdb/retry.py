@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TRIES, REFUSALS, PART_TRIES = 6, 20, 3
-"""Requests for one answer at most: of all kinds of trouble, of 429s (the pace's trouble rather than the title's), and
+"""Requests for one answer at most: of all kinds of trouble, of 429s (which are no fault of the title), and
 for the sake of an appended part that was left out."""
 
-TRIES_SECONDS = 600.0  # for one answer at most, with room for several holds of 60 s
+TRIES_SECONDS = 600.0  # for one answer at most, with room for several back-offs of 60 s
 JITTER = tenacity.wait_random_exponential(0.5, 20.0)  # seconds; the n-th from 0 to 0.5 · 2ⁿ⁻¹, at most 20: full jitter
 
 
@@ -41,7 +41,7 @@ async def retry(
         response = earlier.pop() if earlier else await ask()
         if not isinstance(response, Retry):
             return response
-        refusals += response.back_off is not None
+        refusals += response.is_rate_limit
         best = response.partial_record or best
         return replace(response, partial_record=best)
 
@@ -55,7 +55,7 @@ async def retry(
     retrying = tenacity.AsyncRetrying(
         sleep=sleep,
         stop=enough,
-        wait=lambda state: 0.0 if last(state).back_off is not None else JITTER(state),  # the pace waits after a 429
+        wait=lambda state: 0.0 if last(state).is_rate_limit else JITTER(state),  # the rate limiter waits after a 429
         retry=tenacity.retry_if_result(lambda response: isinstance(response, Retry)),
         retry_error_callback=last,
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from harvester.fakes.catalog import Catalog, find_record, movie_record, tv_record
-from harvester.tmdb.client import KNOWN_TITLES
+from harvester.tmdb.known_titles import KNOWN_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,0 +1,37 @@
+"""Record options: what shapes the records and files of a run, beside its ids."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, FailFast, Field
+
+from harvester.model.batch import BATCH_SIZE
+from harvester.model.documents import Count, Text, Word  # noqa: TC001  # pydantic needs them
+from harvester.settings import validators
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harvester.model.ids import Collection
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """What shapes the records and files of a run, beside its ids. The order of the appended parts changes no record."""
+
+    language: Word | None
+    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=validators.PARTS_LIMIT)]
+    output_format: Literal["jsonl", "array"]
+    key_template: Annotated[str, AfterValidator(validators.key_template)]
+    batch_size: Count = BATCH_SIZE
+
+    def fingerprint(self, ids: Mapping[Collection, Sequence[str]]) -> str:
+        """4 bytes, in hexadecimal, over the ids in their order and over these options."""
+        digest = hashlib.sha256()
+        for collection in sorted(ids):
+            digest.update("\n".join([collection, *ids[collection], ""]).encode())
+        digest.update("\n".join(f"{name} {value}" for name, value in asdict(self).items()).encode())
+        return digest.hexdigest()[:8]

@@ -1,0 +1,24 @@
+"""The clock: what time it is, and how to wait; passed in, so that no test waits."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def utc_now() -> str:
+    """The time now in UTC, ISO 8601, to the millisecond; such texts sort as times do."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """`now` is the date and time in UTC as `utc_now` gives it; `sleep` waits so many seconds."""
+
+    now: Callable[[], str] = utc_now
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
