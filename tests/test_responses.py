@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.errors import TmdbRefusedError
+from harvester.runtime.net import http_date as moment
 from harvester.tmdb.responses import (
     BODY_LIMIT,
     CANDIDATES,
@@ -34,7 +35,6 @@ from harvester.tmdb.responses import (
     read_record,
     unzip,
 )
-from harvester.tmdb.responses import http_date as moment
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -29,6 +29,7 @@ LAYERS = {
         "model.batch",
         "model.layout",
         "model.exact_json",
+        "runtime.net",
         "tmdb.responses",
         "model.record",
         "model.ids_file",

@@ -6,8 +6,8 @@ import aiohttp
 import botocore.exceptions
 
 from harvester.errors import StoreError
+from harvester.runtime.net import NO_NETWORK
 from harvester.settings.redaction import redact_shapes
-from harvester.tmdb.transport import NO_NETWORK
 
 ADVICE = {
     "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",

@@ -23,9 +23,9 @@ from botocore import xform_name
 from harvester.aws.errors import no_answer, store_error
 from harvester.errors import StoreError
 from harvester.runtime.concurrency import complete_or_undo, fan_out
+from harvester.runtime.net import http_date
 from harvester.settings.redaction import redact, redact_shapes
 from harvester.store.multipart import Body, in_memory, progress_deadline
-from harvester.tmdb.responses import http_date
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence

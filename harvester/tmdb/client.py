@@ -27,8 +27,9 @@ from urllib.parse import urlencode
 
 from harvester import __version__
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
+from harvester.runtime.net import http_date
 from harvester.settings.redaction import REDACTED
-from harvester.settings.validators import PARTS_LIMIT
+from harvester.settings.validators import APPEND_LIMIT
 from harvester.tmdb.circuit_breaker import CircuitBreaker
 from harvester.tmdb.responses import (
     Candidates,
@@ -39,7 +40,6 @@ from harvester.tmdb.responses import (
     NotFound,
     Retry,
     classify,
-    http_date,
     read_find,
     read_record,
 )
@@ -95,7 +95,7 @@ class Tmdb:
         self._plain = _query(key_query)
         self._find = _query({"external_source": "imdb_id"} | key_query)
         # Of a series only this part says which IMDb id TMDB has for it: 250 bytes, and no request more.
-        self._added = "external_ids" if "external_ids" not in append and len(append) < PARTS_LIMIT else None
+        self._added = "external_ids" if "external_ids" not in append and len(append) < APPEND_LIMIT else None
         parts = {"movie": append, "tv": (*append, self._added) if self._added else append}
         self._detail = {
             kind: _query({"language": language, "append_to_response": ",".join(parts[kind])} | key_query)

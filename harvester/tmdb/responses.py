@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from harvester.errors import TmdbRefusedError
 from harvester.model.exact_json import DuplicateKeyError, loads
+from harvester.runtime.net import http_date
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -185,15 +184,6 @@ def back_off_seconds(answer: Response) -> float:
     elif (until := http_date(text)) and (sent := http_date(answer.date)):
         seconds = (until - sent).total_seconds()
     return min(seconds, BACK_OFF_LIMIT) if seconds >= 0 else 1.0
-
-
-def http_date(text: str | None) -> datetime | None:
-    """The moment that an HTTP header such as `Date` names, to the second, in UTC; None if it names none."""
-    try:
-        date = parsedate_to_datetime(text or "")
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
 def read_record(
