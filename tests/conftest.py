@@ -19,10 +19,10 @@ from aiobotocore.session import AioSession
 from hypothesis import settings
 from packages import built
 
-from harvester.aws.client import open_bucket
 from harvester.fakes.s3_server import S3Server, s3_server
 from harvester.fakes.tmdb import KEY
 from harvester.settings.settings import ALL_NAMES, Settings, load_settings
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

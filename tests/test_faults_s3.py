@@ -25,7 +25,6 @@ from conftest import Silent, capture_logs, client_of
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from sampling import sampled
 
-from harvester.aws.client import open_bucket
 from harvester.aws.errors import ADVICE
 from harvester.commands.harvest import LeaseOptions, Report, harvest
 from harvester.commands.verify import verify
@@ -42,7 +41,7 @@ from harvester.model.receipt import Receipt, decode_receipt
 from harvester.model.record import decode
 from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
 from harvester.runtime.shutdown import Shutdown
-from harvester.store.s3 import CALL_SECONDS
+from harvester.store.s3 import CALL_SECONDS, open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator

@@ -27,7 +27,7 @@ from harvester.model.manifest import (
 )
 from harvester.runs.other_runs import listing_digest
 from harvester.settings.settings import load_settings
-from harvester.store.s3 import Listed
+from harvester.store.store import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harvester.aws.client import PATIENT
+from harvester.aws.client import RetryPolicy
 from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.errors import BusyError, Exit
 from harvester.model.ids import KINDS
@@ -177,7 +177,7 @@ async def start(
     if run.finished:
         return run, tmdb
     # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
-    bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
+    bucket = await stack.enter_async_context(open_bucket_of(settings, retry_policy=RetryPolicy.WAIT_OUT))
     holding = hold_lease(
         bucket, run.layout.lease_key, token=lease_options.token, wait=lease_options.wait, times=lease_options.times
     )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harvester.aws.client import PATIENT
+from harvester.aws.client import RetryPolicy
 from harvester.commands.harvest import LeaseOptions, Observer, Report, harvest_batches, report_of, start
 from harvester.commands.plan import REQUESTS
 from harvester.commands.resources import open_bucket_of, open_tmdb_of
@@ -182,7 +182,7 @@ async def harvest_shard(
     batches = shard.cut()
     async with AsyncExitStack() as stack:
         async with shutdown.immediately():
-            bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
+            bucket = await stack.enter_async_context(open_bucket_of(settings, retry_policy=RetryPolicy.WAIT_OUT))
             holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
             lease = await stack.enter_async_context(holding)
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))

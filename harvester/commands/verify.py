@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from harvester.model.receipt import LandedFile, Receipt
     from harvester.settings.settings import Settings
-    from harvester.store.s3 import Bucket, Listed
+    from harvester.store.store import Listed, Store
 
     Progress = Callable[[int, int], object]
 
@@ -112,7 +112,7 @@ async def verify(
 
 
 async def _read(
-    bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress
+    bucket: Store, layout: Layout, run: str | None, day: str | None, progress: Progress
 ) -> VerificationReport:
     verification = VerificationReport(await runs_to_read(bucket, layout, run=run, day=day), day)
     for name in verification.runs:
@@ -121,7 +121,7 @@ async def _read(
     return verification
 
 
-async def _read_run(bucket: Bucket, layout: Layout, verification: VerificationReport, progress: Progress) -> None:
+async def _read_run(bucket: Store, layout: Layout, verification: VerificationReport, progress: Progress) -> None:
     body = await read_document(bucket, layout.manifest_key)
     if body is None and verification.day and not await bucket.objects(layout.receipts):
         if await bucket.objects(layout.folder):  # killed before the manifest; S3 lists empty folders too

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from harvester.model.ids import Collection
     from harvester.model.inputs import InputIds
     from harvester.settings.settings import Settings
-    from harvester.store.s3 import Bucket
+    from harvester.store.store import Store
 
 
 async def open_run(
-    bucket: Bucket,
+    bucket: Store,
     inputs: Mapping[Collection, InputIds],
     settings: Settings,
     *,
@@ -74,7 +74,7 @@ async def open_run(
 
 
 async def open_part(
-    bucket: Bucket,
+    bucket: Store,
     layout: Layout,
     batches: list[Batch],
     *,
@@ -97,7 +97,7 @@ async def open_part(
 class _RunFinder:
     """One look at the lake, for these ids and options."""
 
-    bucket: Bucket
+    bucket: Store
     inputs: Mapping[Collection, InputIds]
     options: RecordOptions
     now: Callable[[], str]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from harvester.model.record import File, Format
     from harvester.runs.checkpoint import Checkpoint
     from harvester.runs.lease import Lease
-    from harvester.store.s3 import Bucket, Listed
+    from harvester.store.store import Listed, Store
     from harvester.tmdb.responses import Outcome
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def utc() -> str:
 class Run:
     """One generation of one run, from its manifest to its closed books; made by `open_run` and `open_part`."""
 
-    bucket: Bucket
+    bucket: Store
     layout: Layout
     manifest: Manifest
     now: Callable[[], str]
@@ -249,7 +249,7 @@ def _origin(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"kind": result.get("kind"), "tmdb_id": result["tmdb_id"]}
 
 
-async def abort_uploads(bucket: Bucket, layout: Layout, names: frozenset[str] | None = None) -> None:
+async def abort_uploads(bucket: Store, layout: Layout, names: frozenset[str] | None = None) -> None:
     """Abort the open uploads that a killed harvest has left of the run's day; of these batches alone, if given.
 
     Only the holder of the lease may do so, or a child for its own batches: to any other harvest they are not orphans.
