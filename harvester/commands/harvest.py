@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from harvester.aws.client import RetryPolicy
 from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs
 from harvester.errors import BusyError, Exit
+from harvester.formats.registry import FORMATS
 from harvester.model.ids import KINDS
 from harvester.model.record import record_line
 from harvester.runs.data_files import Warnings
@@ -308,6 +309,6 @@ async def harvest_batch(
         outcomes = [later.get(id_, outcome) for id_, outcome in zip(batch.ids, outcomes, strict=True)]
     await check_missing(tmdb, kind, outcomes)
     held = sum(map(len, lines.values()))
-    receipt = await land_batch(run, batch, outcomes, lines, form=settings.output_format)
+    receipt = await land_batch(run, batch, outcomes, lines, form=FORMATS[settings.output_format])
     budget.reserve(-held)
     observer.batch(receipt)

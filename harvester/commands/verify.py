@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from harvester.commands.resources import open_bucket_of
 from harvester.errors import InconsistentLakeError, SettingsError
+from harvester.formats.format import FILE_BYTES
+from harvester.formats.registry import decode
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.model.layout import Layout
 from harvester.model.manifest import Manifest, Totals, decode_manifest, decode_summary
-from harvester.model.record import FILE_BYTES, decode
 from harvester.runs.checkpoint import Checkpoint
 from harvester.runs.data_files import DATA_BYTES, Warnings, by_batch, read_document
 from harvester.runs.lease import LeaseTimes, hold_lease

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from harvester.aws.errors import store_error
 from harvester.errors import InconsistentLakeError
+from harvester.formats.registry import decode
 from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
-from harvester.model.record import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from harvester.model.exact_json import CONTENT_TYPE
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -26,9 +28,6 @@ PARTS_LIMIT = 10_000
 
 POLL_SECONDS = 0.5
 """Between two polls of how far a part has got."""
-
-CONTENT_TYPE = "application/json; charset=utf-8"
-"""Of what lands, unless the caller says otherwise."""
 
 Parts: TypeAlias = AsyncGenerator[tuple[int, io.BytesIO], None]
 """The parts of an upload with their numbers, from 1."""

@@ -22,9 +22,10 @@ import tenacity
 from harvester.aws.client import RetryPolicy, open_client
 from harvester.aws.errors import no_answer, refusal, store_error
 from harvester.errors import StoreError, StoreErrorKind
+from harvester.model.exact_json import CONTENT_TYPE
 from harvester.runtime.concurrency import complete_or_undo, fan_out
 from harvester.runtime.net import http_date
-from harvester.store.multipart import CONTENT_TYPE, Body, in_memory, progress_deadline
+from harvester.store.multipart import Body, in_memory, progress_deadline
 from harvester.store.store import Head, Listed, Stored
 
 if TYPE_CHECKING:
