@@ -21,7 +21,7 @@ never an exception but an outcome, `answers.Failed`; a run with failed titles en
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum, auto
 from typing import Final
 
 
@@ -36,6 +36,18 @@ class Exit(IntEnum):
     FAILED = 5
     UNAVAILABLE = 6
     STOPPED = 75
+
+
+class StoreErrorKind(StrEnum):
+    """What a `StoreError` means to code that decides by it, whatever the store calls it."""
+
+    NO_BUCKET = auto()
+    NO_OBJECT = auto()
+    NO_UPLOAD = auto()
+    DENIED = auto()
+    CONFLICT = auto()  # another call is under way at this key: try again
+    PRECONDITION = auto()  # the condition of a conditional put does not hold
+    OTHER = auto()
 
 
 class HarvestError(Exception):
@@ -85,10 +97,13 @@ class TmdbRefusedError(HarvestError, exit_code=Exit.REFUSED):
 
 
 class StoreError(HarvestError, exit_code=Exit.STORE):
-    """S3 refused or was not reached, after botocore's own retries; `code` is S3's word for it, or the network's."""
+    """S3 refused or was not reached, after botocore's own retries.
 
-    def __init__(self, action: str, code: str, advice: str) -> None:
-        self.action, self.code, self.advice = action, code, advice
+    `code` is S3's word for it, or the network's, for messages; `kind` is what code decides by.
+    """
+
+    def __init__(self, action: str, code: str, advice: str, *, kind: StoreErrorKind = StoreErrorKind.OTHER) -> None:
+        self.action, self.code, self.advice, self.kind = action, code, advice, kind
         super().__init__(f"Cannot {action}: {code}. {advice}")
 
 

@@ -19,7 +19,6 @@ from aiobotocore.session import AioSession
 from hypothesis import settings
 from packages import built
 
-from harvester.aws.client import open_bucket
 from harvester.fakes.s3_server import S3Server, s3_server
 from harvester.fakes.tmdb import KEY
 from harvester.model.layout import Layout
@@ -27,6 +26,7 @@ from harvester.model.manifest import Manifest, decode_manifest
 from harvester.model.receipt import Receipt, decode_receipt
 from harvester.runtime.observer import BatchLanded, Event, RunBegun, TitleDone
 from harvester.settings.settings import ALL_NAMES, Settings, load_settings
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -20,10 +20,10 @@ from aws_stand_in import Aws, aws_stand_in, kill_all, lambdas, make_packages, ma
 from packages import ROOT
 from shells import Shell
 
-from harvester.aws.client import open_bucket
 from harvester.fakes.catalog import catalog_of
 from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.runs.lease import decode_lease
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harvester.demo.chaos import ENDS, Chaos, examine, parse_chaos
+from harvester.demo.chaos import ENDS, Chaos, audit_lake, parse_chaos
 from harvester.demo.environment import open_environment
 from harvester.errors import Exit, SettingsError
 from harvester.fakes.faults import NAMED, TRANSIENT
@@ -97,7 +97,7 @@ async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
     async with open_environment(tmp_path, rate=10_000, latency=(0, 0)) as stage:
         report = await stage.ask("harvest")
         assert report["status"] == "closed"
-        audit = await examine(stage)
+        audit = await audit_lake(stage)
         assert (audit.clean, audit.expected) == (True, report["totals"]["found"])
         first, second, *_ = await stage.bucket.objects("Raw/API/Movies/")
         lost, doubled, altered, mistaken, misled, *rest = (await stage.bucket.read(first) or b"").splitlines(
@@ -112,7 +112,7 @@ async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
         await stage.bucket.put(among, (await stage.bucket.read(among) or b"") + misled)
         await stage.bucket.put(first.replace("tt0", "xx0"), b"")
         await stage.bucket.begin(second)
-        audit = await examine(stage)
+        audit = await audit_lake(stage)
     assert not audit.clean
     assert audit.counts() == values | {"altered": 3}  # its text, its TMDB id, its kind
     assert (audit.lost, audit.invented) == ([json.loads(lost)["imdb_id"]], ["tt9999999"])

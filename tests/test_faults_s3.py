@@ -25,7 +25,6 @@ from conftest import Silent, capture_logs, client_of
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from sampling import sampled
 
-from harvester.aws.client import open_bucket
 from harvester.aws.errors import ADVICE
 from harvester.commands.harvest import LeaseOptions, Report, harvest
 from harvester.commands.verify import verify
@@ -34,16 +33,16 @@ from harvester.fakes.catalog import Catalog, movie_record, tv_record
 from harvester.fakes.faults import always, healthy, refusal, scripted
 from harvester.fakes.s3_proxy import answering, at_first, on_keys, refusing, reset, reset_after, s3_proxy, silent
 from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.formats.registry import decode
 from harvester.model.batch import Batch
 from harvester.model.ids_file import decode_ids, decode_outcomes
 from harvester.model.layout import Layout
 from harvester.model.manifest import decode_manifest, decode_summary
 from harvester.model.receipt import Receipt, decode_receipt
-from harvester.model.record import decode
 from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
 from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
-from harvester.store.s3 import CALL_SECONDS
+from harvester.store.s3 import CALL_SECONDS, open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator

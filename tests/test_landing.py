@@ -18,11 +18,11 @@ from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import always, healthy, refusal, scripted
 from harvester.fakes.s3_proxy import s3_proxy
 from harvester.fakes.tmdb import fake_tmdb
+from harvester.formats.registry import FORMATS, decode
 from harvester.model.batch import cut
 from harvester.model.ids_file import decode_outcomes
 from harvester.model.layout import Layout
 from harvester.model.receipt import decode_receipt
-from harvester.model.record import decode
 from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
 
@@ -36,14 +36,13 @@ if TYPE_CHECKING:
     from harvester.fakes.s3_server import S3Server
     from harvester.model.ids import Collection, Kind
     from harvester.model.receipt import Receipt
-    from harvester.model.record import Format
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 
-FORMS: list[Format] = ["jsonl", "array"]
-EMPTY: dict[Format, bytes] = {"jsonl": b"", "array": b"[]"}
+FORMS = list(FORMATS)
+EMPTY: dict[str, bytes] = {"jsonl": b"", "array": b"[]"}
 
 
 def failing(*ids: str) -> Any:
@@ -94,7 +93,7 @@ def sides(collection: Collection) -> tuple[Kind, Kind]:
     ],
 )
 async def test_a_title_that_fails_keeps_the_record_that_has_landed(
-    where: str, collection: Collection, form: Format, bucket: Bucket, settings_for: Make
+    where: str, collection: Collection, form: str, bucket: Bucket, settings_for: Make
 ) -> None:
     """The outcome is failed, kept, exit 5, and the record stays as it was, in its place, until it is found again."""
     ids = ids_from(1, 130)
@@ -230,7 +229,7 @@ async def test_a_title_found_as_the_other_kind_stands_in_one_place(bucket: Bucke
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_file_that_its_batch_no_longer_fills_is_emptied_and_named(
-    form: Format, bucket: Bucket, settings_for: Make
+    form: str, bucket: Bucket, settings_for: Make
 ) -> None:
     """Two files became one: the second is there, empty, named with 0 records; filled again, it is as before."""
     movies = ids_from(1, 110)
@@ -263,7 +262,7 @@ async def test_a_file_that_its_batch_no_longer_fills_is_emptied_and_named(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("collection", ["Movies", "Series"])
 async def test_a_file_of_reclassified_titles_that_are_none_any_more_is_emptied_and_named(
-    collection: Collection, form: Format, bucket: Bucket, settings_for: Make
+    collection: Collection, form: str, bucket: Bucket, settings_for: Make
 ) -> None:
     """What was a series is a movie again: its file among the series is empty, and no title stands twice."""
     ids = ids_from(1, 130)
@@ -299,7 +298,7 @@ async def test_a_file_of_reclassified_titles_that_are_none_any_more_is_emptied_a
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_file_of_a_batch_that_finds_nothing_any_more_is_emptied_and_named(
-    form: Format, bucket: Bucket, settings_for: Make
+    form: str, bucket: Bucket, settings_for: Make
 ) -> None:
     """TMDB has none of its titles now; a batch that never found any has no file at all."""
     movies = ids_from(1, 120)

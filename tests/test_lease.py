@@ -26,7 +26,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loops import Hasty, no_wait, run_on
 
-from harvester.aws.client import open_bucket
 from harvester.errors import BusyError, LeaseLostError, NewerFormatError, StoreError
 from harvester.fakes.s3_proxy import S3Proxy, answering, at_first, refusing, reset_after, s3_proxy, silent
 from harvester.runs.lease import (
@@ -40,7 +39,7 @@ from harvester.runs.lease import (
     holder_is_dead,
     new_state,
 )
-from harvester.store.s3 import LAST_SECONDS
+from harvester.store.s3 import LAST_SECONDS, open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -190,7 +189,7 @@ async def test_two_harvests_in_one_process_exclude_each_other(bucket: Bucket) ->
 HOLDER = """
 import asyncio, sys
 from harvester.runs.lease import hold_lease
-from harvester.aws.client import open_bucket
+from harvester.store.s3 import open_bucket
 
 async def main(url, name, access_key, secret_key, key, run):
     credentials = (access_key, secret_key, None)

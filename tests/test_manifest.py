@@ -19,7 +19,7 @@ from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, To
 from harvester.model.record_options import RecordOptions
 from harvester.runs.other_runs import listing_digest
 from harvester.settings.settings import load_settings
-from harvester.store.s3 import Listed
+from harvester.store.store import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -32,7 +32,6 @@ from shells import Shell, kept
 from test_doctor import examined, of
 
 from harvester import errors
-from harvester.aws.client import open_bucket
 from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.commands.plan import plan
 from harvester.commands.shards import Shard, harvest_shard, plan_shards
@@ -49,6 +48,7 @@ from harvester.runs.lease import LeaseTimes
 from harvester.runtime.clock import Clock, utc_now
 from harvester.runtime.shutdown import Shutdown
 from harvester.settings.settings import Settings, load_settings, names_of
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

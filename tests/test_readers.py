@@ -27,11 +27,12 @@ from reading import (
 from sqlglot import exp
 
 from harvester.fakes.catalog import Catalog, movie_record, tv_record
+from harvester.formats.registry import FORMATS
 from harvester.model.batch import Batch
 from harvester.model.ids import KINDS
 from harvester.model.layout import Layout
 from harvester.model.outcome import Found
-from harvester.model.record import encode, record_line
+from harvester.model.record import record_line
 from harvester.settings.settings import Settings
 from harvester.tmdb.responses import read_record
 
@@ -107,7 +108,7 @@ def recorded_lines(payloads: Path, kind: Kind) -> tuple[list[bytes], set[str]]:
 def land(lake: Path, kind: Kind, lines: list[bytes], *, day: str = "2026-11-22") -> None:
     """Write the lines where and as the harvester would, with receipts beside them that no reader may see."""
     layout, collection = layout_of(day), COLLECTIONS[kind]
-    for number, file in enumerate(encode(lines, "jsonl"), start=1):
+    for number, file in enumerate(FORMATS["jsonl"].encode(lines), start=1):
         name = Batch(collection, (f"tt{number:07}",)).name
         for key in (layout.data_key(collection, name), layout.receipt_key(collection, name)):
             path = lake / key

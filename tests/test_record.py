@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harvester.formats.format import FILE_BYTES, File
+from harvester.formats.registry import FORMATS, decode
 from harvester.model.outcome import Found
-from harvester.model.record import FILE_BYTES, File, decode, empty_file, encode, record_line
+from harvester.model.record import record_line
+from harvester.model.record_options import RecordOptions
+from harvester.settings.settings import Settings
 from harvester.tmdb.responses import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from harvester.model.ids import Kind
-    from harvester.model.record import Format
 
 NOW = "2026-11-22T10:00:00Z"
-FORMS: list[Format] = ["jsonl", "array"]
+FORMS = list(FORMATS)
 
 
 def record_of(found: Found, *, id_: str = "tt0133093", language: str | None = None) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def test_text_is_utf_8_and_not_escaped() -> None:
     )
     assert "Ação 映画 🎬".encode() in line
     for form in FORMS:
-        [file] = encode([line, line], form)
+        [file] = FORMATS[form].encode([line, line])
         assert [record["name"] for record in decode(file.body)] == [title] * 2
         assert [record["x"] for record in decode(file.body)] == ["a\nb"] * 2
 
@@ -156,20 +159,20 @@ LINES = [b'{"n":%d,"t":"A\xc3\xa7\xc3\xa3o"}' % number for number in range(3)]
 
 def test_json_lines_are_a_record_a_line() -> None:
     """As many line ends as records, the last one too: what Athena, DuckDB and Spark read."""
-    assert list(encode(LINES, "jsonl")) == [File(LINES[0] + b"\n" + LINES[1] + b"\n" + LINES[2] + b"\n", 3)]
-    assert list(encode(LINES[:1], "jsonl")) == [File(LINES[0] + b"\n", 1)]
+    assert list(FORMATS["jsonl"].encode(LINES)) == [File(LINES[0] + b"\n" + LINES[1] + b"\n" + LINES[2] + b"\n", 3)]
+    assert list(FORMATS["jsonl"].encode(LINES[:1])) == [File(LINES[0] + b"\n", 1)]
 
 
 def test_an_array_is_compact_and_on_one_line() -> None:
     """One JSON array, nothing between the records but a comma: Spark reads it with `multiline` and without."""
-    assert list(encode(LINES, "array")) == [File(b"[" + b",".join(LINES) + b"]\n", 3)]
-    assert list(encode(LINES[:1], "array")) == [File(b"[" + LINES[0] + b"]\n", 1)]
+    assert list(FORMATS["array"].encode(LINES)) == [File(b"[" + b",".join(LINES) + b"]\n", 3)]
+    assert list(FORMATS["array"].encode(LINES[:1])) == [File(b"[" + LINES[0] + b"]\n", 1)]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_both_formats_are_decoded_alike(form: Format) -> None:
+def test_both_formats_are_decoded_alike(form: str) -> None:
     """What was encoded is read back, told apart by the first byte."""
-    [file] = encode(LINES, form)
+    [file] = FORMATS[form].encode(LINES)
     assert decode(file.body) == [{"n": number, "t": "Ação"} for number in range(3)]
 
 
@@ -183,44 +186,50 @@ def test_what_is_no_data_file_is_a_value_error(body: bytes) -> None:
         decode(body)
 
 
+def test_the_setting_and_the_options_of_a_run_have_the_names_of_all_formats() -> None:
+    """A format that is registered can be chosen, and a name that can be chosen has its format."""
+    assert get_args(Settings.model_fields["output_format"].annotation) == tuple(FORMATS)
+    assert get_args(get_type_hints(RecordOptions)["output_format"]) == tuple(FORMATS)
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_no_records_are_no_file(form: Format) -> None:
+def test_no_records_are_no_file(form: str) -> None:
     """A batch that found nothing writes nothing."""
-    assert list(encode([], form)) == []
+    assert list(FORMATS[form].encode([])) == []
 
 
 @pytest.mark.parametrize(("form", "body"), [("jsonl", b""), ("array", b"[]")])
-def test_an_emptied_file_has_no_record_in_either_format(form: Format, body: bytes) -> None:
+def test_an_emptied_file_has_no_record_in_either_format(form: str, body: bytes) -> None:
     """A file that its batch no longer fills is 0 bytes as JSON Lines and `[]` as an array: readers find nothing."""
-    assert empty_file(form) == File(body, 0)
+    assert FORMATS[form].empty_file() == File(body, 0)
     assert decode(body) == []
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("count", "counts"), [(99, [99]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])])
-def test_a_file_has_at_most_100_records(form: Format, count: int, counts: list[int]) -> None:
+def test_a_file_has_at_most_100_records(form: str, count: int, counts: list[int]) -> None:
     """The data lake's rule holds by count."""
-    files = list(encode([b"{}"] * count, form))
+    files = list(FORMATS[form].encode([b"{}"] * count))
     assert [file.records for file in files] == counts
     assert [len(decode(file.body)) for file in files] == counts
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("above", "sizes"), [(0, [FILE_BYTES]), (1, None)])
-def test_a_file_has_at_most_10_megabytes_to_the_byte(form: Format, above: int, sizes: list[int] | None) -> None:
+def test_a_file_has_at_most_10_megabytes_to_the_byte(form: str, above: int, sizes: list[int] | None) -> None:
     """Three records that make exactly 10,000,000 bytes are one file; with one byte more they are two."""
     assert FILE_BYTES == 10 * 10**6
     around = len(b"\n" * 3) if form == "jsonl" else len(b"[,,]\n")
     first, second = b"a" * 4_000_000, b"b" * 4_000_000
     third = b"c" * (FILE_BYTES - len(first) - len(second) - around + above)
-    files = list(encode([first, second, third], form))
+    files = list(FORMATS[form].encode([first, second, third]))
     assert [file.records for file in files] == ([3] if sizes else [2, 1])
     if sizes:
         assert [len(file.body) for file in files] == sizes
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_record_above_the_limit_has_a_file_to_itself(form: Format) -> None:
+def test_a_record_above_the_limit_has_a_file_to_itself(form: str) -> None:
     """It cannot be cut and is not dropped; its neighbours land beside it."""
     small, large = b'{"a":1}', b'{"a":"' + b"x" * FILE_BYTES + b'"}'
     for lines, counts in [
@@ -229,7 +238,7 @@ def test_a_record_above_the_limit_has_a_file_to_itself(form: Format) -> None:
         ([large, small], [1, 1]),
         ([large, large], [1, 1]),
     ]:
-        files = list(encode(lines, form))
+        files = list(FORMATS[form].encode(lines))
         assert [file.records for file in files] == counts
         assert [record for file in files for record in decode(file.body)] == [json.loads(line) for line in lines]
 
@@ -239,10 +248,10 @@ SIZES = st.sampled_from([2, 3, 1_000, 900_000, 3_333_331, 4_999_997, 4_999_998, 
 
 @given(lengths=st.lists(SIZES, max_size=8), few=st.integers(0, 230), form=st.sampled_from(FORMS))
 @settings(max_examples=40, deadline=None)
-def test_any_records_land_in_order_within_both_limits(lengths: list[int], few: int, form: Format) -> None:
+def test_any_records_land_in_order_within_both_limits(lengths: list[int], few: int, form: str) -> None:
     """No file breaks a limit but that of one record, none is lost or moved, and no two files could have been one."""
     lines = [bytes([65 + place % 26]) * length for place, length in enumerate([*lengths, *[2] * few])]
-    files = list(encode(lines, form))
+    files = list(FORMATS[form].encode(lines))
     for file in files:
         assert file.records <= 100
         assert len(file.body) <= FILE_BYTES or file.records == 1

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from harvester.errors import TmdbRefusedError
 from harvester.model.outcome import Found, Missing
+from harvester.runtime.net import http_date as moment
 from harvester.tmdb.responses import (
     BODY_LIMIT,
     CANDIDATES,
@@ -33,7 +34,6 @@ from harvester.tmdb.responses import (
     retry_after_seconds,
     unzip,
 )
-from harvester.tmdb.responses import http_date as moment
 
 if TYPE_CHECKING:
     from pathlib import Path

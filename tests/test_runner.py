@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import asyncio, logging, sys
 from functools import partial
-from harvester.cli.runner import go_through, standard_streams
+from harvester.cli.runner import standard_streams
 from harvester.errors import Exit, InputError
 
 async def stopped():

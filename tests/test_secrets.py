@@ -35,7 +35,6 @@ from conftest import client_of, gzip_of
 from loops import Leaping, run_on
 from shells import HARVESTER, QUICK, Running, Shell, answerless, kept, on_our_loop
 
-from harvester.aws.client import open_bucket
 from harvester.errors import HarvestError, SettingsError, StoreError, TmdbRefusedError, TmdbUnavailableError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import RESET, always, refusal, scripted, silence
@@ -45,6 +44,7 @@ from harvester.fakes.tmdb import FakeTmdb, fake_tmdb
 from harvester.runtime.concurrency import fan_out
 from harvester.settings.redaction import REDACTED
 from harvester.settings.settings import load_settings
+from harvester.store.s3 import open_bucket
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from harvester.errors import Exit, SettingsError
 from harvester.model.record_options import RecordOptions
 from harvester.settings.settings import ALL_NAMES, Settings, flag_of, load_settings
-from harvester.settings.validators import PARTS_LIMIT, PATH_LIMIT, key_template
+from harvester.settings.validators import APPEND_LIMIT, PATH_LIMIT, key_template
 from harvester.settings.validators import prefix as validate_prefix
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ def test_appended_parts_may_be_a_list_in_toml() -> None:
 
 def test_more_than_20_parts_are_refused() -> None:
     """TMDB answers 400 to a 21st part, for every title: it is told before the first request."""
-    assert PARTS_LIMIT == 20
+    assert APPEND_LIMIT == 20
     parts = [f"season/{number}" for number in range(1, 22)]
     assert load_settings(tmdb_append=",".join(parts[:20])).tmdb_append == tuple(parts[:20])
     said = wrong(tmdb_append=",".join(parts))

@@ -18,12 +18,12 @@ from aiohttp import web
 from conftest import capture_logs, client_of
 from loops import Hasty, run_on
 
-from harvester.aws.client import open_bucket
 from harvester.errors import StoreError
 from harvester.fakes.s3_proxy import S3Proxy, answering, at_first, refusing, s3_proxy
 from harvester.runtime.concurrency import fan_out
 from harvester.store.multipart import PART_BYTES
-from harvester.store.s3 import CALL_SECONDS, MIN_BYTES_PER_SECOND, READ_TRIES, Bucket, Listed, Stored
+from harvester.store.s3 import CALL_SECONDS, MIN_BYTES_PER_SECOND, READ_TRIES, Bucket, open_bucket
+from harvester.store.store import Listed, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

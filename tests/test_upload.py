@@ -31,7 +31,7 @@ from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.reports.text import show_upload
 from harvester.runtime.concurrency import fan_out
 from harvester.runtime.shutdown import Shutdown
-from harvester.store.multipart import FILE_PART_BYTES, LOOK_SECONDS, PARTS_LIMIT, part_bytes, progress_deadline
+from harvester.store.multipart import FILE_PART_BYTES, PARTS_LIMIT, POLL_SECONDS, part_bytes, progress_deadline
 from harvester.store.s3 import CALL_SECONDS
 
 if TYPE_CHECKING:
@@ -592,7 +592,7 @@ def test_a_part_that_does_not_get_on_is_given_up_after_a_minute(far: int) -> Non
         yield
 
     seconds, result = on_the_way(steps)
-    assert seconds == pytest.approx(CALL_SECONDS + (LOOK_SECONDS if 0 < far < 1_000 else 0))
+    assert seconds == pytest.approx(CALL_SECONDS + (POLL_SECONDS if 0 < far < 1_000 else 0))
     assert -1 not in result
 
 

@@ -1,13 +1,19 @@
-"""Trouble with S3 as errors of ours: what was tried, S3's code for what came of it, and what to do next."""
+"""AWS's errors as errors of ours: what was tried, AWS's code for what came of it, its kind, and what to do next."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import aiohttp
 import botocore.exceptions
+from botocore import xform_name
 
-from harvester.errors import StoreError
-from harvester.settings.redaction import redact_shapes
-from harvester.tmdb.transport import NO_NETWORK
+from harvester.errors import StoreError, StoreErrorKind
+from harvester.runtime.net import NO_NETWORK
+from harvester.settings.redaction import redact, redact_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ADVICE = {
     "NoSuchBucket": "Create the bucket, or correct S3_BUCKET.",
@@ -24,13 +30,36 @@ ADVICE = {
 }
 """What to do next, by S3's code or the name of botocore's error."""
 
+KINDS = {
+    "NoSuchBucket": StoreErrorKind.NO_BUCKET,
+    **dict.fromkeys(("NoSuchKey", "404"), StoreErrorKind.NO_OBJECT),
+    "NoSuchUpload": StoreErrorKind.NO_UPLOAD,
+    "AccessDenied": StoreErrorKind.DENIED,
+    **dict.fromkeys(("OperationAborted", "ConditionalRequestConflict", "409", "HTTP 409"), StoreErrorKind.CONFLICT),
+    **dict.fromkeys(("PreconditionFailed", "412"), StoreErrorKind.PRECONDITION),
+}
+"""Kind of an error by S3's code (its documentation); without a body botocore has the status alone."""
+
 SAFE = "What has landed is safe; run again to go on."
 
 
 def store_error(action: str, code: str, said: str = "") -> StoreError:
     """The error of what was tried, with S3's or botocore's `code`; what it `said` is the advice if we know none."""
     sentence = f"{said.rstrip('.')}. " if said else ""
-    return StoreError(action, code, ADVICE.get(code) or f"{sentence}{SAFE}")
+    advice = ADVICE.get(code) or f"{sentence}{SAFE}"
+    return StoreError(action, code, advice, kind=KINDS.get(code, StoreErrorKind.OTHER))
+
+
+def refusal(action: str, operation: str, error: botocore.exceptions.ClientError, secrets: Sequence[str]) -> StoreError:
+    """The error of what was tried by this `operation` of S3's API, from its answer without these `secrets`."""
+    if (asked := xform_name(error.operation_name)) != operation:  # of STS or the single sign-on
+        action = f"get credentials ({asked}) to {action}"
+    why, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    code = str(why.get("Code") or f"HTTP {metadata.get('HTTPStatusCode')}")
+    if (operation, code) == ("head_object", "403"):  # an answer to HEAD has no body, and so no code of S3's
+        code = "AccessDenied"
+    words = (redact_shapes(redact(text, secrets)) for text in (code, str(why.get("Message", ""))))
+    return store_error(action, *words)
 
 
 def no_answer(action: str, error: Exception, endpoint: str, advice: str | None = None) -> StoreError:

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from harvester.commands.permissions import OPTIONAL_PERMISSION, PermissionChecks
 from harvester.commands.resources import Resources, read_inputs, with_key
-from harvester.errors import HarvestError, SettingsError, StoreError
+from harvester.errors import HarvestError, SettingsError, StoreError, StoreErrorKind
 from harvester.model.layout import RUNS
 from harvester.settings.redaction import redact
 from harvester.settings.settings import ENV_FILE, Settings, load_settings, provenance
@@ -191,7 +191,7 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
                     yield Finding(permission, "good", await attempt())
                 except StoreError as error:
                     yield _refused(permission, error)
-                    if error.code != "AccessDenied":  # it is no matter of one permission
+                    if error.kind is not StoreErrorKind.DENIED:  # it is no matter of one permission
                         yield Finding("S3", "not tried", "the rest, before this is mended")
                         return
             yield _clock("S3", await bucket.server_time(f"{settings.s3_prefix}/{RUNS}/"))
@@ -201,7 +201,7 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
 
 def _refused(what: str, error: StoreError) -> Finding:
     seen = f"cannot {error.action}: {error.code}"
-    if what == OPTIONAL_PERMISSION and error.code == "AccessDenied":
+    if what == OPTIONAL_PERMISSION and error.kind is StoreErrorKind.DENIED:
         return Finding(what, "note", seen, "A harvest does without; `verify --repair` does not (README, Permissions).")
     return Finding(what, "bad", seen, error.advice)
 

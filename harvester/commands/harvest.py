@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from harvester.aws.client import PATIENT
+from harvester.aws.client import RetryPolicy
 from harvester.commands.resources import Resources, read_inputs
 from harvester.errors import BusyError, Exit
+from harvester.formats.registry import FORMATS
 from harvester.model.ids import KINDS
 from harvester.model.outcome import Failed, Found, Fresh, Missing, Outcome, name_of
 from harvester.model.record import record_line
@@ -160,7 +161,7 @@ async def start(
     if run.finished:
         return run, tmdb
     # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
-    bucket = await stack.enter_async_context(resources.lake(attempts=PATIENT))
+    bucket = await stack.enter_async_context(resources.lake(retry_policy=RetryPolicy.WAIT_OUT))
     holding = hold_lease(
         bucket, run.layout.lease_key, token=lease_options.token, wait=lease_options.wait, times=lease_options.times
     )
@@ -261,7 +262,7 @@ async def harvest_batch(
         outcomes = [later.get(id_, outcome) for id_, outcome in zip(batch.ids, outcomes, strict=True)]
     await check_missing(tmdb, kind, outcomes)
     held = sum(map(len, lines.values()))
-    receipt = await land_batch(run, batch, outcomes, lines, form=options.output_format)
+    receipt = await land_batch(run, batch, outcomes, lines, form=FORMATS[options.output_format])
     budget.reserve(-held)
     counts = Counter[str](outcome["outcome"] for outcome in receipt.outcomes.values())
     observer(BatchLanded(batch.name, batch.collection, counts, sum(file.bytes for file in receipt.files)))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harvester.model.ids import Collection
     from harvester.model.layout import Layout
     from harvester.settings.settings import Settings
-    from harvester.store.s3 import Bucket
+    from harvester.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
     return MissingReport(layout.run, rows, to_do, fresh)
 
 
-async def _outcomes(bucket: Bucket, layout: Layout, generation: str) -> dict[str | None, Mapping[str, Any]]:
+async def _outcomes(bucket: Store, layout: Layout, generation: str) -> dict[str | None, Mapping[str, Any]]:
     """The outcome of each id: as written at closing, or else by the receipts of this generation."""
     notices = Warnings()
     summary = await read_summary(bucket, layout, generation, notices)

@@ -14,7 +14,7 @@ from harvester.model.layout import RUNS, Layout
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from harvester.store.s3 import Bucket
+    from harvester.store.store import Store
 
 OPTIONAL_PERMISSION = "s3:DeleteObject"
 """What no harvest needs, but `verify --repair`."""
@@ -25,7 +25,7 @@ _BODY = b'{"what": "written by `harvester doctor`, which removes it again"}\n'
 class PermissionChecks:
     """What is tried in one bucket: `tries` has a call for each permission, which says what was done."""
 
-    def __init__(self, bucket: Bucket, *, prefix: str, template: str, day: str) -> None:
+    def __init__(self, bucket: Store, *, prefix: str, template: str, day: str) -> None:
         self._bucket = bucket
         self._layout = Layout(prefix, template, f"{day}-00000000")
         self._folder = f"{prefix}/{RUNS}/doctor/"

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harvester.aws.client import ATTEMPTS, open_bucket
+from harvester.aws.client import RetryPolicy
 from harvester.aws.secrets import fetch_key
-from harvester.errors import InputError, StoreError
+from harvester.errors import InputError, StoreError, StoreErrorKind
 from harvester.model.layout import Layout
 from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import in_thread
 from harvester.runtime.observer import ignore
 from harvester.settings.validators import BUCKET
 from harvester.sources.csv import read_ids
+from harvester.store.registry import open_store
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from harvester.model.record_options import RecordOptions
     from harvester.runtime.observer import Observer
     from harvester.settings.settings import Settings
-    from harvester.store.s3 import Bucket
+    from harvester.store.store import Store
 
 CSV_NAMES = (".csv", ".csv.gz")  # endings of the objects that are looked for in a folder of S3
 
@@ -67,7 +68,7 @@ async def _read_from_s3(source: str, settings: Settings, read: Callable[..., Inp
                 file.flush()
                 return await in_thread(partial(read, file.name, name=source))
     except StoreError as error:
-        if error.code != "NoSuchBucket":
+        if error.kind is not StoreErrorKind.NO_BUCKET:
             raise
         raise InputError(source, f"is in a bucket that is not there: {give}") from error
     except OSError as error:
@@ -76,16 +77,16 @@ async def _read_from_s3(source: str, settings: Settings, read: Callable[..., Inp
 
 
 def open_bucket_of(
-    settings: Settings, name: str | None = None, *, attempts: int = ATTEMPTS
-) -> AbstractAsyncContextManager[Bucket]:
+    settings: Settings, name: str | None = None, *, retry_policy: RetryPolicy = RetryPolicy.FAIL_FAST
+) -> AbstractAsyncContextManager[Store]:
     """The bucket of the settings, or another one with the same credentials."""
-    return open_bucket(
-        name or str(settings.s3_bucket),
+    return open_store(
+        f"s3://{name or settings.s3_bucket}",
         region=settings.aws_region,
         profile=settings.aws_profile,
         credentials=settings.credentials,
         endpoint_url=settings.aws_endpoint_url_s3,
-        attempts=attempts,
+        retry_policy=retry_policy,
     )
 
 
@@ -132,9 +133,9 @@ class Resources:
         """The keys of `run`, or those that are the same for all runs."""
         return Layout(self.prefix, self.options.key_template, run)
 
-    def lake(self, *, attempts: int = ATTEMPTS) -> AbstractAsyncContextManager[Bucket]:
+    def lake(self, *, retry_policy: RetryPolicy = RetryPolicy.FAIL_FAST) -> AbstractAsyncContextManager[Store]:
         """The bucket of the settings."""
-        return open_bucket_of(self.settings, attempts=attempts)
+        return open_bucket_of(self.settings, retry_policy=retry_policy)
 
     def tmdb(self, *, rate: float | None = None) -> Tmdb:
         """TMDB, with at most `rate` requests per second instead of those of the settings, which hold the key itself."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harvester.aws.client import PATIENT
+from harvester.aws.client import RetryPolicy
 from harvester.commands.harvest import LeaseOptions, Report, harvest_batches, report_of, start
 from harvester.commands.resources import Resources
 from harvester.errors import InputError, NewerFormatError
@@ -183,7 +183,7 @@ async def harvest_shard(
     async with AsyncExitStack() as stack:
         stack.callback(observer, RunEnded("landed"))
         async with shutdown.immediately():
-            bucket = await stack.enter_async_context(resources.lake(attempts=PATIENT))
+            bucket = await stack.enter_async_context(resources.lake(retry_policy=RetryPolicy.WAIT_OUT))
             holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
             lease = await stack.enter_async_context(holding)
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from harvester.aws.client import PATIENT
+from harvester.aws.client import RetryPolicy
 from harvester.commands.resources import Resources
 from harvester.errors import StoreError
 from harvester.runtime.clock import utc_now
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
     from harvester.store.file_body import CsvFile
-    from harvester.store.s3 import Bucket
+    from harvester.store.store import Store
 
 SHA256 = "sha256"
 """The metadata by which an upload of ours is known (`x-amz-meta-sha256`), in hexadecimal digits."""
@@ -154,7 +154,7 @@ async def _upload_all(settings: Settings, local: dict[Place, CsvFile], day: str,
     to_send = {place: csv for place, csv in local.items() if not found[place]}
     done, total = 0, sum(csv.bytes for csv in to_send.values())
     # S3 is there, so from now on we wait for it: with half a file on its way, not to hear that an address is wrong.
-    async with Resources(settings).lake(attempts=PATIENT) as bucket:
+    async with Resources(settings).lake(retry_policy=RetryPolicy.WAIT_OUT) as bucket:
         for place, csv in to_send.items():
 
             def sent(here: int, name: str = place.name, before: int = done) -> None:
@@ -165,7 +165,7 @@ async def _upload_all(settings: Settings, local: dict[Place, CsvFile], day: str,
     return files
 
 
-async def _find(bucket: Bucket, place: Place, csv: CsvFile, day: str) -> Uploaded | None:
+async def _find(bucket: Store, place: Place, csv: CsvFile, day: str) -> Uploaded | None:
     """Where the newest object of this CSV is just this file; None if it is another, or not known to be ours."""
     today = place.date_in(place.key(day)) or ()
     there = {key: date for key in await bucket.objects(place.folder) if (date := place.date_in(key)) is not None}
@@ -173,16 +173,16 @@ async def _find(bucket: Bucket, place: Place, csv: CsvFile, day: str) -> Uploade
     head = await bucket.head(newest) if newest else None
     if newest is None or head is None or (head.bytes, head.metadata.get(SHA256)) != (csv.bytes, csv.sha256):
         return None
-    url, date = f"s3://{bucket.name}/{newest}", there[newest]
+    url, date = bucket.url(newest), there[newest]
     since = "-".join(date) if len(date) == len(DATE) else None
     return Uploaded(csv.source, place.collection, "unchanged", url, csv.bytes, csv.sha256, since)
 
 
-async def _send(bucket: Bucket, place: Place, csv: CsvFile, day: str, progress: Callable[[int], object]) -> Uploaded:
+async def _send(bucket: Store, place: Place, csv: CsvFile, day: str, progress: Callable[[int], object]) -> Uploaded:
     """Land the file under the key of the day, and read back what S3 keeps of it.
 
     Unfinished uploads of this CSV are aborted, of whichever day; another process that has one under way just now begins
-    again (`Bucket.land_parts`).
+    again (`Store.land_parts`).
     """
     key = place.key(day)
     for begun, number in await bucket.uploads(place.folder):
@@ -192,7 +192,7 @@ async def _send(bucket: Bucket, place: Place, csv: CsvFile, day: str, progress: 
             logging.getLogger(__name__).warning("upload_aborted", extra=said)
     content_type = "application/gzip" if csv.zipped else "text/csv"
     await bucket.land_parts(key, Body(csv.parts, content_type, {SHA256: csv.sha256}, progress))
-    url = f"s3://{bucket.name}/{key}"
+    url = bucket.url(key)
     head = await bucket.head(key)
     if head is None or (head.bytes, head.metadata.get(SHA256)) != (csv.bytes, csv.sha256):
         seen = f"{head.bytes:,} bytes with sha256 {head.metadata.get(SHA256)}" if head else "nothing there"

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from harvester.commands.resources import Resources
 from harvester.errors import CorruptLakeError, SettingsError
+from harvester.formats.format import FILE_BYTES
+from harvester.formats.registry import decode
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
 from harvester.model.manifest import Manifest, Totals, decode_manifest, decode_summary
-from harvester.model.record import FILE_BYTES, decode
 from harvester.runs.checkpoint import Checkpoint
 from harvester.runs.data_files import DATA_BYTES, Warnings, by_batch, read_document
 from harvester.runs.lease import LeaseTimes, hold_lease
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from harvester.model.layout import Layout
     from harvester.model.receipt import LandedFile, Receipt
     from harvester.settings.settings import Settings
-    from harvester.store.s3 import Bucket, Listed
+    from harvester.store.store import Listed, Store
 
     Progress = Callable[[int, int], object]
 
@@ -114,7 +115,7 @@ async def verify(
 
 
 async def _read(
-    bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress
+    bucket: Store, layout: Layout, run: str | None, day: str | None, progress: Progress
 ) -> VerificationReport:
     verification = VerificationReport(await runs_to_read(bucket, layout, run=run, day=day), day)
     for name in verification.runs:
@@ -123,7 +124,7 @@ async def _read(
     return verification
 
 
-async def _read_run(bucket: Bucket, layout: Layout, verification: VerificationReport, progress: Progress) -> None:
+async def _read_run(bucket: Store, layout: Layout, verification: VerificationReport, progress: Progress) -> None:
     body = await read_document(bucket, layout.manifest_key)
     if body is None and verification.day and not await bucket.objects(layout.receipts):
         if await bucket.objects(layout.folder):  # killed before the manifest; S3 lists empty folders too

@@ -24,7 +24,7 @@ from harvester.demo.samples import MOVIES, SERIES, sample_titles
 from harvester.errors import Exit, SettingsError
 from harvester.fakes import faults, s3_proxy
 from harvester.fakes.catalog import kind_of, movie_record, tv_record
-from harvester.model.record import decode
+from harvester.formats.registry import decode
 from harvester.reports.text import totals_text
 
 if TYPE_CHECKING:

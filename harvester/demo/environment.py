@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from harvester.aws.client import open_bucket
 from harvester.demo.samples import MOVIES, REALLY, SERIES, sample_titles
 from harvester.errors import HarvestError, SettingsError
 from harvester.fakes import s3_proxy
@@ -27,6 +26,7 @@ from harvester.fakes.faults import healthy, random_faults
 from harvester.fakes.s3_server import ServerFailedError, ServerMissingError, s3_server
 from harvester.fakes.tmdb import KEY, fake_tmdb
 from harvester.settings.settings import ALL_NAMES
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from harvester.fakes.s3_server import S3Server
     from harvester.fakes.tmdb import FakeTmdb
-    from harvester.store.s3 import Bucket
+    from harvester.store.store import Store
 
 BUCKET = "demo-lake"
 
@@ -63,7 +63,7 @@ class Environment:
 
     tmdb: FakeTmdb
     s3: S3Server
-    bucket: Bucket
+    bucket: Store
     settings: dict[str, str]
     environment: dict[str, str]
     folder: Path

@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 import orjson
 
+CONTENT_TYPE = "application/json; charset=utf-8"
+
 
 class DuplicateKeyError(ValueError):
     """An object has a key twice: readers take the first, the last, or refuse the file."""

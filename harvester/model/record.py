@@ -1,4 +1,4 @@
-"""Records: found titles become encoded files of at most 100 records and 10 MB.
+"""Records: a found title becomes a line of JSON, which `formats` puts into files.
 
 A record is TMDB's own object with two keys in front, `imdb_id` and `harvest`. Floats are written as the shortest text
 that reads back as the same 64-bit number, so nothing is rounded.
@@ -6,31 +6,12 @@ that reads back as the same 64-bit number, so nothing is rounded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.model.batch import BATCH_SIZE
-from harvester.model.exact_json import loads
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from harvester.model.outcome import Found
-
-Format = Literal["jsonl", "array"]
-
-FILE_BYTES = 10_000_000
-"""Bytes of one file at most (the data lake's rule is 10 MB). A single record that is larger has a file to itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """The bytes of one data file, and how many records they are."""
-
-    body: bytes
-    records: int
 
 
 def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str) -> bytes | None:
@@ -55,41 +36,3 @@ def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str
         return orjson.dumps(ours | found.record | ours)
     except orjson.JSONEncodeError:
         return None
-
-
-def encode(lines: Iterable[bytes], form: Format) -> Iterator[File]:
-    """Files of `lines` in their order, as few as the limits allow; lines are drawn as files need them.
-
-    `jsonl` has a record a line, `array` is one compact JSON array on one line, which Spark reads both ways.
-    """
-    head, between, tail = (b"", b"\n", b"\n") if form == "jsonl" else (b"[", b",", b"]\n")
-    some: list[bytes] = []
-    size = 0
-
-    def file() -> File:
-        records, body = len(some), head + between.join(some) + tail
-        some.clear()  # memory: they are not needed while the file lands
-        return File(body, records)
-
-    for line in lines:
-        if some and (len(some) == BATCH_SIZE or size + len(line) + len(head + tail) > FILE_BYTES):
-            yield file()
-            size = 0
-        some.append(line)
-        size += len(line) + len(between)
-    if some:
-        yield file()
-
-
-def empty_file(form: Format) -> File:
-    """A file without records, for a batch that no longer fills one; readers find nothing in it."""
-    return File(b"" if form == "jsonl" else b"[]", 0)
-
-
-def decode(body: bytes) -> list[dict[str, Any]]:
-    """The records of a data file; a ValueError if it is neither JSON Lines nor a JSON array."""
-    is_array = body.startswith(b"[")
-    records: list[Any] = loads(body) if is_array else [loads(line) for line in body.split(b"\n") if line]
-    if not all(isinstance(record, dict) for record in records):
-        raise ValueError("not a list of JSON objects")
-    return records

@@ -23,7 +23,7 @@ class RecordOptions:
     """What shapes the records and files of a run, beside its ids. The order of the appended parts changes no record."""
 
     language: Word | None
-    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=validators.PARTS_LIMIT)]
+    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=validators.APPEND_LIMIT)]
     output_format: Literal["jsonl", "array"]
     key_template: Annotated[str, AfterValidator(validators.key_template)]
     batch_size: Count = BATCH_SIZE

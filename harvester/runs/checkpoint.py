@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harvester.model.manifest import Manifest, Totals
     from harvester.model.receipt import LandedFile, Receipt
     from harvester.runs.other_runs import Day, Harvested
-    from harvester.store.s3 import Listed
+    from harvester.store.store import Listed
 
 
 @dataclass(slots=True)

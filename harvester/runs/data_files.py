@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from harvester.aws.errors import store_error
 from harvester.errors import CorruptLakeError
+from harvester.formats.registry import decode
 from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
-from harvester.model.record import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from harvester.model.receipt import LandedFile
-    from harvester.store.s3 import Bucket, Listed
+    from harvester.store.store import Listed, Store
 
 _log = logging.getLogger(__name__)
 
@@ -31,12 +31,12 @@ DATA_BYTES = 10**8
 SHOWN = 20
 
 
-async def run_names(bucket: Bucket, prefix: str) -> list[str]:
+async def run_names(bucket: Store, prefix: str) -> list[str]:
     """The runs below `prefix`, oldest first; other folders beside them are not ours."""
     return sorted(name for name in await bucket.folders(f"{prefix}/{RUNS}/") if RUN_NAME.fullmatch(name))
 
 
-async def list_data(bucket: Bucket, layout: Layout) -> dict[str, Listed]:
+async def list_data(bucket: Store, layout: Layout) -> dict[str, Listed]:
     """Every object in the day's folders that a reader would read, whichever run it is of.
 
     Athena, Spark and Hive pass over names that begin with `_` or `.`, such as `_SUCCESS`; a key that ends in a slash is
@@ -69,13 +69,13 @@ def of_batches(layout: Layout, listed: Mapping[str, Listed], names: frozenset[st
     return {key: seen for key, seen in listed.items() if (file := layout.parse(key)) and file.batch in names}
 
 
-async def read_document(bucket: Bucket, key: str, *, limit: int = DOCUMENT_BYTES) -> bytes | None:
+async def read_document(bucket: Store, key: str, *, limit: int = DOCUMENT_BYTES) -> bytes | None:
     """The bytes of a document of ours; None if there is none, and b"" if it has more than `limit`."""
     stored = await bucket.read_stored(key, limit=limit)
     return stored.body if stored else None
 
 
-async def is_as_landed(file: LandedFile, bucket: Bucket, listed: Mapping[str, Listed]) -> bool:
+async def is_as_landed(file: LandedFile, bucket: Store, listed: Mapping[str, Listed]) -> bool:
     """Whether a data file still is what landed: by size and ETag as listed, or else by its bytes.
 
     A copy has the same bytes and another ETag, and some servers list other ETags than they answer with.
@@ -87,7 +87,7 @@ async def is_as_landed(file: LandedFile, bucket: Bucket, listed: Mapping[str, Li
 
 
 async def read_records(
-    bucket: Bucket, key: str, listed: Listed, *, notices: Warnings | None = None
+    bucket: Store, key: str, listed: Listed, *, notices: Warnings | None = None
 ) -> list[dict[str, Any]]:
     """The records of a data file that have an id; a StoreError if what was read is not what is listed.
 
@@ -96,7 +96,7 @@ async def read_records(
     ours = listed.bytes <= DATA_BYTES
     body = await bucket.read(key) or b"" if ours else b""
     if ours and len(body) != listed.bytes:  # a portal's page, or a file that is just being replaced
-        raise store_error(f"read s3://{bucket.name}/{key}", "another object than is listed")
+        raise store_error(f"read {bucket.url(key)}", "another object than is listed")
     try:
         if not ours:
             raise ValueError(f"{listed.bytes:,} bytes")  # noqa: TRY301

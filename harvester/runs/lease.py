@@ -1,6 +1,6 @@
 """Lease: the right to harvest in a prefix, one harvest at a time.
 
-It is one small object that names its holder, and is written by conditional puts alone (`Bucket.put_if`). A process that
+It is one small object that names its holder, and is written by conditional puts alone (`Store.put_if`). A process that
 waits for it only reads. A holder's silence is measured by S3's clock: no two clocks are compared.
 """
 
@@ -40,7 +40,7 @@ from harvester.store.s3 import LAST_SECONDS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from harvester.store.s3 import Bucket, Stored
+    from harvester.store.store import Store, Stored
 
     Sleep = Callable[[float], Awaitable[object]]
     Clocks = Sequence[Callable[[], float]]
@@ -145,7 +145,7 @@ class Lease:
     """A lease that we hold or share; made by `hold_lease`."""
 
     def __init__(
-        self, bucket: Bucket, key: str, state: LeaseState, *, times: LeaseTimes, sleep: Sleep, clocks: Clocks
+        self, bucket: Store, key: str, state: LeaseState, *, times: LeaseTimes, sleep: Sleep, clocks: Clocks
     ) -> None:
         self.token = state.token
         self.previous_run: str | None = None  # which it named when we took it, and until renewed: has orphaned uploads
@@ -269,7 +269,7 @@ class Lease:
 
 @asynccontextmanager
 async def hold_lease(
-    bucket: Bucket,
+    bucket: Store,
     key: str,
     *,
     token: str | None = None,  # of several processes: a lease of the same token is taken at once

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from harvester.model.ids import Collection
     from harvester.model.inputs import InputIds
     from harvester.model.record_options import RecordOptions
-    from harvester.store.s3 import Bucket
+    from harvester.store.store import Store
 
 
 async def open_run(
-    bucket: Bucket,
+    bucket: Store,
     inputs: Mapping[Collection, InputIds],
     *,
     prefix: str,
@@ -76,7 +76,7 @@ async def open_run(
 
 
 async def open_part(
-    bucket: Bucket,
+    bucket: Store,
     layout: Layout,
     batches: list[Batch],
     *,
@@ -99,7 +99,7 @@ async def open_part(
 class _RunFinder:
     """One look at the lake, for these ids and options."""
 
-    bucket: Bucket
+    bucket: Store
     inputs: Mapping[Collection, InputIds]
     options: RecordOptions
     clock: Clock

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from harvester.model.ids import Collection
     from harvester.model.record_options import RecordOptions
-    from harvester.store.s3 import Bucket, Listed
+    from harvester.store.store import Listed, Store
 
 READS_AT_ONCE = 32
 
@@ -68,7 +68,7 @@ class Harvested:
 class Day:
     """The day of one run: all its data files as `listed`, and its `others`, the other runs, oldest name first."""
 
-    bucket: Bucket
+    bucket: Store
     layout: Layout
     notices: Warnings
     listed: dict[str, Listed]
@@ -142,7 +142,7 @@ class Day:
         harvested.batches.add(receipt.batch)
 
 
-async def read_day(bucket: Bucket, layout: Layout, notices: Warnings) -> Day:
+async def read_day(bucket: Store, layout: Layout, notices: Warnings) -> Day:
     """The day of the run of `layout`; another run that cannot be read hides no other."""
     day = Day(bucket, layout, notices, await list_data(bucket, layout), [])
     for name in await run_names(bucket, layout.prefix):
@@ -160,7 +160,7 @@ async def read_day(bucket: Bucket, layout: Layout, notices: Warnings) -> Day:
     return day
 
 
-async def _names_without_manifest(bucket: Bucket, layout: Layout) -> frozenset[str]:
+async def _names_without_manifest(bucket: Store, layout: Layout) -> frozenset[str]:
     """The batches of a run whose manifest cannot be read, or is not written yet: of its receipts, and of its ids."""
     stored = await bucket.objects(layout.folder)
     names = {_stem(key) for key in stored if key.startswith(layout.receipts)}
@@ -190,7 +190,7 @@ def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: Rec
     )
 
 
-async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None, day: str | None = None) -> list[str]:
+async def runs_to_read(bucket: Store, layout: Layout, *, run: str | None = None, day: str | None = None) -> list[str]:
     """This `run`, all of a `day`, or else the one that was at work last; a CorruptLakeError if there is none."""
     there = await run_names(bucket, layout.prefix)
     if run is None and day is None and there:
@@ -198,17 +198,17 @@ async def runs_to_read(bucket: Bucket, layout: Layout, *, run: str | None = None
         run = stored.run if stored and stored.run in there else there[-1]  # the last at work, or else by name
     names = [name for name in there if name == run or name[:10] == day]
     if not names:
-        where = f"s3://{bucket.name}/{layout.prefix}/{RUNS}/{run or ''}"
+        where = bucket.url(f"{layout.prefix}/{RUNS}/{run or ''}")
         raise CorruptLakeError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
     return names
 
 
-async def read_receipt(bucket: Bucket, layout: Layout, key: str) -> Receipt:
+async def read_receipt(bucket: Store, layout: Layout, key: str) -> Receipt:
     """The receipt at `key`; a CorruptLakeError if it is none of this run and key."""
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
 
 
-async def receipt_or_none(bucket: Bucket, layout: Layout, key: str, notices: Warnings) -> Receipt | None:
+async def receipt_or_none(bucket: Store, layout: Layout, key: str, notices: Warnings) -> Receipt | None:
     """The receipt at `key`; None, with a warning, if it is none of this run and key."""
     try:
         return await read_receipt(bucket, layout, key)
@@ -217,7 +217,7 @@ async def receipt_or_none(bucket: Bucket, layout: Layout, key: str, notices: War
         return None
 
 
-async def read_summary(bucket: Bucket, layout: Layout, generation: str, notices: Warnings) -> Summary | None:
+async def read_summary(bucket: Store, layout: Layout, generation: str, notices: Warnings) -> Summary | None:
     """The summary of this generation of the run; None if there is none, or none that can be read."""
     if (body := await read_document(bucket, layout.summary_key)) is None:
         return None

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from harvester.model.layout import Layout
-    from harvester.store.s3 import Bucket
+    from harvester.store.store import Store
 
 _log = logging.getLogger(__name__)
 
 
 async def repair(
-    bucket: Bucket, foreign: Mapping[str, Layout], stale: Sequence[str], *, check: Callable[[], Awaitable[object]]
+    bucket: Store, foreign: Mapping[str, Layout], stale: Sequence[str], *, check: Callable[[], Awaitable[object]]
 ) -> list[str]:
     """Move `foreign` objects to the quarantine of a run, and remove `stale` files; a line for each that is gone.
 
@@ -38,7 +38,7 @@ async def repair(
     return done
 
 
-async def _quarantine(bucket: Bucket, key: str, place: str) -> str:
+async def _quarantine(bucket: Store, key: str, place: str) -> str:
     """Where the object has been moved; another place than `place` where something stands there already."""
     number, free = 1, place
     while await bucket.head(free):

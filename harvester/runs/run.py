@@ -23,7 +23,6 @@ from harvester.model.ids_file import encode_ids, encode_outcomes
 from harvester.model.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
 from harvester.model.outcome import Failed, Found, is_tmdb_id
 from harvester.model.receipt import LandedFile, Receipt, outcome_json
-from harvester.model.record import empty_file, encode
 from harvester.runs.data_files import is_as_landed, list_data, read_document, read_records
 from harvester.runs.other_runs import listing_digest, read_receipt
 from harvester.runtime.clock import Clock
@@ -32,16 +31,16 @@ from harvester.runtime.concurrency import fan_out
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from harvester.formats.format import File, Format
     from harvester.model.batch import Batch
     from harvester.model.ids import Collection
     from harvester.model.inputs import InputIds
     from harvester.model.layout import Layout
     from harvester.model.manifest import Totals
     from harvester.model.outcome import Outcome
-    from harvester.model.record import File, Format
     from harvester.runs.checkpoint import Checkpoint
     from harvester.runs.lease import Lease
-    from harvester.store.s3 import Bucket, Listed
+    from harvester.store.store import Listed, Store
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ READS_AT_ONCE = 8  # files of up to 10 MB, in memory
 class Run:
     """One generation of one run, from its manifest to its closed books; made by `open_run` and `open_part`."""
 
-    bucket: Bucket
+    bucket: Store
     layout: Layout
     manifest: Manifest
     checkpoint: Checkpoint  # what stands in the lake: as it was opened, and what has been committed since
@@ -111,9 +110,9 @@ class Run:
         if self.lease:
             await self.lease.check()
 
-    async def land(self, key: str, file: File) -> LandedFile:
+    async def land(self, key: str, file: File, *, content_type: str) -> LandedFile:
         """Land a data file of this run, if the lease is still ours."""
-        etag = await self.bucket.land(key, file.body, check=self.check_lease)
+        etag = await self.bucket.land(key, file.body, content_type=content_type, check=self.check_lease)
         return LandedFile(key, file.records, len(file.body), hashlib.sha256(file.body).hexdigest(), etag)
 
     async def close(self) -> None:
@@ -194,11 +193,13 @@ async def land_batch(
     files: list[LandedFile] = []
     for collection in sorted(KINDS, key=lambda name: name != batch.collection):
         of_kind = (lines.pop(id_) for id_ in batch.ids if kinds.get(id_) == KINDS[collection])
-        for number, file in enumerate(encode(of_kind, form), 1):
-            files.append(await run.land(run.layout.data_key(collection, batch.name, number), file))
+        for number, file in enumerate(form.encode(of_kind), 1):
+            key = run.layout.data_key(collection, batch.name, number)
+            files.append(await run.land(key, file, content_type=form.content_type))
     filled = {file.key for file in files}
     no_longer = [key for key in run.checkpoint.files.get(batch.name, {}) if key not in filled]
-    files += [await run.land(key, empty_file(form)) for key in no_longer]
+    empty = form.empty_file()
+    files += [await run.land(key, empty, content_type=form.content_type) for key in no_longer]
     written: Any = {id_: outcome_json(result, _origin(kept.get(id_, {}))) for id_, result in by_id.items()}
     receipt = Receipt(
         batch=batch.name,
@@ -242,7 +243,7 @@ def _origin(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"kind": result.get("kind"), "tmdb_id": result["tmdb_id"]}
 
 
-async def abort_uploads(bucket: Bucket, layout: Layout, names: frozenset[str] | None = None) -> None:
+async def abort_uploads(bucket: Store, layout: Layout, names: frozenset[str] | None = None) -> None:
     """Abort the open uploads that a killed harvest has left of the run's day; of these batches alone, if given.
 
     Only the holder of the lease may do so, or a child for its own batches: to any other harvest they are not orphans.

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
 from harvester.model.ids import KINDS
 
-PARTS_LIMIT = 20
+APPEND_LIMIT = 20
 """Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
 
 KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")  # of TMDB's
@@ -108,8 +108,8 @@ def _split(value: object) -> object:
 
 
 def _parts(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) > PARTS_LIMIT:
-        raise ValueError(f"has {len(names)} parts; TMDB takes {PARTS_LIMIT}")
+    if len(names) > APPEND_LIMIT:
+        raise ValueError(f"has {len(names)} parts; TMDB takes {APPEND_LIMIT}")
     for part in names:
         if not re.fullmatch(r"[a-z_]+(/[a-z0-9_]+)?", part):
             raise ValueError(f"has a part {part!r}; parts look like credits or watch/providers")

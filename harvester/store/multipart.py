@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from harvester.model.exact_json import CONTENT_TYPE
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -24,8 +26,8 @@ FILE_PART_BYTES = 8 * 2**20
 PARTS_LIMIT = 10_000
 """S3 takes no more parts (docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
 
-LOOK_SECONDS = 0.5
-"""Between two looks at how far a part has got."""
+POLL_SECONDS = 0.5
+"""Between two polls of how far a part has got."""
 
 Parts: TypeAlias = AsyncGenerator[tuple[int, io.BytesIO], None]
 """The parts of an upload with their numbers, from 1."""
@@ -40,9 +42,9 @@ class Body:
     """
 
     parts: Callable[[], Parts]
-    content_type: str = "application/json; charset=utf-8"
-    metadata: Mapping[str, str] = field(default_factory=dict)  # to be read back by `Bucket.head`
-    progress: Callable[[int], object] = lambda _sent: None  # bytes; fewer than before where a part is sent again
+    content_type: str = CONTENT_TYPE
+    metadata: Mapping[str, str] = field(default_factory=dict)  # to be read back by `Store.head`
+    on_progress: Callable[[int], object] = lambda _sent: None  # bytes; fewer than before where a part is sent again
     check: Callable[[], Awaitable[object]] | None = None
 
 
@@ -62,8 +64,10 @@ def part_bytes(size: int) -> int:
 
 
 @asynccontextmanager
-async def progress_deadline(part: io.BytesIO, seconds: float, progress: Callable[[int], object]) -> AsyncIterator[None]:
-    """A deadline of so many `seconds`, put off while `part` is being sent, and gets on; `progress` hears how far.
+async def progress_deadline(
+    part: io.BytesIO, seconds: float, on_progress: Callable[[int], object]
+) -> AsyncIterator[None]:
+    """A deadline of so many `seconds`, put off while `part` is being sent, and gets on; `on_progress` hears how far.
 
     At a megabit a second four parts of 8 MiB take minutes; and without a deadline they can hang for ever. Signing reads
     a part from end to end too, but at once: that is never seen here.
@@ -72,17 +76,17 @@ async def progress_deadline(part: io.BytesIO, seconds: float, progress: Callable
     size, here = part.getbuffer().nbytes, 0
     async with asyncio.timeout(seconds) as deadline:
 
-        def look(again: Callable[..., object]) -> None:  # a `look` that named itself would keep the part, in a cycle
+        def poll(again: Callable[..., object]) -> None:  # a `poll` that named itself would keep the part, in a cycle
             nonlocal here
             before, here = here, part.tell()
             if here != before and 0 < here < size and not deadline.expired():
                 deadline.reschedule(loop.time() + seconds)
-            progress(here)
-            timers[:] = [loop.call_later(LOOK_SECONDS, again, again)]
+            on_progress(here)
+            timers[:] = [loop.call_later(POLL_SECONDS, again, again)]
 
-        timers = [loop.call_later(LOOK_SECONDS, look, look)]
+        timers = [loop.call_later(POLL_SECONDS, poll, poll)]
         try:
             yield
         finally:
             timers.pop().cancel()
-    progress(size)
+    on_progress(size)

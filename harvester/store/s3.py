@@ -11,27 +11,30 @@ import asyncio
 import io
 import logging
 import math
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import aiohttp
 import botocore.exceptions
 import tenacity
-from botocore import xform_name
 
-from harvester.aws.errors import no_answer, store_error
-from harvester.errors import StoreError
+from harvester.aws.client import RetryPolicy, open_client
+from harvester.aws.errors import no_answer, refusal, store_error
+from harvester.errors import StoreError, StoreErrorKind
+from harvester.model.exact_json import CONTENT_TYPE
 from harvester.runtime.concurrency import complete_or_undo, fan_out
-from harvester.settings.redaction import redact, redact_shapes
+from harvester.runtime.net import http_date
 from harvester.store.multipart import Body, in_memory, progress_deadline
-from harvester.tmdb.responses import http_date
+from harvester.store.store import Head, Listed, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from typing import IO, TypeAlias
+
+    from harvester.aws.client import Access
 
     Deadline: TypeAlias = AbstractAsyncContextManager[object]
 
@@ -39,7 +42,7 @@ T = TypeVar("T")
 
 CALL_SECONDS = 60.0
 """Deadline of one call, botocore's retries included; a part that makes progress has it put off
-(`multipart.progress_deadline`). Without it an upload can hang for ever: see `aws.client`."""
+(`multipart.progress_deadline`). Without it an upload can hang for ever: see `_no_expect`."""
 
 LAST_SECONDS = 3.0
 """What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
@@ -50,16 +53,10 @@ READ_TRIES = 4
 MIN_BYTES_PER_SECOND = 31_250
 """0.25 Mbit/s: a body that falls a minute behind this, all blocks together, is given up and read anew."""
 
-CONFLICTS = frozenset(["OperationAborted", "ConditionalRequestConflict", "409", "HTTP 409"])
-"""S3's codes for another call that is under way at this key, each to be tried again (its documentation); without a body
-botocore has the status alone."""
-
 CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
 """What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
 
-ABSENT = frozenset(["NoSuchKey", "404"])
-GONE = frozenset(["NoSuchUpload"])
-REFUSED = frozenset(["PreconditionFailed", "412"]) | CONFLICTS | ABSENT
+NOT_PUT = (StoreErrorKind.PRECONDITION, StoreErrorKind.CONFLICT, StoreErrorKind.NO_OBJECT)
 """Answers to a conditional put: the condition does not hold, or another put is under way."""
 
 _GOES_ON = {
@@ -69,36 +66,8 @@ _GOES_ON = {
 """By listing: the fields of a page, and those of the request for the next page that they go into."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What a listing says of one object. `etag` has no quotes."""
-
-    bytes: int
-    etag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What S3 keeps of one object besides its content; names in `metadata` are in lower case."""
-
-    bytes: int
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An object as it was read; the body is empty if it is over the limit, and the ETag has no quotes.
-
-    `age` is in seconds, by S3's own clock (`Date` less `Last-Modified`, each to the second); None if S3 does not say.
-    """
-
-    body: bytes
-    etag: str
-    age: float | None
-
-
 def _is_conflict(error: BaseException) -> bool:
-    return isinstance(error, StoreError) and error.code in CONFLICTS
+    return isinstance(error, StoreError) and error.kind is StoreErrorKind.CONFLICT
 
 
 _tried_again = partial(
@@ -110,28 +79,32 @@ _tried_again = partial(
 """What botocore takes for final."""
 
 
-async def _unless(codes: Collection[str], call: Awaitable[T]) -> T | None:
-    """What comes of `call`; None if S3 refuses with one of these codes, which is an answer then."""
+async def _unless(call: Awaitable[T], *kinds: StoreErrorKind) -> T | None:
+    """What comes of `call`; None if S3 refuses with an error of these kinds, which is an answer then."""
     try:
         return await call
     except StoreError as error:
-        if error.code not in codes:
+        if error.kind not in kinds:
             raise
         return None
 
 
 class Bucket:
-    """One bucket, made by `aws_client.open_bucket`. Every method raises `StoreError` if S3 refuses or is away."""
+    """One bucket, made by `open_bucket`. Every method raises `StoreError` if S3 refuses or is away."""
 
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
         self._client, self._secrets = client, secrets
 
+    def url(self, key: str) -> str:
+        """Where the object at `key` is, for messages."""
+        return f"s3://{self.name}/{key}"
+
     async def objects(self, prefix: str) -> dict[str, Listed]:
         """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request."""
         found = await self._list("list", "list_objects_v2", "Contents", Prefix=prefix)
         if any("ETag" not in each for each in found):
-            raise store_error(f"list s3://{self.name}/{prefix}", "a listing without ETags")
+            raise store_error(f"list {self.url(prefix)}", "a listing without ETags")
         listed = {each["Key"]: Listed(each["Size"], each["ETag"].strip('"')) for each in found}
         return dict(sorted(listed.items()))  # S3 sorts by bytes, SeaweedFS folder by folder
 
@@ -155,7 +128,7 @@ class Bucket:
         if (response := await self._get(key, into, limit=limit)) is None:
             return None
         if "ETag" not in response:
-            raise store_error(f"read s3://{self.name}/{key}", "an answer without an ETag")
+            raise store_error(f"read {self.url(key)}", "an answer without an ETag")
         headers = response["ResponseMetadata"]["HTTPHeaders"]
         now, written = http_date(headers.get("date")), http_date(headers.get("last-modified"))
         age = (now - written).total_seconds() if now and written else None
@@ -164,11 +137,16 @@ class Bucket:
 
     async def head(self, key: str) -> Head | None:
         """What is kept of the object at `key`; None if there is none."""
-        response = await _unless({"404"}, self._call("look at", key, "head_object", "ContentLength", Key=key))
+        response = await _unless(
+            self._call("look at", key, "head_object", "ContentLength", Key=key), StoreErrorKind.NO_OBJECT
+        )
         return Head(response["ContentLength"], response.get("Metadata", {})) if response else None
 
-    async def put(self, key: str, body: bytes, **condition: str) -> str:
+    async def put(self, key: str, body: bytes) -> str:
         """Put a small object, in one request; its ETag."""
+        return await self._put(key, body)
+
+    async def _put(self, key: str, body: bytes, **condition: str) -> str:
         content = {"Body": body, "ContentType": "application/json"}
         response = await self._call("write", key, "put_object", "ETag", Key=key, **content, **condition)
         return str(response["ETag"]).strip('"')
@@ -180,7 +158,7 @@ class Bucket:
         the condition, and botocore repeats a put whose answer was lost, and the repetition is refused.
         """
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": f'"{etag}"'}
-        return await _unless(REFUSED, self.put(key, body, **condition)) is not None
+        return await _unless(self._put(key, body, **condition), *NOT_PUT) is not None
 
     async def delete(self, key: str) -> None:
         """Remove the object at `key`, if there is one."""
@@ -191,9 +169,16 @@ class Bucket:
         source = {"Bucket": self.name, "Key": key}
         await self._call("copy", key, "copy_object", "CopyObjectResult", Key=to, CopySource=source)
 
-    async def land(self, key: str, body: bytes, *, check: Callable[[], Awaitable[object]] | None = None) -> str:
+    async def land(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        content_type: str = CONTENT_TYPE,
+        check: Callable[[], Awaitable[object]] | None = None,
+    ) -> str:
         """Land `body` at `key`, in parts of 5 MiB; all else is as with `land_parts`."""
-        return await self.land_parts(key, Body(in_memory(body), check=check))
+        return await self.land_parts(key, Body(in_memory(body), content_type, check=check))
 
     async def land_parts(self, key: str, body: Body) -> str:
         """Land `body` at `key`, whole or not at all; the ETag that S3 gave it.
@@ -201,7 +186,7 @@ class Bucket:
         Nothing is visible at `key` until the last request, and an upload that fails or is cancelled is aborted. What
         this cannot do: abort when the process is killed, or S3 away; the next run that lands there does.
         """
-        if (etag := await _unless(GONE, self._land_once(key, body))) is not None:
+        if (etag := await _unless(self._land_once(key, body), StoreErrorKind.NO_UPLOAD)) is not None:
             return etag
         # Completed, and the answer was lost; or aborted, by another harvester of the same ids.
         return await self._land_once(key, body)
@@ -220,7 +205,9 @@ class Bucket:
 
     async def abort(self, key: str, upload: str) -> None:
         """Abort an upload; one that is gone already is fine."""
-        await _unless(GONE, self._call("abort", key, "abort_multipart_upload", None, Key=key, UploadId=upload))
+        await _unless(
+            self._call("abort", key, "abort_multipart_upload", None, Key=key, UploadId=upload), StoreErrorKind.NO_UPLOAD
+        )
 
     async def server_time(self, prefix: str) -> datetime | None:
         """S3's time, to the second, by a listing of `prefix`; None if S3 does not say."""
@@ -236,7 +223,7 @@ class Bucket:
             if not page["IsTruncated"]:
                 return found
             if not _GOES_ON[operation].keys() <= page.keys():
-                raise store_error(f"{verb} s3://{self.name}/{query['Prefix']}", "a page that does not say how to go on")
+                raise store_error(f"{verb} {self.url(query['Prefix'])}", "a page that does not say how to go on")
             query |= {asked: page[said] for said, asked in _GOES_ON[operation].items()}
 
     async def _land_once(self, key: str, body: Body) -> str:
@@ -249,12 +236,12 @@ class Bucket:
         async def send(part: tuple[int, io.BytesIO]) -> dict[str, Any]:
             number, content = part
 
-            def result(far: int) -> None:
+            def on_progress(far: int) -> None:
                 sent[number] = far
-                body.progress(sum(sent.values()))
+                body.on_progress(sum(sent.values()))
 
             where = {"Key": key, "UploadId": upload, "PartNumber": number}
-            deadline = progress_deadline(content, CALL_SECONDS, result)
+            deadline = progress_deadline(content, CALL_SECONDS, on_progress)
             landed = await self._call("upload", key, "upload_part", "ETag", deadline, **where, Body=content)
             content.close()  # botocore's requests hold it in a cycle: a file of 165 MB took 155 of them
             return {"PartNumber": number, "ETag": landed["ETag"]}
@@ -287,9 +274,9 @@ class Bucket:
     async def _get(self, key: str, into: IO[bytes], *, limit: float = math.inf) -> dict[str, Any] | None:
         """S3's answer for the object at `key`, None if there is none; its bytes go to `into`, unless over `limit`."""
         try:
-            return await _unless(ABSENT, self._get_once(key, into, limit))
+            return await _unless(self._get_once(key, into, limit), StoreErrorKind.NO_OBJECT)
         except CUT_OFF as error:
-            raise store_error(f"read s3://{self.name}/{key}", type(error).__name__) from error
+            raise store_error(f"read {self.url(key)}", type(error).__name__) from error
 
     @_tried_again(retry=tenacity.retry_if_exception_type(CUT_OFF))
     async def _get_once(self, key: str, into: IO[bytes], limit: float) -> dict[str, Any]:
@@ -315,24 +302,47 @@ class Bucket:
         A good answer has this `field`: botocore passes a 200 with an empty body as an empty answer (tried), and an
         empty listing would have everything harvested again.
         """
-        action = f"{verb} s3://{self.name}/{key}"
+        action = f"{verb} {self.url(key)}"
         try:
             async with within or asyncio.timeout(CALL_SECONDS):
                 answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **query)
         except TimeoutError as error:
             raise store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
         except botocore.exceptions.ClientError as error:
-            if (asked := xform_name(error.operation_name)) != operation:  # of STS or the single sign-on
-                action = f"get credentials ({asked}) to {action}"
-            why, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-            code = str(why.get("Code") or f"HTTP {metadata.get('HTTPStatusCode')}")
-            if (operation, code) == ("head_object", "403"):  # an answer to HEAD has no body, and so no code of S3's
-                code = "AccessDenied"
             secrets = await self._secrets()  # S3 repeats them in some of its refusals
-            words = (redact_shapes(redact(text, secrets)) for text in (code, str(why.get("Message", ""))))
-            raise store_error(action, *words) from None
+            raise refusal(action, operation, error, secrets) from None
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise no_answer(action, error, self._client.meta.endpoint_url) from None
         if field and field not in answer:
             raise store_error(action, "an empty answer")
         return answer
+
+
+def _no_expect(request: Any, **_: Any) -> None:
+    """Drop `Expect: 100-continue` before the request is signed.
+
+    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that clock
+    only when the body is sent, and has none while it waits for the server's `100 Continue`.
+    """
+    del request.headers["Expect"]
+
+
+@asynccontextmanager
+async def open_bucket(
+    name: str, *, retry_policy: RetryPolicy = RetryPolicy.FAIL_FAST, **access: Unpack[Access]
+) -> AsyncIterator[Bucket]:
+    """The bucket `name`; a `StoreError` if there is no such profile or region."""
+    opening = open_client("s3", action=f"open s3://{name}", retry_policy=retry_policy, **access)
+    async with opening as (client, session):
+        credentials = access.get("credentials")
+        client.meta.events.register("before-sign.s3", _no_expect)
+
+        async def secrets() -> list[str]:
+            """The credentials in force; a role's change every hour, and may be refused then."""
+            held: Sequence[str | None] = credentials or ()
+            with suppress(botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+                if source := None if credentials else await session.get_credentials():
+                    held = await source.get_frozen_credentials()
+            return [secret for secret in held[:3] if secret]
+
+        yield Bucket(client, name, secrets)

@@ -25,11 +25,12 @@ from urllib.parse import urlencode
 from harvester import __version__
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.model.outcome import Failed, Found, Missing
+from harvester.runtime.net import http_date
 from harvester.runtime.observer import BackOffBegun, RequestDone, RetryBegun, ignore
 from harvester.settings.redaction import REDACTED
-from harvester.settings.validators import PARTS_LIMIT
+from harvester.settings.validators import APPEND_LIMIT
 from harvester.tmdb.circuit_breaker import CircuitBreaker
-from harvester.tmdb.responses import Candidates, Match, NotFound, Retry, classify, http_date, read_find, read_record
+from harvester.tmdb.responses import Candidates, Match, NotFound, Retry, classify, read_find, read_record
 from harvester.tmdb.retry import retry
 from harvester.tmdb.transport import get, open_session
 
@@ -81,7 +82,7 @@ class Tmdb:
         self._plain = _query(key_query)
         self._find = _query({"external_source": "imdb_id"} | key_query)
         # Of a series only this part says which IMDb id TMDB has for it: 250 bytes, and no request more.
-        self._added = "external_ids" if "external_ids" not in append and len(append) < PARTS_LIMIT else None
+        self._added = "external_ids" if "external_ids" not in append and len(append) < APPEND_LIMIT else None
         parts = {"movie": append, "tv": (*append, self._added) if self._added else append}
         self._detail = {
             kind: _query({"language": language, "append_to_response": ",".join(parts[kind])} | key_query)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from harvester.errors import TmdbRefusedError
 from harvester.model.exact_json import DuplicateKeyError, loads
 from harvester.model.outcome import Found, Missing, is_tmdb_id
+from harvester.runtime.net import http_date
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -146,15 +145,6 @@ def retry_after_seconds(response: Response) -> float | None:
     elif (until := http_date(text)) and (sent := http_date(response.date)):
         seconds = (until - sent).total_seconds()
     return seconds if seconds >= 0 else None
-
-
-def http_date(text: str | None) -> datetime | None:
-    """The moment that an HTTP header such as `Date` names, to the second, in UTC; None if it names none."""
-    try:
-        date = parsedate_to_datetime(text or "")
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
 def read_record(

@@ -6,20 +6,19 @@ sent twice. aiohttp's own errors end here, because they carry the URL, where a v
 
 from __future__ import annotations
 
-import errno
 import select
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import aiohttp
 
+from harvester.runtime.net import NO_NETWORK
 from harvester.tmdb.responses import BODY_LIMIT, Response, Retry, unzip
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
-NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)  # the kernel has no route to an address
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
 

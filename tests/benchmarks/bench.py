@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harvester.aws.client import open_bucket
 from harvester.fakes.s3_server import REGION, s3_server
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

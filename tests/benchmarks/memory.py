@@ -33,7 +33,7 @@ PEAK, BYTES_PER_ID, LARGE_PEAK = 90_000_000, 400, 200_000_000
 IMPORTED = "import harvester.commands.harvest"
 OPENED = """
 import asyncio, harvester.commands.harvest
-from harvester.aws.client import open_bucket
+from harvester.store.s3 import open_bucket
 
 async def opened():
     async with open_bucket("lake", region="us-east-1", credentials=("key", "secret", None)):

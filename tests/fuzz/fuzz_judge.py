@@ -21,13 +21,14 @@ with atheris.instrument_imports() if atheris else nullcontext():
     import orjson
 
     from harvester.errors import TmdbRefusedError
+    from harvester.formats.registry import FORMATS, decode
     from harvester.model.batch import Batch
     from harvester.model.documents import encode_document
     from harvester.model.ids import KINDS, Kind
     from harvester.model.layout import Layout
     from harvester.model.outcome import Found, Missing
     from harvester.model.receipt import LandedFile, Receipt, decode_receipt, outcome_json
-    from harvester.model.record import Format, decode, encode, record_line
+    from harvester.model.record import record_line
     from harvester.tmdb.responses import (
         CANDIDATES,
         Candidates,
@@ -120,8 +121,8 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
         outcomes.remove(found)  # too deep to be written: the title has failed, which can be
     if line:
         lines.append(line)
-        for form in get_args(Format):
-            [file] = encode(lines, form)
+        for form in FORMATS.values():
+            [file] = form.encode(lines)
             [landed] = decode(file.body)
             assert landed["imdb_id"] == IDS[0]
             assert orjson.dumps(without_ours(landed)) == orjson.dumps(without_ours(body))

@@ -1,0 +1,31 @@
+"""JSON array: all records of a file as one compact array on one line; Spark reads it with `multiline` and without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harvester.formats.format import File, join_lines, only_records
+from harvester.model.exact_json import CONTENT_TYPE, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class JsonArray:
+    """The format `array`."""
+
+    name = "array"
+    content_type = CONTENT_TYPE
+    begins = b"["
+
+    def encode(self, lines: Iterable[bytes]) -> Iterator[File]:
+        """Files with one array on one line."""
+        return join_lines(lines, head=b"[", between=b",", tail=b"]\n")
+
+    def empty_file(self) -> File:
+        """A file with an empty array."""
+        return File(b"[]", 0)
+
+    def decode(self, body: bytes) -> list[dict[str, Any]]:
+        """The records of the array."""
+        return only_records(loads(body))

@@ -1,0 +1,31 @@
+"""JSON Lines: a record a line, each line ended; Athena, Glue, DuckDB and Spark read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harvester.formats.format import File, join_lines, only_records
+from harvester.model.exact_json import CONTENT_TYPE, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class JsonLines:
+    """The format `jsonl`."""
+
+    name = "jsonl"
+    content_type = CONTENT_TYPE
+    begins = b""  # with whatever its first record begins
+
+    def encode(self, lines: Iterable[bytes]) -> Iterator[File]:
+        """Files with a record a line."""
+        return join_lines(lines, head=b"", between=b"\n", tail=b"\n")
+
+    def empty_file(self) -> File:
+        """A file of 0 bytes."""
+        return File(b"", 0)
+
+    def decode(self, body: bytes) -> list[dict[str, Any]]:
+        """The records of its lines; empty lines are passed over."""
+        return only_records([loads(line) for line in body.split(b"\n") if line])
