@@ -270,6 +270,18 @@ def test_only_fan_out_starts_tasks(path: Path) -> None:
 
 
 @each_module
+def test_only_one_module_knows_the_form_of_a_title_id(path: Path) -> None:
+    """A further form of id is added in `model/ids.py`: no other module tests for a `tt`, or has it in an expression."""
+    form = re.compile(r"tt|.*tt[\[(\\].*", re.DOTALL)
+    seen = [
+        found(path, node.lineno, repr(node.value))
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and form.fullmatch(node.value)
+    ]
+    assert bool(seen) == (name_of(path) == "model.ids")
+
+
+@each_module
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     """A module begins with a docstring, and that with a sentence."""
     first = (ast.get_docstring(tree_of(path)) or "").partition("\n\n")[0]

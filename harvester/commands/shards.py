@@ -27,8 +27,8 @@ from harvester.commands.plan import REQUESTS
 from harvester.commands.resources import open_bucket_of, open_tmdb_of
 from harvester.errors import InputError, NewerFormatError
 from harvester.model.batch import BATCH_SIZE, Batch
-from harvester.model.documents import FORMAT, RunName, TitleId, Token
-from harvester.model.ids import Collection
+from harvester.model.documents import FORMAT, RunName, Token
+from harvester.model.ids import Collection, TitleId
 from harvester.model.layout import Layout
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_part

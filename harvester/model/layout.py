@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harvester.model.ids import KINDS
+from harvester.model.ids import KINDS, TITLE_ID
 
 if TYPE_CHECKING:
     from harvester.model.ids import Collection
@@ -19,7 +19,7 @@ RUNS = "_harvest"
 LEASE = f"{RUNS}/lease.json"
 """Below the prefix: the folder of the runs, and the lease beside them."""
 RUN_NAME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{8}")
-BATCH_NAME = r"tt[0-9]{7,10}-tt[0-9]{7,10}-[0-9a-f]{8}"
+BATCH_NAME = rf"{TITLE_ID}-{TITLE_ID}-[0-9a-f]{{8}}"
 GENERATION = r"[0-9a-f]{8,64}"
 
 FILES_LIMIT = 100
