@@ -25,6 +25,8 @@ LAYERS = {
         "settings.redaction",
         "model.ids",
         "model.inputs",
+        "model.key_template",
+        "model.s3_url",
         "sources.csv",
         "model.batch",
         "model.layout",

@@ -17,6 +17,7 @@ from aiobotocore.session import AioSession
 
 from harvester import __version__
 from harvester.aws.errors import store_error
+from harvester.model.s3_url import S3Url
 from harvester.store.s3 import Bucket
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _no_expect(request: Any, **_: Any) -> None:
 @asynccontextmanager
 async def open_bucket(name: str, *, attempts: int = ATTEMPTS, **access: Unpack[Access]) -> AsyncIterator[Bucket]:
     """The bucket `name`; a `StoreError` if there is no such profile or region."""
-    opening = open_client("s3", action=f"open s3://{name}", attempts=attempts, **access)
+    opening = open_client("s3", action=f"open {S3Url(name)}", attempts=attempts, **access)
     async with opening as (client, session):
         credentials = access.get("credentials")
         client.meta.events.register("before-sign.s3", _no_expect)

@@ -21,6 +21,7 @@ from harvester.commands.resources import CSV_NAMES
 from harvester.commands.shards import CHILDREN, Shard
 from harvester.errors import InputError, SettingsError
 from harvester.model.layout import GENERATION, RUN_NAME
+from harvester.model.s3_url import S3Url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -153,7 +154,9 @@ def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
         objects = [(str(each["bucket"]["name"]), decode(str(each["object"]["key"]))) for each in details]
     except (KeyError, TypeError) as error:
         raise InputError("the event", f"is not as S3 sends them: {error!r:.200}") from error
-    created = [(_setting_of(key), f"s3://{bucket}/{key}") for bucket, key in objects if key.lower().endswith(CSV_NAMES)]
+    created = [
+        (_setting_of(key), str(S3Url(bucket, key))) for bucket, key in objects if key.lower().endswith(CSV_NAMES)
+    ]
     sources = dict(created)
     if len(sources) < len(created):
         raise InputError("the event", f"has two CSVs for one setting, {created!r:.500}: send one at a time")

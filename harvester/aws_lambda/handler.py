@@ -31,6 +31,7 @@ from harvester.commands.resources import with_key
 from harvester.commands.shards import harvest_shard, plan_shards
 from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
 from harvester.model.batch import BATCH_SIZE
+from harvester.model.s3_url import is_s3_url
 from harvester.reports.progress_log import ProgressLog
 from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
 from harvester.settings.redaction import RedactingStream
@@ -97,7 +98,7 @@ async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str
     for name, source in (
         invocation.settings | invocation.sources
     ).items():  # the function's own files are not for events to name
-        if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
+        if name.endswith("_csv") and not is_s3_url(str(source)) and source != getattr(ours, name):
             raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
     rate = max(settings.tmdb_rate, invocation.shard.rate if invocation.shard else 0)
     for name, asked in {"tmdb_rate": rate, "tmdb_concurrency": settings.tmdb_concurrency}.items():

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from harvester.aws.client import ATTEMPTS, open_bucket
 from harvester.aws.secrets import fetch_key
 from harvester.errors import InputError, StoreError
+from harvester.model.s3_url import S3Url
 from harvester.runtime.concurrency import in_thread
-from harvester.settings.validators import BUCKET
 from harvester.sources.csv import read_ids
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
@@ -47,7 +47,7 @@ async def read_inputs(settings: Settings) -> dict[Collection, InputIds]:
 async def _read_from_s3(source: str, settings: Settings, read: Callable[..., InputIds]) -> InputIds:
     name, _, key = source.removeprefix("s3://").partition("/")
     give = "give s3://bucket/key of a CSV file"
-    if not (BUCKET.fullmatch(name) and key and source.isprintable()):
+    if S3Url.parse(source) is None:
         raise InputError(source, f"is no place in S3: {give}, or a folder/ of them")
     try:
         async with open_bucket_of(settings, name) as bucket:
