@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harvester.aws.client import PATIENT
-from harvester.commands.resources import open_bucket_of, open_tmdb_of, read_inputs
+from harvester.commands.resources import open_bucket_of, open_tmdb_of, source_options, source_texts
 from harvester.errors import BusyError, Exit
 from harvester.model.ids import KINDS
 from harvester.model.record import record_line
@@ -28,6 +28,7 @@ from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_run
 from harvester.runs.run import Run, abort_uploads, land_batch, utc
 from harvester.runtime.concurrency import MemoryBudget, fan_out
+from harvester.sources.registry import read_inputs
 from harvester.tmdb.responses import Failed, Found, Fresh, Missing, Outcome
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ async def start(
     """
     settings.require_input()
     settings.require("tmdb_api_key", "s3_bucket")
-    inputs = await read_inputs(settings)
+    inputs = await read_inputs(source_texts(settings), source_options(settings))
     tmdb = await stack.enter_async_context(open_tmdb_of(settings, sleep))
     bucket = await stack.enter_async_context(open_bucket_of(settings))
     look = partial(open_run, inputs=inputs, settings=settings, now=now, **which)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harvester.commands.resources import open_bucket_of, read_inputs
+from harvester.commands.resources import open_bucket_of, source_options, source_texts
 from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
+from harvester.sources.registry import read_inputs
 from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
     """
     settings.require_input()
     settings.require("s3_bucket")
-    inputs = await read_inputs(settings)
+    inputs = await read_inputs(source_texts(settings), source_options(settings))
     async with open_bucket_of(settings) as bucket:
         run = await open_run(bucket, inputs, settings, again=again)
     account: dict[str, Any] = {}

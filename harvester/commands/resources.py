@@ -1,18 +1,14 @@
-"""What a harvest opens first, by its settings: the ids of its CSVs, its bucket, TMDB with its key."""
+"""What a command makes of its settings first: the sources, the bucket, TMDB with its key."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from functools import partial
 from typing import TYPE_CHECKING
 
 from harvester.aws.client import ATTEMPTS, open_bucket
 from harvester.aws.secrets import fetch_key
-from harvester.errors import InputError, StoreError
-from harvester.model.s3_url import S3Url
-from harvester.runtime.concurrency import in_thread
-from harvester.sources.csv import read_ids
+from harvester.sources.source import SourceOptions
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
 
@@ -21,52 +17,23 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from harvester.model.ids import Collection
-    from harvester.model.inputs import InputIds
     from harvester.settings.settings import Settings
+    from harvester.sources.source import SourceTexts
     from harvester.store.s3 import Bucket
 
-CSV_NAMES = (".csv", ".csv.gz")  # endings of the objects that are looked for in a folder of S3
+CSV_SETTINGS: dict[Collection, str] = {"Movies": "movies_csv", "Series": "series_csv"}
+"""The setting that names the source of each collection, movies first: an id that both have is a movie."""
 
 
-async def read_inputs(settings: Settings) -> dict[Collection, InputIds]:
-    """The ids of the CSVs, movies first: an id that both have is a movie, and a duplicate among the series.
-
-    `InputIds.source` is the CSV itself where a folder in S3 was given. `InputError` blames a CSV, `StoreError` S3.
-    """
-    sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
-    read = partial(read_ids, column=settings.csv_id_column, seen=set())
-    inputs: dict[Collection, InputIds] = {}
-    for collection, source in sources.items():
-        if source is not None and source.startswith("s3://"):
-            inputs[collection] = await _read_from_s3(source, settings, read)
-        elif source is not None:
-            inputs[collection] = await in_thread(partial(read, source))
-    return inputs
+def source_texts(settings: Settings) -> SourceTexts:
+    """The sources of a harvest, by collection."""
+    texts = {collection: getattr(settings, name) for collection, name in CSV_SETTINGS.items()}
+    return {collection: text for collection, text in texts.items() if text is not None}
 
 
-async def _read_from_s3(source: str, settings: Settings, read: Callable[..., InputIds]) -> InputIds:
-    name, _, key = source.removeprefix("s3://").partition("/")
-    give = "give s3://bucket/key of a CSV file"
-    if S3Url.parse(source) is None:
-        raise InputError(source, f"is no place in S3: {give}, or a folder/ of them")
-    try:
-        async with open_bucket_of(settings, name) as bucket:
-            if key.endswith("/"):
-                csvs = [each for each in await bucket.objects(key) if each.lower().endswith(CSV_NAMES)]
-                key = max(csvs, default=key)  # the latest, where folders are dates written as YYYY/MM/DD
-            source = f"s3://{name}/{key}"
-            with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-                if key.endswith("/") or not await bucket.fetch(key, file):
-                    raise InputError(source, f"is not there: {give}, or a folder/ of them")
-                file.flush()
-                return await in_thread(partial(read, file.name, name=source))
-    except StoreError as error:
-        if error.code != "NoSuchBucket":
-            raise
-        raise InputError(source, f"is in a bucket that is not there: {give}") from error
-    except OSError as error:
-        problem = f"does not fit into {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
-        raise InputError(source, problem) from error
+def source_options(settings: Settings) -> SourceOptions:
+    """What the sources need beside their text."""
+    return SourceOptions(settings.csv_id_column, partial(open_bucket_of, settings))
 
 
 def open_bucket_of(

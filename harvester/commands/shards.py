@@ -24,7 +24,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from harvester.aws.client import PATIENT
 from harvester.commands.harvest import LeaseOptions, Observer, Report, harvest_batches, report_of, start
 from harvester.commands.plan import REQUESTS
-from harvester.commands.resources import open_bucket_of, open_tmdb_of
+from harvester.commands.resources import CSV_SETTINGS, open_bucket_of, open_tmdb_of
 from harvester.errors import InputError, NewerFormatError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.documents import FORMAT, RunName, Token
@@ -151,7 +151,7 @@ async def plan_shards(
             "rate_per_child": rate,
             "batches": len(run.todo),
             "token": token,
-            "sources": {f"{collection.lower()}_csv": ids.source for collection, ids in run.inputs.items()},
+            "sources": {CSV_SETTINGS[collection]: ids.source for collection, ids in run.inputs.items()},
             "totals": run.totals.as_json(),
         }
         if run.lease and not run.finished:

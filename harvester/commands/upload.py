@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from harvester.aws.client import PATIENT
-from harvester.commands.resources import open_bucket_of
+from harvester.commands.resources import open_bucket_of, source_texts
 from harvester.errors import StoreError
 from harvester.model.key_template import DATE_FIELDS, KeyTemplate, date_values
 from harvester.model.s3_url import S3Url, is_s3_url
@@ -120,16 +120,15 @@ async def upload(
     settings.require_input()
     settings.require("s3_bucket")
     started, day = time.monotonic(), now()[:10]
-    sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
     template = KeyTemplate(settings.s3_csv_template)
     files: list[Uploaded] = []
     local: dict[CsvKeys, CsvFile] = {}
     with ExitStack() as opened:
         async with shutdown.immediately():
-            for collection, source in sources.items():
-                if source and pass_s3 and is_s3_url(source):
+            for collection, source in source_texts(settings).items():
+                if pass_s3 and is_s3_url(source):
                     files.append(Uploaded(source, collection, "in_s3", source))
-                elif source is not None:
+                else:
                     csv = await in_thread(partial(open_csv, source, opened))
                     name = f"{collection.lower()}.csv{'.gz' if csv.zipped else ''}"
                     local[CsvKeys(template, collection, name)] = csv
