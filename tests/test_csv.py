@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from harvester.errors import Exit, HarvestError, InputError
 from harvester.model.ids import is_title_id, parse_id
 from harvester.model.inputs import InputIds, Reject
-from harvester.sources.csv import BLOCK_BYTES, ID_COLUMNS, LONGEST_HEADER, LONGEST_LINE, read_ids
+from harvester.sources.csv import BLOCK_BYTES, ID_COLUMNS, LONGEST_HEADER, read_ids
+from harvester.sources.csv_rows import LONGEST_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -41,7 +41,8 @@ from harvester.cli.app import main
 from harvester.commands.harvest import harvest
 from harvester.fakes.tmdb import KEY
 from harvester.runtime.shutdown import Shutdown
-from harvester.sources.csv import LONGEST_HEADER, LONGEST_LINE
+from harvester.sources.csv import LONGEST_HEADER
+from harvester.sources.csv_rows import LONGEST_LINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

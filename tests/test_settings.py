@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harvester.errors import Exit, SettingsError
-from harvester.model.record_options import RecordOptions
+from harvester.model.key_template import PATH_LIMIT
+from harvester.model.record_options import APPEND_LIMIT, RecordOptions
 from harvester.settings.settings import ALL_NAMES, Settings, flag_of, load_settings
-from harvester.settings.validators import APPEND_LIMIT, PATH_LIMIT, key_template
+from harvester.settings.validators import key_template
 from harvester.settings.validators import prefix as validate_prefix
 
 if TYPE_CHECKING:

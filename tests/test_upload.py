@@ -23,11 +23,12 @@ from shells import Shell, kept
 from test_memory import PEAK, posix
 
 from harvester.cli.progress import upload_progress
-from harvester.commands.upload import Place, Uploaded, UploadReport, upload
+from harvester.commands.upload import CsvKeys, Uploaded, UploadReport, upload
 from harvester.errors import Exit, InputError, SettingsError, StoppedError, StoreError
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.s3_proxy import at_first, on_keys, refusing, s3_proxy, silent
 from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.model.key_template import KeyTemplate
 from harvester.reports.text import show_upload
 from harvester.runtime.concurrency import fan_out
 from harvester.runtime.shutdown import Shutdown
@@ -135,16 +136,18 @@ async def world(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Path
 )
 def test_a_key_follows_from_the_template_and_tells_its_day(template: str, key: str, folder: str, date: Any) -> None:
     """Whatever the order of its parts, the newest of several days is known by the date, not by the alphabet."""
-    place = Place(template, "Movies", "movies.csv")
-    assert (place.key(DAY), place.folder) == (key, folder)
-    assert place.date_in(key) == (tuple(date.split("-")) if isinstance(date, str) else date)
+    keys = CsvKeys(KeyTemplate(template), "Movies", "movies.csv")
+    assert (keys.key(DAY), keys.folder) == (key, folder)
+    assert keys.date_in(key) == (tuple(date.split("-")) if isinstance(date, str) else date)
     strangers = (f"{key}.gz", f"x{key}", key.replace("Movies", "Series"), key.replace("movies", "films"))
-    assert [place.date_in(stranger) for stranger in strangers] == [None] * 4
+    assert [keys.date_in(stranger) for stranger in strangers] == [None] * 4
 
 
 def test_a_date_that_contradicts_itself_is_none() -> None:
     """A template may name the year twice; a key with two years is not of it."""
-    assert Place("{yyyy}/{collection}/{yyyy}/{name}", "Movies", "movies.csv").date_in("2026/Movies/2025/m") is None
+    keys = CsvKeys(KeyTemplate("{yyyy}/{collection}/{yyyy}/{name}"), "Movies", "movies.csv")
+    assert keys.date_in("2026/Movies/2025/movies.csv") is None
+    assert keys.date_in("2026/Movies/2026/movies.csv") == ("2026",)
 
 
 @pytest.mark.parametrize(

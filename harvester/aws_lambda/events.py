@@ -17,22 +17,26 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import unquote_plus
 
-from harvester.commands.resources import CSV_NAMES
+from harvester.commands.resources import CSV_SETTINGS
 from harvester.commands.shards import CHILDREN, Shard
 from harvester.errors import InputError, SettingsError
 from harvester.model.layout import GENERATION, RUN_NAME
+from harvester.model.s3_url import S3Url
+from harvester.sources.s3_csv import CSV_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from harvester.model.ids import Collection
+
 Action = Literal["plan", "harvest", "close"]
 
-CSVS, PACE = ("movies_csv", "series_csv"), ("tmdb_rate", "tmdb_concurrency")
+CSVS, PACE = tuple(CSV_SETTINGS.values()), ("tmdb_rate", "tmdb_concurrency")
 SETTINGS = (*CSVS, "csv_id_column", "tmdb_language", "tmdb_append", *PACE, "s3_prefix", "output_format")
 """What an event may set: not where TMDB and the bucket are, nor who we are there."""
 
-FOLDERS = {"movies": "movies_csv", "filmes": "movies_csv", "series": "series_csv", "séries": "series_csv"}
-"""Names of folders and files, without regard to case, and the setting that a CSV below is for."""
+FOLDERS: dict[str, Collection] = {"movies": "Movies", "filmes": "Movies", "series": "Series", "séries": "Series"}
+"""Names of folders and files, without regard to case, and the collection that a CSV below is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,9 @@ def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
         objects = [(str(each["bucket"]["name"]), decode(str(each["object"]["key"]))) for each in details]
     except (KeyError, TypeError) as error:
         raise InputError("the event", f"is not as S3 sends them: {error!r:.200}") from error
-    created = [(_setting_of(key), f"s3://{bucket}/{key}") for bucket, key in objects if key.lower().endswith(CSV_NAMES)]
+    created = [
+        (_setting_of(key), str(S3Url(bucket, key))) for bucket, key in objects if key.lower().endswith(CSV_NAMES)
+    ]
     sources = dict(created)
     if len(sources) < len(created):
         raise InputError("the event", f"has two CSVs for one setting, {created!r:.500}: send one at a time")
@@ -164,6 +170,6 @@ def _setting_of(key: str) -> str:
     """The setting a CSV is for, by the nearest of its folders that says so, or its own name."""
     path = PurePosixPath(key)
     for name in (*reversed(path.parent.parts), path.name.partition(".")[0]):
-        if setting := FOLDERS.get(unicodedata.normalize("NFC", name).casefold()):  # macOS takes the é apart
-            return setting
+        if collection := FOLDERS.get(unicodedata.normalize("NFC", name).casefold()):  # macOS takes the é apart
+            return CSV_SETTINGS[collection]
     raise InputError(key, f"is in no folder that says what it holds: {', '.join(FOLDERS)}")

@@ -26,10 +26,11 @@ import orjson
 
 from harvester.aws_lambda.events import parse_event
 from harvester.commands.harvest import LeaseOptions, harvest
-from harvester.commands.resources import with_key
+from harvester.commands.resources import CSV_SETTINGS, source_texts, with_key
 from harvester.commands.shards import harvest_shard, plan_shards
 from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
 from harvester.model.batch import BATCH_SIZE
+from harvester.model.s3_url import is_s3_url
 from harvester.reports.progress_log import ProgressLog
 from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
 from harvester.settings.redaction import RedactingStream
@@ -98,15 +99,15 @@ async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str
     for name, source in (
         invocation.settings | invocation.sources
     ).items():  # the function's own files are not for events to name
-        if name.endswith("_csv") and not str(source).startswith("s3://") and source != getattr(ours, name):
+        if name in CSV_SETTINGS.values() and not is_s3_url(str(source)) and source != getattr(ours, name):
             raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
     rate = max(settings.tmdb_rate, invocation.shard.rate if invocation.shard else 0)
     for name, asked in {"tmdb_rate": rate, "tmdb_concurrency": settings.tmdb_concurrency}.items():
         if asked > (most := getattr(ours, name)):
             raise SettingsError(f"The event may not have {name} be {asked:g}: the function's own is {most:g}, the most")
     if invocation.sources:
-        settings = settings.model_copy(update={"movies_csv": None, "series_csv": None} | invocation.sources)
-    if "-" in (settings.movies_csv, settings.series_csv):
+        settings = settings.model_copy(update=dict.fromkeys(CSV_SETTINGS.values()) | invocation.sources)
+    if "-" in source_texts(settings).values():
         raise SettingsError("MOVIES_CSV and SERIES_CSV cannot be standard input here: give s3://bucket/key")
     settings = await with_key(settings, _keys)
     log.secrets.update(_keys.values())

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import SecretStr
 
 from harvester.commands.permissions import OPTIONAL_PERMISSION, PermissionChecks
-from harvester.commands.resources import Resources, read_inputs, with_key
+from harvester.commands.resources import CSV_SETTINGS, Resources, source_options, source_texts, with_key
 from harvester.errors import HarvestError, SettingsError, StoreError, StoreErrorKind
 from harvester.model.layout import RUNS
 from harvester.settings.redaction import redact
 from harvester.settings.settings import ENV_FILE, Settings, load_settings, provenance
 from harvester.settings.validators import SECRET_REF
+from harvester.sources.registry import source_of
 from harvester.tmdb.client import is_token
 
 if TYPE_CHECKING:
@@ -140,14 +141,13 @@ def _exposed() -> Finding | None:
 
 async def _inputs(settings: Settings) -> AsyncIterator[Finding]:
     """What the CSVs hold, each looked at for itself."""
-    for name, other in (("movies_csv", "series_csv"), ("series_csv", "movies_csv")):
-        source, what = getattr(settings, name), name.upper()
-        if source == "-":
+    for collection, text in source_texts(settings).items():
+        what = CSV_SETTINGS[collection].upper()
+        if text == "-":
             yield Finding(what, "not tried", "standard input is left to the harvest")
-        if source in (None, "-"):
             continue
         try:
-            [account] = (await read_inputs(settings.model_copy(update={other: None}))).values()
+            account = await source_of(text, source_options(settings)).read(set())
         except HarvestError as error:
             yield Finding(what, "bad", str(error))
             continue

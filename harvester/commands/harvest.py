@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from harvester.aws.client import RetryPolicy
-from harvester.commands.resources import Resources, read_inputs
+from harvester.commands.resources import Resources
 from harvester.errors import BusyError, Exit
 from harvester.formats.registry import FORMATS
 from harvester.model.ids import KINDS
@@ -152,7 +152,7 @@ async def start(
     settings, clock = resources.settings, resources.clock
     settings.require_input()
     settings.require("tmdb_api_key", "s3_bucket")
-    inputs = await read_inputs(settings)
+    inputs = await resources.inputs()
     tmdb = await stack.enter_async_context(resources.tmdb())
     bucket = await stack.enter_async_context(resources.lake())
     look = partial(open_run, inputs=inputs, prefix=resources.prefix, options=resources.options, clock=clock, **which)

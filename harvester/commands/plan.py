@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harvester.commands.resources import Resources, read_inputs
+from harvester.commands.resources import Resources
 from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
 from harvester.tmdb.cost import REQUESTS
@@ -22,8 +22,8 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
     """
     settings.require_input()
     settings.require("s3_bucket")
-    inputs = await read_inputs(settings)
     resources = Resources(settings)
+    inputs = await resources.inputs()
     async with resources.lake() as bucket:
         run = await open_run(bucket, inputs, prefix=resources.prefix, options=resources.options, again=again)
     account: dict[str, Any] = {}

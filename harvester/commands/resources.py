@@ -1,28 +1,25 @@
-"""What a harvest opens first, by its settings: the ids of its CSVs, its bucket, TMDB with its key."""
+"""What a command makes of its settings first: the sources, the bucket, TMDB with its key."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from harvester.aws.client import RetryPolicy
 from harvester.aws.secrets import fetch_key
-from harvester.errors import InputError, StoreError, StoreErrorKind
 from harvester.model.layout import Layout
+from harvester.model.s3_url import S3Url
 from harvester.runtime.clock import Clock
-from harvester.runtime.concurrency import in_thread
 from harvester.runtime.observer import ignore
-from harvester.settings.validators import BUCKET
-from harvester.sources.csv import read_ids
+from harvester.sources.registry import read_inputs
+from harvester.sources.source import SourceOptions
 from harvester.store.registry import open_store
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from harvester.model.ids import Collection
@@ -30,50 +27,22 @@ if TYPE_CHECKING:
     from harvester.model.record_options import RecordOptions
     from harvester.runtime.observer import Observer
     from harvester.settings.settings import Settings
+    from harvester.sources.source import SourceTexts
     from harvester.store.store import Store
 
-CSV_NAMES = (".csv", ".csv.gz")  # endings of the objects that are looked for in a folder of S3
+CSV_SETTINGS: dict[Collection, str] = {"Movies": "movies_csv", "Series": "series_csv"}
+"""The setting that names the source of each collection, movies first: an id that both have is a movie."""
 
 
-async def read_inputs(settings: Settings) -> dict[Collection, InputIds]:
-    """The ids of the CSVs, movies first: an id that both have is a movie, and a duplicate among the series.
-
-    `InputIds.source` is the CSV itself where a folder in S3 was given. `InputError` blames a CSV, `StoreError` S3.
-    """
-    sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
-    read = partial(read_ids, column=settings.csv_id_column, seen=set())
-    inputs: dict[Collection, InputIds] = {}
-    for collection, source in sources.items():
-        if source is not None and source.startswith("s3://"):
-            inputs[collection] = await _read_from_s3(source, settings, read)
-        elif source is not None:
-            inputs[collection] = await in_thread(partial(read, source))
-    return inputs
+def source_texts(settings: Settings) -> SourceTexts:
+    """The sources of a harvest, by collection."""
+    texts = {collection: getattr(settings, name) for collection, name in CSV_SETTINGS.items()}
+    return {collection: text for collection, text in texts.items() if text is not None}
 
 
-async def _read_from_s3(source: str, settings: Settings, read: Callable[..., InputIds]) -> InputIds:
-    name, _, key = source.removeprefix("s3://").partition("/")
-    give = "give s3://bucket/key of a CSV file"
-    if not (BUCKET.fullmatch(name) and key and source.isprintable()):
-        raise InputError(source, f"is no place in S3: {give}, or a folder/ of them")
-    try:
-        async with open_bucket_of(settings, name) as bucket:
-            if key.endswith("/"):
-                csvs = [each for each in await bucket.objects(key) if each.lower().endswith(CSV_NAMES)]
-                key = max(csvs, default=key)  # the latest, where folders are dates written as YYYY/MM/DD
-            source = f"s3://{name}/{key}"
-            with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-                if key.endswith("/") or not await bucket.fetch(key, file):
-                    raise InputError(source, f"is not there: {give}, or a folder/ of them")
-                file.flush()
-                return await in_thread(partial(read, file.name, name=source))
-    except StoreError as error:
-        if error.kind is not StoreErrorKind.NO_BUCKET:
-            raise
-        raise InputError(source, f"is in a bucket that is not there: {give}") from error
-    except OSError as error:
-        problem = f"does not fit into {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
-        raise InputError(source, problem) from error
+def source_options(settings: Settings) -> SourceOptions:
+    """What the sources need beside their text."""
+    return SourceOptions(settings.csv_id_column, partial(open_bucket_of, settings))
 
 
 def open_bucket_of(
@@ -81,7 +50,7 @@ def open_bucket_of(
 ) -> AbstractAsyncContextManager[Store]:
     """The bucket of the settings, or another one with the same credentials."""
     return open_store(
-        f"s3://{name or settings.s3_bucket}",
+        str(S3Url(name or str(settings.s3_bucket))),
         region=settings.aws_region,
         profile=settings.aws_profile,
         credentials=settings.credentials,
@@ -132,6 +101,10 @@ class Resources:
     def layout(self, run: str = "") -> Layout:
         """The keys of `run`, or those that are the same for all runs."""
         return Layout(self.prefix, self.options.key_template, run)
+
+    async def inputs(self) -> dict[Collection, InputIds]:
+        """The ids of all sources, movies first."""
+        return await read_inputs(source_texts(self.settings), source_options(self.settings))
 
     def lake(self, *, retry_policy: RetryPolicy = RetryPolicy.FAIL_FAST) -> AbstractAsyncContextManager[Store]:
         """The bucket of the settings."""

@@ -22,11 +22,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.aws.client import RetryPolicy
 from harvester.commands.harvest import LeaseOptions, Report, harvest_batches, report_of, start
-from harvester.commands.resources import Resources
+from harvester.commands.resources import CSV_SETTINGS, Resources
 from harvester.errors import InputError, NewerFormatError
 from harvester.model.batch import BATCH_SIZE, Batch
-from harvester.model.documents import FORMAT, RunName, TitleId, Token
-from harvester.model.ids import Collection
+from harvester.model.documents import FORMAT, RunName, Token
+from harvester.model.ids import Collection, TitleId
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_part
 from harvester.runs.run import abort_uploads
@@ -152,7 +152,7 @@ async def plan_shards(
             "rate_per_child": rate,
             "batches": len(run.todo),
             "token": token,
-            "sources": {f"{collection.lower()}_csv": ids.source for collection, ids in run.inputs.items()},
+            "sources": {CSV_SETTINGS[collection]: ids.source for collection, ids in run.inputs.items()},
             "totals": run.totals.as_json(),
         }
         if run.lease and not run.finished:

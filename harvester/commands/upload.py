@@ -7,7 +7,6 @@ between is not stored. The object carries its SHA-256, by which an unchanged fil
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,11 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from harvester.aws.client import RetryPolicy
-from harvester.commands.resources import Resources
+from harvester.commands.resources import Resources, source_texts
 from harvester.errors import StoreError
+from harvester.model.key_template import DATE_FIELDS, KeyTemplate, date_values
+from harvester.model.s3_url import is_s3_url
 from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import in_thread
-from harvester.settings.validators import DATE, key_pattern
 from harvester.store.file_body import open_csv
 from harvester.store.multipart import Body
 
@@ -39,34 +39,26 @@ Progress: TypeAlias = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The keys of one CSV in the raw zone, one for each day: `template` is one of `validators.csv_template`."""
+class CsvKeys:
+    """The keys of one CSV in the raw zone, one for each day."""
 
-    template: str
+    template: KeyTemplate
     collection: Collection
     name: str
 
     def key(self, day: str) -> str:
         """The key of a day such as 2026-11-22."""
-        return self._fill(dict(zip(DATE, day.split("-"), strict=True)))
+        return self.template.fill(collection=self.collection, name=self.name, **date_values(day))
 
     @property
     def folder(self) -> str:
         """What the keys of all days begin with."""
-        return self._fill(dict.fromkeys(DATE, "{")).partition("{")[0]
+        return self.template.start(collection=self.collection, name=self.name)
 
     def date_in(self, key: str) -> tuple[str, ...] | None:
         """Year, month and day in `key`, as far as the template has them; None if it is no key of this CSV."""
-        pattern = key_pattern(self.template, collection=self.collection, name=re.escape(self.name))
-        if (found := re.fullmatch(pattern, key)) is None:
-            return None
-        names = [name for name in re.findall(r"\{(\w+)}", self.template) if name in DATE]
-        date = dict(zip(names, found.groups(), strict=True))
-        same = self._fill(date) == key  # a template may name the year twice
-        return tuple(date[name] for name in DATE if name in date) if same else None
-
-    def _fill(self, date: dict[str, str]) -> str:
-        return self.template.format(collection=self.collection, name=self.name, **date)
+        date = self.template.parse(key, collection=self.collection, name=self.name)
+        return None if date is None else tuple(date[name] for name in DATE_FIELDS if name in date)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,65 +120,67 @@ async def upload(
     settings.require_input()
     settings.require("s3_bucket")
     started, day = time.monotonic(), now()[:10]
-    sources: dict[Collection, str | None] = {"Movies": settings.movies_csv, "Series": settings.series_csv}
+    template = KeyTemplate(settings.s3_csv_template)
     files: list[Uploaded] = []
-    local: dict[Place, CsvFile] = {}
+    local: dict[CsvKeys, CsvFile] = {}
     with ExitStack() as opened:
         async with shutdown.immediately():
-            for collection, source in sources.items():
-                if source and pass_s3 and source.startswith("s3://"):
+            for collection, source in source_texts(settings).items():
+                if pass_s3 and is_s3_url(source):
                     files.append(Uploaded(source, collection, "in_s3", source))
-                elif source is not None:
+                else:
                     csv = await in_thread(partial(open_csv, source, opened))
                     name = f"{collection.lower()}.csv{'.gz' if csv.zipped else ''}"
-                    local[Place(settings.s3_csv_template, collection, name)] = csv
+                    local[CsvKeys(template, collection, name)] = csv
             if local:
                 files += await _upload_all(settings, local, day, progress)
     files.sort(key=lambda file: file.collection)  # movies first
     return UploadReport(tuple(files), time.monotonic() - started)
 
 
-async def _upload_all(settings: Settings, local: dict[Place, CsvFile], day: str, progress: Progress) -> list[Uploaded]:
+async def _upload_all(
+    settings: Settings, local: dict[CsvKeys, CsvFile], day: str, progress: Progress
+) -> list[Uploaded]:
     """What became of the files; those that are not there unchanged are sent one after another."""
     async with Resources(settings).lake() as bucket:
-        found = {place: await _find(bucket, place, csv, day) for place, csv in local.items()}
+        found = {keys: await _find(bucket, keys, csv, day) for keys, csv in local.items()}
     files = [file for file in found.values() if file]
-    to_send = {place: csv for place, csv in local.items() if not found[place]}
+    to_send = {keys: csv for keys, csv in local.items() if not found[keys]}
     done, total = 0, sum(csv.bytes for csv in to_send.values())
     # S3 is there, so from now on we wait for it: with half a file on its way, not to hear that an address is wrong.
     async with Resources(settings).lake(retry_policy=RetryPolicy.WAIT_OUT) as bucket:
-        for place, csv in to_send.items():
+        for keys, csv in to_send.items():
 
-            def sent(here: int, name: str = place.name, before: int = done) -> None:
+            def sent(here: int, name: str = keys.name, before: int = done) -> None:
                 progress(name, before + here, total)
 
-            files.append(await _send(bucket, place, csv, day, sent))
+            files.append(await _send(bucket, keys, csv, day, sent))
             done += csv.bytes
     return files
 
 
-async def _find(bucket: Store, place: Place, csv: CsvFile, day: str) -> Uploaded | None:
+async def _find(bucket: Store, keys: CsvKeys, csv: CsvFile, day: str) -> Uploaded | None:
     """Where the newest object of this CSV is just this file; None if it is another, or not known to be ours."""
-    today = place.date_in(place.key(day)) or ()
-    there = {key: date for key in await bucket.objects(place.folder) if (date := place.date_in(key)) is not None}
+    today = keys.date_in(keys.key(day)) or ()
+    there = {key: date for key in await bucket.objects(keys.folder) if (date := keys.date_in(key)) is not None}
     newest = max((key for key, date in there.items() if date <= today), key=lambda key: (there[key], key), default=None)
     head = await bucket.head(newest) if newest else None
     if newest is None or head is None or (head.bytes, head.metadata.get(SHA256)) != (csv.bytes, csv.sha256):
         return None
     url, date = bucket.url(newest), there[newest]
-    since = "-".join(date) if len(date) == len(DATE) else None
-    return Uploaded(csv.source, place.collection, "unchanged", url, csv.bytes, csv.sha256, since)
+    since = "-".join(date) if len(date) == len(DATE_FIELDS) else None
+    return Uploaded(csv.source, keys.collection, "unchanged", url, csv.bytes, csv.sha256, since)
 
 
-async def _send(bucket: Store, place: Place, csv: CsvFile, day: str, progress: Callable[[int], object]) -> Uploaded:
+async def _send(bucket: Store, keys: CsvKeys, csv: CsvFile, day: str, progress: Callable[[int], object]) -> Uploaded:
     """Land the file under the key of the day, and read back what S3 keeps of it.
 
     Unfinished uploads of this CSV are aborted, of whichever day; another process that has one under way just now begins
     again (`Store.land_parts`).
     """
-    key = place.key(day)
-    for begun, number in await bucket.uploads(place.folder):
-        if place.date_in(begun) is not None:
+    key = keys.key(day)
+    for begun, number in await bucket.uploads(keys.folder):
+        if keys.date_in(begun) is not None:
             await bucket.abort(begun, number)
             said = {"key": begun, "why": "an earlier upload has left it unfinished"}
             logging.getLogger(__name__).warning("upload_aborted", extra=said)
@@ -198,4 +192,4 @@ async def _send(bucket: Store, place: Place, csv: CsvFile, day: str, progress: C
         seen = f"{head.bytes:,} bytes with sha256 {head.metadata.get(SHA256)}" if head else "nothing there"
         advice = f"It was {csv.bytes:,} bytes with {csv.sha256}. Does somebody else write there? Upload it again."
         raise StoreError(f"read back {url}", seen, advice)
-    return Uploaded(csv.source, place.collection, "uploaded", url, csv.bytes, csv.sha256)
+    return Uploaded(csv.source, keys.collection, "uploaded", url, csv.bytes, csv.sha256)

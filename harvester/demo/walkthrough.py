@@ -31,6 +31,7 @@ from harvester.demo.environment import (
 )
 from harvester.errors import Exit
 from harvester.fakes.faults import parse_shares
+from harvester.model.s3_url import S3Url
 from harvester.reports.text import totals_text
 from harvester.runtime.concurrency import fan_out
 
@@ -173,7 +174,7 @@ async def _call(act: Callable[[], Awaitable[Any]]) -> Any:
 
 def _tree(files: Mapping[str, bytes]) -> Tree:
     """The bucket as a tree; of many alike files in a folder, the first three."""
-    root = Tree(f"[bold]s3://{BUCKET}[/]")
+    root = Tree(f"[bold]{S3Url(BUCKET)}[/]")
     branches: dict[str, Tree] = {"": root}
     seen: dict[str, int] = {}
     for key, body in sorted(files.items()):

@@ -28,6 +28,7 @@ from harvester.fakes.records import (
     name_of,
     share,
 )
+from harvester.model.ids import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,7 +82,7 @@ def kind_of(catalog: Catalog, tt: str) -> Kind:
     """What the IMDb id is at this TMDB; anything but `tt` and at least seven digits is unknown."""
     if (result := catalog.kinds.get(tt) or _KNOWN.get(tt)) is not None:
         return result
-    if re.fullmatch(r"tt[0-9]{7,}", tt) is None or share("missing", tt) < catalog.missing:
+    if re.fullmatch(rf"{PREFIX}[0-9]{{7,}}", tt) is None or share("missing", tt) < catalog.missing:
         return "unknown"
     return catalog.otherwise or _MIXED[int(share("kind", tt) * len(_MIXED))]
 

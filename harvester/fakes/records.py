@@ -13,6 +13,8 @@ from hashlib import blake2b
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from harvester.model.ids import number_of, title_id
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -59,12 +61,12 @@ def share(*what: object) -> float:
 
 def tmdb_id(kind: str, tt: str) -> int:
     """TMDB's number for this IMDb id as a movie, tv, episode or season; `imdb_id` is the way back."""
-    return int(tt[2:]) ^ _MASKS[kind]
+    return number_of(tt) ^ _MASKS[kind]
 
 
 def imdb_id(kind: str, number: int) -> str:
     """The IMDb id behind TMDB's `number` for a kind."""
-    return f"tt{number ^ _MASKS[kind]:07}"
+    return title_id(number ^ _MASKS[kind])
 
 
 def _seed(*what: object) -> int:
@@ -160,7 +162,7 @@ def _tmdb_id(of: Subject) -> int:
 
 def _show_id(of: Subject) -> int:
     """A series itself; for an episode or a season, the series whose IMDb number comes just before."""
-    return tmdb_id("tv", of.tt if of.kind == "tv" else f"tt{max(int(of.tt[2:]) - 1, 0):07}")
+    return tmdb_id("tv", of.tt if of.kind == "tv" else title_id(max(number_of(of.tt) - 1, 0)))
 
 
 _sentence, name_of = _say(_SENTENCES), _say(_NAMES)

@@ -30,6 +30,7 @@ from aiohttp import web
 from harvester.fakes.catalog import Catalog, find_record, movie_record, padded, tv_record
 from harvester.fakes.faults import JSON, Asked, Fault, Faults, Route, healthy, html, refusal
 from harvester.fakes.records import Record, imdb_id, share
+from harvester.model.ids import PREFIX, has_prefix
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 KEY: Final = "57a4d105" * 4
 TOKEN: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdGFuZC1pbiI6dHJ1ZX0.bm90LWEtc2VjcmV0"  # noqa: S105  "not-a-secret".
 _MOST_PARTS: Final = 20  # developer.themoviedb.org/docs/append-to-response
-_PATH: Final = re.compile(r"/3/(?:(movie|tv|find)/([0-9]{1,12}|tt[0-9]{7,12})|(authentication))")
+_PATH: Final = re.compile(rf"/3/(?:(movie|tv|find)/([0-9]{{1,12}}|{PREFIX}[0-9]{{7,12}})|(authentication))")
 _WELCOME: Final = {"success": True, "status_code": 1, "status_message": "Success."}
 
 
@@ -238,7 +239,7 @@ def _look_up(
             record = find_record(tmdb.catalog, question.tt, language=language)
         case "movie":
             record = movie_record(tmdb.catalog, question.tt, language=language, append=append)
-        case "tv" if not question.as_given.startswith("tt"):
+        case "tv" if not has_prefix(question.as_given):
             record = tv_record(tmdb.catalog, question.tt, language=language, append=append)
         case _:
             pass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from harvester.model.ids import Collection
+    from harvester.model.ids import Collection, TitleId
 
 BATCH_SIZE = 100
 """Titles; the data lake's rule is at most 100 records in a file."""
@@ -24,7 +24,7 @@ class Batch:
     """One to 100 distinct ids of one collection, in the order of their CSV."""
 
     collection: Collection
-    ids: tuple[str, ...]
+    ids: tuple[TitleId, ...]
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class Batch:
         return f"{self.ids[0]}-{self.ids[-1]}-{digest}"
 
 
-def cut(collection: Collection, ids: Iterable[str]) -> Iterator[Batch]:
+def cut(collection: Collection, ids: Iterable[TitleId]) -> Iterator[Batch]:
     """Batches of 100 in the order of `ids`; the last may be shorter."""
     rest = iter(ids)
     while some := tuple(islice(rest, BATCH_SIZE)):

@@ -28,7 +28,6 @@ FORMAT = 1
 DOCUMENT_BYTES = 2**26
 """Bytes of a document at most. A manifest has 38 for each batch; one of 10 million ids has 4 MB."""
 
-TitleId = Annotated[str, Field(pattern="^tt[0-9]{7,10}$")]
 RunName = Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
 BatchName = Annotated[str, Field(pattern=f"^{BATCH_NAME}$")]
 Token = Annotated[str, Field(pattern=f"^{GENERATION}$")]

@@ -22,7 +22,7 @@ from harvester.model.layout import RUN_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from harvester.model.ids import Collection
+    from harvester.model.ids import Collection, TitleId
     from harvester.model.inputs import InputIds
 
 GZIP_BYTES, UNPACKED_BYTES, LINE_BYTES = 2**28, 2**30, 2**16
@@ -33,12 +33,12 @@ GZIP_BYTES, UNPACKED_BYTES, LINE_BYTES = 2**28, 2**30, 2**16
 class FrozenIds:
     """Ids in order, fresh ids with the run that has them, rejected rows counted; a collection without any is no key."""
 
-    ids: dict[Collection, list[str]]
-    fresh: dict[str, str]
+    ids: dict[Collection, list[TitleId]]
+    fresh: dict[TitleId, str]
     rejected: dict[Collection, int]
 
 
-def encode_ids(inputs: Mapping[Collection, InputIds], fresh: Mapping[str, str]) -> bytes:
+def encode_ids(inputs: Mapping[Collection, InputIds], fresh: Mapping[TitleId, str]) -> bytes:
     """The file of all ids and rejected rows, by collection and line; `fresh` is id to the run that has it."""
     return _pack(chain.from_iterable(_merged(collection, ids, fresh) for collection, ids in inputs.items()))
 
@@ -86,7 +86,7 @@ def decode_outcomes(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((row.pop("id"), row) for row in _unpack(body, _is_outcome))
 
 
-def _merged(collection: Collection, ids: InputIds, fresh: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _merged(collection: Collection, ids: InputIds, fresh: Mapping[TitleId, str]) -> Iterator[dict[str, Any]]:
     texts = {reject.line: {"text": reject.text} for reject in ids.rejects}
     for line, id_ in merge(zip(ids.lines, ids.ids, strict=True), zip(ids.rejected_lines, repeat(""))):
         row = {"collection": collection, "line": line}

@@ -5,6 +5,10 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harvester.model.ids import TitleId
 
 REJECTS_KEPT, REJECT_LENGTH = 1_000, 200
 """All rejected rows are counted, each with its line; the text is kept of this many, this many characters of each."""
@@ -27,7 +31,7 @@ class InputIds:
     """
 
     source: str
-    ids: list[str] = field(default_factory=list)
+    ids: list[TitleId] = field(default_factory=list)
     rows: int = 0
     rejected_lines: array[int] = field(default_factory=partial(array, "L"))
     rejects: list[Reject] = field(default_factory=list)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from harvester.model.ids import KINDS
+from harvester.model.ids import KINDS, TITLE_ID
+from harvester.model.key_template import KeyTemplate, date_values
 
 if TYPE_CHECKING:
     from harvester.model.ids import Collection
@@ -19,13 +20,13 @@ RUNS = "_harvest"
 LEASE = f"{RUNS}/lease.json"
 """Below the prefix: the folder of the runs, and the lease beside them."""
 RUN_NAME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{8}")
-BATCH_NAME = r"tt[0-9]{7,10}-tt[0-9]{7,10}-[0-9a-f]{8}"
+BATCH_NAME = rf"{TITLE_ID}-{TITLE_ID}-[0-9a-f]{{8}}"
 GENERATION = r"[0-9a-f]{8,64}"
 
 FILES_LIMIT = 100
 """Data files of one batch and collection at most: a batch has 100 records, and a file one of them at least."""
 
-_DATA_NAME = re.compile(rf"({BATCH_NAME})(?:\.([2-9]|[1-9][0-9]|{FILES_LIMIT}))?\.[A-Za-z0-9_]+")
+_NUMBERED = re.compile(rf"({BATCH_NAME})(?:\.([2-9]|[1-9][0-9]|{FILES_LIMIT}))?")
 _IDS_NAME = re.compile(rf"ids-({GENERATION})\.jsonl\.gz")
 
 
@@ -53,7 +54,7 @@ class Layout:
     """The keys of one run."""
 
     prefix: str  # folder of the whole harvest, without a slash at its end
-    template: str  # of a data file's key, as `validators.key_template` accepts it
+    template: str  # of a data file's key, as `KeyTemplate.of_data_files` accepts it
     run: str  # `{date}-{fingerprint}`; the date in the keys is the run's, whatever the time
 
     manifest_key = _InFolder("manifest.json")  # written after the ids; says which generation counts
@@ -77,9 +78,18 @@ class Layout:
         """Folder of what is written about the run, with a slash at its end."""
         return f"{self.prefix}/{RUNS}/{self.run}/"
 
+    @property
+    def _template(self) -> KeyTemplate:
+        return KeyTemplate(self.template)
+
+    @property
+    def _values(self) -> dict[str, str]:
+        """The fields of the template that are the same for all data files of this run's day."""
+        return {"prefix": self.prefix, **date_values(self.date)}
+
     def data_folder(self, collection: Collection) -> str:
         """What the keys of all data files of this run's day and of this collection begin with."""
-        return self._data_path(collection).partition("{batch}")[0]
+        return self._template.start(collection=collection, **self._values)
 
     @property
     def data_folders(self) -> list[str]:
@@ -88,23 +98,16 @@ class Layout:
 
     def data_key(self, collection: Collection, name: str, number: int = 1) -> str:
         """Key of the data file of this `number` of the batch of this `name`, with the records of `collection`."""
-        key = self._data_path(collection).replace("{batch}", name)
-        stem, dot, suffix = key.rpartition(".")
-        return key if number == 1 else f"{stem}.{number}{dot}{suffix}"
-
-    def _data_path(self, collection: Collection) -> str:
-        yyyy, mm, dd = self.date.split("-")
-        values = {"prefix": self.prefix, "collection": collection, "yyyy": yyyy, "mm": mm, "dd": dd}
-        return self.template.format(**values, batch="{batch}")
+        batch = name if number == 1 else f"{name}.{number}"
+        return self._template.fill(collection=collection, batch=batch, **self._values)
 
     def parse(self, key: str) -> DataFile | None:
         """What `key` says, if it is that of a data file of this run's day; None for any other key."""
-        for collection in KINDS:
-            if found := _DATA_NAME.fullmatch(key.removeprefix(self.data_folder(collection))):
-                file = DataFile(collection, found[1], int(found[2] or 1))
-                if self.data_key(file.collection, file.batch, file.number) == key:
-                    return file
-        return None
+        values = self._template.parse(key, **self._values)
+        found = _NUMBERED.fullmatch(values["batch"]) if values else None
+        if values is None or found is None:
+            return None
+        return DataFile(cast("Collection", values["collection"]), found[1], int(found[2] or 1))
 
     def ids_key(self, generation: str) -> str:
         """All ids of the input; written first of a generation."""

@@ -13,8 +13,8 @@ from typing_extensions import TypedDict
 
 from harvester.errors import CorruptLakeError
 from harvester.model.batch import BATCH_SIZE, Batch
-from harvester.model.documents import BatchName, Count, RunName, Sha256, Text, TitleId, Token, Word, decode_document
-from harvester.model.ids import Collection, Kind  # noqa: TC001  # pydantic needs them
+from harvester.model.documents import BatchName, Count, RunName, Sha256, Text, Token, Word, decode_document
+from harvester.model.ids import Collection, Kind, TitleId  # noqa: TC001  # pydantic needs them
 from harvester.model.layout import FILES_LIMIT
 from harvester.model.outcome import Failed, Found, Fresh, Missing
 

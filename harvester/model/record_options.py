@@ -10,7 +10,7 @@ from pydantic import AfterValidator, FailFast, Field
 
 from harvester.model.batch import BATCH_SIZE
 from harvester.model.documents import Count, Text, Word  # noqa: TC001  # pydantic needs them
-from harvester.settings import validators
+from harvester.model.key_template import KeyTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,14 +18,22 @@ if TYPE_CHECKING:
     from harvester.model.ids import Collection
 
 
+APPEND_LIMIT = 20
+"""Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
+
+
+def _data_template(text: str) -> str:
+    return KeyTemplate.of_data_files(text).text
+
+
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
     """What shapes the records and files of a run, beside its ids. The order of the appended parts changes no record."""
 
     language: Word | None
-    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=validators.APPEND_LIMIT)]
+    append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=APPEND_LIMIT)]
     output_format: Literal["jsonl", "array"]
-    key_template: Annotated[str, AfterValidator(validators.key_template)]
+    key_template: Annotated[str, AfterValidator(_data_template)]
     batch_size: Count = BATCH_SIZE
 
     def fingerprint(self, ids: Mapping[Collection, Sequence[str]]) -> str:

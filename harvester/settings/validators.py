@@ -12,30 +12,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
-from harvester.model.ids import KINDS
-
-APPEND_LIMIT = 20
-"""Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
+from harvester.model.key_template import KeyTemplate, check_path
+from harvester.model.record_options import APPEND_LIMIT
+from harvester.model.s3_url import BUCKET_NAME
 
 KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")  # of TMDB's
 SECRET_REF = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")  # where such a key is kept
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # a name that S3 can have
-
-PATH_LIMIT = 600
-"""Bytes in UTF-8 of the prefix, and of a template; S3 takes 1,024 of a key."""
-
-_ARCHIVE = re.compile(
-    "t?(bz2?|gz|lz|xz|zst)|7z|arj?|bgz|br|brotli|bzip2|cab|cpio|deflate|ear|gzip|jar|lz4|lzma|lzop?|rar|snappy|sz|tar|taz|"
-    "war|z|zipx?|zlib|zstd",
-    re.IGNORECASE,
-)
-"""Extensions of packed files. Hadoop, Spark, Athena, DuckDB and pandas unpack by the name."""
-
-DATE = {"yyyy": "([0-9]{4})", "mm": "([0-9]{2})", "dd": "([0-9]{2})"}
-_KEY_TEMPLATE = re.compile(
-    r"\{prefix}/[^{}]*\{collection}[^{}]*\{yyyy}[^{}]*\{mm}[^{}]*\{dd}[^{}]*/\{batch}\.([A-Za-z0-9]+)"
-)
-_CSV_TEMPLATE = re.compile(r"([^{}]|\{(collection|yyyy|mm|dd|name)})*/\{name}")
 
 
 def api_key(key: SecretStr) -> SecretStr:
@@ -81,7 +63,7 @@ def prefix(folder: str) -> str:
     folder = folder.strip("/")
     if not folder:
         raise ValueError("must name a folder, like Raw/API")
-    _check_path(folder)
+    check_path(folder)
     if re.search("[{}]", folder):
         raise ValueError("must have no braces: it is a folder, no template")
     return folder
@@ -98,7 +80,7 @@ def matching(pattern: str | re.Pattern[str], must: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Bucket = Annotated[str, matching(BUCKET, "be a bucket's name: 3 to 63 of a-z 0-9 . -")]
+Bucket = Annotated[str, matching(BUCKET_NAME, "be a bucket's name: 3 to 63 of a-z 0-9 . -")]
 Language = Annotated[str, matching(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?", "be like pt-BR")]
 Endpoint = Annotated[str, matching(r"https?://[^/?#@\s]+/?", "look like http://localhost:9000")]
 
@@ -121,52 +103,10 @@ Parts = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_part
 
 
 def key_template(template: str) -> str:
-    """The template of a data file's key, also where it is text from outside: it is never formatted.
-
-    Keys made from it lie below the prefix, are visible to readers, and differ wherever collection, date or batch do.
-    """
-    _check_path(template)
-    if (found := _KEY_TEMPLATE.fullmatch(template)) is None:
-        raise ValueError(
-            "must begin with {prefix}/, then have {collection}, {yyyy}, {mm} and {dd}, each once and in this order, "
-            "and end in /{batch} and one extension, such as /{batch}.json; no other braces"
-        )
-    if _ARCHIVE.fullmatch(found[1]):
-        raise ValueError(f"must not end in .{found[1]}: readers would unpack the files; use .json")
-    return template
-
-
-def key_pattern(template: str, **values: str) -> str:
-    """A regular expression of the keys that `template` makes of `values`, themselves expressions, and of any date."""
-    return re.sub(r"\\{(\w+)\\}", lambda field: (DATE | values)[field[1]], re.escape(template))
+    """The template of a data file's key, also where it is text from outside."""
+    return KeyTemplate.of_data_files(template).text
 
 
 def csv_template(template: str, info: ValidationInfo) -> str:
-    """The template of an uploaded CSV's key, by which CSVs and harvest stay apart; `s3_prefix` is validated before it.
-
-    No CSV's key lies below the prefix, whatever the day, nor the prefix in the folder that the keys of all days share.
-    """
-    _check_path(template)
-    if "{collection}" not in template or not _CSV_TEMPLATE.fullmatch(template):
-        raise ValueError("must have {collection} and end in /{name}, with no field but these, {yyyy}, {mm} and {dd}")
-    prefix = str(info.data.get("s3_prefix", ""))  # not there if it is wrong itself
-    folders = prefix.split("/")
-    for collection in KINDS:
-        shared = "".join(template.replace("{collection}", collection).partition("{")[0].rpartition("/")[:2])
-        parts = key_pattern(template, collection=collection, name=".+").split("/")
-        below = len(folders) < len(parts) and all(map(re.fullmatch, parts, folders))
-        if below or (shared and prefix.startswith(shared)):
-            rule = "no CSV may lie below the prefix, nor the prefix in the CSVs' folder"
-            raise ValueError(f"overlaps with S3_PREFIX {prefix!r}: {rule}. Change one of the two")
-    return template
-
-
-def _check_path(path: str) -> None:
-    """Refuse a folder or a template that is long or unprintable, or of which readers would skip a part."""
-    if (size := len(path.encode(errors="replace"))) > PATH_LIMIT:
-        raise ValueError(f"has {size:,} bytes: shorten it to {PATH_LIMIT}")
-    if not path.isprintable() or "\\" in path:
-        raise ValueError("must have printable characters only, with / between its parts and no \\")
-    for part in path.split("/"):
-        if not part or part[0] in "_.":
-            raise ValueError(f"has a part {part!r}: no part may be empty, nor begin with _ or . (readers skip those)")
+    """The template of an uploaded CSV's key; `s3_prefix`, which it may not overlap with, is validated before it."""
+    return KeyTemplate.of_csvs(template, prefix=str(info.data.get("s3_prefix", ""))).text  # not there if it is wrong

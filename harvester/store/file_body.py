@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harvester.errors import InputError
+from harvester.model.s3_url import is_s3_url
 from harvester.runtime.concurrency import in_thread
 from harvester.store.multipart import part_bytes
 
@@ -64,7 +65,7 @@ def open_csv(source: str, opened: ExitStack) -> CsvFile:
     name = source.encode(errors="backslashreplace").decode()  # a path need not be text
     if source == "-":
         raise InputError(source, f"standard input cannot be uploaded, since a file is read twice: {GIVE}")
-    if source.startswith("s3://"):
+    if is_s3_url(source):
         raise InputError(name, "is in S3, and a file is uploaded: give its path, or let harvest take it from there")
     if not source or "\0" in source:
         raise InputError(name or "--movies or --series", f"is no path: {GIVE}")

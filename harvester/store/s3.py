@@ -23,6 +23,7 @@ from harvester.aws.client import RetryPolicy, open_client
 from harvester.aws.errors import no_answer, refusal, store_error
 from harvester.errors import StoreError, StoreErrorKind
 from harvester.model.exact_json import CONTENT_TYPE
+from harvester.model.s3_url import S3Url
 from harvester.runtime.concurrency import complete_or_undo, fan_out
 from harvester.runtime.net import http_date
 from harvester.store.multipart import Body, in_memory, progress_deadline
@@ -98,7 +99,7 @@ class Bucket:
 
     def url(self, key: str) -> str:
         """Where the object at `key` is, for messages."""
-        return f"s3://{self.name}/{key}"
+        return str(S3Url(self.name, key))
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
         """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request."""

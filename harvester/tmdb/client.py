@@ -25,10 +25,10 @@ from urllib.parse import urlencode
 from harvester import __version__
 from harvester.errors import SettingsError, TmdbRefusedError, TmdbUnavailableError
 from harvester.model.outcome import Failed, Found, Missing
+from harvester.model.record_options import APPEND_LIMIT
 from harvester.runtime.net import http_date
 from harvester.runtime.observer import BackOffBegun, RequestDone, RetryBegun, ignore
 from harvester.settings.redaction import REDACTED
-from harvester.settings.validators import APPEND_LIMIT
 from harvester.tmdb.circuit_breaker import CircuitBreaker
 from harvester.tmdb.responses import Candidates, Match, NotFound, Retry, classify, read_find, read_record
 from harvester.tmdb.retry import retry
