@@ -86,7 +86,7 @@ async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
         ("secret:x", None, SettingsError, "secret:x: ResourceNotFoundException. Put the key there with `aws secrets"),
         ("ssm:/x", (400, "AccessDeniedException"), SettingsError, "Grant ssm:GetParameter or secretsmanager:Get"),
         ("secret:x", (400, "AccessDeniedException"), SettingsError, "Grant ssm:GetParameter or secretsmanager:Get"),
-        ("secret:x", (400, "DecryptionFailure"), SettingsError, "Mend the KMS key"),
+        ("secret:x", (400, "DecryptionFailure"), SettingsError, "Repair the KMS key"),
         ("ssm:/x", (400, "UnrecognizedClientException"), StoreError, "UnrecognizedClientException. If this does not"),
         ("ssm:/x", (400, "ExpiredTokenException"), StoreError, "check the AWS credentials"),
     ],

@@ -1,4 +1,4 @@
-"""The vault: TMDB's key out of AWS's Parameter Store or Secrets Manager, where settings only say where it is kept.
+"""Secrets: TMDB's key from AWS's Parameter Store or Secrets Manager, where settings only say where it is kept.
 
 `ssm:/path` is a parameter, `secret:name` (or ARN) a secret: the key, or JSON that has it as `TMDB_API_KEY` or alone.
 """
@@ -25,16 +25,16 @@ _ADVICE = {
     "key if that is not AWS's own.",
     **dict.fromkeys(_MISNAMED, "Correct TMDB_API_KEY: nothing can be read under this name."),
     **dict.fromkeys(
-        ("InvalidKeyId", "DecryptionFailure"), "Mend the KMS key that it is encrypted with, or put it there anew."
+        ("InvalidKeyId", "DecryptionFailure"), "Repair the KMS key that it is encrypted with, or put it there again."
     ),
 }
 """What to do next, where asking again would not help; anything else is AWS's trouble, or that of the credentials."""
 
 
-async def fetch_key(kept: str, **access: Unpack[Access]) -> str:
-    """TMDB's key from where it is `kept`, by one request; a SettingsError with AWS's code if it does not give it."""
-    kind, _, name = kept.partition(":")
-    action = f"read TMDB's key from {kept}"
+async def fetch_key(secret_ref: str, **access: Unpack[Access]) -> str:
+    """TMDB's key from `secret_ref`, by one request; a SettingsError with AWS's code if AWS does not give it."""
+    kind, _, name = secret_ref.partition(":")
+    action = f"read TMDB's key from {secret_ref}"
     if name.startswith("arn:"):
         access["region"] = name.split(":")[3]  # it may be kept elsewhere than the bucket
     service = "ssm" if kind == "ssm" else "secretsmanager"
@@ -42,9 +42,9 @@ async def fetch_key(kept: str, **access: Unpack[Access]) -> str:
         try:
             if kind == "ssm":
                 response = await client.get_parameter(Name=name, WithDecryption=True)
-                return _key_in((response.get("Parameter") or {}).get("Value") or "", kept)
+                return _key_in((response.get("Parameter") or {}).get("Value") or "", secret_ref)
             response = await client.get_secret_value(SecretId=name)
-            return _key_in(response.get("SecretString") or "", kept)
+            return _key_in(response.get("SecretString") or "", secret_ref)
         except botocore.exceptions.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code") or "no word why")
             if code not in _ADVICE:
@@ -54,7 +54,7 @@ async def fetch_key(kept: str, **access: Unpack[Access]) -> str:
             raise no_answer(action, error, client.meta.endpoint_url, "Check the network and AWS_REGION.") from None
 
 
-def _key_in(text: str, kept: str) -> str:
+def _key_in(text: str, secret_ref: str) -> str:
     """The key in `text`, which may be JSON as Secrets Manager's console makes it."""
     try:
         values = orjson.loads(text)
@@ -63,5 +63,6 @@ def _key_in(text: str, kept: str) -> str:
     if not isinstance(values, dict):
         return text
     if "TMDB_API_KEY" not in values and len(values) != 1:
-        raise SettingsError(f"TMDB_API_KEY: {kept} holds {len(values)} values, and none is called TMDB_API_KEY: add it")
+        seen = f"{secret_ref} holds {len(values)} values, and none is called TMDB_API_KEY: add it"
+        raise SettingsError(f"TMDB_API_KEY: {seen}")
     return str(values.get("TMDB_API_KEY") or next(iter(values.values())))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Opener(Protocol):
-    """Opens the store of a name: what stands behind the scheme in its URL."""
+    """Opens the store of a name, which is what follows the scheme in its URL."""
 
     def __call__(
         self, name: str, /, *, retry_policy: RetryPolicy = ..., **access: Unpack[Access]

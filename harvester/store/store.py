@@ -1,4 +1,4 @@
-"""Store: the short protocol of whatever a lake stands in, and the values that it answers with.
+"""Store: the short protocol of what holds a lake, and the values that its methods return.
 
 A store has objects, each with a key, a body and an ETag. S3 (`s3.Bucket`) is one; `registry.STORES` has them all.
 """
