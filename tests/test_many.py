@@ -123,7 +123,7 @@ from pathlib import Path
 from harvester.errors import HarvestError
 from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.runs.lease import LeaseTimes
-from harvester.cli.runner import set_up_logs
+from harvester.cli.logs import set_up_logs
 from harvester.cli.progress import watching
 from harvester.runs.run import utc
 from harvester.settings.settings import load_settings

@@ -69,7 +69,11 @@ LAYERS = {
     ],
     "doors": [
         "cli.app",
+        "cli.options",
         "cli.runner",
+        "cli.streams",
+        "cli.signals",
+        "cli.logs",
         "__main__",
         "aws_lambda.handler",
         "aws_lambda.events",
@@ -106,10 +110,10 @@ THIRD_PARTIES = {
     "aiobotocore": {"aws.client", "fakes", "demo"},
     "botocore": {"store.s3", "aws.client", "aws.errors", "aws.secrets", "fakes", "demo"},
     "tenacity": {"tmdb.retry", "store.s3"},
-    "typer": {"cli.app"},
+    "typer": {"cli.app", "cli.options"},
     "rich": {"cli.progress", "reports.text", "fakes", "demo"},
     "uvloop": {"cli.runner"},
-    "structlog": {"cli.runner"},
+    "structlog": {"cli.logs"},
     "orjson": set(LAYER_OF),
 }
 """Third-party package to the modules that may import it; one that is not named here has to be argued for."""
