@@ -37,6 +37,7 @@ LAYERS = {
         "settings.validators",
         "model.manifest",
         "settings.settings",
+        "settings.provenance",
     ],
     "time": ["tmdb.rate_limiter", "tmdb.circuit_breaker", "tmdb.retry", "runtime.concurrency", "runtime.shutdown"],
     "edges": [
@@ -96,6 +97,7 @@ THIRD_PARTIES = {
     "pydantic": {
         "settings.validators",
         "settings.settings",
+        "aws_lambda.events",
         "commands.doctor",
         "commands.shards",
         "model.documents",
@@ -104,7 +106,7 @@ THIRD_PARTIES = {
         "runs.lease",
     },
     "typing_extensions": {"model.receipt"},
-    "pydantic_settings": {"settings.settings"},
+    "pydantic_settings": {"settings.settings", "settings.provenance"},
     "aiohttp": {"tmdb.transport", "tmdb.client", "store.s3", "aws.client", "aws.errors", "fakes", "demo"},
     "yarl": {"fakes", "demo"},
     "aiobotocore": {"aws.client", "fakes", "demo"},

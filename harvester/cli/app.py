@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harvester import __version__
-from harvester.cli.options import AGAIN, FILE, INPUT, LIMIT, OUTPUT, PROOF, STORE, THEN, TMDB, option
+from harvester.cli.options import AGAIN, INPUT, LIMIT, OUTPUT, PROOF, RUN, STORE, THEN, TMDB, option, setting
 from harvester.cli.runner import run_and_exit, run_command
 from harvester.cli.signals import on_shutdown_signals
 from harvester.cli.streams import add_secrets, standard_streams
@@ -98,7 +98,7 @@ async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool)
     return report.exit_code, report.as_json(), partial(show_report, report, settings)
 
 
-@_command(*INPUT, *TMDB[1:4], *STORE, AGAIN)
+@_command(*INPUT, *map(setting, ("tmdb_language", "tmdb_append", "tmdb_rate")), *STORE, AGAIN)
 async def plan(settings: Settings, *, again: bool) -> Result:
     """Show what harvest would do; asks nobody but the bucket."""
     from harvester.commands.plan import plan as make_plan
@@ -108,7 +108,7 @@ async def plan(settings: Settings, *, again: bool) -> Result:
     return Exit.CLOSED, planned, partial(show_plan, planned)
 
 
-@_command(FILE, *INPUT[1:], *TMDB, *STORE, LIMIT, AGAIN, THEN)
+@_command(setting("movies_csv", "Movies: a path"), *INPUT[1:], *TMDB, *STORE, LIMIT, AGAIN, THEN)
 async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
     """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
     from harvester.cli.progress import upload_progress
@@ -138,7 +138,7 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
     return code, report.as_json() | {"exit_code": int(code), "harvest": harvested}, show
 
 
-@_command(*PROOF, *STORE[:2])
+@_command(*PROOF, *map(setting, ("s3_bucket", "s3_prefix")))
 async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
     """Read a run, or a whole day, back from the bucket and prove its books."""
     from harvester.cli.progress import count_progress
@@ -154,11 +154,7 @@ async def verify(settings: Settings, *, run: str | None, day: str | None, repair
     )
 
 
-@_command(
-    option("run", "--run", "Such as 2026-11-22-3f9a1c2e; else the one at work last."),
-    option("csv", "--csv", "Write all of them to this file."),
-    *STORE[:2],
-)
+@_command(RUN, option("csv", "--csv", "Write all of them to this file."), *map(setting, ("s3_bucket", "s3_prefix")))
 async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Result:
     """List the rows and ids that have no record: rejected, missing or failed, and why."""
     from harvester.commands.missing import missing as list_missing
