@@ -1,4 +1,4 @@
-"""Orders: what is read in events, and that nothing else is."""
+"""Events: what is read in them, and that nothing else is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harvester.aws_lambda.events import SETTINGS, Invocation, parse_event
+from harvester.aws_lambda.events import Invocation, parse_event
 from harvester.commands.shards import Shard
 from harvester.errors import InputError, NewerFormatError, SettingsError
-from harvester.settings.settings import Settings, load_settings
+from harvester.settings.settings import EVENT_SETTINGS, Settings, load_settings
 
 KEY = "Raw/Filmes+e+s%C3%A9ries/Movies/2026/11/22/movies.csv"
 
@@ -170,18 +170,20 @@ def test_to_close_is_never_to_harvest_again() -> None:
     assert result == Invocation("close", run=str(SHARD["run"]))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", EVENT_SETTINGS)
 def test_a_setting_that_shapes_the_harvest_may_be_set(name: str) -> None:
     """Each that is allowed is one of ours, and comes before the environment's."""
     assert name in Settings.model_fields
     assert parse_event({"settings": {name: "x"}}) == Invocation(settings={name: "x"})
 
 
-@pytest.mark.parametrize("name", sorted({*Settings.model_fields, "S3_BUCKET", "nome_do_bucket_s3", ""} - set(SETTINGS)))
+@pytest.mark.parametrize(
+    "name", sorted({*Settings.model_fields, "S3_BUCKET", "nome_do_bucket_s3", ""} - set(EVENT_SETTINGS))
+)
 def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
     """Whoever may send an event could have TMDB's key sent to a server, or the records to a bucket, of their own."""
     for event in ({"settings": {name: "x"}}, {"action": "plan", "event": {"settings": {name: "x"}}}):
-        with pytest.raises(SettingsError, match=f"may not set {name}, but only movies_csv, series_csv"):
+        with pytest.raises(SettingsError, match=f"may not set {name}, but only tmdb_language, tmdb_append"):
             parse_event(event)
 
 
@@ -276,7 +278,7 @@ JSON = st.recursive(
 )
 WORDS = ["action", "settings", "again", "event", "execution", "children", "sources", "run", "token", "attempt", "shard"]
 WORDS += ["Records", "source", "Service", "detail", "detail-type", "bucket", "object", "key", "name", "s3", "eventName"]
-WORDS += [*SHARD, *SETTINGS]
+WORDS += [*SHARD, *EVENT_SETTINGS]
 VALUES = ["plan", "harvest", "close", "aws.s3", "Amazon S3", "Object Created", "ObjectCreated:Put", "Movies/1.csv"]
 LIMIT_REACHED = st.recursive(
     JSON | st.sampled_from(VALUES) | st.sampled_from([sent(), SHARD]),

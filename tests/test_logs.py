@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from harvester.cli.runner import set_up_logs
+from harvester.cli.logs import set_up_logs
 from harvester.settings.redaction import REDACTED, RedactingStream
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 PROGRAM = """
 import asyncio, logging, sys
 from functools import partial
-from harvester.cli.runner import standard_streams
+from harvester.cli.runner import run_and_exit
+from harvester.cli.streams import standard_streams
 from harvester.errors import Exit, InputError
 
 async def stopped():
@@ -44,7 +45,7 @@ async def unshowable():
     return Exit.CLOSED, {"status": {"no": "JSON"}, "set": {1}}, lambda: 1 / 0
 
 with standard_streams():
-    go_through(globals()[sys.argv[1]], as_json="--json" in sys.argv)
+    run_and_exit(globals()[sys.argv[1]], as_json="--json" in sys.argv)
 """
 """Commands that end in every way, each at the door that the command line has."""
 

@@ -265,11 +265,11 @@ def test_a_wrong_value_of_an_older_name_is_told_by_the_name_it_has(monkeypatch: 
 
 
 def test_a_key_that_is_no_setting_is_told() -> None:
-    """A misspelt key of the TOML file is not passed over: it would leave a default in force, unseen."""
-    toml('tmdb_rte = 10\ntmdb_rate = 20\n[more]\ns3_bucket = "x"\n')
+    """A misspelt key of the TOML file is refused with the nearest name: it would leave a default in force, unseen."""
+    toml('tmdb_rte = 10\ntmdb_language = "pt-BR"\n[more]\ns3_bucket = "x"\n')
     said = wrong()
-    assert "config/harvester.toml has more, tmdb_rte" in said
-    assert "tmdb_rate" not in said
+    assert "config/harvester.toml has more, tmdb_rte (nearest: tmdb_rate), which is no setting" in said
+    assert "tmdb_language" not in said
 
 
 @pytest.mark.parametrize("text", ["tmdb_rate = \n", "= 5\n", "tmdb_rate = 1\ntmdb_rate = 2\n", 's3_bucket = "open\n'])

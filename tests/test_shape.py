@@ -42,6 +42,7 @@ LAYERS = {
         "settings.validators",
         "model.manifest",
         "settings.settings",
+        "settings.provenance",
     ],
     "time": ["tmdb.rate_limiter", "tmdb.circuit_breaker", "tmdb.retry", "runtime.concurrency", "runtime.shutdown"],
     "edges": [
@@ -76,7 +77,11 @@ LAYERS = {
     ],
     "doors": [
         "cli.app",
+        "cli.options",
         "cli.runner",
+        "cli.streams",
+        "cli.signals",
+        "cli.logs",
         "__main__",
         "aws_lambda.handler",
         "aws_lambda.events",
@@ -99,6 +104,7 @@ THIRD_PARTIES = {
     "pydantic": {
         "settings.validators",
         "settings.settings",
+        "aws_lambda.events",
         "commands.doctor",
         "commands.shards",
         "model.documents",
@@ -107,16 +113,16 @@ THIRD_PARTIES = {
         "runs.lease",
     },
     "typing_extensions": {"model.receipt"},
-    "pydantic_settings": {"settings.settings"},
+    "pydantic_settings": {"settings.settings", "settings.provenance"},
     "aiohttp": {"tmdb.transport", "tmdb.client", "store.s3", "aws.client", "aws.errors", "fakes", "demo"},
     "yarl": {"fakes", "demo"},
     "aiobotocore": {"aws.client", "fakes", "demo"},
     "botocore": {"store.s3", "aws.client", "aws.errors", "aws.secrets", "fakes", "demo"},
     "tenacity": {"tmdb.retry", "store.s3"},
-    "typer": {"cli.app"},
+    "typer": {"cli.app", "cli.options"},
     "rich": {"cli.progress", "reports.text", "fakes", "demo"},
     "uvloop": {"cli.runner"},
-    "structlog": {"cli.runner"},
+    "structlog": {"cli.logs"},
     "orjson": set(LAYER_OF),
 }
 """Third-party package to the modules that may import it; one that is not named here has to be argued for."""

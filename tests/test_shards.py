@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loops import Leaping, in_its_time, no_wait, run_on
 
-from harvester.aws_lambda.events import SETTINGS
 from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.commands.resources import open_bucket_of
 from harvester.commands.shards import SHARD_IDS, SHARD_SECONDS, Shard, cut_shards, harvest_shard, plan_shards, share
@@ -31,6 +30,7 @@ from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
 from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import fan_out
 from harvester.runtime.shutdown import Shutdown
+from harvester.settings.settings import EVENT_SETTINGS
 from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import SPACING
 
@@ -105,7 +105,7 @@ def test_there_are_as_many_shards_as_let_all_children_end_together(hundreds: int
 def test_the_largest_shard_fits_into_what_step_functions_hands_a_child() -> None:
     """256 KiB of JSON, with ten digits in each id and all settings beside it, and it comes back out of it as it was."""
     shards = shards_of(batches_of(23_600), rate=10_000, children=1)
-    step = {"action": "harvest", "settings": dict.fromkeys(SETTINGS, "x" * 1_000)}
+    step = {"action": "harvest", "settings": dict.fromkeys(EVENT_SETTINGS, "x" * 1_000)}
     bodies = [orjson.dumps(step | {"shard": shard}) for shard in shards]
     assert [sum(len(batch.ids) for batch in shard.cut()) for shard in shards] == [SHARD_IDS - 200] * 2
     assert 150_000 < max(map(len, bodies)) < 2**18

@@ -1,4 +1,4 @@
-"""Orders: what an event that AWS hands to the Lambda asks for.
+"""Events: what an event that AWS hands to the Lambda asks for.
 
 - `{}`, or what a schedule of EventBridge sends: harvest the CSVs that the environment names;
 - S3's `ObjectCreated` of a CSV, sent by S3 itself or by EventBridge: harvest that one, as what its folder says;
@@ -10,30 +10,30 @@ misspelt event would otherwise harvest for hours.
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import unquote_plus
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from harvester.commands.resources import CSV_SETTINGS
 from harvester.commands.shards import CHILDREN, Shard
 from harvester.errors import InputError, SettingsError
-from harvester.model.layout import GENERATION, RUN_NAME
+from harvester.model.documents import RunName, Token  # noqa: TC001  # pydantic reads them
 from harvester.model.s3_url import S3Url
+from harvester.settings.settings import EVENT_SETTINGS
 from harvester.sources.s3_csv import CSV_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from harvester.model.ids import Collection
 
 Action = Literal["plan", "harvest", "close"]
 
-CSVS, PACE = tuple(CSV_SETTINGS.values()), ("tmdb_rate", "tmdb_concurrency")
-SETTINGS = (*CSVS, "csv_id_column", "tmdb_language", "tmdb_append", *PACE, "s3_prefix", "output_format")
-"""What an event may set: not where TMDB and the bucket are, nor who we are there."""
+CSVS = tuple(CSV_SETTINGS.values())
 
 FOLDERS: dict[str, Collection] = {"movies": "Movies", "filmes": "Movies", "series": "Series", "séries": "Series"}
 """Names of folders and files, without regard to case, and the collection that a CSV below is of."""
@@ -60,32 +60,58 @@ class Invocation:
     shard: Shard | None = None
 
 
-EVENT_KEYS = {"event", *(each.name for each in fields(Invocation))}
-"""Keys of an event of ours."""
-
-STEPS = {"execution": "plan", "run": "close", "token": "close", "attempt": "close"}
-"""Keys that are taken from events of one action alone."""
-
-
-def _are_sources(given: Any) -> bool:
-    sound = isinstance(given, dict) and given.keys() <= set(CSVS)
-    return sound and all(isinstance(source, str) and source.isprintable() for source in given.values())
+def _sources(sources: dict[str, str]) -> dict[str, str]:
+    if not (sources.keys() <= set(CSVS) and all(map(str.isprintable, sources.values()))):
+        raise ValueError
+    return sources
 
 
-def _is(pattern: str, given: Any) -> bool:
-    return isinstance(given, str) and re.fullmatch(pattern, given) is not None
+class _Event(BaseModel):
+    """Keys of an event of any action. A description says what to give instead of a wrong value.
+
+    `execution`, `token` and `attempt` are checked in all of them, and count in one.
+    """
+
+    # Built when it is needed: few cold starts are for an event with keys.
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    COUNTING: ClassVar[tuple[str, ...]] = ()
+    """Keys that count in events of this action alone."""
+
+    action: Action = "harvest"
+    event: Any = None  # what the state machine was started with
+    settings: Any = {}  # `_settings` has another error for them
+    sources: Annotated[dict[str, str], AfterValidator(_sources), Field(description=f"{', '.join(CSVS)}, or both")] = {}
+    again: Annotated[bool, Field(description="true or false")] = False
+    children: Annotated[
+        str,
+        Field(
+            strict=False,
+            coerce_numbers_to_str=True,
+            pattern="^([1-9][0-9]{0,2}|1000)$",
+            description="a number from 1 to 1,000",
+        ),
+    ] = str(CHILDREN)
+    execution: Annotated[str | None, Field(description="a text, or leave it away")] = None
+    token: Annotated[Token | None, Field(description="back what the answer before said")] = None
+    attempt: Annotated[Token | None, Field(description="back what the answer before said")] = None
 
 
-CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
-    "sources": (_are_sources, "movies_csv, series_csv, or both"),
-    "again": (lambda given: isinstance(given, bool), "true or false"),
-    "children": (lambda given: re.fullmatch("[1-9][0-9]{0,2}|1000", str(given)), "a number from 1 to 1,000"),
-    "execution": (lambda given: isinstance(given, str | None), "a text, or leave it away"),
-    "run": (lambda given: _is(RUN_NAME.pattern, given), "back what the answer before said"),
-    "token": (lambda given: given is None or _is(GENERATION, given), "back what the answer before said"),
-    "attempt": (lambda given: given is None or _is(GENERATION, given), "back what the answer before said"),
-}
-"""By key: whether a value is sound, and what to give instead."""
+class _Plan(_Event):
+    COUNTING = ("execution",)
+
+
+class _Harvest(_Event):
+    shard: Any = None
+
+
+class _Close(_Event):
+    COUNTING = ("run", "token", "attempt")
+
+    run: Annotated[RunName, Field(description="back what the answer before said")]
+
+
+EVENTS: dict[Action, type[_Event]] = {"plan": _Plan, "harvest": _Harvest, "close": _Close}
 
 
 def parse_event(event: Any) -> Invocation | None:
@@ -102,41 +128,49 @@ def parse_event(event: Any) -> Invocation | None:
         return Invocation(sources=sources) if sources else None
     if event.get("detail-type") == "Scheduled Event":
         return Invocation()
-    began = event.get("event")  # what the state machine was started with
+    began = event.get("event")
+    if isinstance(began, dict) and "event" in began:
+        raise InputError("the event", "has an event within its event: give what the state machine was started with")
     if isinstance(began, dict) and "children" in began:
         event = event | {"children": began["children"]}
-    _check(event, action)
+    try:
+        step = EVENTS[action].model_validate(event)
+    except ValidationError as error:
+        raise _problem(error, event, action) from None
     first = parse_event(began)
     if first is None:
         raise InputError("the event", "that began this is of no CSV: let only those of CSVs begin it")
     return Invocation(
         action=action,
-        settings=first.settings | _settings(event.get("settings", {})),
-        sources=first.sources | event.get("sources", {}),
-        again=(first.again or event.get("again", False)) and action != "close",  # called once more, it would begin anew
-        children=int(event.get("children", CHILDREN)),
+        settings=first.settings | _settings(step.settings),
+        sources=first.sources | step.sources,
+        again=(first.again or step.again) and action != "close",  # called once more, it would begin anew
+        children=int(step.children),
         shard=Shard.of(event["shard"]) if "shard" in event else None,
-        **{name: event[name] for name, its in STEPS.items() if its == action and name in event},
+        **{name: getattr(step, name) for name in step.COUNTING},
     )
 
 
-def _check(event: dict[str, Any], action: Action) -> None:
-    if unexpected := event.keys() - EVENT_KEYS:
-        raise InputError("the event", f"has {', '.join(sorted(map(repr, unexpected))):.500}, which says nothing to us")
-    if isinstance(event.get("event"), dict) and "event" in event["event"]:
-        raise InputError("the event", "has an event within its event: give what the state machine was started with")
-    if ("run" in event) != (action == "close") or ("shard" in event and action != "harvest"):
-        raise InputError("the event", f"does not go with {action}: close needs a run, harvest may have a shard")
-    for name, (sound, wanted) in CHECKS.items():
-        if name in event and not sound(event[name]):
-            raise InputError("the event", f"has {event[name]!r:.200} for {name}: give {wanted}")
+def _problem(error: ValidationError, event: dict[str, Any], action: Action) -> InputError:
+    """What is wrong with `event`: the keys that no action has, or else the first value that is not as it should be."""
+    known = {name for model in EVENTS.values() for name in model.model_fields}
+    if unexpected := event.keys() - known:
+        return InputError("the event", f"has {', '.join(sorted(map(repr, unexpected))):.500}, which says nothing to us")
+    problem = error.errors(include_url=False, include_input=False)[0]
+    name = str(problem["loc"][0])
+    its = EVENTS[action].model_fields.get(name)
+    if its is None or name not in event:
+        rule = "close needs a run, harvest may have a shard"
+        return InputError("the event", f"does not go with {action}: {rule}")
+    return InputError("the event", f"has {event[name]!r:.200} for {name}: give {its.description}")
 
 
 def _settings(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise SettingsError(f"The event has the settings {given!r:.200}: give an object of them, by name")
-    if unexpected := given.keys() - set(SETTINGS):
-        raise SettingsError(f"The event may not set {', '.join(sorted(unexpected))}, but only {', '.join(SETTINGS)}")
+    if unexpected := given.keys() - set(EVENT_SETTINGS):
+        only = ", ".join(EVENT_SETTINGS)
+        raise SettingsError(f"The event may not set {', '.join(sorted(unexpected))}, but only {only}")
     for name, value in given.items():
         if isinstance(value, str) and not value.isprintable():
             raise SettingsError(f"The event sets {name} to {value!r:.200}, which has unprintable characters")

@@ -1,4 +1,4 @@
-"""The command line: a door to `harvest`, and to what one wants to know before and after it.
+"""The commands of the command line: `harvest`, and what one wants to know before and after it.
 
 The result goes to standard output, for people or, with `--json`, as one JSON object; progress and logs go to standard
 error. Every command ends with one of the exit codes of `errors`. Heavy imports wait until a command needs them.
@@ -9,19 +9,23 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from inspect import Parameter, Signature
+from inspect import Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harvester import __version__
-from harvester.cli.runner import add_secrets, on_shutdown_signals, run_and_exit, run_command, standard_streams
+from harvester.cli.options import AGAIN, INPUT, LIMIT, OUTPUT, PROOF, RUN, STORE, THEN, TMDB, option, setting
+from harvester.cli.runner import run_and_exit, run_command
+from harvester.cli.signals import on_shutdown_signals
+from harvester.cli.streams import add_secrets, standard_streams
 from harvester.errors import Exit, SettingsError
 from harvester.settings.redaction import REDACTED, redact_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from inspect import Parameter
 
     from harvester.cli.runner import Command, Result
     from harvester.runtime.shutdown import Shutdown
@@ -39,45 +43,6 @@ app = typer.Typer(
 )
 
 
-def _option(name: str, flags: str, words: str, panel: str = "", kind: Any = str | None, **more: Any) -> Parameter:
-    """An option, as the parameter `name` of commands; not given, it is False or None."""
-    option = typer.Option(*flags.split(), help=words, rich_help_panel=panel or None, **more)
-    default = False if kind is bool else None
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
-
-
-_INPUT = (
-    _option("movies_csv", "--movies", "Movies: path, s3://… or - (MOVIES_CSV).", "Input"),
-    _option("series_csv", "--series", "Series, likewise (SERIES_CSV).", "Input"),
-    _option("csv_id_column", "--id-column", "Header of the id column (CSV_ID_COLUMN).", "Input"),
-)
-_TMDB = (
-    _option("tmdb_base_url", "--base-url", "Where TMDB is (TMDB_BASE_URL).", "TMDB"),
-    _option("tmdb_language", "--language", "Such as pt-BR (TMDB_LANGUAGE).", "TMDB"),
-    _option("tmdb_append", "--append", "Such as credits,keywords (TMDB_APPEND).", "TMDB"),
-    _option("tmdb_rate", "--rate", "Requests per second at most (TMDB_RATE).", "TMDB", float | None),
-    _option("tmdb_concurrency", "--concurrency", "Requests in flight (TMDB_CONCURRENCY).", "TMDB", int | None),
-)
-_STORE = (
-    _option("s3_bucket", "--bucket", "Where it lands (S3_BUCKET).", "Bucket"),
-    _option("s3_prefix", "--prefix", "Folder in the bucket (S3_PREFIX).", "Bucket"),
-    _option("output_format", "--format", "jsonl or array (OUTPUT_FORMAT).", "Bucket"),
-)
-_LIMIT = _option("limit", "--limit", "Stop after the batch that reaches N ids.", "This run", int | None, min=1)
-_AGAIN = _option("again", "--again", "Harvest anew what was finished today.", "This run", bool)
-_FILE = _option("movies_csv", "--movies", "Movies: a path (MOVIES_CSV).", "Input")
-_THEN = _option("then_harvest", "--then-harvest", "Harvest them too, with the options of harvest.", kind=bool)
-_PROOF = (
-    _option("run", "--run", "Such as 2026-11-22-3f9a1c2e; else the one at work last."),
-    _option("day", "--day", "Such as 2026-11-22: all runs of that day."),
-    _option("repair", "--repair", "Move foreign objects to quarantine, remove stale files of ours.", kind=bool),
-)
-_OUTPUT = (
-    _option("as_json", "--json", "Print the result as one JSON object.", kind=bool),
-    _option("verbose", "--verbose -v", "Log more.", kind=bool),
-)
-
-
 def _command(*options: Parameter) -> Callable[[Command], None]:
     """Make a coroutine function a command with these options, `--json` and `--verbose`; see `run_command`."""
 
@@ -85,7 +50,7 @@ def _command(*options: Parameter) -> Callable[[Command], None]:
         def run(**given: Any) -> None:
             run_command(command, given)
 
-        parameters = (*options, *_OUTPUT)
+        parameters = (*options, *OUTPUT)
         run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # this is what typer reads
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         app.command(command.__name__, help=command.__doc__)(run)
@@ -102,7 +67,7 @@ def _version(
         raise typer.Exit
 
 
-@_command(*_INPUT, *_TMDB, *_STORE, _LIMIT, _AGAIN)
+@_command(*INPUT, *TMDB, *STORE, LIMIT, AGAIN)
 async def harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
     """Harvest the CSVs; go on where an earlier run has stopped."""
     from harvester.runtime.shutdown import Shutdown
@@ -132,7 +97,7 @@ async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool)
     return report.exit_code, report.as_json(), partial(show_report, report, settings)
 
 
-@_command(*_INPUT, *_TMDB[1:4], *_STORE, _AGAIN)
+@_command(*INPUT, *map(setting, ("tmdb_language", "tmdb_append", "tmdb_rate")), *STORE, AGAIN)
 async def plan(settings: Settings, *, again: bool) -> Result:
     """Show what harvest would do; asks nobody but the bucket."""
     from harvester.commands.plan import plan as make_plan
@@ -142,7 +107,7 @@ async def plan(settings: Settings, *, again: bool) -> Result:
     return Exit.CLOSED, planned, partial(show_plan, planned)
 
 
-@_command(_FILE, *_INPUT[1:], *_TMDB, *_STORE, _LIMIT, _AGAIN, _THEN)
+@_command(setting("movies_csv", "Movies: a path"), *INPUT[1:], *TMDB, *STORE, LIMIT, AGAIN, THEN)
 async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
     """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
     from harvester.cli.progress import upload_progress
@@ -172,7 +137,7 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
     return code, report.as_json() | {"exit_code": int(code), "harvest": harvested}, show
 
 
-@_command(*_PROOF, *_STORE[:2])
+@_command(*PROOF, *map(setting, ("s3_bucket", "s3_prefix")))
 async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
     """Read a run, or a whole day, back from the bucket and prove its books."""
     from harvester.cli.progress import count_progress
@@ -188,11 +153,7 @@ async def verify(settings: Settings, *, run: str | None, day: str | None, repair
     )
 
 
-@_command(
-    _option("run", "--run", "Such as 2026-11-22-3f9a1c2e; else the one at work last."),
-    _option("csv", "--csv", "Write all of them to this file."),
-    *_STORE[:2],
-)
+@_command(RUN, option("csv", "--csv", "Write all of them to this file."), *map(setting, ("s3_bucket", "s3_prefix")))
 async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Result:
     """List the rows and ids that have no record: rejected, missing or failed, and why."""
     from harvester.commands.missing import missing as list_missing
@@ -205,7 +166,7 @@ async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Re
     return Exit.CLOSED, report.as_json(), partial(show_missing, report, csv)
 
 
-@_command(*_INPUT, *_TMDB, *_STORE)
+@_command(*INPUT, *TMDB, *STORE)
 async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     """Try everything a harvest needs, and say what to mend."""
     from harvester.cli.progress import check_progress

@@ -1,75 +1,36 @@
-"""The door: one command, from settings to exit code.
+"""Runs one command: from settings to exit code.
 
-`cli` says what the commands and their options are; here one of them is run. Its result goes to standard output, for
-people or as one JSON object, and what modules log to standard error. Whatever goes wrong is one sentence: no secret and
-no traceback is ever shown. Output that cannot be written changes nothing of how the command ends.
+`app` says what the commands are, `options` which options they have. A command's result goes to standard output, for
+people or as one JSON object, and what modules log to standard error. An error is one sentence: no secret and no
+traceback is ever shown.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
-import logging
 import os
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Coroutine
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from inspect import signature
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
+from harvester.cli.logs import set_up_logs
+from harvester.cli.signals import set_signal_handler
+from harvester.cli.streams import add_secrets
 from harvester.errors import Exit, HarvestError
-from harvester.settings.redaction import RedactingStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from harvester.runtime.shutdown import Shutdown
+    from harvester.settings.redaction import RedactingStream
 
 Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 """An exit code, the result for `--json` (empty if it has been told before the end), and what prints it for people."""
 
 Command: TypeAlias = Callable[..., Coroutine[Any, Any, Result]]
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@contextmanager
-def standard_streams() -> Iterator[None]:
-    """All three streams, taking any text and never raising, even where cron or a pipe has closed them."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    out, err = RedactingStream(_writable(sys.stdout)), RedactingStream(_writable(sys.stderr))
-    sys.stdout, sys.stderr = cast("TextIO", out), cast("TextIO", err)
-    try:
-        yield
-    finally:
-        out.flush()
-        if out.trouble and not isinstance(out.trouble, BrokenPipeError):  # who stops reading has read enough
-            sys.stderr.write(f"The result could not be written to standard output: {out.trouble.strerror}.\n")
-        err.flush()
-
-
-def _writable(stream: TextIO | None) -> TextIO:
-    """The stream, for any text; None is one that was closed before we began."""
-    if stream is None:
-        return Path(os.devnull).open("w", encoding="utf-8")
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
-    return stream
-
-
-def add_secrets(*secrets: str) -> None:
-    """Let these secrets through neither of the standard streams, which must be those of `standard_streams`."""
-    for stream in (sys.stdout, sys.stderr):
-        cast("RedactingStream", stream).secrets.update(secrets)
 
 
 def run_command(command: Command, given: dict[str, Any]) -> NoReturn:
@@ -101,7 +62,7 @@ def run_and_exit(command: Command, *, as_json: bool, verbose: bool = False) -> N
     """Run `command`, tell its result, and exit with its code."""
     set_up_logs(verbose=verbose)
     code, result, show = _run(command)
-    _on_signals(signal.SIG_IGN)  # how it ended is known, and about to be told
+    set_signal_handler(signal.SIG_IGN)  # how it ended is known, and about to be told
     try:
         if not as_json:
             show()
@@ -112,32 +73,6 @@ def run_and_exit(command: Command, *, as_json: bool, verbose: bool = False) -> N
         sys.stderr.write(f"The result cannot be shown ({type(error).__name__}). Please report {where}.\n")
         code = Exit.WRONG
     sys.exit(int(code))
-
-
-def set_up_logs(*, verbose: bool = False, stream: TextIO | RedactingStream | None = None) -> None:
-    """Log to `stream` (standard error), which is to strike out secrets itself; `verbose` adds debug lines.
-
-    An event's name and the values in its `extra` are a readable line on a terminal, elsewhere (cron) a JSON object.
-    """
-    from structlog import dev, processors, stdlib
-
-    out: Any = stream or sys.stderr
-    terminal = out.isatty()
-    renderer: Any = dev.ConsoleRenderer(colors=terminal) if terminal else processors.JSONRenderer()
-    time = processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal)
-    handler = logging.StreamHandler(out)
-    handler.addFilter(_without_traceback)
-    before: list[Any] = [stdlib.add_log_level, stdlib.ExtraAdder(), time]
-    then = [stdlib.ProcessorFormatter.remove_processors_meta, renderer]
-    handler.setFormatter(stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=then))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)  # of libraries, only what warns
-    logging.getLogger("harvester").setLevel(logging.DEBUG if verbose else logging.INFO)
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Let every record through, but no traceback: it is nothing that a user could correct."""
-    record.exc_info = record.exc_text = record.stack_info = None
-    return True
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -163,7 +98,7 @@ def _run(command: Command) -> Result:
         new_loop = uvloop.new_event_loop
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            _on_signals(signal.default_int_handler)  # until the command listens itself
+            set_signal_handler(signal.default_int_handler)  # until the command listens itself
             return runner.run(command())
     except HarvestError as error:
         code, kind, message = error.exit_code, type(error).__name__, str(error)
@@ -201,22 +136,3 @@ def _give_large_blocks_back() -> None:
             import ctypes
 
             ctypes.CDLL(None).mallopt(-3, 2 * 2**20)  # M_MMAP_THRESHOLD in glibc's malloc.h
-
-
-def _on_signals(handler: Any) -> None:
-    for number in SIGNALS:
-        signal.signal(number, handler)
-
-
-def on_shutdown_signals(shutdown: Shutdown, *, then: str = "taking no more batches, landing the open ones") -> None:
-    """The first SIGINT or SIGTERM asks to stop, and says what happens `then`; the second ends the process at once."""
-    loop = asyncio.get_running_loop()
-
-    def on_signal(name: str) -> None:
-        for number in SIGNALS:
-            loop.add_signal_handler(number, os._exit, int(Exit.STOPPED))
-        sys.stderr.write(f"\n{name}: {then} (again to stop at once)\n")
-        shutdown.request(name)
-
-    for number in SIGNALS:
-        loop.add_signal_handler(number, on_signal, number.name)

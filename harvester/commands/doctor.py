@@ -22,8 +22,9 @@ from harvester.commands.permissions import OPTIONAL_PERMISSION, PermissionChecks
 from harvester.commands.resources import CSV_SETTINGS, Resources, source_options, source_texts, with_key
 from harvester.errors import HarvestError, SettingsError, StoreError, StoreErrorKind
 from harvester.model.layout import RUNS
+from harvester.settings.provenance import provenance
 from harvester.settings.redaction import redact
-from harvester.settings.settings import ENV_FILE, Settings, load_settings, provenance
+from harvester.settings.settings import ENV_FILE, Settings, load_settings
 from harvester.settings.validators import SECRET_REF
 from harvester.sources.registry import source_of
 from harvester.tmdb.client import is_token

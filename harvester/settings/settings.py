@@ -1,7 +1,8 @@
-"""Settings: every knob with its unit and limits, read from flag > environment > `.env` > TOML > default.
+"""The settings: each with its names, flag, help, limits and default; read from flag > environment > `.env` > TOML.
 
-The fields below are the README's table. A field's name in upper case is its environment variable, in lower case its
-key in `config/harvester.toml`. TMDB's key and the AWS credentials are `SecretStr`: nothing prints them by accident.
+One `_field(…)` declares all there is to say of a setting. The command line's options, the README's table, and the names
+that a Lambda event may set are made from it. A field's name in upper case is its environment variable, in lower case
+its key in `config/harvester.toml`. TMDB's key and the AWS credentials are `SecretStr`: nothing prints them by accident.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import re
 import tomllib
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -28,21 +30,44 @@ from harvester.model.record_options import RecordOptions
 from harvester.settings import validators
 from harvester.settings.redaction import redact, redact_shapes
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 TOML_FILE = Path("config/harvester.toml")
 ENV_FILE = Path(".env")
 LONGEST_MESSAGE = 1_000
 """Characters said of one wrong setting."""
 
 
-def _field(words: str, default: Any = None, *, flag: str = "", names: tuple[str, ...] = (), **limits: Any) -> Any:
-    """A setting with the README's words for it, its flag, and all names it is read by, if it has more than its own."""
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How a setting is set where not by its environment variable: by a flag, or by the event of a Lambda."""
+
+    flag: str | None
+    panel: str  # of the command line's help
+    help: str
+    event: bool  # whether a Lambda event may set it: not where TMDB and the bucket are, nor who we are there
+
+
+def _field(
+    description: str,  # the README's words
+    default: Any = None,
+    *,
+    flag: str | None = None,
+    panel: str = "",
+    help: str = "",  # noqa: A002  # typer's word for it
+    event: bool = False,
+    names: tuple[str, ...] = (),  # all that it is read by, where there are more than its own
+    **limits: Any,
+) -> Any:
+    """A setting, with its `Option`; the keywords left over are its limits."""
     alias = AliasChoices(*names) if names else None
-    extra: Any = {"flag": flag} if flag else None
-    return Field(default, description=words, validation_alias=alias, json_schema_extra=extra, **limits)
+    option: Any = {"flag": flag, "panel": panel, "help": help, "event": event}
+    return Field(default, description=description, validation_alias=alias, json_schema_extra=option, **limits)
 
 
 class Settings(BaseSettings):
-    """Every setting. All may be absent, because no command needs all: `need` checks for some."""
+    """Every setting. All may be absent, because no command needs all: `require` checks for some."""
 
     model_config = SettingsConfigDict(
         toml_file=TOML_FILE,
@@ -60,32 +85,84 @@ class Settings(BaseSettings):
         "or where it is kept: `ssm:/path`, `secret:name`"
     )
     tmdb_base_url: Annotated[str, AfterValidator(validators.base_url)] = _field(
-        "where TMDB is", "https://api.themoviedb.org/3", flag="--base-url"
+        "where TMDB is",
+        "https://api.themoviedb.org/3",
+        flag="--base-url",
+        panel="TMDB",
+        help="Where TMDB is",
     )
-    tmdb_language: validators.Language | None = _field("language of the records, such as `pt-BR`", flag="--language")
+    tmdb_language: validators.Language | None = _field(
+        "language of the records, such as `pt-BR`",
+        flag="--language",
+        panel="TMDB",
+        help="Such as pt-BR",
+        event=True,
+    )
     tmdb_append: Annotated[validators.Parts, NoDecode] = _field(
-        "`append_to_response` parts, at most 20, such as `credits,keywords`", (), flag="--append"
+        "`append_to_response` parts, at most 20, such as `credits,keywords`",
+        (),
+        flag="--append",
+        panel="TMDB",
+        help="Such as credits,keywords",
+        event=True,
     )
     tmdb_rate: float = _field(
-        "requests per second, the ceiling of the pace; above 1 a whole number", 40.0, flag="--rate", gt=0, le=10_000
+        "requests per second, at most; above 1 a whole number",
+        40.0,
+        flag="--rate",
+        panel="TMDB",
+        help="Requests per second at most",
+        event=True,
+        gt=0,
+        le=10_000,
     )
-    tmdb_concurrency: int = _field("requests in flight, and connections", 20, flag="--concurrency", ge=1, le=1_000)
+    tmdb_concurrency: int = _field(
+        "requests in flight, and connections",
+        20,
+        flag="--concurrency",
+        panel="TMDB",
+        help="Requests in flight",
+        event=True,
+        ge=1,
+        le=1_000,
+    )
     movies_csv: str | None = _field(
         "the movies: a path, `s3://bucket/key` (or a folder: the latest in it) or `-`; `.gz` too",
         flag="--movies",
+        panel="Input",
+        help="Movies: path, s3://… or -",
+        event=True,
         names=("movies_csv", "caminho_do_arquivo_local_movies"),
     )
     series_csv: str | None = _field(
         "the series, likewise; at least one of the two",
         flag="--series",
+        panel="Input",
+        help="Series, likewise",
+        event=True,
         names=("series_csv", "caminho_do_arquivo_local_series"),
     )
-    csv_id_column: str | None = _field("header of the id column, where it is not found by name", flag="--id-column")
+    csv_id_column: str | None = _field(
+        "header of the id column, where it is not found by name",
+        flag="--id-column",
+        panel="Input",
+        help="Header of the id column",
+        event=True,
+    )
     s3_bucket: validators.Bucket | None = _field(
-        "required; the bucket everything lands in", flag="--bucket", names=("s3_bucket", "nome_do_bucket_s3")
+        "required; the bucket everything lands in",
+        flag="--bucket",
+        panel="Bucket",
+        help="Where it lands",
+        names=("s3_bucket", "nome_do_bucket_s3"),
     )
     s3_prefix: Annotated[str, AfterValidator(validators.prefix)] = _field(
-        "folder of the harvest in the bucket; no part begins with `_` or `.`", "Raw/API", flag="--prefix"
+        "folder of the harvest in the bucket; no part begins with `_` or `.`",
+        "Raw/API",
+        flag="--prefix",
+        panel="Bucket",
+        help="Folder in the bucket",
+        event=True,
     )
     s3_key_template: Annotated[str, AfterValidator(validators.key_template)] = _field(
         "key of a data file; begins with `{prefix}/`, has collection and date in this order, "
@@ -100,6 +177,9 @@ class Settings(BaseSettings):
         "`jsonl` (a record a line: Athena, Glue, DuckDB, Spark) or `array` (one JSON array on one line)",
         "jsonl",
         flag="--format",
+        panel="Bucket",
+        help="jsonl or array",
+        event=True,
     )
     aws_region: str | None = _field(
         "region of the bucket; the SDK's own, like all below",
@@ -163,10 +243,15 @@ class Settings(BaseSettings):
         return RecordOptions(self.tmdb_language, append, self.output_format, self.s3_key_template)
 
 
+def option_of(name: str) -> Option:
+    """How a field is set by a flag or an event."""
+    extra: Any = Settings.model_fields[name].json_schema_extra
+    return Option(**extra)
+
+
 def flag_of(name: str) -> str | None:
     """The command line's flag for a field; None if it has none."""
-    extra = Settings.model_fields[name].json_schema_extra
-    return str(extra["flag"]) if isinstance(extra, dict) else None
+    return option_of(name).flag
 
 
 def names_of(name: str) -> tuple[str, ...]:
@@ -179,7 +264,17 @@ def names_of(name: str) -> tuple[str, ...]:
 ALL_NAMES = frozenset(variable for name in Settings.model_fields for variable in names_of(name))
 """Every environment variable that is a setting."""
 
+EVENT_SETTINGS = tuple(name for name in Settings.model_fields if option_of(name).event)
+"""The fields that a Lambda event may set."""
+
 SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The one of the `known` names that `name` may have been meant for; None if none looks like it."""
+    from difflib import get_close_matches  # few starts need it
+
+    return next(iter(get_close_matches(name, known, n=1)), None)
 
 
 def load_settings(**flags: Any) -> Settings:
@@ -189,10 +284,10 @@ def load_settings(**flags: Any) -> Settings:
     """
     try:
         toml = TomlConfigSettingsSource(Settings).toml_data
-        if unexpected := toml.keys() - Settings.model_fields.keys():
-            raise SettingsError(
-                f"{TOML_FILE} has {', '.join(sorted(unexpected))}, which is no setting (see the README)"
-            )
+        if unexpected := sorted(toml.keys() - Settings.model_fields.keys()):
+            nearest = [(name, nearest_name(name, Settings.model_fields)) for name in unexpected]
+            seen = ", ".join(f"{name} (nearest: {known})" if known else name for name, known in nearest)
+            raise SettingsError(f"{TOML_FILE} has {seen}, which is no setting (see the README)")
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         secrets = raw_secrets(**flags)
@@ -203,7 +298,7 @@ def load_settings(**flags: Any) -> Settings:
         raise SettingsError(f"{TOML_FILE} or {ENV_FILE} cannot be read: {why}") from None
 
 
-_SOURCES: dict[str, type[PydanticBaseSettingsSource]] = {
+SOURCES: dict[str, type[PydanticBaseSettingsSource]] = {
     str(TOML_FILE): TomlConfigSettingsSource,
     str(ENV_FILE): DotEnvSettingsSource,
     "environment": EnvSettingsSource,
@@ -211,18 +306,10 @@ _SOURCES: dict[str, type[PydanticBaseSettingsSource]] = {
 """Each source but the flags, the weakest first."""
 
 
-def provenance(**flags: Any) -> dict[str, str]:
-    """Where each setting in force comes from, by field name, once `load_settings` has found them sound."""
-    where = dict.fromkeys(Settings.model_fields, "default")
-    for name, source in _SOURCES.items():
-        where |= dict.fromkeys(source(Settings)().keys() & where.keys(), name)
-    return where | {name: "flag" for name, value in flags.items() if value is not None}
-
-
 def raw_secrets(**flags: Any) -> list[str]:
     """Whatever is given for a secret setting, sound or not, so that it can be struck out before anything else."""
     sources: list[dict[str, Any]] = [flags]
-    for source in _SOURCES.values():
+    for source in SOURCES.values():
         with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
             sources.append(source(Settings)())
     values = [source.get(name) for source in sources for name in SECRETS]

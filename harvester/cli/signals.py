@@ -1,0 +1,36 @@
+"""SIGINT and SIGTERM: the first one asks a command to stop, the second one ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from harvester.errors import Exit
+
+if TYPE_CHECKING:
+    from harvester.runtime.shutdown import Shutdown
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def set_signal_handler(handler: Any) -> None:
+    """Set `handler` for all `SIGNALS`."""
+    for number in SIGNALS:
+        signal.signal(number, handler)
+
+
+def on_shutdown_signals(shutdown: Shutdown, *, then: str = "taking no more batches, landing the open ones") -> None:
+    """The first SIGINT or SIGTERM asks to stop, and says what happens `then`; the second ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(name: str) -> None:
+        for number in SIGNALS:
+            loop.add_signal_handler(number, os._exit, int(Exit.STOPPED))
+        sys.stderr.write(f"\n{name}: {then} (again to stop at once)\n")
+        shutdown.request(name)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal, number.name)
