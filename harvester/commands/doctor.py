@@ -72,6 +72,9 @@ class DoctorReport:
 async def run_checks(flags: dict[str, Any], secrets: list[str] | None = None) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is made; `flags` by field name. TMDB's key joins `secrets`, wherever it is kept."""
     yield _python()
+    for unknown in unknown_names():
+        fix = f"Correct it, if {unknown.nearest} is meant." if unknown.nearest else "Remove it, if it is meant for us."
+        yield Finding(unknown.setting, "note", f"is no setting, and has no effect  ({unknown.where})", fix)
     try:
         settings = load_settings(**flags)
     except SettingsError as error:
