@@ -6,10 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 from collections import Counter
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from shells import Shell, kept
 
 from harvester.fakes.catalog import Catalog
@@ -17,7 +20,7 @@ from harvester.fakes.faults import always, refusal, scripted, silence
 from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from harvester.fakes.s3_server import S3Server
@@ -79,6 +82,67 @@ async def test_an_empty_variable_is_one_that_is_not_set(shell_for: Any) -> None:
         shell = shell_for(tmdb).having(AWS_PROFILE="", AWS_DEFAULT_PROFILE="", AWS_SESSION_TOKEN="", S3_PREFIX="")
         ended = await shell.run("plan", "--json")
     assert (ended.code, ended.result["status"]) == (0, "to_do"), ended
+
+
+async def test_a_variable_that_is_no_setting_is_warned_about(shell_for: Any) -> None:
+    """One log line with the nearest name and where it stands, and without its value; the command goes on."""
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
+        ended = await shell_for(tmdb).having(TMDB_RTE="1234567").run("plan", "--json")
+    [line] = [json.loads(line) for line in ended.err.splitlines() if "unknown_setting" in line]
+    said = {name: line[name] for name in ("level", "event", "setting", "where", "nearest")}
+    assert (ended.code, "1234567" in ended.err) == (0, False)
+    assert said == {
+        "level": "warning",
+        "event": "unknown_setting",
+        "setting": "TMDB_RTE",
+        "where": "environment",
+        "nearest": "TMDB_RATE",
+    }
+
+
+@asynccontextmanager
+async def tls_in_front_of(address: str, ca: trustme.CA) -> AsyncIterator[str]:
+    """The URL of the server at `address` (`host:port`), by TLS with a certificate of this authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    host, _, port = address.partition(":")
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pipe(reader, inner_writer), pipe(inner_reader, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_the_sdks_own_variables_work_from_a_dotenv(s3: S3Server, bucket: Bucket, tmp_path: Path) -> None:
+    """A bundle of certificates and a file of profiles, which only the SDK reads, may stand in `.env`."""
+    await bucket.put("movies.csv", b"id\ntt0000001\n")
+    keys = f"aws_access_key_id = {s3.access_key}\naws_secret_access_key = {s3.secret_key}\n"
+    (tmp_path / "profiles").write_text(f"[profile lab]\nregion = us-east-1\n{keys}", encoding="utf-8")
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    shell = Shell(kept() | {"AWS_CA_BUNDLE": ""}, tmp_path)
+    async with tls_in_front_of(s3.endpoint.removeprefix("http://"), ca) as url:
+        lines = f"S3_BUCKET={bucket.name}\nAWS_ENDPOINT_URL_S3={url}\nAWS_CONFIG_FILE=profiles\nAWS_PROFILE=lab\n"
+        words = ("plan", "--movies", f"s3://{bucket.name}/movies.csv", "--json")
+        (tmp_path / ".env").write_text(lines, encoding="utf-8")
+        untrusted = await shell.run(*words)
+        (tmp_path / ".env").write_text(f"{lines}AWS_CA_BUNDLE=ca.pem\n", encoding="utf-8")
+        trusted = await shell.run(*words)
+        doctor = await shell.run("doctor", "--json")
+    assert (untrusted.code, untrusted.result["error"]) == (4, "StoreError")
+    assert (trusted.code, trusted.result["input"]["Movies"]["ids"]) == (0, 1), trusted
+    seen = {finding["what"]: finding["seen"] for finding in doctor.result["findings"]}
+    assert seen["AWS_PROFILE"] == "lab  (.env)"
+    assert seen["s3:ListBucket"]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,19 @@ async def test_every_setting_is_named_with_where_it_came_from(monkeypatch: pytes
     assert KEY not in str(findings)
 
 
+async def test_a_variable_that_is_no_setting_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the nearest name and without its value; it keeps no harvest from its end."""
+    monkeypatch.setenv("TMDB_API_KYE", KEY)
+    (tmp_path / ".env").write_text("OUTPUT_OF_THE_MILL=secretly\n", encoding="utf-8")
+    doctor_report = DoctorReport(tuple([finding async for finding in run_checks({})]))
+    assert of(doctor_report, "TMDB_API_KYE") == (
+        "note: is no setting, and has no effect  (environment) Correct it, if TMDB_API_KEY is meant."
+    )
+    assert of(doctor_report, "OUTPUT_OF_THE_MILL").startswith("note: is no setting, and has no effect  (.env)")
+    assert KEY not in str(doctor_report)
+    assert "secretly" not in str(doctor_report)
+
+
 async def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key, a bucket and a CSV nothing can be tried, and each is asked for."""
     doctor_report = DoctorReport(tuple([finding async for finding in run_checks({})]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import traceback
 from contextlib import suppress
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from harvester.errors import Exit, SettingsError
 from harvester.model.key_template import PATH_LIMIT
 from harvester.model.record_options import APPEND_LIMIT, RecordOptions
+from harvester.settings.provenance import UnknownName, provenance, sdk_variables, unknown_names
 from harvester.settings.settings import ALL_NAMES, Settings, flag_of, load_settings
 from harvester.settings.validators import key_template
 from harvester.settings.validators import prefix as validate_prefix
@@ -289,11 +291,62 @@ def test_files_that_are_not_utf_8_are_told() -> None:
     assert "config/harvester.toml" in wrong()
 
 
-def test_other_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `.env` and an environment may hold the settings of other programs."""
-    monkeypatch.setenv("TMDB_COLOUR", "red")
-    dotenv("DATABASE_URL=postgres://x\nTMDB_RTE=5\n")
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A misspelt name is found in `.env` and the environment, in either case, and its value is nowhere."""
+    monkeypatch.setenv("TMDB_RTE", "1234")
+    monkeypatch.setenv("TMDB_COLOUR", "")
+    dotenv("S3_REGION=1234\nseries_cvs=1234\nTMDB_RTE=1234\nOUTPUT_OF_THE_MILL=1234\nTMDB_RATE=40\n")
     assert load_settings() == Settings.model_construct()
+    assert unknown_names() == [
+        UnknownName("OUTPUT_OF_THE_MILL", ".env", None),
+        UnknownName("S3_REGION", ".env", "AWS_REGION"),
+        UnknownName("SERIES_CVS", ".env", "SERIES_CSV"),
+        UnknownName("TMDB_RTE", ".env", "TMDB_RATE"),
+        UnknownName("TMDB_RTE", "environment", "TMDB_RATE"),
+    ]
+
+
+def test_the_settings_of_other_programs_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither names that begin otherwise, nor those that TensorFlow, Kubernetes and Docker give an S3."""
+    dotenv("DATABASE_URL=postgres://x\nAWS_EC2_METADATA_DISABLED=true\nNOME_DO_BUCKET_S3=lake\n")
+    for name in ("S3_ENDPOINT", "S3_USE_HTTPS", "S3_SERVICE_HOST", "S3_PORT", "S3_PORT_9000_TCP_ADDR", "TMDB_PORT"):
+        monkeypatch.setenv(name, "x")
+    assert unknown_names() == []
+
+
+@pytest.mark.parametrize("key", [V3_KEY, V4_TOKEN, AWS_ID])
+def test_a_key_in_the_place_of_a_name_is_not_repeated(key: str) -> None:
+    """A line of `.env` without its `=` is a name to its reader, in whatever case it is shown."""
+    dotenv(f"TMDB_API_KEY_{key}\nTMDB_{key}=x\nTMDB_API_KEY:{key}\n")
+    assert unknown_names() == []
+
+
+def test_a_file_that_cannot_be_read_names_nothing() -> None:
+    """`load_settings` says what is wrong with it."""
+    Path(".env").write_bytes(b"TMDB_RTE=5\nMOVIES_CSV=S\xe9ries.csv\n")
+    assert unknown_names() == []
+    assert sdk_variables({}) == {}
+
+
+def test_the_sdk_is_lent_its_variables_of_the_dotenv() -> None:
+    """Those that are not set in the environment, in either case, without the empty ones, and no other program's."""
+    dotenv(f"AWS_CA_BUNDLE=a.pem\nAWS_ROLE_ARN=\naws_access_key_id={AWS_ID}\nAWS_MAX_ATTEMPTS=3\nS3_BUCKET=lake\n")
+    assert sdk_variables({"AWS_MAX_ATTEMPTS": "5"}) == {"AWS_CA_BUNDLE": "a.pem", "AWS_ACCESS_KEY_ID": AWS_ID}
+
+
+def test_what_the_sdk_is_lent_changes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment comes before `.env` by whichever name, and what came from `.env` is said to."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "from-environment")
+    dotenv("AWS_REGION=from-dotenv\nAWS_PROFILE=from-dotenv\nAWS_ENDPOINT_URL=http://localhost:9000\n")
+    before, where = load_settings(), provenance()
+    lent = sdk_variables(os.environ)
+    assert lent == {"AWS_PROFILE": "from-dotenv", "AWS_ENDPOINT_URL": "http://localhost:9000"}
+    for name, value in lent.items():
+        monkeypatch.setenv(name, value)
+    assert (load_settings(), provenance()) == (before, where)
+    assert (where["aws_region"], where["aws_profile"], where["tmdb_rate"]) == ("environment", ".env", "default")
 
 
 @pytest.mark.parametrize(

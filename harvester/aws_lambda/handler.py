@@ -18,6 +18,7 @@ import secrets
 import sys
 import time
 import traceback
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from harvester.model.batch import BATCH_SIZE
 from harvester.model.s3_url import is_s3_url
 from harvester.reports.progress_log import ProgressLog
 from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
+from harvester.settings.provenance import unknown_names
 from harvester.settings.redaction import RedactingStream
 from harvester.settings.settings import load_settings, raw_secrets
 from harvester.tmdb.cost import REQUESTS
@@ -95,6 +97,8 @@ async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str
     invocation = parse_event(event)
     if invocation is None:
         return {"status": "ignored"}
+    for unknown in unknown_names():
+        _log.warning("unknown_setting", extra=asdict(unknown))
     ours, settings = load_settings(), load_settings(**invocation.settings)
     for name, source in (
         invocation.settings | invocation.sources

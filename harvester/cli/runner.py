@@ -8,13 +8,16 @@ traceback is ever shown.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import re
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
@@ -32,30 +35,47 @@ Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
 
 Command: TypeAlias = Callable[..., Coroutine[Any, Any, Result]]
 
+_log = logging.getLogger(__name__)
+
 
 def run_command(command: Command, given: dict[str, Any]) -> NoReturn:
     """Run `command` with whatever its parameters name, and exit; `given` are all options by name.
 
-    Those are the `settings` in force with the flags, the `flags`, the `secrets` to be struck out, and other options.
-    An empty variable of AWS's counts as not set: Docker passes on what an `--env-file` leaves empty, and the SDK would
-    look for a profile without a name.
+    Those are the `settings` in force with the flags, the `flags`, the `secrets` to be redacted, and other options.
     """
+    from harvester.settings.provenance import unknown_names
     from harvester.settings.settings import Settings, load_settings, raw_secrets
 
-    for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
-        del os.environ[name]
     flags = {name: value for name, value in given.items() if name in Settings.model_fields}
-    secrets = raw_secrets(**flags)
+    secrets = [*raw_secrets(**flags), *_prepare_sdk_variables()]
     add_secrets(*secrets)
 
     async def inside() -> Result:
         wanted = signature(command).parameters
         values = given | {"flags": flags, "secrets": secrets}
         if "settings" in wanted:
+            for unknown in unknown_names():
+                _log.warning("unknown_setting", extra=asdict(unknown))
             values["settings"] = load_settings(**flags)
         return await command(**{name: values[name] for name in wanted})
 
     run_and_exit(inside, as_json=given["as_json"], verbose=given["verbose"])
+
+
+def _prepare_sdk_variables() -> list[str]:
+    """Let the AWS SDK find its variables of `.env` in the environment; the secrets among all of them.
+
+    An empty one counts as not set: Docker passes on what an `--env-file` leaves empty, and the SDK would look for a
+    profile without a name.
+    """
+    from harvester.settings.provenance import sdk_variables
+
+    for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
+        del os.environ[name]
+    for name, value in sdk_variables(os.environ).items():
+        with suppress(ValueError):  # no environment can hold it, such as a value with a NUL
+            os.environ[name] = value
+    return [value for name, value in os.environ.items() if re.fullmatch("AWS_.*(TOKEN|SECRET|KEY)", name)]
 
 
 def run_and_exit(command: Command, *, as_json: bool, verbose: bool = False) -> NoReturn:

@@ -22,7 +22,7 @@ from harvester.commands.permissions import OPTIONAL_PERMISSION, PermissionChecks
 from harvester.commands.resources import CSV_SETTINGS, Resources, source_options, source_texts, with_key
 from harvester.errors import HarvestError, SettingsError, StoreError, StoreErrorKind
 from harvester.model.layout import RUNS
-from harvester.settings.provenance import provenance
+from harvester.settings.provenance import provenance, unknown_names
 from harvester.settings.redaction import redact
 from harvester.settings.settings import ENV_FILE, Settings, load_settings
 from harvester.settings.validators import SECRET_REF
@@ -73,6 +73,9 @@ class DoctorReport:
 async def run_checks(flags: dict[str, Any], secrets: list[str] | None = None) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is made; `flags` by field name. TMDB's key joins `secrets`, wherever it is kept."""
     yield _python()
+    for unknown in unknown_names():
+        fix = f"Correct it, if {unknown.nearest} is meant." if unknown.nearest else "Remove it, if it is meant for us."
+        yield Finding(unknown.setting, "note", f"is no setting, and has no effect  ({unknown.where})", fix)
     try:
         settings = load_settings(**flags)
     except SettingsError as error:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
-from harvester.settings.redaction import redact_shapes
 from harvester.settings.settings import ALL_NAMES, ENV_FILE, SOURCES, Settings, names_of, nearest_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PREFIXES = tuple(sorted({f"{name.partition('_')[0].upper()}_" for name in Settings.model_fields} - {"AWS_"}))
-"""How the names of our settings begin. AWS's are the SDK's, which has many more."""
+_FIRST_WORDS = sorted({name.partition("_")[0].upper() for name in Settings.model_fields} - {"AWS"})  # the SDK has more
+
+NAME = re.compile(f"({'|'.join(_FIRST_WORDS)})(_[A-Z0-9]{{1,15}})+")
+"""What looks like the name of a setting of ours. A longer part is no word: a line of `.env` without its `=` is a name
+to its reader, and may be a key."""
 
 FOREIGN = re.compile(
     "S3_(ENDPOINT|REGION|USE_HTTPS|VERIFY_SSL|CA_FILE|CA_PATH|(CONNECT|REQUEST)_TIMEOUT_MSEC)"
@@ -31,7 +33,7 @@ the name of a service or a linked container, such as `S3_SERVICE_HOST`."""
 class UnknownName:
     """A variable that begins like a setting and is none; its value is nowhere."""
 
-    name: str
+    setting: str
     where: str
     nearest: str | None
 
@@ -54,8 +56,8 @@ def unknown_names() -> list[UnknownName]:
     """The variables of the environment and of `.env` that begin like a setting and are none, by name."""
     seen = {(name, "environment") for name in _variables(EnvSettingsSource) if not FOREIGN.fullmatch(name)}
     seen |= {(name, str(ENV_FILE)) for name in _variables(DotEnvSettingsSource)}
-    unknown = sorted(each for each in seen if each[0].startswith(PREFIXES) and each[0] not in ALL_NAMES)
-    return [UnknownName(redact_shapes(name), where, _nearest(name)) for name, where in unknown]
+    unknown = sorted(each for each in seen if NAME.fullmatch(each[0]) and each[0] not in ALL_NAMES)
+    return [UnknownName(name, where, _nearest(name)) for name, where in unknown]
 
 
 def _nearest(name: str) -> str | None:
