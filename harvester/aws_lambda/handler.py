@@ -28,8 +28,9 @@ from harvester.aws_lambda.events import parse_event
 from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.commands.plan import REQUESTS
 from harvester.commands.resources import with_key
+from harvester.commands.result import result_json
 from harvester.commands.shards import harvest_shard, plan_shards
-from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
+from harvester.errors import Exit, HarvestError, SettingsError, StoppedError, TmdbRefusedError
 from harvester.model.batch import BATCH_SIZE
 from harvester.reports.progress_log import ProgressLog
 from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
@@ -92,7 +93,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str, Any]:
     invocation = parse_event(event)
     if invocation is None:
-        return {"status": "ignored"}
+        return result_json("ignored", Exit.CLOSED)
     ours, settings = load_settings(), load_settings(**invocation.settings)
     for name, source in (
         invocation.settings | invocation.sources

@@ -95,7 +95,7 @@ async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool)
 
     with harvest_observer() as observer:
         report = await run_harvest(settings, observer=observer, shutdown=shutdown, again=again)
-    return report.exit_code, report.as_json(), partial(show_report, report, settings)
+    return report.exit_code, report.as_json(), partial(show_report, report)
 
 
 @_command(*INPUT, *TMDB[1:4], *STORE, AGAIN)
@@ -148,7 +148,7 @@ async def verify(settings: Settings, *, run: str | None, day: str | None, repair
     with count_progress("receipts read back") as progress:
         verification = await prove(settings, run=run, day=day, repairing=repair, progress=progress)
     return (
-        (Exit.WRONG if verification.problems else Exit.CLOSED),
+        verification.exit_code,
         verification.as_json(),
         partial(show_verification, verification),
     )
@@ -181,8 +181,7 @@ async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     with check_progress() as look:
         findings = [look(finding.without(secrets)) async for finding in run_checks(flags, secrets)]
     doctor_report = DoctorReport(tuple(findings))
-    code = Exit.CLOSED if doctor_report.healthy else Exit.WRONG
-    return code, doctor_report.as_json(), partial(show_doctor_report, doctor_report)
+    return doctor_report.exit_code, doctor_report.as_json(), partial(show_doctor_report, doctor_report)
 
 
 @app.command()

@@ -6,8 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harvester.commands.resources import open_bucket_of, read_inputs
+from harvester.commands.result import result_json, run_ref
+from harvester.errors import Exit
 from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
+from harvester.runtime.clock import utc
 from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
 
     Requests and seconds are for titles that cost their `REQUESTS`, and answers that are all good.
     """
+    started_at = utc()
     settings.require_input()
     settings.require("s3_bucket")
     inputs = await read_inputs(settings)
@@ -41,11 +45,14 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
             "batches_done": batches - len(todo),
             "batches_to_do": len(todo),
         }
-    return {
-        "status": "nothing_to_do" if run.finished else "to_do",
-        "run": run.name,
-        "input": account,
-        "requests": requests,
-        "rate_per_second": settings.tmdb_rate,
-        "seconds": round(requests * SPACING / settings.tmdb_rate, 1),
-    }
+    return result_json(
+        "nothing_to_do" if run.finished else "to_do",
+        Exit.CLOSED,
+        run_ref(bucket, run.layout, reconciled=run.finished),
+        started_at=started_at,
+        ended_at=utc(),
+        input=account,
+        requests=requests,
+        rate_per_second=settings.tmdb_rate,
+        seconds=round(requests * SPACING / settings.tmdb_rate, 1),
+    )

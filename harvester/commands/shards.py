@@ -22,10 +22,11 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.aws.client import PATIENT
-from harvester.commands.harvest import LeaseOptions, Observer, Report, harvest_batches, report_of, start
+from harvester.commands.harvest import LeaseOptions, Observer, Report, Started, harvest_batches, report_of, start
 from harvester.commands.plan import REQUESTS
 from harvester.commands.resources import open_bucket_of, open_tmdb_of
-from harvester.errors import InputError, NewerFormatError
+from harvester.commands.result import result_json, run_ref, totals_json
+from harvester.errors import Exit, InputError, NewerFormatError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.documents import FORMAT, RunName, TitleId, Token
 from harvester.model.ids import Collection
@@ -33,6 +34,7 @@ from harvester.model.layout import Layout
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_part
 from harvester.runs.run import abort_uploads, utc
+from harvester.runtime.current_run import CURRENT_RUN
 from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
@@ -136,32 +138,34 @@ async def plan_shards(
     left to them, and where the CSVs were found, so that the same are read when the books are closed. `status` is
     `to_do`, `to_close` where no batch is left, or `nothing_to_do`, with the lease ended.
     """
-    generation, token = token_of(execution, "generation"), token_of(execution, "lease")
+    started_at, generation, token = now(), token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:
         lease_options = LeaseOptions(wait=False, token=token, times=times)
         run, _ = await start(stack, settings, lease_options, now=now, again=again, generation=generation)
         children, rate = share(settings.tmdb_rate, min(children, len(run.todo)))
-        answer: dict[str, Any] = {
-            "status": "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
-            "run": run.name,
-            "bucket": run.bucket.name,
-            "shards_key": run.layout.shards_key,
-            "shards": 0,
-            "children": children,
-            "rate_per_child": rate,
-            "batches": len(run.todo),
-            "token": token,
-            "sources": {f"{collection.lower()}_csv": ids.source for collection, ids in run.inputs.items()},
-            "totals": run.totals.as_json(),
-        }
+        shards: list[dict[str, Any]] = []
         if run.lease and not run.finished:
             shard = partial(Shard, run.name, run.manifest.generation, token, secrets.token_hex(8), rate)
             shards = [asdict(shard(cut)) for cut in cut_shards(run.todo, rate=rate, children=children)]
             await run.check_lease()
             await run.bucket.put(run.layout.shards_key, orjson.dumps(shards))
-            answer["shards"] = len(shards)
             run.lease.keep = True
-    return answer
+    return result_json(
+        "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
+        Exit.CLOSED,
+        run_ref(run.bucket, run.layout, reconciled=run.finished),
+        started_at=started_at,
+        ended_at=now(),
+        totals=totals_json(run.totals),
+        bucket=run.bucket.name,
+        shards_key=run.layout.shards_key,
+        shards=len(shards),
+        children=children,
+        rate_per_child=rate,
+        batches=len(run.todo),
+        token=token,
+        sources={f"{collection.lower()}_csv": ids.source for collection, ids in run.inputs.items()},
+    )
 
 
 async def harvest_shard(
@@ -175,7 +179,7 @@ async def harvest_shard(
     now: Callable[[], str] = utc,
 ) -> Report:
     """Harvest what is left of `shard`, in the lease that its plan has taken."""
-    started = time.monotonic()
+    started = Started(now(), time.monotonic())
     settings.require("tmdb_api_key", "s3_bucket")
     settings = settings.model_copy(update={"tmdb_rate": shard.rate})
     layout = Layout(settings.s3_prefix, settings.s3_key_template, shard.run)
@@ -183,6 +187,7 @@ async def harvest_shard(
     async with AsyncExitStack() as stack:
         async with shutdown.immediately():
             bucket = await stack.enter_async_context(open_bucket_of(settings, attempts=PATIENT))
+            CURRENT_RUN.set(run_ref(bucket, layout))
             holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
             lease = await stack.enter_async_context(holding)
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from harvester.aws.client import PATIENT
 from harvester.commands.resources import open_bucket_of
-from harvester.errors import StoreError
+from harvester.commands.result import result_json
+from harvester.errors import Exit, StoreError
 from harvester.runs.run import utc
 from harvester.runtime.concurrency import in_thread
 from harvester.settings.validators import DATE, key_pattern
@@ -107,7 +108,7 @@ class UploadReport:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         files = [file.as_json() for file in self.files]
-        return {"status": self.status, "exit_code": 0, "files": files, "seconds": round(self.seconds, 1)}
+        return result_json(self.status, Exit.CLOSED, files=files, seconds=round(self.seconds, 1))
 
 
 async def upload(

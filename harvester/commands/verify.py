@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harvester.commands.resources import open_bucket_of
-from harvester.errors import InconsistentLakeError, SettingsError
+from harvester.commands.result import result_json, run_ref, totals_json
+from harvester.errors import Exit, InconsistentLakeError, SettingsError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
@@ -28,8 +29,10 @@ from harvester.runs.data_files import DATA_BYTES, Warnings, by_batch, read_docum
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.other_runs import Day, Harvested, cut_unmarked, read_day, read_receipt, runs_to_read
 from harvester.runs.repair import repair
-from harvester.runs.run import READS_AT_ONCE, utc
+from harvester.runs.run import READS_AT_ONCE
+from harvester.runtime.clock import utc
 from harvester.runtime.concurrency import fan_out
+from harvester.runtime.current_run import CURRENT_RUN, RunRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +59,15 @@ class VerificationReport:
     repaired: list[str] = field(default_factory=list)
     past: bool = False  # of an earlier day and closed, so that `harvest` collects anew instead of doing it again
     harvested: dict[str, str] = field(default_factory=dict)  # the key that each id has its record in
+    lake: str = ""
+    summary_key: str | None = None  # of the one run that was read, if its summary is of the generation that counts
+    started_at: str = ""  # UTC, as is `ended_at`
+    ended_at: str = ""
+
+    @property
+    def exit_code(self) -> Exit:
+        """What the command line exits with."""
+        return Exit.WRONG if self.problems else Exit.CLOSED
 
     @property
     def left_to_harvest(self) -> bool:
@@ -64,16 +76,21 @@ class VerificationReport:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        what: dict[str, Any] = {"day": self.day, "runs": self.runs} if self.day else {"run": self.runs[0]}
-        return what | {
-            "status": "wrong" if self.problems else "proved",
-            "records": self.records,
-            "totals": self.totals.as_json(),
-            "problems": self.problems,
-            "unfinished": self.unfinished,
-            "repaired": self.repaired,
-            "mended_by_harvest": self.left_to_harvest,
-        }
+        day: dict[str, Any] = {"run": None, "day": self.day, "runs": self.runs} if self.day else {}
+        return result_json(
+            "wrong" if self.problems else "proved",
+            self.exit_code,
+            RunRef(self.runs[0], self.lake, self.summary_key),
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            **day,
+            totals=totals_json(self.totals),
+            records=self.records,
+            problems=self.problems,
+            unfinished=self.unfinished,
+            repaired=self.repaired,
+            left_to_harvest=self.left_to_harvest,
+        )
 
 
 async def verify(
@@ -99,7 +116,7 @@ async def verify(
     layout = Layout(settings.s3_prefix, settings.s3_key_template, "")  # of no run yet
     async with AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(open_bucket_of(settings))
-        read = partial(_read, bucket, layout, run, day, progress)
+        read = partial(_read, bucket, layout, run, day, progress, started_at=utc())
         if not repairing:
             return await read()
         lease = await stack.enter_async_context(hold_lease(bucket, layout.lease_key, times=times or LeaseTimes()))
@@ -112,12 +129,17 @@ async def verify(
 
 
 async def _read(
-    bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress
+    bucket: Bucket, layout: Layout, run: str | None, day: str | None, progress: Progress, *, started_at: str
 ) -> VerificationReport:
-    verification = VerificationReport(await runs_to_read(bucket, layout, run=run, day=day), day)
+    verification = VerificationReport(await runs_to_read(bucket, layout, run=run, day=day), day, started_at=started_at)
+    verification.lake = run_ref(bucket, layout).lake
     for name in verification.runs:
+        CURRENT_RUN.set(run_ref(bucket, replace(layout, run=name)))
         await _read_run(bucket, replace(layout, run=name), verification, progress)
+    if day:
+        CURRENT_RUN.set(None)
     verification.problems.sort()
+    verification.ended_at = utc()
     return verification
 
 
@@ -300,6 +322,8 @@ class _Reading:
             if self.complete:
                 self._unfinished(f"{problem}: harvest closes the books")
             return
+        if self.verification.day is None:
+            self.verification.summary_key = key
         self.verification.past = self.verification.past or layout.date < utc()[:10]
         if summary.totals != self.checkpoint.totals.as_json():
             self._wrong(f"{key} has other books than the receipts")
