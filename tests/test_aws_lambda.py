@@ -416,7 +416,7 @@ async def test_a_cold_start_imports_nothing_of_the_command_line(tmp_path: Path) 
         f"harvester.{name}"
         for name in ("cli.app", "cli.runner", "reports.text", "commands.doctor", "commands.verify", "demo")
     }
-    assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *doors}, ended.code) == (
+    assert (names & {"typer", "click", "rich", "uvloop", "boto3", "moto", *doors}, ended.code) == (
         set(),
         0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -118,3 +119,14 @@ async def test_an_upload_that_is_harvested_too_has_both_results(shell: Shell) ->
     holds(result, code=75)
     holds(result["harvest"], code=75, of_a_run=True)
     balances(result["harvest"]["totals"], to_do=50)
+
+
+async def test_every_log_line_names_the_run_once_it_is_known(shell: Shell) -> None:
+    """From the line that begins the run, each has its name, and numbers are numbers."""
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
+        ended = await shell.having(TMDB_BASE_URL=tmdb.url).run("harvest", "--json")
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    assert {line["run"] for line in lines} == {ended.result["run"]}
+    landed = [line for line in lines if line["event"] == "batch_landed"]
+    assert sum(line["found"] for line in landed) == len(MOVIES)
+    assert sum(line["bytes"] for line in landed) == ended.result["totals"]["bytes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich import progress as rich
@@ -111,7 +112,9 @@ class ProgressBar:
         counts = self._counts
         counts.add(outcome)
         outcomes = " · ".join(f"{name} {counts.outcomes[name]:,}" for name in ("found", "missing", "failed"))
-        text = f"{counts.rate():.1f}/s · {outcomes} · {counts.left()} left"
+        seconds = counts.seconds_left()
+        left = "-:--:--" if seconds is None else str(timedelta(seconds=seconds))  # rich writes both alike
+        text = f"{counts.rate():.1f}/s · {outcomes} · {left} left"
         self._progress.update(self._task, completed=counts.outcomes.total(), description=text)
 
     def batch(self, receipt: Receipt) -> None:
