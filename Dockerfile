@@ -16,7 +16,7 @@ WORKDIR /build
 COPY pyproject.toml uv.lock ./
 # Nobody looks at a terminal here, and an invocation has asyncio's own loop.
 RUN uv export --quiet --frozen --no-dev --no-emit-project \
-        --prune typer --prune rich --prune structlog --prune uvloop -o wanted.txt \
+        --prune typer --prune rich --prune uvloop -o wanted.txt \
     && uv pip install --require-hashes --no-deps --only-binary :all: --target "${LAMBDA_TASK_ROOT}" -r wanted.txt \
     && rm -rf "${LAMBDA_TASK_ROOT}/bin"
 COPY harvester ${LAMBDA_TASK_ROOT}/harvester

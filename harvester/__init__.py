@@ -1,3 +1,66 @@
-"""Harvest TMDB for every IMDb id of two CSVs into S3, with closed books."""
+"""Harvest TMDB for every IMDb id of two CSVs into S3, with closed books.
+
+`from harvester import harvest` loads the module that has it, and no other: a name is looked up when it is asked for
+(PEP 562), so that nobody waits for what is not used.
+"""
+
+TYPE_CHECKING = False  # `typing` would be the one import
+if TYPE_CHECKING:
+    from harvester.commands.harvest import LeaseOptions as LeaseOptions
+    from harvester.commands.harvest import Report as Report
+    from harvester.commands.harvest import harvest as harvest
+    from harvester.commands.missing import MissingReport as MissingReport
+    from harvester.commands.missing import missing as missing
+    from harvester.commands.plan import plan as plan
+    from harvester.commands.upload import UploadReport as UploadReport
+    from harvester.commands.upload import upload as upload
+    from harvester.commands.verify import VerificationReport as VerificationReport
+    from harvester.commands.verify import verify as verify
+    from harvester.errors import Exit as Exit
+    from harvester.errors import HarvestError as HarvestError
+    from harvester.reports.progress_log import ProgressLog as ProgressLog
+    from harvester.runtime.observer import Observer as Observer
+    from harvester.runtime.shutdown import Shutdown as Shutdown
+    from harvester.settings.settings import Settings as Settings
+    from harvester.settings.settings import load_settings as load_settings
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Exit": "errors",
+    "HarvestError": "errors",
+    "LeaseOptions": "commands.harvest",
+    "MissingReport": "commands.missing",
+    "Observer": "runtime.observer",
+    "ProgressLog": "reports.progress_log",
+    "Report": "commands.harvest",
+    "Settings": "settings.settings",
+    "Shutdown": "runtime.shutdown",
+    "UploadReport": "commands.upload",
+    "VerificationReport": "commands.verify",
+    "harvest": "commands.harvest",
+    "load_settings": "settings.settings",
+    "missing": "commands.missing",
+    "plan": "commands.plan",
+    "upload": "commands.upload",
+    "verify": "commands.verify",
+}
+"""Where each public name is."""
+
+__all__ = [*_MODULES]  # noqa: PLE0604
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

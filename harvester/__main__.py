@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 
+from harvester import __version__
+
 
 def main() -> None:
     """Run the command line's command, and exit with its code."""
@@ -22,7 +24,7 @@ def main() -> None:
 def _stop(*_: object) -> None:
     """End at once, with the code and in the shape that `cli` would choose: nothing is open yet."""
     text = "Stopped before anything was begun."
-    error = f'{{"status":"error","error":"StoppedError","message":"{text}","exit_code":75}}'
+    error = f'{{"status":"error","exit_code":75,"version":"{__version__}","error":"StoppedError","message":"{text}"}}'
     number, text = (1, error) if "--json" in sys.argv else (2, text)
     try:
         os.write(number, f"{text}\n".encode())

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from contract import balances, holds
 from runtime_api import Lambda, Result, frames, function, hasty, vault, without_loop
 from shells import Shell, answerless, kept
 
+from harvester import __version__
 from harvester.commands.verify import verify
 from harvester.fakes.catalog import Catalog
 from harvester.fakes.faults import Fault, always, scripted, silence
@@ -48,6 +50,7 @@ ONE_KEY, ANOTHER_KEY = "5ec7e7ab1e0ddba11c0ffee0ca5cade5", "0ddba11c0ffee5ca1ab1
 EXECUTION = "arn:aws:states:us-east-1:000000000000:execution:tmdb-harvest:5ca1ab1e-0000"
 OF_A_CLOSE = ("run", "sources", "settings", "token")
 """What the state machine takes of the plan's answer for the close."""
+TIMES = ("started_at", "ended_at")
 FOLDER = "Filmes e séries"
 KEY_OF_CSV = f"Raw/{FOLDER}/Movies/2026/11/22/movies.csv"
 SENT = {
@@ -142,7 +145,10 @@ async def test_a_schedule_and_an_upload_harvest_and_a_second_event_finds_nothing
     reply = await world.invoke(created(bucket))
     assert (reply.answer["status"], reply.answer["totals"]["found"]) == ("nothing_to_do", 250)
     assert world.tmdb.asked.total() == asked
-    assert (await world.invoke({"Service": "Amazon S3", "Event": "s3:TestEvent"})).answer == {"status": "ignored"}
+    holds(reply.answer, code=0, of_a_run=True)
+    balances(reply.answer["totals"])
+    ignored = (await world.invoke({"Service": "Amazon S3", "Event": "s3:TestEvent"})).answer
+    assert ignored == {"status": "ignored", "exit_code": 0, "version": __version__}
     assert world.lambda_.starts == 1
     assert await world.problems() == []
     landed = world.lambda_.lines("batch_landed")
@@ -163,16 +169,22 @@ async def test_the_steps_of_a_state_machine_close_the_books(deploy: Callable[...
     plan = (await world.invoke(step)).answer
     assert (plan["status"], plan["shards"], plan["rate_per_child"], plan["settings"]) == ("to_do", 4, 1_000, settings)
     assert plan["sources"] == {"movies_csv": f"s3://{world.bucket.name}/{KEY_OF_CSV}"}
-    assert (await world.invoke(step)).answer == plan  # the first answer was lost
+    repeated = (await world.invoke(step)).answer  # the first answer was lost
+    assert {**repeated, **{name: plan[name] for name in TIMES}} == plan
+    for answer in (plan, repeated):
+        holds(answer, code=0, of_a_run=True)
     shards = orjson.loads(await world.bucket.read(plan["shards_key"]) or b"")
     step = {"action": "harvest", "settings": plan["settings"]}
     for shard in (*shards, *shards):
         reply = (await world.invoke(step | {"shard": shard})).answer
         assert (reply["status"], reply["run"]) == ("landed", plan["run"])
+        holds(reply, code=0, of_a_run=True)
     closing = {"action": "close", "attempt": None} | {name: plan[name] for name in OF_A_CLOSE}
     for status in ("closed", "nothing_to_do"):
         reply = (await world.invoke(closing)).answer
         assert (reply["status"], reply["run"], reply["totals"]["found"]) == (status, plan["run"], 350)
+        holds(reply, code=0, of_a_run=True)
+        balances(reply["totals"])
     assert (await world.invoke(step | {"shard": shards[0]})).name == "LeaseLostError"
     assert set(world.titles().values()) == {1}
     assert world.lambda_.starts == 1
@@ -404,7 +416,7 @@ async def test_a_cold_start_imports_nothing_of_the_command_line(tmp_path: Path) 
         f"harvester.{name}"
         for name in ("cli.app", "cli.runner", "reports.text", "commands.doctor", "commands.verify", "demo")
     }
-    assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *doors}, ended.code) == (
+    assert (names & {"typer", "click", "rich", "uvloop", "boto3", "moto", *doors}, ended.code) == (
         set(),
         0,
     )

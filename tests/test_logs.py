@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import logging
 import os
+import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ import orjson
 import pytest
 
 from harvester.cli.logs import set_up_logs
+from harvester.runtime.current_run import CURRENT_RUN, RunRef
 from harvester.settings.redaction import REDACTED, RedactingStream
 
 if TYPE_CHECKING:
@@ -54,9 +58,32 @@ def test_a_line_is_a_json_object_where_no_terminal_is() -> None:
     log.info("batch_landed", extra={"batch": "tt1-tt2", "found": 99, "text": "two\nlines"})
     log.warning("back_off", extra={"seconds": 1.5})
     first, second = lines(stream)
-    assert first.pop("timestamp").endswith("Z")
+    assert first.pop("time").endswith("Z")
     assert first == {"level": "info", "event": "batch_landed", "batch": "tt1-tt2", "found": 99, "text": "two\nlines"}
     assert (second["level"], second["seconds"]) == ("warning", 1.5)
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["elsewhere", "terminal"])
+def test_a_line_names_the_run_at_work_and_no_other(terminal: bool) -> None:  # noqa: FBT001
+    """Each line has `run` once the run is known, also of tasks; the next invocation begins without it."""
+    stream = Terminal() if terminal else io.StringIO()
+    set_up_logs(stream=RedactingStream(stream))
+    log = logging.getLogger("harvester")
+
+    async def invocation() -> None:
+        log.info("before")
+        CURRENT_RUN.set(RunRef("2026-11-22-3f9a1c2e", "s3://lake/Raw/API"))
+        asyncio.get_running_loop().call_soon(partial(log.info, "timer"))
+        await asyncio.create_task(task())
+
+    async def task() -> None:
+        await asyncio.sleep(0)
+        log.warning("task")
+
+    for _ in range(2):
+        asyncio.run(invocation())
+    named = ["2026-11-22-3f9a1c2e" in line for line in stream.getvalue().splitlines()]
+    assert named == [False, True, True] * 2
 
 
 def test_a_line_is_readable_on_a_terminal() -> None:
@@ -64,9 +91,10 @@ def test_a_line_is_readable_on_a_terminal() -> None:
     stream = Terminal()
     set_up_logs(stream=RedactingStream(stream, SECRETS))
     logging.getLogger("harvester").info("batch_landed", extra={"found": 99})
-    assert "batch_landed" in stream.getvalue()
-    assert "99" in stream.getvalue()
-    assert not stream.getvalue().startswith("{")
+    logging.getLogger("harvester").warning("too_long", extra={"path": "x" * 500, "text": "two\nlines"})
+    first, second = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d info     batch_landed  found=99", first)
+    assert second.endswith(f" warning  too_long  path={'x' * 500}  text='two\\nlines'")
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["elsewhere", "terminal"])

@@ -104,7 +104,6 @@ def test_nothing_is_in_them_that_the_function_does_not_need(made: Path, arch: st
         {
             "typer",
             "rich",
-            "structlog",
             "uvloop",
             "pygments",
             "markdown_it",

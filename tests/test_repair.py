@@ -645,4 +645,4 @@ async def test_the_command_says_what_was_repaired(s3: S3Server, lake: Lake, tmp_
 async def test_a_foreign_object_is_not_said_to_be_done_again_by_harvest(lake: Lake) -> None:
     """Nobody is sent to harvest for what only a repair moves away."""
     await lake.bucket.put(beside(lake.movies, "export.json"), b"of others")
-    assert (await verify(lake.settings)).as_json()["mended_by_harvest"] is False
+    assert (await verify(lake.settings)).as_json()["left_to_harvest"] is False

@@ -63,7 +63,6 @@ THIRD_PARTIES = {
     "typer": {"cli"},
     "rich": {"cli", "reports", "fakes", "demo"},
     "uvloop": {"cli"},
-    "structlog": {"cli"},
     "orjson": set(RANK),
 }
 """Third-party package to the packages of ours that may import it; a new one is argued for here."""

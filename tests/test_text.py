@@ -22,14 +22,11 @@ from harvester.reports.text import (
     show_report,
     show_verification,
 )
-from harvester.settings.settings import Settings, load_settings
+from harvester.runtime.current_run import RunRef
 
 RUN = "2026-11-22-3f9a1c2e"
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return load_settings(s3_bucket="lake", s3_prefix="Raw/API")
+REF = RunRef(RUN, "s3://lake/Raw/API")
+TIMES = {"started_at": "2026-11-22T12:00:00.000Z", "ended_at": "2026-11-22T13:43:10.000Z"}
 
 
 def totals(**more: Any) -> Totals:
@@ -49,8 +46,8 @@ def totals(**more: Any) -> Totals:
 
 
 def report(status: Any, **more: Any) -> Report:
-    values: dict[str, Any] = {"run": RUN, "totals": totals(), "seconds": 6_190.0, "requests": 247_600, "backoffs": 3}
-    return Report(status, **(values | more))
+    values: dict[str, Any] = {"ref": REF, "totals": totals(), "seconds": 6_190.0, "requests": 247_600, "backoffs": 3}
+    return Report(status, **(TIMES | values | more))
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -97,9 +94,9 @@ def test_bytes_are_written_for_people(number: int, text: str) -> None:
     assert size(number) == text
 
 
-def test_a_closed_harvest_shows_its_books(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+def test_a_closed_harvest_shows_its_books(capsys: pytest.CaptureFixture[str]) -> None:
     """Rows and ids are accounted for in sums one can follow; then what it cost, and where it lies."""
-    show_report(report("closed"), settings)
+    show_report(report("closed"))
     assert shown(capsys) == [
         f"Books closed. Run {RUN}",
         "rows 1,045,161 = 244,500 ids + 800,654 duplicates + 7 rejected",
@@ -109,18 +106,18 @@ def test_a_closed_harvest_shows_its_books(capsys: pytest.CaptureFixture[str], se
     ]
 
 
-def test_nothing_to_do_says_how_to_do_it_all_the_same(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+def test_nothing_to_do_says_how_to_do_it_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     """A run that was finished today is left alone, and `--again` is named; no time is no division by nothing."""
-    show_report(report("nothing_to_do", seconds=0.0, requests=0, backoffs=0), settings)
+    show_report(report("nothing_to_do", seconds=0.0, requests=0, backoffs=0))
     heading, *_, last = shown(capsys)
     assert heading == f"Nothing to do: finished today (--again harvests anew). Run {RUN}"
     assert last.startswith("0 requests in 0.0 s (0.0/s), 0 holds; ")
 
 
-def test_failed_titles_are_named_with_their_reasons(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+def test_failed_titles_are_named_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     """The first twenty; where the others stand is said, and that running again is all there is to do."""
     failed = {f"tt{number:07}": "http_500" for number in range(1, SHOWN + 1_101)}
-    show_report(report("failed", totals=totals(found=238_880, failed=Counter(http_500=1_120)), failed=failed), settings)
+    show_report(report("failed", totals=totals(found=238_880, failed=Counter(http_500=1_120)), failed=failed))
     lines = shown(capsys)
     assert lines[0] == f"Finished, but some titles failed. Run {RUN}"
     assert "ids 244,500 = 238,880 found + 4,500 missing + 1,120 failed" in lines
@@ -131,12 +128,10 @@ def test_failed_titles_are_named_with_their_reasons(capsys: pytest.CaptureFixtur
     assert lines[-1] == "Run again to retry just their batches."
 
 
-def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(
-    capsys: pytest.CaptureFixture[str], settings: Settings
-) -> None:
+def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     """What has no outcome yet is a term of the sum, so that it is one."""
     stopped = report("stopped", totals=totals(found=100_000), stopped_by="SIGTERM", batches_left=1_400)
-    show_report(stopped, settings)
+    show_report(stopped)
     lines = shown(capsys)
     assert lines[0] == f"Stopped by SIGTERM before the end. Run {RUN}"
     assert "ids 244,500 = 100,000 found + 4,500 missing + 0 failed + 140,000 to do" in lines
@@ -151,18 +146,18 @@ def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(
     ],
 )
 def test_a_harvest_that_is_stopped_near_the_end_says_what_is_left(
-    capsys: pytest.CaptureFixture[str], settings: Settings, batches: int, text: str
+    capsys: pytest.CaptureFixture[str], batches: int, text: str
 ) -> None:
     """Nobody is told that nothing is left and that they shall run it again."""
-    show_report(report("stopped", stopped_by="SIGTERM", batches_left=batches), settings)
+    show_report(report("stopped", stopped_by="SIGTERM", batches_left=batches))
     assert shown(capsys)[-1] == text
 
 
 @pytest.mark.parametrize("prefix", ["Raw[/x]", "Raw/[bold]API", "Raw/:smile:", "Raw\\"])
-def test_a_prefix_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], settings: Settings, prefix: str) -> None:
+def test_a_prefix_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], prefix: str) -> None:
     """Whatever a bucket's folders are called is text: no style, no emoji, and no error of ours."""
     failed = {f"tt{number:07}": "[/]" for number in range(1, SHOWN + 2)}
-    show_report(report("failed", failed=failed), settings.model_copy(update={"s3_prefix": prefix}))
+    show_report(report("failed", failed=failed, ref=RunRef(RUN, f"s3://lake/{prefix}")))
     lines = shown(capsys)
     assert [line for line in lines if line.endswith(f"s3://lake/{prefix}/")]
     assert f"… and 1 more, in s3://lake/{prefix}/_harvest/{RUN}/outcomes.jsonl.gz" in lines
@@ -299,7 +294,7 @@ def test_ids_and_reasons_of_what_is_missing_are_whole_in_80_columns(
         MissingRow("failed", "Movies", 1_045_161, "tt1234567890", "connection_refused"),
         MissingRow("rejected", "Series", 7, None, "no_id", text=f"[b]\x1b[31m{'é' * 100}"),
     ]
-    show_missing(MissingReport(RUN, rows, 0, Counter({"2026-11-22-91ab03cc": 160})), None)
+    show_missing(MissingReport(REF, rows, 0, Counter({"2026-11-22-91ab03cc": 160}), **TIMES), None)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 or lines[3].startswith(" fresh")
     assert "tt1234567890 failed: connection_refused" in "\n".join(lines)
@@ -310,7 +305,7 @@ def test_ids_and_reasons_of_what_is_missing_are_whole_in_80_columns(
 
 def test_a_run_in_the_midst_of_which_nothing_is_missing_says_so_far(capsys: pytest.CaptureFixture[str]) -> None:
     """Ids that are still to do may yet be missing."""
-    show_missing(MissingReport(RUN, [], 100, Counter()), None)
+    show_missing(MissingReport(REF, [], 100, Counter(), **TIMES), None)
     assert shown(capsys)[:2] == [
         f"Nothing is missing so far. Run {RUN}",
         "to do 100 the same harvest goes on with them",

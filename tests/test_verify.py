@@ -398,7 +398,7 @@ async def test_a_harmed_batch_is_named_and_done_again_by_the_next_harvest(harm: 
     expected = await harm(lake)
     verification = await verify(lake.settings)
     assert [problem for problem in verification.problems if expected in problem] != [], verification.problems
-    assert (verification.as_json()["status"], verification.as_json()["mended_by_harvest"]) == ("wrong", True)
+    assert (verification.as_json()["status"], verification.as_json()["left_to_harvest"]) == ("wrong", True)
     before = Counter(lake.tmdb.asked)
     assert await lake.harvest() == "closed"
     assert lake.asked_since(before) == set(MOVIES)
@@ -654,7 +654,7 @@ async def test_a_finished_run_of_an_earlier_day_is_not_said_to_be_done_again(
         verification = await verify(settings)
         assert (
             verification.past,
-            verification.as_json()["mended_by_harvest"],
+            verification.as_json()["left_to_harvest"],
             f"{movies} is gone" in verification.problems,
         ) == (
             True,
@@ -851,7 +851,7 @@ async def test_a_day_is_proved_over_all_its_runs(day: Day) -> None:
         "problems": [],
         "unfinished": [],
         "repaired": [],
-        "mended_by_harvest": False,
+        "left_to_harvest": False,
     }
     totals = verification.totals
     assert (totals.ids, totals.found, totals.missing.total(), totals.failed.total(), totals.fresh) == (17, 10, 1, 0, 6)

@@ -45,7 +45,7 @@ OLD_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 LIMIT = 250 * 2**20
 """Bytes of function and layers together, unpacked: 262,144,000 (docs.aws.amazon.com, Lambda quotas)."""
 
-NOT_WANTED = ("typer", "rich", "structlog", "uvloop")
+NOT_WANTED = ("typer", "rich", "uvloop")
 """Of the command line alone; what nothing else depends on goes with them."""
 
 SERVICES = frozenset(["s3", "secretsmanager", "signin", "ssm", "sso", "sso-oidc", "sts"])

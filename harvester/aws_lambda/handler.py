@@ -18,21 +18,22 @@ import secrets
 import sys
 import time
 import traceback
+from contextvars import copy_context
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from harvester.aws_lambda.events import parse_event
 from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.commands.resources import CSV_SETTINGS, source_texts, with_key
+from harvester.commands.result import result_json
 from harvester.commands.shards import harvest_shard, plan_shards
-from harvester.errors import HarvestError, SettingsError, StoppedError, TmdbRefusedError
+from harvester.errors import Exit, HarvestError, SettingsError, StoppedError, TmdbRefusedError
 from harvester.model.batch import BATCH_SIZE
 from harvester.model.s3_url import is_s3_url
 from harvester.reports.progress_log import ProgressLog
+from harvester.runtime.json_log import JsonFormatter
 from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
 from harvester.settings.provenance import unknown_names
 from harvester.settings.redaction import RedactingStream
@@ -59,32 +60,23 @@ _keys: dict[str, str] = {}
 """TMDB's key, by where it is kept."""
 
 
-class _JsonLines(logging.Formatter):
-    """A JSON object a line: CloudWatch finds an event by its values."""
-
-    STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "aws_request_id", "tenant_id"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        values = {name: value for name, value in vars(record).items() if name not in self.STANDARD}
-        expected = {"level": record.levelname.lower(), "event": record.getMessage(), **values}
-        return orjson.dumps(expected, default=str).decode()
-
-
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """What came of the event, as JSON, or one of `errors`; a bare `HarvestError` is a bug, its traceback in the log."""
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1_000
     log: Any = RedactingStream(sys.stderr, raw_secrets())
     lines = logging.StreamHandler(log)
-    lines.setFormatter(_JsonLines())
+    lines.setFormatter(JsonFormatter())  # CloudWatch finds an event by its values
     logging.basicConfig(handlers=[lines], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger("harvester").setLevel(logging.INFO)
+    context = copy_context()  # of this invocation alone: the next one begins without its run
     try:
-        return asyncio.run(_answer(event, log, until=until))
+        with asyncio.Runner() as runner:
+            return runner.run(_answer(event, log, until=until), context=context)
     except HarvestError as error:
         problem = error
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last door: no traceback may pass
-        _log.exception("bug", extra={"traceback": traceback.format_exc()})
+        context.run(partial(_log.exception, "bug", extra={"traceback": traceback.format_exc()}))
         problem = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
     if isinstance(problem, TmdbRefusedError):
         _keys.clear()  # it may have been replaced where it is kept
@@ -96,7 +88,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str, Any]:
     invocation = parse_event(event)
     if invocation is None:
-        return {"status": "ignored"}
+        return result_json("ignored", Exit.CLOSED)
     for unknown in unknown_names():
         _log.warning("unknown_setting", extra=asdict(unknown))
     ours, settings = load_settings(), load_settings(**invocation.settings)

@@ -94,7 +94,7 @@ async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool)
     from harvester.reports.text import show_report
 
     report = await run_harvest(settings, observer=harvest_observer(), shutdown=shutdown, again=again)
-    return report.exit_code, report.as_json(), partial(show_report, report, settings)
+    return report.exit_code, report.as_json(), partial(show_report, report)
 
 
 @_command(*INPUT, *map(setting, ("tmdb_language", "tmdb_append", "tmdb_rate")), *STORE, AGAIN)
@@ -147,7 +147,7 @@ async def verify(settings: Settings, *, run: str | None, day: str | None, repair
     with count_progress("receipts read back") as progress:
         verification = await prove(settings, run=run, day=day, repairing=repair, progress=progress)
     return (
-        (Exit.WRONG if verification.problems else Exit.CLOSED),
+        verification.exit_code,
         verification.as_json(),
         partial(show_verification, verification),
     )
@@ -176,8 +176,7 @@ async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
     with check_progress() as look:
         findings = [look(finding.without(secrets)) async for finding in run_checks(flags, secrets)]
     doctor_report = DoctorReport(tuple(findings))
-    code = Exit.CLOSED if doctor_report.healthy else Exit.WRONG
-    return code, doctor_report.as_json(), partial(show_doctor_report, doctor_report)
+    return doctor_report.exit_code, doctor_report.as_json(), partial(show_doctor_report, doctor_report)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich import progress as rich
@@ -113,4 +114,6 @@ class ProgressBar:
     def _description(self) -> str:
         counts = self._counts
         outcomes = " · ".join(f"{name} {counts.outcomes[name]:,}" for name in ("found", "missing", "failed"))
-        return f"{counts.rate():.1f}/s · {outcomes} · {counts.left()} left"
+        seconds = counts.seconds_left()
+        left = "-:--:--" if seconds is None else str(timedelta(seconds=seconds))  # rich writes both alike
+        return f"{counts.rate():.1f}/s · {outcomes} · {left} left"

@@ -17,6 +17,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import asdict
 from functools import partial
 from inspect import signature
@@ -25,7 +26,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 from harvester.cli.logs import set_up_logs
 from harvester.cli.signals import set_signal_handler
 from harvester.cli.streams import add_secrets
+from harvester.commands.result import result_json
 from harvester.errors import Exit, HarvestError
+from harvester.runtime.clock import utc_now
+from harvester.runtime.current_run import CURRENT_RUN
 
 if TYPE_CHECKING:
     from harvester.settings.redaction import RedactingStream
@@ -111,6 +115,7 @@ def print_json(result: dict[str, Any]) -> None:
 def _run(command: Command) -> Result:
     """The result of `command`; whatever it raises becomes one too, with a sentence."""
     _give_large_blocks_back()
+    started_at, context = utc_now(), copy_context()
     new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):  # uvloop takes 0.82 of asyncio's CPU time
         import uvloop
@@ -119,7 +124,7 @@ def _run(command: Command) -> Result:
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             set_signal_handler(signal.default_int_handler)  # until the command listens itself
-            return runner.run(command())
+            return runner.run(command(), context=context)
     except HarvestError as error:
         code, kind, message = error.exit_code, type(error).__name__, str(error)
     except KeyboardInterrupt:
@@ -128,7 +133,8 @@ def _run(command: Command) -> Result:
         code, kind, where = Exit.WRONG, type(error).__name__, _save_traceback()
         message = f"This is a bug of the harvester ({kind}). What has landed is safe. Please report {where}."
     text = message.encode(errors="backslashreplace").decode()  # a path in it need not be text
-    result = {"status": "error", "error": kind, "message": text, "exit_code": int(code)}
+    times = {"started_at": started_at, "ended_at": utc_now()}
+    result = result_json("error", code, context.get(CURRENT_RUN), **times, error=kind, message=text)
     return code, result, partial(sys.stderr.write, f"{message}\n")
 
 

@@ -20,7 +20,8 @@ from pydantic import SecretStr
 
 from harvester.commands.permissions import OPTIONAL_PERMISSION, PermissionChecks
 from harvester.commands.resources import CSV_SETTINGS, Resources, source_options, source_texts, with_key
-from harvester.errors import HarvestError, SettingsError, StoreError, StoreErrorKind
+from harvester.commands.result import result_json
+from harvester.errors import Exit, HarvestError, SettingsError, StoreError, StoreErrorKind
 from harvester.model.layout import RUNS
 from harvester.settings.provenance import provenance, unknown_names
 from harvester.settings.redaction import redact
@@ -65,9 +66,15 @@ class DoctorReport:
         """Whether nothing keeps a harvest from its end."""
         return all(finding.state != "bad" for finding in self.findings)
 
+    @property
+    def exit_code(self) -> Exit:
+        """What the command line exits with."""
+        return Exit.CLOSED if self.healthy else Exit.WRONG
+
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"status": "healthy" if self.healthy else "wrong", "findings": [asdict(each) for each in self.findings]}
+        findings = [asdict(each) for each in self.findings]
+        return result_json("healthy" if self.healthy else "wrong", self.exit_code, findings=findings)
 
 
 async def run_checks(flags: dict[str, Any], secrets: list[str] | None = None) -> AsyncIterator[Finding]:

@@ -13,12 +13,13 @@ import logging
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from harvester.aws.client import RetryPolicy
 from harvester.commands.resources import Resources
+from harvester.commands.result import result_json, run_ref, totals_json
 from harvester.errors import BusyError, Exit
 from harvester.formats.registry import FORMATS
 from harvester.model.ids import KINDS
@@ -30,6 +31,7 @@ from harvester.runs.open import open_run
 from harvester.runs.run import Run, abort_uploads, land_batch
 from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import MemoryBudget, fan_out
+from harvester.runtime.current_run import CURRENT_RUN, RunRef
 from harvester.runtime.observer import BatchLanded, RunBegun, RunEnded, TitleDone, ignore
 from harvester.tmdb.known_titles import are_unknown_in_a_row, check_missing
 
@@ -82,8 +84,10 @@ class Report:
     """How a harvest ended."""
 
     status: Status
-    run: str
+    ref: RunRef
     totals: Totals
+    started_at: str  # UTC, as is `ended_at`
+    ended_at: str
     seconds: float
     requests: int = 0
     backoffs: int = 0
@@ -92,15 +96,39 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
+    def run(self) -> str:
+        """`{date}-{fingerprint}`."""
+        return self.ref.run
+
+    @property
     def exit_code(self) -> Exit:
         """What the command line exits with."""
         return {"failed": Exit.FAILED, "stopped": Exit.STOPPED}.get(self.status, Exit.CLOSED)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json` and Lambda."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values |= {"seconds": round(self.seconds, 1), "totals": self.totals.as_json()}
-        return values | {"exit_code": int(self.exit_code)}
+        return result_json(
+            self.status,
+            self.exit_code,
+            self.ref,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            totals=totals_json(self.totals),
+            seconds=round(self.seconds, 1),
+            requests=self.requests,
+            backoffs=self.backoffs,
+            batches_left=self.batches_left,
+            stopped_by=self.stopped_by,
+            failed=self.failed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """When a harvest began: UTC, and by the clock that nobody sets."""
+
+    at: str
+    clock: float
 
 
 async def harvest(
@@ -118,7 +146,7 @@ async def harvest(
 
     Whatever is raised (see `errors`), what has landed is safe.
     """
-    started, which = time.monotonic(), {"again": again, "only": only, "attempt": attempt}
+    started, which = Started(clock.now(), time.monotonic()), {"again": again, "only": only, "attempt": attempt}
     resources = Resources(settings, clock=clock, observer=observer)
     status: Status | None = None
     try:
@@ -158,6 +186,7 @@ async def start(
     look = partial(open_run, inputs=inputs, prefix=resources.prefix, options=resources.options, clock=clock, **which)
     look = partial(look, day=clock.now()[:10], notices=Warnings())  # the day of the start, however long it waits
     run = await look(bucket)
+    CURRENT_RUN.set(run_ref(bucket, run.layout))
     if run.finished:
         return run, tmdb
     # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
@@ -173,6 +202,7 @@ async def start(
     for _ in range(BEGIN_TRIES):
         run = await look(bucket)  # again: what was read without the lease may have changed since
         run.lease = lease
+        CURRENT_RUN.set(run_ref(bucket, run.layout))
         if run.finished:
             return run, tmdb
         await lease.renew(run=run.name)
@@ -182,13 +212,16 @@ async def start(
     raise BusyError(f"Another harvest keeps beginning {run.name}, without the lease. Nothing is lost; run again later.")
 
 
-def report_of(run: Run, tmdb: Tmdb, shutdown: Shutdown, *, done: Status, started: float) -> Report:
+def report_of(run: Run, tmdb: Tmdb, shutdown: Shutdown, *, done: Status, started: Started) -> Report:
     """How a harvest ended: stopped, or `done`."""
+    reconciled = not shutdown.interrupted and done != "landed"
     return Report(
         "stopped" if shutdown.interrupted else done,
-        run.name,
+        run_ref(run.bucket, run.layout, reconciled=reconciled),
         run.totals,
-        time.monotonic() - started,
+        started.at,
+        run.clock.now(),
+        time.monotonic() - started.clock,
         requests=tmdb.breaker.successes + tmdb.breaker.failures,
         backoffs=tmdb.limiter.backoffs,
         batches_left=len(run.batches) - len(run.checkpoint.receipts),

@@ -10,12 +10,15 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harvester.commands.resources import Resources
-from harvester.errors import CorruptLakeError, SettingsError
+from harvester.commands.result import result_json, run_ref
+from harvester.errors import CorruptLakeError, Exit, SettingsError
 from harvester.model.ids_file import GZIP_BYTES, decode_outcomes, decode_rows
 from harvester.model.manifest import decode_manifest
 from harvester.runs.data_files import Warnings, read_document
 from harvester.runs.other_runs import READS_AT_ONCE, read_summary, receipt_or_none, runs_to_read
+from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import fan_out
+from harvester.runtime.current_run import CURRENT_RUN, RunRef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from harvester.model.ids import Collection
     from harvester.model.layout import Layout
+    from harvester.model.manifest import Summary
     from harvester.settings.settings import Settings
     from harvester.store.store import Store
 
@@ -51,10 +55,22 @@ class MissingReport:
     `fresh`: ids left to another run of the day, counted per run.
     """
 
-    run: str
+    ref: RunRef
     rows: list[MissingRow]
     to_do: int
     fresh: Counter[str]
+    started_at: str  # UTC, as is `ended_at`
+    ended_at: str
+
+    @property
+    def run(self) -> str:
+        """`{date}-{fingerprint}`."""
+        return self.ref.run
+
+    @property
+    def status(self) -> Literal["some_missing", "unfinished", "none_missing"]:
+        """Whether any are listed, and if not, whether there may be yet."""
+        return "some_missing" if self.rows else "unfinished" if self.to_do else "none_missing"
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
@@ -63,7 +79,16 @@ class MissingReport:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"run": self.run, "to_do": self.to_do, "fresh": self.fresh, "rows": [asdict(row) for row in self.rows]}
+        return result_json(
+            self.status,
+            Exit.CLOSED,
+            self.ref,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            to_do=self.to_do,
+            fresh=self.fresh,
+            rows=[asdict(row) for row in self.rows],
+        )
 
 
 async def missing(settings: Settings, *, run: str | None = None) -> MissingReport:
@@ -72,14 +97,18 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
     Raises:
         CorruptLakeError: There is no such run, or its manifest or ids cannot be read.
     """
+    started_at = utc_now()
     settings.require("s3_bucket")
     resources = Resources(settings)
     layout = resources.layout()
     async with resources.lake() as bucket:
         [name] = await runs_to_read(bucket, layout, run=run)
         layout = replace(layout, run=name)
+        CURRENT_RUN.set(run_ref(bucket, layout))
         manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
-        outcomes = await _outcomes(bucket, layout, manifest.generation)
+        notices = Warnings()
+        summary = await read_summary(bucket, layout, manifest.generation, notices)
+        outcomes = await _outcomes(bucket, layout, manifest.generation, summary, notices)
         key = layout.ids_key(manifest.generation)
         body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
     if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
@@ -99,13 +128,14 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
                 rows.append(MissingRow(name, *where, row["id"], reason, outcome.get("show_id")))
     except ValueError as error:
         raise CorruptLakeError(f"{key} is not the ids of this run: {error}") from error
-    return MissingReport(layout.run, rows, to_do, fresh)
+    ref = run_ref(bucket, layout, reconciled=summary is not None)
+    return MissingReport(ref, rows, to_do, fresh, started_at, utc_now())
 
 
-async def _outcomes(bucket: Store, layout: Layout, generation: str) -> dict[str | None, Mapping[str, Any]]:
+async def _outcomes(
+    bucket: Store, layout: Layout, generation: str, summary: Summary | None, notices: Warnings
+) -> dict[str | None, Mapping[str, Any]]:
     """The outcome of each id: as written at closing, or else by the receipts of this generation."""
-    notices = Warnings()
-    summary = await read_summary(bucket, layout, generation, notices)
     body = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b"" if summary else b""
     if summary and hashlib.sha256(body).hexdigest() == summary.digests.outcomes:
         with suppress(ValueError):  # it was never whole

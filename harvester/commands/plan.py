@@ -6,8 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harvester.commands.resources import Resources
+from harvester.commands.result import result_json, run_ref
+from harvester.errors import Exit
 from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
+from harvester.runtime.clock import utc_now
 from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import effective_rate, seconds_for
 
@@ -20,6 +23,7 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
 
     Requests and seconds are for titles that cost their `REQUESTS`, and answers that are all good.
     """
+    started_at = utc_now()
     settings.require_input()
     settings.require("s3_bucket")
     resources = Resources(settings)
@@ -40,11 +44,14 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
             "batches_done": batches - len(todo),
             "batches_to_do": len(todo),
         }
-    return {
-        "status": "nothing_to_do" if run.finished else "to_do",
-        "run": run.name,
-        "input": account,
-        "requests": requests,
-        "rate_per_second": effective_rate(settings.tmdb_rate),
-        "seconds": round(seconds_for(requests, settings.tmdb_rate), 1),
-    }
+    return result_json(
+        "nothing_to_do" if run.finished else "to_do",
+        Exit.CLOSED,
+        run_ref(bucket, run.layout, reconciled=run.finished),
+        started_at=started_at,
+        ended_at=utc_now(),
+        input=account,
+        requests=requests,
+        rate_per_second=effective_rate(settings.tmdb_rate),
+        seconds=round(seconds_for(requests, settings.tmdb_rate), 1),
+    )

@@ -21,9 +21,10 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.aws.client import RetryPolicy
-from harvester.commands.harvest import LeaseOptions, Report, harvest_batches, report_of, start
+from harvester.commands.harvest import LeaseOptions, Report, Started, harvest_batches, report_of, start
 from harvester.commands.resources import CSV_SETTINGS, Resources
-from harvester.errors import InputError, NewerFormatError
+from harvester.commands.result import result_json, run_ref, totals_json
+from harvester.errors import Exit, InputError, NewerFormatError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.documents import FORMAT, RunName, Token
 from harvester.model.ids import Collection, TitleId
@@ -31,6 +32,7 @@ from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.open import open_part
 from harvester.runs.run import abort_uploads
 from harvester.runtime.clock import Clock
+from harvester.runtime.current_run import CURRENT_RUN
 from harvester.runtime.observer import RunEnded, ignore
 from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import SPACING, effective_rate
@@ -137,32 +139,34 @@ async def plan_shards(
     left to them, and where the CSVs were found, so that the same are read when the books are closed. `status` is
     `to_do`, `to_close` where no batch is left, or `nothing_to_do`, with the lease ended.
     """
-    generation, token = token_of(execution, "generation"), token_of(execution, "lease")
+    started_at, generation, token = clock.now(), token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:
         lease_options = LeaseOptions(wait=False, token=token, times=times)
         run, _ = await start(stack, Resources(settings, clock=clock), lease_options, again=again, generation=generation)
         children, rate = share(settings.tmdb_rate, min(children, len(run.todo)))
-        answer: dict[str, Any] = {
-            "status": "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
-            "run": run.name,
-            "bucket": run.bucket.name,
-            "shards_key": run.layout.shards_key,
-            "shards": 0,
-            "children": children,
-            "rate_per_child": rate,
-            "batches": len(run.todo),
-            "token": token,
-            "sources": {CSV_SETTINGS[collection]: ids.source for collection, ids in run.inputs.items()},
-            "totals": run.totals.as_json(),
-        }
+        shards: list[dict[str, Any]] = []
         if run.lease and not run.finished:
             shard = partial(Shard, run.name, run.manifest.generation, token, secrets.token_hex(8), rate)
             shards = [asdict(shard(cut)) for cut in cut_shards(run.todo, rate=rate, children=children)]
             await run.check_lease()
             await run.bucket.put(run.layout.shards_key, orjson.dumps(shards))
-            answer["shards"] = len(shards)
             run.lease.keep = True
-    return answer
+    return result_json(
+        "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
+        Exit.CLOSED,
+        run_ref(run.bucket, run.layout, reconciled=run.finished),
+        started_at=started_at,
+        ended_at=clock.now(),
+        totals=totals_json(run.totals),
+        bucket=run.bucket.name,
+        shards_key=run.layout.shards_key,
+        shards=len(shards),
+        children=children,
+        rate_per_child=rate,
+        batches=len(run.todo),
+        token=token,
+        sources={CSV_SETTINGS[collection]: ids.source for collection, ids in run.inputs.items()},
+    )
 
 
 async def harvest_shard(
@@ -175,7 +179,7 @@ async def harvest_shard(
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Report:
     """Harvest what is left of `shard`, in the lease that its plan has taken."""
-    started = time.monotonic()
+    started = Started(clock.now(), time.monotonic())
     settings.require("tmdb_api_key", "s3_bucket")
     resources = Resources(settings, clock=clock, observer=observer)
     layout = resources.layout(shard.run)
@@ -184,6 +188,7 @@ async def harvest_shard(
         stack.callback(observer, RunEnded("landed"))
         async with shutdown.immediately():
             bucket = await stack.enter_async_context(resources.lake(retry_policy=RetryPolicy.WAIT_OUT))
+            CURRENT_RUN.set(run_ref(bucket, layout))
             holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
             lease = await stack.enter_async_context(holding)
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from harvester.aws.client import RetryPolicy
 from harvester.commands.resources import Resources, source_texts
-from harvester.errors import StoreError
+from harvester.commands.result import result_json
+from harvester.errors import Exit, StoreError
 from harvester.model.key_template import DATE_FIELDS, KeyTemplate, date_values
 from harvester.model.s3_url import is_s3_url
 from harvester.runtime.clock import utc_now
@@ -99,7 +100,7 @@ class UploadReport:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         files = [file.as_json() for file in self.files]
-        return {"status": self.status, "exit_code": 0, "files": files, "seconds": round(self.seconds, 1)}
+        return result_json(self.status, Exit.CLOSED, files=files, seconds=round(self.seconds, 1))
 
 
 async def upload(

@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harvester.commands.resources import Resources
-from harvester.errors import CorruptLakeError, SettingsError
+from harvester.commands.result import result_json, run_ref, totals_json
+from harvester.errors import CorruptLakeError, Exit, SettingsError
 from harvester.formats.format import FILE_BYTES
 from harvester.formats.registry import decode
 from harvester.model.batch import BATCH_SIZE, Batch
@@ -31,6 +32,7 @@ from harvester.runs.repair import repair
 from harvester.runs.run import READS_AT_ONCE
 from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import fan_out
+from harvester.runtime.current_run import CURRENT_RUN, RunRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +60,15 @@ class VerificationReport:
     repaired: list[str] = field(default_factory=list)
     past: bool = False  # of an earlier day and closed, so that `harvest` collects anew instead of doing it again
     harvested: dict[str, str] = field(default_factory=dict)  # the key that each id has its record in
+    lake: str = ""
+    summary_key: str | None = None  # of the one run that was read, if its summary is of the generation that counts
+    started_at: str = ""  # UTC, as is `ended_at`
+    ended_at: str = ""
+
+    @property
+    def exit_code(self) -> Exit:
+        """What the command line exits with."""
+        return Exit.WRONG if self.problems else Exit.CLOSED
 
     @property
     def left_to_harvest(self) -> bool:
@@ -66,16 +77,21 @@ class VerificationReport:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        what: dict[str, Any] = {"day": self.day, "runs": self.runs} if self.day else {"run": self.runs[0]}
-        return what | {
-            "status": "wrong" if self.problems else "proved",
-            "records": self.records,
-            "totals": self.totals.as_json(),
-            "problems": self.problems,
-            "unfinished": self.unfinished,
-            "repaired": self.repaired,
-            "mended_by_harvest": self.left_to_harvest,
-        }
+        day: dict[str, Any] = {"run": None, "day": self.day, "runs": self.runs} if self.day else {}
+        return result_json(
+            "wrong" if self.problems else "proved",
+            self.exit_code,
+            RunRef(self.runs[0], self.lake, self.summary_key),
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            **day,
+            totals=totals_json(self.totals),
+            records=self.records,
+            problems=self.problems,
+            unfinished=self.unfinished,
+            repaired=self.repaired,
+            left_to_harvest=self.left_to_harvest,
+        )
 
 
 async def verify(
@@ -102,7 +118,7 @@ async def verify(
     layout = resources.layout()
     async with AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(resources.lake())
-        read = partial(_read, bucket, layout, run, day, progress)
+        read = partial(_read, bucket, layout, run, day, progress, started_at=utc_now())
         if not repairing:
             return await read()
         lease = await stack.enter_async_context(hold_lease(bucket, layout.lease_key, times=times or LeaseTimes()))
@@ -115,12 +131,17 @@ async def verify(
 
 
 async def _read(
-    bucket: Store, layout: Layout, run: str | None, day: str | None, progress: Progress
+    bucket: Store, layout: Layout, run: str | None, day: str | None, progress: Progress, *, started_at: str
 ) -> VerificationReport:
-    verification = VerificationReport(await runs_to_read(bucket, layout, run=run, day=day), day)
+    verification = VerificationReport(await runs_to_read(bucket, layout, run=run, day=day), day, started_at=started_at)
+    verification.lake = run_ref(bucket, layout).lake
     for name in verification.runs:
+        CURRENT_RUN.set(run_ref(bucket, replace(layout, run=name)))
         await _read_run(bucket, replace(layout, run=name), verification, progress)
+    if day:
+        CURRENT_RUN.set(None)
     verification.problems.sort()
+    verification.ended_at = utc_now()
     return verification
 
 
@@ -303,6 +324,8 @@ class _Reading:
             if self.complete:
                 self._unfinished(f"{problem}: harvest closes the books")
             return
+        if self.verification.day is None:
+            self.verification.summary_key = key
         self.verification.past = self.verification.past or layout.date < utc_now()[:10]
         if summary.totals != self.checkpoint.totals.as_json():
             self._wrong(f"{key} has other books than the receipts")

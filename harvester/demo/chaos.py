@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from rich.console import Console
 
+from harvester.commands.result import result_json
 from harvester.demo.environment import DemoError, check, ending, open_environment, prepare_folder, progress_on
 from harvester.demo.samples import MOVIES, SERIES, sample_titles
 from harvester.errors import Exit, SettingsError
@@ -139,19 +140,20 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result
     say(ending(folder, seconds))
     check(audit.clean, f"the audit found {audit.counts()}; the bucket is in {folder}/")
     check(verification["status"] == "proved", f"verify found {verification['problems'][:3]}")
-    values = {
-        "status": "closed",
-        "seconds": round(seconds, 1),
-        "seed": seed,
-        "kills": sum(start["killed"] for start in starts),
-        "starts": starts,
-        "requests": env.tmdb.asked.total(),
-        "audit": {"expected": audit.expected} | audit.counts(),
-        "totals": verification["totals"],
-        "verify": verification["status"],
-        "folder": str(folder),
-    }
-    return Exit.CLOSED, values, lambda: None
+    result = result_json(
+        "closed",
+        Exit.CLOSED,
+        seconds=round(seconds, 1),
+        seed=seed,
+        kills=sum(start["killed"] for start in starts),
+        starts=starts,
+        requests=env.tmdb.asked.total(),
+        audit={"expected": audit.expected} | audit.counts(),
+        totals=verification["totals"],
+        verify=verification["status"],
+        folder=str(folder),
+    )
+    return Exit.CLOSED, result, lambda: None
 
 
 async def _until_closed(env: Environment, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:

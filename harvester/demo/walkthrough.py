@@ -19,6 +19,7 @@ from rich.filesize import decimal as size
 from rich.tree import Tree
 
 from harvester.cli.runner import print_json
+from harvester.commands.result import result_json
 from harvester.demo.environment import (
     BUCKET,
     DemoError,
@@ -98,19 +99,20 @@ async def run(folder: Path, *, as_json: bool) -> Result:
     seconds = time.monotonic() - started
     say(f"{ending(folder, seconds)} Next, with the servers kept up:")
     say(f"  {_python()} -m harvester demo --serve", markup=False)
-    expected = {
-        "status": "closed",
-        "seconds": round(seconds, 1),
-        "requests": env.tmdb.asked.total(),
-        "receipts_at_kill": killed.receipts,
-        "requests_repeated": repeated,
-        "refused_by_rate_limit": env.tmdb.refused,
-        "most_requests_in_a_second": env.tmdb.peak_all,
-        "totals": report["totals"],
-        "verify": verification["status"],
-        "folder": str(folder),
-    }
-    return Exit.CLOSED, expected, lambda: None
+    result = result_json(
+        "closed",
+        Exit.CLOSED,
+        seconds=round(seconds, 1),
+        requests=env.tmdb.asked.total(),
+        receipts_at_kill=killed.receipts,
+        requests_repeated=repeated,
+        refused_by_rate_limit=env.tmdb.refused,
+        most_requests_in_a_second=env.tmdb.peak_all,
+        totals=report["totals"],
+        verify=verification["status"],
+        folder=str(folder),
+    )
+    return Exit.CLOSED, result, lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,7 @@ async def serve(folder: Path, *, as_json: bool) -> Result:
         (folder / "servers").mkdir(parents=True, exist_ok=True)
     async with open_environment(folder / "servers", rate=40, limit=40) as env:
         if as_json:
-            print_json({"status": "serving", "settings": env.settings})
+            print_json(result_json("serving", Exit.CLOSED, settings=env.settings))
         else:
             _show_settings(env.settings)
         await stop.wait()

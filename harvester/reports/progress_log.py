@@ -7,7 +7,6 @@ import logging
 import time
 from collections import Counter
 from dataclasses import asdict
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from harvester.runtime.observer import BackOffBegun, BatchLanded, RunBegun, RunEnded, TitleDone
@@ -46,11 +45,11 @@ class Counts:
             self._then, self._done_then = self._clock(), done
         return self._rate
 
-    def left(self) -> str:
-        """Time left at this rate, as `1:02:03`; `-:--:--` before there is a rate (rich writes both alike)."""
+    def seconds_left(self) -> int | None:
+        """Seconds left at this rate; None before there is a rate."""
         if not (rate := self.rate()):
-            return "-:--:--"
-        return str(timedelta(seconds=round(max(self.titles - self.outcomes.total(), 0) / rate)))
+            return None
+        return round(max(self.titles - self.outcomes.total(), 0) / rate)
 
 
 class ProgressLog:
@@ -88,7 +87,7 @@ class ProgressLog:
     def _line(self) -> None:
         counts = self._counts
         values = {"done": counts.outcomes.total(), "of": counts.titles, "titles_per_second": round(counts.rate(), 1)}
-        self._log.info("progress", extra={**values, **_shown(counts.outcomes), "left": counts.left()})
+        self._log.info("progress", extra={**values, **_shown(counts.outcomes), "seconds_left": counts.seconds_left()})
         self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
 
 

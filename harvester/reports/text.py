@@ -18,17 +18,15 @@ if TYPE_CHECKING:
     from harvester.commands.missing import MissingReport
     from harvester.commands.upload import UploadReport
     from harvester.commands.verify import VerificationReport
-    from harvester.settings.settings import Settings
 
 MISSING_COLUMNS, ROW_LEAST = ("", "line", "id", "reason"), 10  # that are never cut; characters of a row at least
 SHOWN, ROW_SHOWN = 20, 60  # lines of a kind, and characters of a rejected row; `--json` has more
 ANEW = "finished today (--again harvests anew)."
 
 
-def show_report(report: Report, settings: Settings) -> None:
+def show_report(report: Report) -> None:
     """How a harvest ended, what its books say, and what to do next."""
     console = _console()
-    where = f"s3://{settings.s3_bucket}/{settings.s3_prefix}"
     heading = {
         "closed": "[green]Books closed.[/]",
         "nothing_to_do": f"[green]Nothing to do:[/] {ANEW}",
@@ -39,9 +37,9 @@ def show_report(report: Report, settings: Settings) -> None:
     console.print(totals_text(report.totals.as_json()))
     rate = report.requests / report.seconds if report.seconds else 0.0
     requests = f"{report.requests:,} requests in {duration(report.seconds)} ({rate:.1f}/s), {report.backoffs} holds"
-    console.print(f"{requests}; {report.totals.files:,} files, {size(report.totals.bytes)} in {where}/")
+    console.print(f"{requests}; {report.totals.files:,} files, {size(report.totals.bytes)} in {report.ref.lake}/")
     failed = [f"{id_} failed: {reason}" for id_, reason in report.failed.items()]
-    _print_first(console, failed, rest=f"more, in {where}/_harvest/{report.run}/outcomes.jsonl.gz")
+    _print_first(console, failed, rest=f"more, in {report.ref.lake}/_harvest/{report.run}/outcomes.jsonl.gz")
     if report.status == "failed":
         console.print("Run again to retry just their batches.")
     if report.status == "stopped":

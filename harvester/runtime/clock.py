@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
+def utc_text(moment: datetime) -> str:
+    """A moment in UTC as ISO 8601, to the millisecond; such texts sort as times do."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def utc_now() -> str:
-    """The time now in UTC, ISO 8601, to the millisecond; such texts sort as times do."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The time now, as `utc_text` has it."""
+    return utc_text(datetime.now(timezone.utc))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,60 @@
+"""The result contract: what every object of `--json`, and every answer of the Lambda, has in common.
+
+| key | is |
+|---|---|
+| `status` | how it ended, in a word; `error` where something was raised: then `error` and `message` say what |
+| `exit_code` | what the command line exits with (see `errors.Exit`) |
+| `version` | of the harvester |
+| `run` | `{date}-{fingerprint}`; null where `verify --day` has read several |
+| `lake` | `s3://bucket/prefix` of the run |
+| `summary_key` | key of the `summary.json` that reconciles the run; null while there is none, and in errors |
+| `started_at`, `ended_at` | of the command, UTC, ISO 8601 with milliseconds |
+| `totals` | of `harvest` and `verify`: flat numbers, always all of them, and reasons in `…_by_reason` |
+
+`run` to `ended_at` are there where there is a run. In `totals`, `rows = ids + duplicates + rejected + filtered` and
+`ids = found + missing + failed + fresh` (and, in a run that is not finished, what is to do).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from harvester import __version__
+from harvester.runtime.current_run import RunRef
+
+if TYPE_CHECKING:
+    from harvester.errors import Exit
+    from harvester.model.layout import Layout
+    from harvester.model.manifest import Totals
+    from harvester.store.store import Store
+
+INPUT = ("rows", "ids", "duplicates", "rejected")
+"""The totals that come before `filtered`."""
+
+
+def result_json(
+    status: str,
+    exit_code: Exit,
+    ref: RunRef | None = None,
+    *,
+    started_at: str | None = None,
+    ended_at: str | None = None,
+    **values: Any,
+) -> dict[str, Any]:
+    """A result with the common keys first, and the `values` of its command."""
+    result: dict[str, Any] = {"status": status, "exit_code": int(exit_code), "version": __version__}
+    if ref:
+        result |= asdict(ref) | {"started_at": started_at, "ended_at": ended_at}
+    return result | values
+
+
+def run_ref(bucket: Store, layout: Layout, *, reconciled: bool = False) -> RunRef:
+    """The run of `layout` in `bucket`; its summary is named where the run is `reconciled`."""
+    return RunRef(layout.run, bucket.url(layout.prefix), layout.summary_key if reconciled else None)
+
+
+def totals_json(totals: Totals) -> dict[str, Any]:
+    """The totals as results have them; `filtered` is 0, because nothing filters rows yet."""
+    values = totals.as_json()
+    return {name: values[name] for name in INPUT} | {"filtered": 0} | values
