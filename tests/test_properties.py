@@ -264,13 +264,13 @@ MANIFEST = Manifest(
     ids_sha256="12" * 32,
     unknown={"colour": ["red", {"a": 1}]},
 )
-BOOKS = MANIFEST.totals()
-BOOKS.take(RECEIPT)
+TOTALS = MANIFEST.totals()
+TOTALS.add_receipt(RECEIPT)
 SUMMARY = Summary(
     run=RUN,
     generation="5d1c0b7a5d1c0b7a",
     closed_at="2026-11-22T11:00:00.000Z",
-    totals=BOOKS.as_json(),
+    totals=TOTALS.as_json(),
     digests=Digests("ab" * 32, "cd" * 32, "ef" * 32),
     unknown={"colour": ["red", {"a": 1}]},
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harvester.cli.runner import print_json
+from harvester.reports.json_output import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from inspect import Parameter
 
-    from harvester.cli.runner import Command, Result
+    from harvester.cli.runner import Command
+    from harvester.commands.result import CommandResult
     from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
 
@@ -68,7 +69,7 @@ def _version(
 
 
 @_command(*INPUT, *TMDB, *STORE, LIMIT, AGAIN)
-async def harvest(settings: Settings, *, limit: int | None, again: bool) -> Result:
+async def harvest(settings: Settings, *, limit: int | None, again: bool) -> CommandResult:
     """Harvest the CSVs; go on where an earlier run has stopped."""
     from harvester.runtime.shutdown import Shutdown
 
@@ -88,7 +89,7 @@ async def _having_key(settings: Settings) -> Settings:
     return settings
 
 
-async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool) -> Result:
+async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool) -> CommandResult:
     from harvester.cli.progress import harvest_observer
     from harvester.commands.harvest import harvest as run_harvest
     from harvester.reports.text import show_report
@@ -98,7 +99,7 @@ async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool)
 
 
 @_command(*INPUT, *map(setting, ("tmdb_language", "tmdb_append", "tmdb_rate")), *STORE, AGAIN)
-async def plan(settings: Settings, *, again: bool) -> Result:
+async def plan(settings: Settings, *, again: bool) -> CommandResult:
     """Show what harvest would do; asks nobody but the bucket."""
     from harvester.commands.plan import plan as make_plan
     from harvester.reports.text import show_plan
@@ -108,7 +109,7 @@ async def plan(settings: Settings, *, again: bool) -> Result:
 
 
 @_command(setting("movies_csv", "Movies: a path"), *INPUT[1:], *TMDB, *STORE, LIMIT, AGAIN, THEN)
-async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> Result:
+async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> CommandResult:
     """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
     from harvester.cli.progress import upload_progress
     from harvester.commands.upload import upload as send
@@ -138,7 +139,7 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
 
 
 @_command(*PROOF, *map(setting, ("s3_bucket", "s3_prefix")))
-async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> Result:
+async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> CommandResult:
     """Read a run, or a whole day, back from the bucket and prove its books."""
     from harvester.cli.progress import count_progress
     from harvester.commands.verify import verify as prove
@@ -154,7 +155,7 @@ async def verify(settings: Settings, *, run: str | None, day: str | None, repair
 
 
 @_command(RUN, option("csv", "--csv", "Write all of them to this file."), *map(setting, ("s3_bucket", "s3_prefix")))
-async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Result:
+async def missing(settings: Settings, *, run: str | None, csv: str | None) -> CommandResult:
     """List the rows and ids that have no record: rejected, missing or failed, and why."""
     from harvester.commands.missing import missing as list_missing
     from harvester.commands.missing import write_csv
@@ -167,7 +168,7 @@ async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Re
 
 
 @_command(*INPUT, *TMDB, *STORE)
-async def doctor(flags: dict[str, Any], secrets: list[str]) -> Result:
+async def doctor(flags: dict[str, Any], secrets: list[str]) -> CommandResult:
     """Try everything a harvest needs, and say what to mend."""
     from harvester.cli.progress import check_progress
     from harvester.commands.doctor import DoctorReport, run_checks
@@ -195,7 +196,7 @@ def demo(
     from harvester.demo.walkthrough import run as run_walkthrough
     from harvester.demo.walkthrough import serve as keep_serving
 
-    async def inside() -> Result:
+    async def inside() -> CommandResult:
         if serve and chaos is not None:
             raise SettingsError("--serve keeps healthy servers up, and --chaos plays to its end: give one of the two")
         if chaos is not None:

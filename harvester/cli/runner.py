@@ -26,18 +26,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 from harvester.cli.logs import set_up_logs
 from harvester.cli.signals import set_signal_handler
 from harvester.cli.streams import add_secrets
-from harvester.commands.result import result_json
+from harvester.commands.result import CommandResult, result_json
 from harvester.errors import Exit, HarvestError
+from harvester.reports.json_output import print_json
 from harvester.runtime.clock import utc_now
 from harvester.runtime.current_run import CURRENT_RUN
 
 if TYPE_CHECKING:
     from harvester.settings.redaction import RedactingStream
 
-Result: TypeAlias = tuple[Exit, dict[str, Any], Callable[[], object]]
-"""An exit code, the result for `--json` (empty if it has been told before the end), and what prints it for people."""
-
-Command: TypeAlias = Callable[..., Coroutine[Any, Any, Result]]
+Command: TypeAlias = Callable[..., Coroutine[Any, Any, CommandResult]]
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +52,7 @@ def run_command(command: Command, given: dict[str, Any]) -> NoReturn:
     secrets = [*raw_secrets(**flags), *_prepare_sdk_variables()]
     add_secrets(*secrets)
 
-    async def inside() -> Result:
+    async def inside() -> CommandResult:
         wanted = signature(command).parameters
         values = given | {"flags": flags, "secrets": secrets}
         if "settings" in wanted:
@@ -99,20 +97,7 @@ def run_and_exit(command: Command, *, as_json: bool, verbose: bool = False) -> N
     sys.exit(int(code))
 
 
-def print_json(result: dict[str, Any]) -> None:
-    """Write a command's result as the one JSON object on standard output."""
-    import json  # orjson refuses half characters, as a path or a profile may have
-
-    text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        text = json.dumps(result, separators=(",", ":"))
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _run(command: Command) -> Result:
+def _run(command: Command) -> CommandResult:
     """The result of `command`; whatever it raises becomes one too, with a sentence."""
     _give_large_blocks_back()
     started_at, context = utc_now(), copy_context()

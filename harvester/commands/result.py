@@ -18,16 +18,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harvester import __version__
 from harvester.runtime.current_run import RunRef
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harvester.errors import Exit
     from harvester.model.layout import Layout
     from harvester.model.manifest import Totals
     from harvester.store.store import Store
+
+CommandResult: TypeAlias = "tuple[Exit, dict[str, Any], Callable[[], object]]"
+"""What a command of the command line returns: an exit code, the result for `--json` (empty if it was printed before the
+end), and what prints it for people."""
 
 INPUT = ("rows", "ids", "duplicates", "rejected")
 """The totals that come before `filtered`."""

@@ -31,7 +31,7 @@ from harvester.reports.text import totals_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harvester.cli.runner import Result
+    from harvester.commands.result import CommandResult
     from harvester.demo.environment import Environment
 
 RATE = 150.0
@@ -114,7 +114,7 @@ class Audit:
         return {name: len(values) for name, values in asdict(self).items() if isinstance(values, list)}
 
 
-async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result:
+async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> CommandResult:
     """Harvest under `chaos` until the books are closed, audit the bucket, and leave the files in `folder`.
 
     Raises:

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.filesize import decimal as size
 from rich.tree import Tree
 
-from harvester.cli.runner import print_json
 from harvester.commands.result import result_json
 from harvester.demo.environment import (
     BUCKET,
@@ -33,13 +32,14 @@ from harvester.demo.environment import (
 from harvester.errors import Exit
 from harvester.fakes.faults import parse_shares
 from harvester.model.s3_url import S3Url
+from harvester.reports.json_output import print_json
 from harvester.reports.text import totals_text
 from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from harvester.cli.runner import Result
+    from harvester.commands.result import CommandResult
     from harvester.demo.environment import Environment
     from harvester.fakes.faults import Route
     from harvester.fakes.tmdb import FakeTmdb
@@ -53,7 +53,7 @@ HALF_WAY = 0.5
 """Share of the requests after which the harvester is killed."""
 
 
-async def run(folder: Path, *, as_json: bool) -> Result:
+async def run(folder: Path, *, as_json: bool) -> CommandResult:
     """Tell the story, leave the landed files in `folder`, and say how it ended."""
     console = Console(highlight=False, emoji=False, stderr=as_json)
     started = time.monotonic()
@@ -213,7 +213,7 @@ def _show_books(console: Console, totals: Mapping[str, Any], tmdb: FakeTmdb) -> 
     )
 
 
-async def serve(folder: Path, *, as_json: bool) -> Result:
+async def serve(folder: Path, *, as_json: bool) -> CommandResult:
     """Keep both servers up until Ctrl-C, and say at once what points a shell, or with `as_json` a script, at them."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
