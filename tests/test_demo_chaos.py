@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from contract import balances, holds
 
 from harvester.demo.chaos import ENDS, Chaos, audit_lake, parse_chaos
 from harvester.demo.environment import open_environment
@@ -79,6 +80,8 @@ async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp
         tmp_path / "[/x] out", "500=4%,reset=2%,empty=2%,s3-503=2%,s3-reset-after=1%,kill=2"
     )
     assert code == 0, result
+    holds(result, code=0)
+    balances(result["totals"])
     assert result["kills"] == 2
     assert [start["exit"] for start in result["starts"]][:2] == [None, None]
     assert result["starts"][-1]["exit"] == 0

@@ -111,6 +111,14 @@ async def test_a_harvest_that_a_signal_stops_holds_the_contract(shell: Shell) ->
     balances(ended.result["totals"], to_do=len(MOVIES) - ended.result["totals"]["found"])
 
 
+async def test_what_is_stopped_before_it_begins_holds_the_contract(shell: Shell) -> None:
+    """Also where nothing is imported yet that makes results."""
+    program = "import harvester.__main__ as program, signal; signal.signal(15, program._stop); signal.raise_signal(15)"
+    ended = await shell.run("harvest", "--json", program=("-c", program))
+    holds(ended.result, code=75)
+    assert (ended.code, ended.result["status"], ended.result["error"]) == (75, "error", "StoppedError")
+
+
 async def test_an_upload_that_is_harvested_too_has_both_results(shell: Shell) -> None:
     """The harvest's stands whole within the upload's, whose exit code is the harvest's."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:

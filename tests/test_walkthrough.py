@@ -11,6 +11,7 @@ from asyncio.subprocess import PIPE
 from typing import TYPE_CHECKING
 
 import pytest
+from contract import holds
 
 from harvester.demo.environment import OURS, prepare_folder
 from harvester.errors import SettingsError
@@ -84,6 +85,7 @@ async def test_servers_that_are_kept_up_are_told_of_in_one_json_object(tmp_path:
     process = await started("demo", "--serve", "--json", "--folder", str(tmp_path / "out"))
     assert process.stdout
     result = json.loads(await process.stdout.readline())
+    holds(result, code=0)
     code, planned, _ = await ended("plan", "--json", **result["settings"])
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
