@@ -1,22 +1,22 @@
-"""Every exception that this package raises on purpose, the demo's own excepted.
+"""Every exception that this package raises on purpose, except the demo's own.
 
 ```
 Exception
-└── HarvestError               1   the root: whatever we raise on purpose, and nothing else
-    ├── CorruptLakeError             1   what the bucket holds contradicts itself
+└── HarvestError               1   the root of all that we raise on purpose
+    ├── CorruptLakeError       1   the bucket's content contradicts itself
     ├── SettingsError          2   a setting is missing or wrong (also a ValueError)
     ├── InputError             2   a CSV cannot be read as a list of IMDb ids (also a ValueError)
-    ├── NewerFormatError       2   a newer harvester has written what stands in the bucket
-    ├── TmdbRefusedError       3   TMDB does not let us in: the key is invalid, suspended or revoked
+    ├── NewerFormatError       2   a newer harvester has written an object in the bucket
+    ├── TmdbRefusedError       3   TMDB refuses the key: it is invalid, suspended or revoked
     ├── StoreError             4   S3 refuses, or cannot be reached
-    ├── TmdbUnavailableError   6   TMDB gives nobody a usable answer
+    ├── TmdbUnavailableError   6   TMDB has no usable answer for any title
     └── StoppedError          75   stopped before the end
         ├── BusyError         75   another harvest is at work in this prefix, and a Lambda does not wait
         └── LeaseLostError    75   another harvest has taken over this prefix
 ```
 
-The number is the exit code, and the classes' names are what a state machine on AWS can match. One title's trouble is
-never an exception but an outcome, `answers.Failed`; a run with failed titles ends with `Exit.FAILED`.
+The number is the exit code; a state machine on AWS can match the class names. A failed title is not an exception but an
+outcome, `model.outcome.Failed`; a run with failed titles ends with `Exit.FAILED`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Exit(IntEnum):
 
 
 class StoreErrorKind(StrEnum):
-    """What a `StoreError` means to code that decides by it, whatever the store calls it."""
+    """What a `StoreError` means to the code that handles it, independent of the store's own codes."""
 
     NO_BUCKET = auto()
     NO_OBJECT = auto()
@@ -51,7 +51,7 @@ class StoreErrorKind(StrEnum):
 
 
 class HarvestError(Exception):
-    """Something foreseeable went wrong; the message says what was seen and what to do next."""
+    """An expected problem; the message says what was seen and what to do next."""
 
     exit_code: Exit = Exit.WRONG
 
@@ -60,7 +60,7 @@ class HarvestError(Exception):
 
 
 class CorruptLakeError(HarvestError):
-    """What the bucket holds contradicts itself, or the input; the message names the object."""
+    """The bucket's content contradicts itself, or the input; the message names the object."""
 
 
 class SettingsError(HarvestError, ValueError, exit_code=Exit.USAGE):
@@ -72,12 +72,12 @@ class SettingsError(HarvestError, ValueError, exit_code=Exit.USAGE):
 
 
 class InputError(HarvestError, ValueError, exit_code=Exit.USAGE):
-    """The CSV cannot be read as a list of IMDb ids. `line` counts from 1, and is None where no line is to blame."""
+    """The CSV cannot be read as a list of IMDb ids. `line` counts from 1, None if no one line is at fault."""
 
     def __init__(self, source: str, problem: str, *, line: int | None = None) -> None:
         self.source, self.line, self.problem = source, line, problem
-        place = source if line is None else f"{source}, line {line}"
-        super().__init__(f"{place}: {problem}")
+        location = source if line is None else f"{source}, line {line}"
+        super().__init__(f"{location}: {problem}")
 
 
 class NewerFormatError(HarvestError, exit_code=Exit.USAGE):
@@ -88,18 +88,18 @@ class NewerFormatError(HarvestError, exit_code=Exit.USAGE):
 
 
 class TmdbRefusedError(HarvestError, exit_code=Exit.REFUSED):
-    """TMDB does not let us in; `code` is its own `status_code` (developer.themoviedb.org/docs/errors), or None."""
+    """TMDB refuses the key; `code` is its own `status_code` (developer.themoviedb.org/docs/errors), or None."""
 
-    def __init__(self, status: int, code: int | None, said: str) -> None:
+    def __init__(self, status: int, code: int | None, message: str) -> None:
         self.status, self.code = status, code
         advice = "Check TMDB_API_KEY against https://www.themoviedb.org/settings/api; what has landed is safe."
-        super().__init__(f"TMDB refuses the key (HTTP {status}, code {code}: {said!r}). {advice}")
+        super().__init__(f"TMDB refuses the key (HTTP {status}, code {code}: {message!r}). {advice}")
 
 
 class StoreError(HarvestError, exit_code=Exit.STORE):
     """S3 refused or was not reached, after botocore's own retries.
 
-    `code` is S3's word for it, or the network's, for messages; `kind` is what code decides by.
+    `code` is S3's or the network's, for messages; `kind` is for code to compare.
     """
 
     def __init__(self, action: str, code: str, advice: str, *, kind: StoreErrorKind = StoreErrorKind.OTHER) -> None:
@@ -108,15 +108,15 @@ class StoreError(HarvestError, exit_code=Exit.STORE):
 
 
 class TmdbUnavailableError(HarvestError, exit_code=Exit.UNAVAILABLE):
-    """TMDB gives nobody a usable answer; everything landed is safe and no title is to blame."""
+    """TMDB has no usable answer for any title; everything landed is safe, and no title is the cause."""
 
     WORDS: Final = {
         "dns": "its name cannot be resolved (dns): check the network and TMDB_BASE_URL",
         "tls": "it does not speak TLS, or its certificate is not trusted (tls): check TMDB_BASE_URL",
         "connection_refused": "it refuses the connection (connection_refused): check the network and TMDB_BASE_URL",
-        "no_network": "there is no way to it (no_network): check the network",
+        "no_network": "there is no route to it (no_network): check the network",
         "timeout": "no answer in time (timeout)",
-    }  # the latest trouble, as in `answers.Retry.reason`, in words
+    }  # texts for `tmdb.responses.Retry.reason`
 
     def __init__(self, reason: str, seen: str) -> None:
         self.reason = reason

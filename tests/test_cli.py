@@ -164,7 +164,7 @@ async def test_the_sdks_own_variables_work_from_a_dotenv(s3: S3Server, bucket: B
             ["--movies", "s3://no-such-bucket/a.csv"],
             {},
             2,
-            "s3://no-such-bucket/a.csv: is in a bucket that is not there",
+            "s3://no-such-bucket/a.csv: is in a bucket that does not exist",
         ),
         (["verify"], {}, 1, "There is no run below"),
         (["verify", "--repair"], {}, 1, "There is no run below"),
@@ -203,7 +203,7 @@ async def test_a_csv_in_the_bucket_and_one_on_standard_input_are_read_alike(shel
         ended = await shell.run("--movies", f"s3://{bucket.name}/Filmes+e+series/movies.csv", "--json")
         assert (ended.code, ended.result["totals"]["ids"]) == (0, 2)
         missing = await shell.run("--movies", f"s3://{bucket.name}/Filmes e series/movies.csv")
-        assert (missing.code, "is not there" in missing.err) == (2, True)
+        assert (missing.code, "does not exist" in missing.err) == (2, True)
 
 
 async def test_a_poison_title_ends_in_exit_5_by_name(shell_for: Any) -> None:

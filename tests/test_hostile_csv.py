@@ -474,11 +474,11 @@ SOURCES: dict[str, tuple[Callable[[Path], str], Refused]] = {
     "/dev/zero": (lambda _: "/dev/zero", refused(None, "is not UTF-8 text")),
     "a web address": (lambda _: "https://example.com/movies.csv", refused(None, "cannot be read", "s3:// URL or -")),
     "another scheme": (lambda _: "S3A://lake/movies.csv", refused(None, "cannot be read", "s3:// URL or -")),
-    "no bucket and no key": (lambda _: "s3://", refused(None, "is no place in S3", "give s3://bucket/key")),
-    "a bucket without a key": (lambda _: "s3://hostile", refused(None, "is no place in S3", "give s3://bucket/key")),
+    "no bucket and no key": (lambda _: "s3://", refused(None, "is not an S3 URL", "give s3://bucket/key")),
+    "a bucket without a key": (lambda _: "s3://hostile", refused(None, "is not an S3 URL", "give s3://bucket/key")),
     "a key that is not there": (
         lambda _: "s3://hostile/movies+and%20more.csv?versionId=1#x",
-        refused(None, "is not there"),
+        refused(None, "does not exist"),
     ),
 }
 

@@ -544,11 +544,11 @@ NOBODY = {
     "TMDB refuses": ("TMDB_BASE_URL", "http://{nobody}/3", "connection.refused", 6),
     "TMDB unknown": ("TMDB_BASE_URL", "https://tmdb.onion/3", "dns|name|resolve", 6),
     "TMDB without TLS": ("TMDB_BASE_URL", "https://{plain}/3", "tls|ssl", 6),
-    "TMDB without a network": ("TMDB_BASE_URL", f"http://{UNROUTED}/3", "no way to it .+ check the network", 6),
+    "TMDB without a network": ("TMDB_BASE_URL", f"http://{UNROUTED}/3", "no route to it .+ check the network", 6),
     "S3 refuses": ("AWS_ENDPOINT_URL_S3", "http://{nobody}", "refused|connect|reach", 4),
     "S3 unknown": ("AWS_ENDPOINT_URL_S3", "https://s3.onion", "dns|name|resolve|connect|reach", 4),
     "S3 without TLS": ("AWS_ENDPOINT_URL_S3", "https://{plain}", "tls|ssl", 4),
-    "S3 without a network": ("AWS_ENDPOINT_URL_S3", f"http://{UNROUTED}", "no way to it. check the network", 4),
+    "S3 without a network": ("AWS_ENDPOINT_URL_S3", f"http://{UNROUTED}", "no route to it. check the network", 4),
 }
 """Who cannot be reached, by which setting, and what the sentence about it must have; the exit code.
 

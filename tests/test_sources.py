@@ -61,7 +61,9 @@ async def test_where_there_is_no_csv_it_is_said_so(source: str, bucket: Bucket, 
     """A folder without one, or a key without an object: the sentence names the place as it was given."""
     await bucket.put("others/readme.txt", b"id\ntt0000001\n")
     settings = settings_for("http://127.0.0.1:9/3", movies_csv=f"s3://{bucket.name}/{source}")
-    with pytest.raises(InputError, match=f"^s3://{bucket.name}/{source}: is not there: give s3://bucket/key of a CSV"):
+    with pytest.raises(
+        InputError, match=f"^s3://{bucket.name}/{source}: does not exist: give s3://bucket/key of a CSV"
+    ):
         await read(settings)
 
 
@@ -69,7 +71,7 @@ async def test_where_there_is_no_csv_it_is_said_so(source: str, bucket: Bucket, 
 async def test_what_is_no_place_in_s3_is_refused_before_anybody_is_asked(source: str, settings_for: Make) -> None:
     """A whole bucket is no folder: the latest CSV of it could be anything."""
     settings = settings_for("http://127.0.0.1:9/3", movies_csv=source, aws_endpoint_url_s3="http://127.0.0.1:9")
-    with pytest.raises(InputError, match="is no place in S3"):
+    with pytest.raises(InputError, match="is not an S3 URL with a bucket and a key"):
         await read(settings)
 
 

@@ -788,7 +788,7 @@ async def test_what_the_server_refuses_is_told_with_what_to_do(s3: S3Server, buc
         ),
         Trouble(
             "ExpiredToken",
-            "The AWS session is over: log in again (`aws sso login`), then run again.",
+            "The AWS session has expired: log in again (`aws sso login`), then run again.",
             rule=refusing(400, "ExpiredToken"),
         ),
         Trouble(

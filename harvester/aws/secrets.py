@@ -1,6 +1,7 @@
-"""Secrets: TMDB's key from AWS's Parameter Store or Secrets Manager, where settings only say where it is kept.
+"""Secrets: TMDB's key from AWS's Parameter Store or Secrets Manager, where settings have only a reference to it.
 
-`ssm:/path` is a parameter, `secret:name` (or ARN) a secret: the key, or JSON that has it as `TMDB_API_KEY` or alone.
+`ssm:/path` is a parameter, `secret:name` (or ARN) a secret. Its value is the key, or JSON with the key as
+`TMDB_API_KEY` or as its only value.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ _ADVICE = {
         ("InvalidKeyId", "DecryptionFailure"), "Repair the KMS key that it is encrypted with, or put it there again."
     ),
 }
-"""What to do next, where asking again would not help; anything else is AWS's trouble, or that of the credentials."""
+"""What to do next, where a retry would not help; other codes are problems of AWS or of the credentials."""
 
 
 async def fetch_key(secret_ref: str, **access: Unpack[Access]) -> str:
-    """TMDB's key from `secret_ref`, by one request; a SettingsError with AWS's code if AWS does not give it."""
+    """TMDB's key from `secret_ref`, by one request; a SettingsError with AWS's code if AWS refuses."""
     kind, _, name = secret_ref.partition(":")
     action = f"read TMDB's key from {secret_ref}"
     if name.startswith("arn:"):
-        access["region"] = name.split(":")[3]  # it may be kept elsewhere than the bucket
+        access["region"] = name.split(":")[3]  # it may differ from the bucket's
     service = "ssm" if kind == "ssm" else "secretsmanager"
     async with open_client(service, action=action, **access) as (client, _):
         try:
@@ -46,7 +47,7 @@ async def fetch_key(secret_ref: str, **access: Unpack[Access]) -> str:
             response = await client.get_secret_value(SecretId=name)
             return _key_in(response.get("SecretString") or "", secret_ref)
         except botocore.exceptions.ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code") or "no word why")
+            code = str(error.response.get("Error", {}).get("Code") or "no code")
             if code not in _ADVICE:
                 raise store_error(action, code, "If this does not pass, check the AWS credentials") from None
             raise SettingsError(f"TMDB_API_KEY: cannot {action}: {code}. {_ADVICE[code]}") from None
@@ -55,7 +56,7 @@ async def fetch_key(secret_ref: str, **access: Unpack[Access]) -> str:
 
 
 def _key_in(text: str, secret_ref: str) -> str:
-    """The key in `text`, which may be JSON as Secrets Manager's console makes it."""
+    """The key in `text`, which may be JSON of the form that Secrets Manager's console makes."""
     try:
         values = orjson.loads(text)
     except ValueError:
@@ -63,6 +64,6 @@ def _key_in(text: str, secret_ref: str) -> str:
     if not isinstance(values, dict):
         return text
     if "TMDB_API_KEY" not in values and len(values) != 1:
-        seen = f"{secret_ref} holds {len(values)} values, and none is called TMDB_API_KEY: add it"
-        raise SettingsError(f"TMDB_API_KEY: {seen}")
+        problem = f"{secret_ref} holds {len(values)} values, and none is called TMDB_API_KEY: add it"
+        raise SettingsError(f"TMDB_API_KEY: {problem}")
     return str(values.get("TMDB_API_KEY") or next(iter(values.values())))

@@ -1,4 +1,4 @@
-"""JSON array: all records of a file as one compact array on one line; Spark reads it with `multiline` and without."""
+"""JSON array: all records of a file as one compact array on one line; Spark reads it with or without `multiline`."""
 
 from __future__ import annotations
 

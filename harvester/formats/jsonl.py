@@ -1,4 +1,4 @@
-"""JSON Lines: a record a line, each line ended; Athena, Glue, DuckDB and Spark read it."""
+"""JSON Lines: one record per line, with a line end after each; Athena, Glue, DuckDB and Spark read it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class JsonLines:
 
     name = "jsonl"
     content_type = CONTENT_TYPE
-    begins = b""  # with whatever its first record begins
+    begins = b""  # the first bytes are of the first record
 
     def encode(self, lines: Iterable[bytes]) -> Iterator[File]:
-        """Files with a record a line."""
+        """Files with one record per line."""
         return join_lines(lines, head=b"", between=b"\n", tail=b"\n")
 
     def empty_file(self) -> File:
@@ -27,5 +27,5 @@ class JsonLines:
         return File(b"", 0)
 
     def decode(self, body: bytes) -> list[dict[str, Any]]:
-        """The records of its lines; empty lines are passed over."""
+        """The records of the lines; empty lines are skipped."""
         return only_records([loads(line) for line in body.split(b"\n") if line])

@@ -1,4 +1,4 @@
-"""Formats by the names that OUTPUT_FORMAT has for them: a new one is a module and a line here."""
+"""Formats by their names in OUTPUT_FORMAT: a new format is a module and a line here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 _JSON_LINES = JsonLines()
 _FORMATS: tuple[Format, ...] = (_JSON_LINES, JsonArray())
 
-FORMATS: Mapping[str, Format] = {form.name: form for form in _FORMATS}
+FORMATS: Mapping[str, Format] = {each.name: each for each in _FORMATS}
 
 
 def decode(body: bytes) -> list[dict[str, Any]]:
-    """The records of a data file, whose format is seen by how it begins; a ValueError if it is of none."""
-    form = next((form for form in _FORMATS if form.begins and body.startswith(form.begins)), _JSON_LINES)
-    return form.decode(body)
+    """The records of a data file, whose format its first bytes show; a ValueError if it has none of the formats."""
+    file_format = next((each for each in _FORMATS if each.begins and body.startswith(each.begins)), _JSON_LINES)
+    return file_format.decode(body)

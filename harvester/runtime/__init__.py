@@ -1,1 +1,1 @@
-"""What every part of a running process shares: concurrency, shutdown, clock, network errors, observers."""
+"""Shared by all parts of a running process: concurrency, shutdown, clock, network errors, observers."""

@@ -1,4 +1,4 @@
-"""The clock: what time it is, and how to wait; passed in, so that no test waits."""
+"""The clock: the time, and a way to wait; passed in, so that no test waits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def utc_now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`now` is the date and time in UTC as `utc_now` gives it; `sleep` waits so many seconds."""
+    """`now` returns the time in the form of `utc_now`; `sleep` waits for a number of seconds."""
 
     now: Callable[[], str] = utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

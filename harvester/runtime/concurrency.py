@@ -1,7 +1,7 @@
-"""Doing things side by side: the only place where tasks are made.
+"""Concurrency: the only module that creates tasks.
 
-`asyncio.TaskGroup` underneath, so that nothing is left behind: when one fails or we are cancelled, the others are
-cancelled and awaited. What comes out is the first real error itself, not a group of them.
+It uses `asyncio.TaskGroup`, so that no task is left running: when one fails or the caller is cancelled, the others are
+cancelled and awaited. The first real error is raised itself, not in a group.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ R = TypeVar("R")
 async def fan_out(
     function: Callable[[T], Awaitable[R]], inputs: Iterable[T] | AsyncGenerator[T, None], *, at_once: int
 ) -> list[R]:
-    """The results of `function` over `inputs`, in their order, at most `at_once` under way.
+    """The results of `function` for each of the `inputs`, in their order, with at most `at_once` calls running.
 
-    The next input is drawn only when there is room for it, so `inputs` may be endless, or wait. What comes out is the
-    first error that `function` or `inputs` raised; the rest has been cancelled.
+    The next input is taken only when a call for it can start, so `inputs` may be endless, or wait. The first error that
+    `function` or `inputs` raises cancels the rest and is raised.
     """
     results: dict[int, R] = {}
     errors: list[BaseException] = []
     slots = asyncio.Semaphore(at_once)
-    drawn = inputs if isinstance(inputs, AsyncGenerator) else _one_by_one(inputs)
-    place = 0
+    generator = inputs if isinstance(inputs, AsyncGenerator) else _one_by_one(inputs)
+    started = 0
 
-    async def one(place: int, value: T) -> None:
+    async def call(index: int, value: T) -> None:
         try:
-            results[place] = await function(value)
+            results[index] = await function(value)
         except Exception as error:
             errors.append(error)
             raise
@@ -44,12 +44,12 @@ async def fan_out(
             slots.release()
 
     try:
-        async with asyncio.TaskGroup() as group, aclosing(drawn) as values:
+        async with asyncio.TaskGroup() as group, aclosing(generator):
             try:
                 await slots.acquire()
-                async for value in values:
-                    group.create_task(one(place, value))
-                    place += 1
+                async for value in generator:
+                    group.create_task(call(started, value))
+                    started += 1
                     await slots.acquire()
             except Exception as error:
                 errors.append(error)
@@ -58,16 +58,16 @@ async def fan_out(
         pass
     if errors:
         raise errors[0]
-    if len(results) < place:
-        raise asyncio.CancelledError  # one of them was, on its own account
-    return [results[place] for place in range(place)]
+    if len(results) < started:
+        raise asyncio.CancelledError  # a call raised it itself
+    return [results[index] for index in range(started)]
 
 
 @asynccontextmanager
 async def beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
-    """Run `work` beside the body of the context, and cancel it at the body's end.
+    """Run `work` concurrently with the body of the context, and cancel it when the body ends.
 
-    What comes out is the error of `work`, after which the body has been cancelled, or the body's own.
+    An error of `work` cancels the body and is raised; so is an error of the body.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -77,7 +77,7 @@ async def beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
             finally:
                 work_was_first = task.done()
                 task.cancel()
-    except BaseExceptionGroup as errors:  # that of the work, if any, and then that of the body, if any
+    except BaseExceptionGroup as errors:  # the error of the work, if any, then that of the body, if any
         error = errors.exceptions[0 if work_was_first else -1]
     else:
         return
@@ -85,7 +85,7 @@ async def beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
 
 
 class MemoryBudget:
-    """How many bytes may be held at a time: a caller that would begin more waits until some are given back."""
+    """A limit on the bytes in memory: callers wait before they begin more, until some are released."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._held = limit, 0
@@ -93,7 +93,7 @@ class MemoryBudget:
         self._free.set()
 
     def reserve(self, size: int) -> None:
-        """Hold `size` bytes more, or with a negative size fewer. Never waits."""
+        """Reserve `size` bytes, or release them if negative. Never waits."""
         self._held += size
         if self._held < self._limit:
             self._free.set()
@@ -101,39 +101,39 @@ class MemoryBudget:
             self._free.clear()
 
     async def wait(self) -> None:
-        """Wait until less than the limit is held."""
+        """Wait until less than the limit is reserved."""
         await self._free.wait()
 
 
 async def in_thread(function: Callable[[], R]) -> R:
-    """The result of a blocking `function`, in a thread of its own; cancelled, we leave it behind.
+    """The result of a blocking `function`, run in its own thread; a cancelled caller does not wait for it.
 
-    `asyncio.to_thread` would have us wait for its end, at the latest at that of the process: for a pipe that nobody
-    closes, for ever.
+    With `asyncio.to_thread` the process would wait for the thread when it exits: for ever, if that reads from a pipe
+    that is never closed.
     """
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[R] = loop.create_future()
+    future: asyncio.Future[R] = loop.create_future()
 
     def work() -> None:
         settle: Callable[[], object]
         try:
-            settle = partial(result.set_result, function())
-        except BaseException as error:  # noqa: BLE001  # it is raised where it is awaited
-            settle = partial(result.set_exception, error)
+            settle = partial(future.set_result, function())
+        except BaseException as error:  # noqa: BLE001  # raised by the `await`
+            settle = partial(future.set_exception, error)
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(lambda: result.done() or settle())
+            loop.call_soon_threadsafe(lambda: future.done() or settle())
 
     threading.Thread(target=work, daemon=True).start()
-    return await result
+    return await future
 
 
 async def complete_or_undo(
     call: Coroutine[Any, Any, R], *, undo: Callable[[R], Coroutine[Any, Any, object]] | None = None, seconds: float
 ) -> R:
-    """The result of a small `call`; cancelled meanwhile, we let it finish and call `undo`, if any, with its result.
+    """The result of a short `call`; if cancelled meanwhile, waits for it to finish and calls `undo` with its result.
 
     For calls whose effect must be known, such as the start of an upload, which would be orphaned, or its abort. After
-    the first cancel each of the two has so many `seconds` left, however often we are cancelled.
+    the first cancellation the call and `undo` have this many `seconds` each, even if it is cancelled again.
     """
     task = asyncio.ensure_future(call)
     if not await _cancelled_before_the_end_of(task, seconds):
@@ -146,7 +146,7 @@ async def complete_or_undo(
 
 
 async def _cancelled_before_the_end_of(task: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for the end of `task`, which has so many `seconds` left once we are cancelled; whether we were."""
+    """Whether the caller was cancelled before `task` ended; `task` has this many `seconds` after that."""
     timer: asyncio.TimerHandle | None = None
     try:
         while not task.done():

@@ -1,4 +1,4 @@
-"""Networks, of TMDB and AWS alike: errno values that mean there is no route, and dates as HTTP headers have them."""
+"""Network values shared by TMDB and AWS: errno values that mean there is no route, and dates of HTTP headers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)  # the kern
 
 
 def http_date(text: str | None) -> datetime | None:
-    """The moment that an HTTP header such as `Date` names, to the second, in UTC; None if it names none."""
+    """The time in an HTTP header such as `Date`, to the second, in UTC; None if it is absent or invalid."""
     try:
         date = parsedate_to_datetime(text or "")
     except (ValueError, TypeError, OverflowError):

@@ -1,7 +1,7 @@
 """Observers: functions that are called with each event of a harvest, for progress, logs, metrics and tests.
 
-Events carry plain values, so that an observer needs nothing of the modules that it observes. All of them come from the
-event loop, in their order; an observer neither waits nor raises.
+Events have plain values, so that an observer does not import the modules that it observes. All events come from the
+event loop, in order. An observer must not wait or raise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class RunBegun:
-    """A run begins or goes on, with `titles` to look up, at `rate_per_second` requests at most."""
+    """A run begins or resumes, with `titles` to look up, at `rate_per_second` requests at most."""
 
     run: str
     titles: int
@@ -23,7 +23,7 @@ class RunBegun:
 
 @dataclass(frozen=True, slots=True)
 class RequestDone:
-    """TMDB was asked at `movie`, `tv`, `find` or `authentication`; `reason` is why the response is not usable."""
+    """One request to the route `movie`, `tv`, `find` or `authentication`; `reason`: why its answer is not usable."""
 
     route: str
     reason: str | None
@@ -32,7 +32,7 @@ class RequestDone:
 
 @dataclass(frozen=True, slots=True)
 class RetryBegun:
-    """`path` is asked for again, because its last response was not usable."""
+    """`path` is requested again, because its last response was not usable."""
 
     path: str
     reason: str
@@ -40,7 +40,7 @@ class RetryBegun:
 
 @dataclass(frozen=True, slots=True)
 class BackOffBegun:
-    """After a 429 nothing is asked for so many seconds, and from then on at this rate."""
+    """After a 429 no request is sent for `seconds`, then `rate_per_second` at most."""
 
     seconds: float
     rate_per_second: float
@@ -57,7 +57,7 @@ class TitleDone:
 
 @dataclass(frozen=True, slots=True)
 class BatchLanded:
-    """A batch has landed, with so many titles of each outcome, in files of `bytes` together."""
+    """A batch has landed, with the number of titles by outcome, in files of `bytes` in total."""
 
     batch: str
     collection: str
@@ -67,9 +67,9 @@ class BatchLanded:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The harvest has ended, with this status or, if that is None, by an error.
+    """The harvest has ended, with this status or, if None, with an error.
 
-    Always the last event, and the only one where the run never began.
+    Always the last event, and the only one of a run that never began.
     """
 
     status: str | None
@@ -80,7 +80,7 @@ Observer: TypeAlias = Callable[[Event], object]
 
 
 def all_of(*observers: Observer) -> Observer:
-    """Several observers as one, called in their order."""
+    """One observer that calls several, in this order."""
 
     def observe(event: Event) -> None:
         for each in observers:

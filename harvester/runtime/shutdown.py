@@ -1,4 +1,4 @@
-"""Shutdown: a request to end early, and how long what is under way may still take."""
+"""Shutdown: a request to stop early, and how long open batches may still take."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 DRAIN_SECONDS = 20.0
-"""How long open batches may go on after a request to stop: a container has 30 s between SIGTERM and SIGKILL."""
+"""Seconds that open batches have after a request to stop: a container has 30 s between SIGTERM and SIGKILL."""
 
 
 class Shutdown:
     """A request to stop, from a signal, a deadline or a limit."""
 
     def __init__(self, *, limit: int | None = None) -> None:
-        self.reason: str | None = None  # what asked, once it has
-        self.interrupted = False  # whether something was left undone because of it
+        self.reason: str | None = None  # of the first request, once there is one
+        self.interrupted = False  # whether work was left undone because of it
         self._left = inf if limit is None else limit
-        self._seconds: float | None = None
-        self._most = inf
+        self._drain_seconds: float | None = None
+        self._drain_limit = inf
         self._end: asyncio.Timeout | None = None
 
     def request(self, reason: str, *, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Take no more batches; those still open after `drain_seconds` are given up, to be done by the next run."""
+        """Begin no more batches; those still open after `drain_seconds` are cancelled and left to the next run."""
         self.reason = self.reason or reason
-        self._seconds = drain_seconds
+        self._drain_seconds = drain_seconds
         self._reschedule()
 
     def admits(self, ids: int) -> bool:
-        """Whether so many more ids may be taken; those taken up to the limit have all the time they need."""
+        """Whether `ids` more may begin; those begun up to the limit have no deadline."""
         if self.reason:
             self.interrupted = True
             return False
@@ -45,7 +45,7 @@ class Shutdown:
 
     @asynccontextmanager
     async def immediately(self) -> AsyncIterator[None]:
-        """Before the first batch is open: a request to stop cancels what is inside, and is raised as StoppedError."""
+        """For work before the first batch: a request to stop cancels the body and raises StoppedError."""
         async with self.draining(most=0.0):
             yield
         if self.interrupted:
@@ -53,8 +53,8 @@ class Shutdown:
 
     @asynccontextmanager
     async def draining(self, *, most: float = inf) -> AsyncIterator[None]:
-        """Once batches are open: cancel what is inside when the seconds to drain, `most` of them, are over."""
-        self._most = most
+        """For work with open batches: cancel the body when the drain seconds, at most `most`, are over."""
+        self._drain_limit = most
         try:
             async with asyncio.timeout(None) as self._end:
                 self._reschedule()
@@ -67,5 +67,5 @@ class Shutdown:
             self._end = None
 
     def _reschedule(self) -> None:
-        if self._end and self._seconds is not None:
-            self._end.reschedule(asyncio.get_running_loop().time() + min(self._seconds, self._most))
+        if self._end and self._drain_seconds is not None:
+            self._end.reschedule(asyncio.get_running_loop().time() + min(self._drain_seconds, self._drain_limit))

@@ -1,8 +1,8 @@
-"""CSV: the ids of a file on this machine, or of standard input.
+"""CSV: the ids of a local file, or of standard input.
 
-The CSVs have one row per artist, so a title's id stands in 4.3 adjacent rows on average. The real files are separated
-by pipes without any quoting or escaping (a field may hold a lone `"` or end in a backslash); copies made by pandas or a
-spreadsheet have commas, semicolons or tabs, with quotes. The header line decides.
+The CSVs have one row per artist, so a title's id is in 4.3 adjacent rows on average. The real files are separated by
+pipes without any quoting or escaping (a field may contain a lone `"` or end in a backslash); copies made by pandas or a
+spreadsheet have commas, semicolons or tabs, with quotes. The header line shows which.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from harvester.sources.source import SourceOptions
 
 ID_COLUMNS = ("imdb_id", "tconst", "imdb_title_id", "titleId", "const", "id")
-"""Header names of an id column, compared as `normalize_header` has them; the first of these that occurs wins.
+"""Header names of an id column, compared after `normalize_header`; the first that occurs is used.
 
-`id` comes last: exports that have both an `id` and an `imdb_id` keep TMDB's or a row's number in the former.
+`id` is last: in exports with both `id` and `imdb_id`, the former is TMDB's number or a row number.
 """
 
 AMBIGUOUS = ("titleid", "const", "id")
-"""Header names that TMDB's numbers or row numbers may have, too: under these some IMDb id must begin with `tt`."""
+"""Header names that columns of TMDB's numbers or row numbers may have too: in these, some id must begin with `tt`."""
 
 IMDB_COLUMNS = (
     "tconst titleid ordering title region language types attributes isoriginaltitle titletype primarytitle "
     "originaltitle isadult startyear endyear runtimeminutes genres directors writers parenttconst seasonnumber "
     "episodenumber nconst category job characters averagerating numvotes"
 )
-"""Columns of IMDb's own TSV files, as `normalize_header` has them; these quote nothing (developer.imdb.com)."""
+"""Columns of IMDb's own TSV files, after `normalize_header`; these files have no quoting (developer.imdb.com)."""
 
-SAMPLE = 100  # rows that are looked at for another column with ids
+SAMPLE = 100  # rows that are searched for another column with ids
 
-BLOCK_BYTES = 2**15  # the processor's cache holds it: 2¹⁸ took a fifth more time and 3.6 MB more memory (measured)
+BLOCK_BYTES = 2**15  # fits the processor's cache: 2¹⁸ took a fifth more time and 3.6 MB more memory (measured)
 LONGEST_HEADER = 2**14  # bytes
 
 MAGIC = {
@@ -62,7 +62,7 @@ MAGIC = {
     b"PAR1": "a Parquet file: export it as CSV",
     b"\x89PNG": "a picture",
 }
-"""How files begin that are taken for CSVs by mistake, and what they are."""
+"""First bytes of files that are mistaken for CSVs, and what these files are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +74,16 @@ class LocalCsv:
 
     @classmethod
     def of(cls, text: str, options: SourceOptions) -> LocalCsv:
-        """Any text names one: whether there is such a file is seen when it is read."""
+        """The source for any `text`; `read` raises if there is no such file."""
         return cls(text, options.id_column)
 
     async def read(self, seen: set[TitleId]) -> InputIds:
-        """The ids, as `read_ids` has them; the event loop goes on meanwhile."""
+        """The ids, as from `read_ids`; runs in a thread."""
         return await in_thread(partial(read_ids, self.path, column=self.id_column, seen=seen))
 
 
 def normalize_header(name: str) -> str:
-    """A header name without case, spaces, underscores and dashes: `IMDb ID`, `imdb_id` and `imdbId` are one."""
+    """A header name without case, spaces, underscores and dashes: `IMDb ID`, `imdb_id` and `imdbId` are equal."""
     return re.sub("[ _-]", "", name).casefold()
 
 
@@ -93,15 +93,16 @@ def read_ids(
     """The ids of the CSV at `source`: a path, `.gz` too, or `-` for standard input.
 
     `column` is the id column's header, if none of `ID_COLUMNS` is. `seen` are ids of an earlier CSV, which count as
-    duplicates here; this one's are added. `name` is what errors and books call the source, if not by its path.
+    duplicates here; the new ids are added. `name` is the source's name in errors and totals, if not its path.
 
-    `InputError`: no such file, nothing in it, not UTF-8, no id column, or not one usable id.
+    Raises:
+        InputError: there is no such file, or it is empty, not UTF-8, or without an id column or any usable id.
     """
-    ids = InputIds((name or source).encode(errors="backslashreplace").decode())  # a path need not be text
+    ids = InputIds((name or source).encode(errors="backslashreplace").decode())  # a path may not be valid text
     if not source or "\0" in source:
         raise InputError(ids.source or "--movies or --series", "is no path: give that of a CSV file, an s3:// URL or -")
     try:
-        # not sys.stdin: Python waits for whoever reads that, before it ends
+        # not sys.stdin: at exit Python waits for a thread that reads it
         with open(0, "rb", closefd=False) if source == "-" else Path(source).open("rb") as stream:
             _read(ids, stream, column, set() if seen is None else seen)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -137,7 +138,7 @@ def _read(ids: InputIds, stream: BinaryIO, column: str | None, seen: set[TitleId
 
 
 def _column_with_ids(rest: bytes, columns: Columns) -> str | None:
-    """Another column that has an id with `tt` in one of the first rows."""
+    """The name of another column with a `tt…` id in one of the first rows."""
     for line in rest.decode(errors="replace").split("\n")[:SAMPLE]:
         cells = split_line(line.replace("\r", " "), columns.delimiter)
         for index, (name, cell) in enumerate(zip(columns.names, cells, strict=False)):
@@ -152,7 +153,7 @@ def _flag(name: str) -> str:
 
 @dataclass(slots=True)
 class _Rejoined:
-    """A stream of which the `head` has been read already; a pipe cannot seek back."""
+    """A stream whose `head` has been read already; a pipe cannot seek back."""
 
     head: bytes
     rest: BinaryIO
@@ -163,7 +164,7 @@ class _Rejoined:
 
 
 def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
-    """The bytes of `stream`, unzipped, without a byte order mark and known to be UTF-8, block by block."""
+    """The bytes of `stream`, unzipped, without a byte order mark and checked to be UTF-8, block by block."""
     rejoined = _Rejoined(stream.read(2), stream)
     zipped = rejoined.head == b"\x1f\x8b"
     read: Any = gzip.GzipFile(fileobj=cast("BinaryIO", rejoined)).read if zipped else rejoined.read
@@ -184,8 +185,8 @@ def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
         check.decode(b"", final=True)
     except UnicodeDecodeError as error:
         line += error.object.count(b"\n", 0, error.start)
-        bad = error.object[error.start : error.start + 1]
-        problem = f"is not UTF-8 (byte {bad!r}): convert it, for example with `iconv -f latin1 -t utf-8`"
+        byte = error.object[error.start : error.start + 1]
+        problem = f"is not UTF-8 (byte {byte!r}): convert it, for example with `iconv -f latin1 -t utf-8`"
         raise InputError(source, problem, line=line) from error
 
 
@@ -195,7 +196,7 @@ def _header(source: str, header: bytes, column: str | None) -> Columns:
         raise InputError(source, problem, line=1)
     if len(header) > LONGEST_HEADER:
         raise InputError(source, f"has a first line of over {LONGEST_HEADER} bytes: is it a CSV file?", line=1)
-    line = header.decode(errors="replace").rstrip("\r")  # _utf8_blocks raises where it is no UTF-8
+    line = header.decode(errors="replace").rstrip("\r")  # _utf8_blocks raises if it is not UTF-8
     wanted = [name for name in map(normalize_header, [column] if column else ID_COLUMNS) if name]
     for delimiter in sorted("|\t;,", key=line.count, reverse=True):
         names = [name.strip().strip('"') for name in split_line(line, delimiter)]
@@ -203,7 +204,7 @@ def _header(source: str, header: bytes, column: str | None) -> Columns:
             problem = "has no header, but a row in its first line: add one above, such as imdb_id and further names"
             raise InputError(source, problem, line=1)
         known = [normalize_header(name) for name in names]
-        if column in names:  # another may differ in spaces or case alone
+        if column in names:  # another name may differ in spaces or case alone
             at: int | None = names.index(column)
         else:
             at = next((known.index(name) for name in wanted if name in known), None)
@@ -212,11 +213,11 @@ def _header(source: str, header: bytes, column: str | None) -> Columns:
     if line.lower().startswith("sep="):
         raise InputError(source, f"begins with {line[:20]!r}, a line that only Excel reads: delete it", line=1)
     expected = f"named {column!r}" if column else f"({', '.join(ID_COLUMNS)})"
-    seen = f"its header is {redact_shapes(line)[:200]!r}"
-    raise InputError(source, f"has no id column {expected}; {seen}. Name the column with --id-column", line=1)
+    actual = f"its header is {redact_shapes(line)[:200]!r}"
+    raise InputError(source, f"has no id column {expected}; {actual}. Name the column with --id-column", line=1)
 
 
 def _are_unquoted(names: list[str], delimiter: str) -> bool:
-    """Whether quotes are characters like any other: between pipes, and in TSV files of IMDb's own."""
+    """Whether quotes have no meaning: with pipes, and in IMDb's own TSV files."""
     imdb = names[0] == "tconst" or set(names) <= set(IMDB_COLUMNS.split())
     return delimiter == "|" or (delimiter == "\t" and imdb)

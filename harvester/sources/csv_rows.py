@@ -1,6 +1,6 @@
-"""CSV rows: how the ids come out of the lines below the header, with and without quotes.
+"""CSV rows: the ids in the lines below the header, with and without quotes.
 
-Promise: `rows = ids + duplicates + rejected`, in the memory of one block, the ids, and 8 bytes for each line kept.
+Promise: `rows = ids + duplicates + rejected`; memory holds one block, the ids, and 8 bytes for each line number kept.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 2**20  # bytes; the longest real row has about 700
 
-LIKE_ROWS_KEPT = 2  # with `tt`, and without: one of them can be the row's own
+LIKE_ROWS_KEPT = 2  # with `tt`, and as many without: one of them can be the row's own
 
-_NO_LINE = b"\n"  # what no line begins with
+_NO_LINE = b"\n"  # no line begins with it
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the header says: the names, the index of the id column, the delimiter, and whether quotes mean nothing."""
+    """The header: the names, the index of the id column, the delimiter, and whether quotes have no meaning."""
 
     names: list[str]
     at: int
@@ -38,9 +38,9 @@ class Columns:
     are_unquoted: bool
 
     def id_cell(self, line: str) -> str | None:
-        """The cell of the id in a line that looks like a row of this file: with an id there, and as many delimiters.
+        """The id cell of a line that looks like a row of this file: with an id there, and as many delimiters.
 
-        After a `tt…` there may be more delimiters.
+        With a `tt…` id there may be more delimiters.
         """
         cells = line.rstrip("\r\n").split(self.delimiter)
         if len(cells) < len(self.names) or parse_id(cells[self.at]) is None:
@@ -48,27 +48,27 @@ class Columns:
         return cells[self.at] if len(cells) == len(self.names) or has_prefix(cells[self.at]) else None
 
     def may_be_shifted(self, cells: Sequence[str | bytes], *, prefixed: bool) -> bool:
-        """Whether a number of this row may stand in another column than it seems: there are more cells than names.
+        """Whether cells of this row may be in the wrong column, because there are more cells than names.
 
-        In a file with ids that are `prefixed`, fewer cells are suspect, too.
+        In a file with `prefixed` ids, fewer cells are suspect too.
         """
         return any(cells[len(self.names) :]) or (prefixed and len(cells) < len(self.names))
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
-    """The cells of one line; between pipes, quotes are characters like any other."""
+    """The cells of one line; with pipes, quotes have no meaning."""
     return line.split("|") if delimiter == "|" else next(csv.reader([line], delimiter=delimiter), [])
 
 
 def whole_lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The lines after the header, whole, a block's worth at a time, cut at LF alone.
+    """The whole lines after the header, in lists of about a block, split at LF alone.
 
-    `splitlines` also cuts at U+0085, U+2028, VT and FF, which stand inside real titles.
+    `splitlines` also splits at U+0085, U+2028, VT and FF, which occur in real titles.
     """
     tail, number = b"", 2
     for block in itertools.chain([first], blocks):
         *lines, tail = (tail + block).split(b"\n")
-        if len(lines[0] if lines else tail) > LONGEST_LINE:  # only what began in an earlier block can be
+        if len(lines[0] if lines else tail) > LONGEST_LINE:  # only a line from an earlier block can be that long
             raise InputError(source, f"has a line of over {LONGEST_LINE} bytes: is it a CSV file?", line=number)
         number += len(lines)
         yield lines
@@ -76,17 +76,17 @@ def whole_lines(source: str, first: bytes, blocks: Iterable[bytes]) -> Iterator[
 
 
 def take_rows(ids: InputIds, lines: Iterable[bytes], columns: Columns, seen: set[TitleId]) -> None:
-    """Count every row of `lines`, and keep the ids that are not `seen`."""
+    """Count every row of `lines`, and add to `ids` those that are not in `seen`."""
     take = _take_unquoted if columns.are_unquoted else _take_quoted
     take(ids, lines, columns, seen)
 
 
 def _take_unquoted(ids: InputIds, lines: Iterable[bytes], columns: Columns, seen: set[TitleId]) -> None:
-    """Take rows without quoting: a delimiter is a delimiter, wherever it stands."""
+    """Take rows without quoting: every delimiter separates cells."""
     at, delimiter = columns.at, columns.delimiter.encode()
     latest = _NO_LINE
     for number, line in enumerate(lines, 2):
-        if line.startswith(latest):  # the next artist of the same title: three rows of four
+        if line.startswith(latest):  # another artist of the same title: three of four rows
             ids.rows += 1
             continue
         cells = line.split(delimiter, at + 1)
@@ -101,7 +101,7 @@ def _take_unquoted(ids: InputIds, lines: Iterable[bytes], columns: Columns, seen
 
 
 def _take_quoted(ids: InputIds, lines: Iterable[bytes], columns: Columns, seen: set[TitleId]) -> None:
-    """Take rows as in RFC 4180: quotes around a field may hide delimiters and line ends, but no row of this file."""
+    """Take rows as in RFC 4180: a quoted field may contain delimiters and line ends, but not a row of this file."""
     at, delimiter = columns.at, columns.delimiter
     row = _QuotedRow(ids.source, columns)
     csv.field_size_limit(LONGEST_LINE)
@@ -114,17 +114,17 @@ def _take_quoted(ids: InputIds, lines: Iterable[bytes], columns: Columns, seen: 
                 _take(ids, "" if is_shifted else own, partial(delimiter.join, cells), row.number, seen)
             row.end(own)
     except csv.Error as error:
-        why = str(error).replace("\t", "\\t") + "; is a quote left open there?"
-        if "new-line" in why:
-            why = "it has a carriage return that ends no line"
-        raise InputError(ids.source, f"cannot be split at {delimiter!r}: {why}", line=row.number) from error
+        reason = str(error).replace("\t", "\\t") + "; is a quote left open there?"
+        if "new-line" in reason:
+            reason = "it has a carriage return that ends no line"
+        raise InputError(ids.source, f"cannot be split at {delimiter!r}: {reason}", line=row.number) from error
 
 
 @dataclass(slots=True)
 class _QuotedRow:
     """A row that is being read: the number of its first line, its bytes, and how many of its lines have been read.
 
-    `like_rows` are, of several lines, those that look like rows, with the cell of the id.
+    `like_rows` are those lines of a row of several that look like rows themselves, with their id cells.
     """
 
     source: str
@@ -136,7 +136,7 @@ class _QuotedRow:
     like_rows: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, line: bytes) -> str:
-        """The next line, as text with its end."""
+        """Add the next line; returns it as text with its line end."""
         self.size, self.read = self.size + len(line), self.read + 1
         if self.size > LONGEST_LINE:
             problem = f"has a row of over {LONGEST_LINE} bytes: is a quote left open there?"
@@ -158,10 +158,10 @@ class _QuotedRow:
             self.like_rows.append((line, cell))
 
     def end(self, own: str) -> None:
-        """The next line begins a row. An InputError if quotes have made this one of several.
+        """End the row; raises InputError if quotes have joined several rows into it.
 
-        That is where a line of it looks like a row, but for one with the row's `own` id: the first line, if the id
-        column is the first. Where `own` has a `tt`, a row without is none of this file's.
+        That is so if one of its lines looks like a row, except one with the row's `own` id (the first line, if the id
+        column is the first). If `own` has a `tt`, a line whose id has none is not a row of this file.
         """
         expected = parse_id(own)
         for line, cell in self.like_rows:
@@ -175,7 +175,7 @@ class _QuotedRow:
 
 
 def _take(ids: InputIds, text: str, row: Callable[[], str], line: int, seen: set[TitleId]) -> bool:
-    """Count one row, and keep its id if it is new; whether it has one."""
+    """Count one row, and add its id if it is new; returns whether the row has an id."""
     ids.rows += 1
     id_ = parse_id(text)
     if id_ is None:

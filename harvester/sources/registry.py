@@ -1,4 +1,4 @@
-"""Which source a text names, and the ids of all sources of a run.
+"""Sources: which one a text names, and the ids of all sources of a run.
 
 A new source is a file in this package and a line in `SOURCES`.
 """
@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 
 SOURCES: Sequence[SourceFactory] = (
     S3Csv.of,
-    LocalCsv.of,  # last: it takes any text for a path
+    LocalCsv.of,  # last: it accepts any text as a path
 )
 
 
 def source_of(text: str, options: SourceOptions, sources: Sequence[SourceFactory] = SOURCES) -> Source:
-    """The first of the `sources` that `text` names; an InputError if it is an invalid text of that one."""
+    """The first of the `sources` that accepts `text`; an InputError if `text` is invalid for it."""
     return next(source for factory in sources if (source := factory(text, options)) is not None)
 
 
 async def read_inputs(
     texts: SourceTexts, options: SourceOptions, sources: Sequence[SourceFactory] = SOURCES
 ) -> dict[Collection, InputIds]:
-    """The ids of each collection, in the order of `texts`: an id that two have is a duplicate in the later one.
+    """The ids of each collection, in the order of `texts`; an id of two collections is a duplicate in the later one.
 
-    `InputError` names the source that cannot be read; `StoreError` is of S3.
+    Raises:
+        InputError: a source cannot be read; the message names it.
+        StoreError: S3 refused, or was not reached.
     """
     seen: set[TitleId] = set()
     return {collection: await source_of(text, options, sources).read(seen) for collection, text in texts.items()}

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from harvester.sources.source import SourceOptions
 
 CSV_NAMES = (".csv", ".csv.gz")
-"""Endings, in lower case, of the objects that are looked for in a folder."""
+"""Endings, in lower case, of a folder's objects that count as CSVs."""
 
-_GIVE = "give s3://bucket/key of a CSV file"
+_ADVICE = "give s3://bucket/key of a CSV file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +32,31 @@ class S3Csv:
 
     @classmethod
     def of(cls, text: str, options: SourceOptions) -> S3Csv | None:
-        """The CSV or folder in S3 that `text` names, None if it is no S3 URL; an InputError if it is an invalid one."""
+        """The CSV or folder in S3 that `text` names, None if it is not an S3 URL; an InputError if it is invalid."""
         if not is_s3_url(text):
             return None
         if (url := S3Url.parse(text)) is None:
-            raise InputError(text, f"is no place in S3: {_GIVE}, or a folder/ of them")
+            raise InputError(text, f"is not an S3 URL with a bucket and a key: {_ADVICE}, or a folder/ of them")
         return cls(url, options)
 
     async def read(self, seen: set[TitleId]) -> InputIds:
-        """The ids, as `read_ids` has them; `InputIds.source` is the CSV itself where a folder was given."""
+        """The ids, as from `read_ids`; for a folder, `InputIds.source` is the CSV in it."""
         url = self.url
         try:
             async with self.options.open_bucket(url.bucket) as bucket:
                 if url.is_folder:
                     csvs = [key for key in await bucket.objects(url.key) if key.lower().endswith(CSV_NAMES)]
-                    url = S3Url(url.bucket, max(csvs, default=url.key))  # newest, where folders are dates: YYYY/MM/DD
+                    url = S3Url(url.bucket, max(csvs, default=url.key))  # the newest, if folders are dates: YYYY/MM/DD
                 with tempfile.NamedTemporaryFile(suffix=".csv") as file:
                     if url.is_folder or not await bucket.fetch(url.key, file):
-                        raise InputError(str(url), f"is not there: {_GIVE}, or a folder/ of them")
+                        raise InputError(str(url), f"does not exist: {_ADVICE}, or a folder/ of them")
                     file.flush()
                     column = self.options.id_column
                     return await in_thread(partial(read_ids, file.name, column=column, seen=seen, name=str(url)))
         except StoreError as error:
             if error.kind is not StoreErrorKind.NO_BUCKET:
                 raise
-            raise InputError(str(url), f"is in a bucket that is not there: {_GIVE}") from error
+            raise InputError(str(url), f"is in a bucket that does not exist: {_ADVICE}") from error
         except OSError as error:
             problem = f"does not fit into {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
             raise InputError(str(url), problem) from error

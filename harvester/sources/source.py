@@ -1,4 +1,4 @@
-"""Source: what a user names by a text, and what yields title ids."""
+"""Source: the protocol of what yields title ids."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from harvester.store.store import Store
 
 SourceTexts: TypeAlias = Mapping[Collection, str]
-"""The text that names the source of each collection; a collection without a source is no key."""
+"""The text that names the source, by collection; a collection without a source is absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What sources need beside their text: the header of the id column, if it was given, and a way to open a bucket."""
+    """What sources need besides their text: the header of the id column, if given, and a way to open a bucket."""
 
     id_column: str | None
     open_bucket: Callable[[str], AbstractAsyncContextManager[Store]]
@@ -30,15 +30,15 @@ class Source(Protocol):
     """Where title ids come from."""
 
     async def read(self, seen: set[TitleId]) -> InputIds:
-        """Distinct ids in order of first sight, and an account of every row.
+        """Distinct ids in order of first occurrence, and counts of all rows.
 
-        `seen` are the ids of sources read before, which count as duplicates here; this one's are added.
+        `seen` are the ids of sources read before, which count as duplicates here; the new ids are added.
 
         Raises:
-            InputError: what the text names cannot be read as a list of ids.
+            InputError: the source cannot be read as a list of ids.
             StoreError: S3 refused, or was not reached.
         """
 
 
 SourceFactory: TypeAlias = Callable[[str, SourceOptions], Source | None]
-"""The source that a text names, or None if the text is of another kind of source."""
+"""Returns the source that a text names, or None if the text is for another kind of source."""

@@ -1,1 +1,1 @@
-"""Stores: where a lake is kept."""
+"""Stores: what holds a lake's objects."""

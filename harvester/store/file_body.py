@@ -1,6 +1,6 @@
-"""A CSV file on this machine, to be uploaded: read once to know its SHA-256, and again, part by part, to be sent.
+"""File body: a local CSV file to upload, read once for its SHA-256 and again, part by part, to be sent.
 
-It is hashed both times, so that a file that is still being written is never taken for what it was.
+It is hashed both times, so that a file that changes in between is never stored under the first hash.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from harvester.store.multipart import Parts
 
-GIVE = "give the path of a CSV file"
+ADVICE = "give the path of a CSV file"
 
 
 @dataclass(frozen=True, slots=True)
 class CsvFile:
-    """An open file, and what it was when `open_csv` read it; `zipped` means gzip, whatever its name."""
+    """An open file, with its size and hash when `open_csv` read it; `zipped`: its content is gzip."""
 
     source: str
     file: io.BufferedReader
@@ -38,7 +38,7 @@ class CsvFile:
     zipped: bool
 
     async def parts(self) -> Parts:
-        """The file, read again part by part; at the end an `InputError` if it has changed since."""
+        """The parts of the file, read again; at the end an `InputError` if it has changed since."""
         digest, length = hashlib.sha256(), part_bytes(self.bytes)
         for number, start in enumerate(range(0, self.bytes, length), 1):
             yield number, await in_thread(partial(self._read, start, min(length, self.bytes - start), digest))
@@ -55,30 +55,30 @@ class CsvFile:
         except OSError as error:
             problem = f"cannot be read any more ({error.strerror or error}), and is not stored"
             raise InputError(self.source, problem) from error
-        content = b"".join(blocks)  # of one block, that block: no copy
+        content = b"".join(blocks)  # does not copy a single block
         digest.update(content)
         return io.BytesIO(content)
 
 
 def open_csv(source: str, opened: ExitStack) -> CsvFile:
-    """The file at `source`, read once, and open until `opened` closes; an `InputError` if it is no such file."""
-    name = source.encode(errors="backslashreplace").decode()  # a path need not be text
+    """The file at `source`, read once, and open until `opened` closes; an `InputError` if it is not usable."""
+    name = source.encode(errors="backslashreplace").decode()  # a path may not be valid text
     if source == "-":
-        raise InputError(source, f"standard input cannot be uploaded, since a file is read twice: {GIVE}")
+        raise InputError(source, f"standard input cannot be uploaded, since a file is read twice: {ADVICE}")
     if is_s3_url(source):
         raise InputError(name, "is in S3, and a file is uploaded: give its path, or let harvest take it from there")
     if not source or "\0" in source:
-        raise InputError(name or "--movies or --series", f"is no path: {GIVE}")
+        raise InputError(name or "--movies or --series", f"is no path: {ADVICE}")
     try:
-        mode = Path(source).stat().st_mode  # before it is opened: a pipe would have us wait for its writer
+        mode = Path(source).stat().st_mode  # before opening: `open` of a pipe waits for its writer
         if not stat.S_ISREG(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
-            raise InputError(name, f"is {what}: {GIVE}")
+            raise InputError(name, f"is {what}: {ADVICE}")
         file = opened.enter_context(Path(source).open("rb"))  # noqa: SIM115  # `opened` closes it
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size, zipped = file.tell(), os.pread(file.fileno(), 2, 0) == b"\x1f\x8b"
     except OSError as error:
-        raise InputError(name, f"cannot be read ({error.strerror or error}): {GIVE}") from error
+        raise InputError(name, f"cannot be read ({error.strerror or error}): {ADVICE}") from error
     if not size:
         raise InputError(name, "is empty: was the download or the export finished?")
     return CsvFile(name, file, size, sha256, zipped)

@@ -1,4 +1,4 @@
-"""Stores by the scheme of their URLs: a new one is a module that has such an opener, and a line here."""
+"""Stores by URL scheme: a new store is a module with an `Opener`, and a line here."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Opener(Protocol):
-    """Opens the store of a name, which is what follows the scheme in its URL."""
+    """Opens the store with a name, which is the part of its URL after the scheme."""
 
     def __call__(
         self, name: str, /, *, retry_policy: RetryPolicy = ..., **access: Unpack[Access]
     ) -> AbstractAsyncContextManager[Store]:
-        """The store, to be entered by `async with`."""
+        """The store, for `async with`."""
 
 
 STORES: Mapping[str, Opener] = {"s3": open_bucket}

@@ -1,7 +1,7 @@
 """S3: list, read, land whole objects by multipart upload, abort.
 
-Retries are botocore's own (`standard`), but for two that it has not: the body of a GET, and an upload that has ended
-without us. An object appears whole or not at all; an upload that fails or is cancelled is aborted; no call takes longer
+Retries are botocore's own (`standard`) and two that it lacks: for the body of a GET, and for an upload that no longer
+exists. An object appears whole or not at all; an upload that fails or is cancelled is aborted; no call takes longer
 than its deadline.
 """
 
@@ -42,46 +42,46 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CALL_SECONDS = 60.0
-"""Deadline of one call, botocore's retries included; a part that makes progress has it put off
+"""Deadline of one call, botocore's retries included; extended for a part that makes progress
 (`multipart.progress_deadline`). Without it an upload can hang for ever: see `_no_expect`."""
 
 LAST_SECONDS = 3.0
-"""What is left for a call once we are cancelled: a container is killed 30 s after SIGTERM, and 20 of them are for
-landing (`shutdown.DRAIN_SECONDS`). Three in a row fit in: to begin an upload, to abort it, to end the lease."""
+"""Time that a call still has after cancellation: a container is killed 30 s after SIGTERM, and 20 of them are for
+landing (`shutdown.DRAIN_SECONDS`). Three such calls in a row fit in: begin an upload, abort it, end the lease."""
 
 PARTS_AT_ONCE = 4
 READ_TRIES = 4
 MIN_BYTES_PER_SECOND = 31_250
-"""0.25 Mbit/s: a body that falls a minute behind this, all blocks together, is given up and read anew."""
+"""0.25 Mbit/s: a body that is a minute late at this rate, all blocks together, is read again from its start."""
 
 CUT_OFF = (aiohttp.ClientError, TimeoutError, botocore.exceptions.BotoCoreError)
-"""What comes out of reading a body that ends early, stalls, or does not fit its checksum."""
+"""Errors of reading a body that ends early, stalls, or does not match its checksum."""
 
 NOT_PUT = (StoreErrorKind.PRECONDITION, StoreErrorKind.CONFLICT, StoreErrorKind.NO_OBJECT)
-"""Answers to a conditional put: the condition does not hold, or another put is under way."""
+"""Refusals of a conditional put: the condition does not hold, or another put is under way."""
 
-_GOES_ON = {
+_NEXT_PAGE = {
     "list_objects_v2": {"NextContinuationToken": "ContinuationToken"},
     "list_multipart_uploads": {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"},
 }
-"""By listing: the fields of a page, and those of the request for the next page that they go into."""
+"""By listing: the fields of a page, and the parameters of the next page's request that take their values."""
 
 
 def _is_conflict(error: BaseException) -> bool:
     return isinstance(error, StoreError) and error.kind is StoreErrorKind.CONFLICT
 
 
-_tried_again = partial(
+_retried = partial(
     tenacity.retry,
     stop=tenacity.stop_after_attempt(READ_TRIES),
     wait=tenacity.wait_random_exponential(0.1, 5),
     reraise=True,
 )
-"""What botocore takes for final."""
+"""Retries of errors that botocore does not retry."""
 
 
 async def _unless(call: Awaitable[T], *kinds: StoreErrorKind) -> T | None:
-    """What comes of `call`; None if S3 refuses with an error of these kinds, which is an answer then."""
+    """The result of `call`; None if S3 refuses it with an error of these `kinds`."""
     try:
         return await call
     except StoreError as error:
@@ -91,18 +91,18 @@ async def _unless(call: Awaitable[T], *kinds: StoreErrorKind) -> T | None:
 
 
 class Bucket:
-    """One bucket, made by `open_bucket`. Every method raises `StoreError` if S3 refuses or is away."""
+    """One bucket, made by `open_bucket`. Every method raises `StoreError` if S3 refuses or cannot be reached."""
 
     def __init__(self, client: Any, name: str, secrets: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self.name = name
         self._client, self._secrets = client, secrets
 
     def url(self, key: str) -> str:
-        """Where the object at `key` is, for messages."""
+        """The URL of the object at `key`, for messages."""
         return str(S3Url(self.name, key))
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
-        """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 a request."""
+        """All objects whose key begins with `prefix`, by key, in the order of keys; 1,000 per request."""
         found = await self._list("list", "list_objects_v2", "Contents", Prefix=prefix)
         if any("ETag" not in each for each in found):
             raise store_error(f"list {self.url(prefix)}", "a listing without ETags")
@@ -120,11 +120,11 @@ class Bucket:
         return into.getvalue() if await self.fetch(key, into) else None
 
     async def fetch(self, key: str, into: IO[bytes]) -> bool:
-        """Write the object at `key` to the file `into`, a block at a time; whether there is one."""
+        """Write the object at `key` to the file `into`, block by block; False if there is none."""
         return await self._get(key, into) is not None
 
     async def read_stored(self, key: str, *, limit: int) -> Stored | None:
-        """The object at `key` with its ETag and age, its body unread if over `limit` bytes; None if there is none."""
+        """The object at `key` with its ETag and age, without its body if over `limit` bytes; None if there is none."""
         into = io.BytesIO()
         if (response := await self._get(key, into, limit=limit)) is None:
             return None
@@ -137,14 +137,14 @@ class Bucket:
         return Stored(body, response["ETag"].strip('"'), age)
 
     async def head(self, key: str) -> Head | None:
-        """What is kept of the object at `key`; None if there is none."""
+        """Size and metadata of the object at `key`; None if there is none."""
         response = await _unless(
             self._call("look at", key, "head_object", "ContentLength", Key=key), StoreErrorKind.NO_OBJECT
         )
         return Head(response["ContentLength"], response.get("Metadata", {})) if response else None
 
     async def put(self, key: str, body: bytes) -> str:
-        """Put a small object, in one request; its ETag."""
+        """Put a small object, in one request; returns its ETag."""
         return await self._put(key, body)
 
     async def _put(self, key: str, body: bytes, **condition: str) -> str:
@@ -155,8 +155,8 @@ class Bucket:
     async def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """Put a small object only if the one at `key` still has this ETag or, with None, only if there is none.
 
-        False if the condition does not hold, or another put is under way. Read back in either case: some servers ignore
-        the condition, and botocore repeats a put whose answer was lost, and the repetition is refused.
+        False if the condition does not hold, or another put is under way. Callers read the object back in either case:
+        some servers ignore the condition, and botocore repeats a put whose response was lost, which is then refused.
         """
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": f'"{etag}"'}
         return await _unless(self._put(key, body, **condition), *NOT_PUT) is not None
@@ -178,18 +178,18 @@ class Bucket:
         content_type: str = CONTENT_TYPE,
         check: Callable[[], Awaitable[object]] | None = None,
     ) -> str:
-        """Land `body` at `key`, in parts of 5 MiB; all else is as with `land_parts`."""
+        """Land `body` at `key`, in parts of 5 MiB; otherwise as `land_parts`."""
         return await self.land_parts(key, Body(in_memory(body), content_type, check=check))
 
     async def land_parts(self, key: str, body: Body) -> str:
-        """Land `body` at `key`, whole or not at all; the ETag that S3 gave it.
+        """Land `body` at `key`, whole or not at all; returns its ETag.
 
-        Nothing is visible at `key` until the last request, and an upload that fails or is cancelled is aborted. What
-        this cannot do: abort when the process is killed, or S3 away; the next run that lands there does.
+        Nothing is visible at `key` until the last request, and an upload that fails or is cancelled is aborted. A
+        killed process cannot abort, nor can any while S3 is unreachable; the next run that lands at `key` does.
         """
         if (etag := await _unless(self._land_once(key, body), StoreErrorKind.NO_UPLOAD)) is not None:
             return etag
-        # Completed, and the answer was lost; or aborted, by another harvester of the same ids.
+        # It was completed, and the response lost; or another harvester of the same ids has aborted it.
         return await self._land_once(key, body)
 
     async def uploads(self, prefix: str) -> list[tuple[str, str]]:
@@ -205,27 +205,27 @@ class Bucket:
         return str(response["UploadId"])
 
     async def abort(self, key: str, upload: str) -> None:
-        """Abort an upload; one that is gone already is fine."""
+        """Abort an upload; no error if it no longer exists."""
         await _unless(
             self._call("abort", key, "abort_multipart_upload", None, Key=key, UploadId=upload), StoreErrorKind.NO_UPLOAD
         )
 
     async def server_time(self, prefix: str) -> datetime | None:
-        """S3's time, to the second, by a listing of `prefix`; None if S3 does not say."""
+        """S3's time, to the second, from a listing of `prefix`; None if the response has no `Date`."""
         page = await self._call("list", prefix, "list_objects_v2", "IsTruncated", MaxKeys=1, Prefix=prefix)
         return http_date(page["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
     async def _list(self, verb: str, operation: str, field: str, **query: str) -> list[dict[str, Any]]:
-        """What every page of a listing has in this field."""
+        """The values of this field on all pages of a listing."""
         found: list[dict[str, Any]] = []
         while True:
             page = await self._call(verb, query["Prefix"], operation, "IsTruncated", **query)
             found += page.get(field, ())
             if not page["IsTruncated"]:
                 return found
-            if not _GOES_ON[operation].keys() <= page.keys():
-                raise store_error(f"{verb} {self.url(query['Prefix'])}", "a page that does not say how to go on")
-            query |= {asked: page[said] for said, asked in _GOES_ON[operation].items()}
+            if not _NEXT_PAGE[operation].keys() <= page.keys():
+                raise store_error(f"{verb} {self.url(query['Prefix'])}", "a page without its continuation token")
+            query |= {parameter: page[page_field] for page_field, parameter in _NEXT_PAGE[operation].items()}
 
     async def _land_once(self, key: str, body: Body) -> str:
         if body.check:
@@ -237,15 +237,15 @@ class Bucket:
         async def send(part: tuple[int, io.BytesIO]) -> dict[str, Any]:
             number, content = part
 
-            def on_progress(far: int) -> None:
-                sent[number] = far
+            def on_progress(bytes_sent: int) -> None:
+                sent[number] = bytes_sent
                 body.on_progress(sum(sent.values()))
 
-            where = {"Key": key, "UploadId": upload, "PartNumber": number}
+            target = {"Key": key, "UploadId": upload, "PartNumber": number}
             deadline = progress_deadline(content, CALL_SECONDS, on_progress)
-            landed = await self._call("upload", key, "upload_part", "ETag", deadline, **where, Body=content)
-            content.close()  # botocore's requests hold it in a cycle: a file of 165 MB took 155 of them
-            return {"PartNumber": number, "ETag": landed["ETag"]}
+            response = await self._call("upload", key, "upload_part", "ETag", deadline, **target, Body=content)
+            content.close()  # a reference cycle in botocore's requests keeps it: a file of 165 MB took 155 MB
+            return {"PartNumber": number, "ETag": response["ETag"]}
 
         try:
             parts = await fan_out(send, body.parts(), at_once=PARTS_AT_ONCE)
@@ -254,76 +254,76 @@ class Bucket:
             done = await self._complete(key, {"UploadId": upload, "MultipartUpload": {"Parts": parts}})
         except BaseException as error:
             seconds = LAST_SECONDS if isinstance(error, asyncio.CancelledError) else None
-            # Another batch's trouble may cancel us just now.
+            # An error of another batch may cancel this one meanwhile.
             await complete_or_undo(abort(upload, seconds=seconds), seconds=LAST_SECONDS)
             raise
         return str(done["ETag"]).strip('"')
 
-    @_tried_again(retry=tenacity.retry_if_exception(_is_conflict))
+    @_retried(retry=tenacity.retry_if_exception(_is_conflict))
     async def _complete(self, key: str, upload: dict[str, Any]) -> dict[str, Any]:
         return await self._call("complete", key, "complete_multipart_upload", "ETag", Key=key, **upload)
 
     async def _abort_after_trouble(self, key: str, upload: str, *, seconds: float | None = None) -> None:
-        """Abort without hiding the trouble that made it necessary."""
+        """Abort; log a failure to do so instead of raising it, so that the first error stays visible."""
         try:
             async with asyncio.timeout(seconds):
                 await self.abort(key, upload)
         except (StoreError, TimeoutError, asyncio.CancelledError) as error:
-            said = {"key": key, "problem": str(error) or "no answer"}
-            logging.getLogger(__name__).warning("upload_left_unfinished", extra=said)
+            fields = {"key": key, "problem": str(error) or "no answer"}
+            logging.getLogger(__name__).warning("upload_left_unfinished", extra=fields)
 
     async def _get(self, key: str, into: IO[bytes], *, limit: float = math.inf) -> dict[str, Any] | None:
-        """S3's answer for the object at `key`, None if there is none; its bytes go to `into`, unless over `limit`."""
+        """S3's response for the object at `key`, None if there is none; its bytes go to `into`, unless over `limit`."""
         try:
             return await _unless(self._get_once(key, into, limit), StoreErrorKind.NO_OBJECT)
         except CUT_OFF as error:
             raise store_error(f"read {self.url(key)}", type(error).__name__) from error
 
-    @_tried_again(retry=tenacity.retry_if_exception_type(CUT_OFF))
+    @_retried(retry=tenacity.retry_if_exception_type(CUT_OFF))
     async def _get_once(self, key: str, into: IO[bytes], limit: float) -> dict[str, Any]:
         into.seek(0)
         into.truncate()
         response = await self._call("read", key, "get_object", "Body", Key=key)
         started = asyncio.get_running_loop().time()
-        async with response["Body"] as stream, asyncio.timeout(CALL_SECONDS) as whole:
+        async with response["Body"] as stream, asyncio.timeout(CALL_SECONDS) as body_deadline:
             while max(response.get("ContentLength", 0), into.tell()) <= limit:
                 async with asyncio.timeout(CALL_SECONDS):
                     block = await stream.read(2**18)
                 if not block:
                     return response
                 into.write(block)
-                whole.reschedule(started + CALL_SECONDS + into.tell() / MIN_BYTES_PER_SECOND)
+                body_deadline.reschedule(started + CALL_SECONDS + into.tell() / MIN_BYTES_PER_SECOND)
         return response
 
     async def _call(
         self, verb: str, key: str, operation: str, field: str | None, within: Deadline | None = None, /, **query: Any
     ) -> dict[str, Any]:
-        """One call of S3's API within a deadline, its errors translated.
+        """The response to one call of S3's API within a deadline; errors become `StoreError`.
 
-        A good answer has this `field`: botocore passes a 200 with an empty body as an empty answer (tried), and an
-        empty listing would have everything harvested again.
+        A good response has this `field`: botocore returns a 200 with an empty body as an empty response (tried), and
+        after an empty listing everything would be harvested again.
         """
         action = f"{verb} {self.url(key)}"
         try:
             async with within or asyncio.timeout(CALL_SECONDS):
-                answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **query)
+                response: dict[str, Any] = await getattr(self._client, operation)(Bucket=self.name, **query)
         except TimeoutError as error:
             raise store_error(action, f"no answer within {CALL_SECONDS:.0f} s") from error
         except botocore.exceptions.ClientError as error:
-            secrets = await self._secrets()  # S3 repeats them in some of its refusals
+            secrets = await self._secrets()  # S3 repeats them in some error messages
             raise refusal(action, operation, error, secrets) from None
         except (botocore.exceptions.BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise no_answer(action, error, self._client.meta.endpoint_url) from None
-        if field and field not in answer:
+        if field and field not in response:
             raise store_error(action, "an empty answer")
-        return answer
+        return response
 
 
 def _no_expect(request: Any, **_: Any) -> None:
     """Drop `Expect: 100-continue` before the request is signed.
 
-    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that clock
-    only when the body is sent, and has none while it waits for the server's `100 Continue`.
+    Measured: with it an upload to a silent server hung for 240 s at `read_timeout=1`, because aiohttp starts that
+    timeout only when the body is sent, and has none while it waits for the server's `100 Continue`.
     """
     del request.headers["Expect"]
 
@@ -333,17 +333,17 @@ async def open_bucket(
     name: str, *, retry_policy: RetryPolicy = RetryPolicy.FAIL_FAST, **access: Unpack[Access]
 ) -> AsyncIterator[Bucket]:
     """The bucket `name`; a `StoreError` if there is no such profile or region."""
-    opening = open_client("s3", action=f"open s3://{name}", retry_policy=retry_policy, **access)
-    async with opening as (client, session):
+    client_context = open_client("s3", action=f"open s3://{name}", retry_policy=retry_policy, **access)
+    async with client_context as (client, session):
         credentials = access.get("credentials")
         client.meta.events.register("before-sign.s3", _no_expect)
 
         async def secrets() -> list[str]:
-            """The credentials in force; a role's change every hour, and may be refused then."""
-            held: Sequence[str | None] = credentials or ()
+            """The current credentials; those of a role change every hour, and the renewal may be refused."""
+            current: Sequence[str | None] = credentials or ()
             with suppress(botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
                 if source := None if credentials else await session.get_credentials():
-                    held = await source.get_frozen_credentials()
-            return [secret for secret in held[:3] if secret]
+                    current = await source.get_frozen_credentials()
+            return [secret for secret in current[:3] if secret]
 
         yield Bucket(client, name, secrets)

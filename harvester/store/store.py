@@ -1,6 +1,6 @@
-"""Store: the short protocol of what holds a lake, and the values that its methods return.
+"""Store: the protocol of what holds a lake, and the values that its methods return.
 
-A store has objects, each with a key, a body and an ETag. S3 (`s3.Bucket`) is one; `registry.STORES` has them all.
+A store has objects, each with a key, a body and an ETag. `s3.Bucket` is a store; `registry.STORES` lists all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What a listing says of one object. `etag` has no quotes."""
+    """One object in a listing. `etag` has no quotes."""
 
     bytes: int
     etag: str
@@ -28,7 +28,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a store keeps of one object besides its content; names in `metadata` are in lower case."""
+    """Size and metadata of one object; names in `metadata` are in lower case."""
 
     bytes: int
     metadata: Mapping[str, str]
@@ -36,9 +36,9 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object as it was read; the body is empty if it is over the limit, and the ETag has no quotes.
+    """An object that was read; the body is empty if it is over the limit, and the ETag has no quotes.
 
-    `age` is in seconds, by the store's own clock, to the second; None if it does not say.
+    `age` is in seconds, by the store's own clock, to the second; None if the store does not report it.
     """
 
     body: bytes
@@ -47,14 +47,14 @@ class Stored:
 
 
 class Store(Protocol):
-    """A lake's objects. Every method raises `StoreError` if the store refuses or is away."""
+    """A lake's objects. Every method raises `StoreError` if the store refuses or cannot be reached."""
 
     @property
     def name(self) -> str:
-        """The store's own name, such as the bucket's."""
+        """The name of the store, such as that of the bucket."""
 
     def url(self, key: str) -> str:
-        """Where the object at `key` is, for messages."""
+        """The URL of the object at `key`, for messages."""
 
     async def objects(self, prefix: str) -> dict[str, Listed]:
         """All objects whose key begins with `prefix`, by key, in the order of keys."""
@@ -66,21 +66,21 @@ class Store(Protocol):
         """The object at `key`; None if there is none."""
 
     async def fetch(self, key: str, into: IO[bytes]) -> bool:
-        """Write the object at `key` to the file `into`, a block at a time; whether there is one."""
+        """Write the object at `key` to the file `into`, block by block; False if there is none."""
 
     async def read_stored(self, key: str, *, limit: int) -> Stored | None:
-        """The object at `key` with its ETag and age, its body unread if over `limit` bytes; None if there is none."""
+        """The object at `key` with its ETag and age, without its body if over `limit` bytes; None if there is none."""
 
     async def head(self, key: str) -> Head | None:
-        """What is kept of the object at `key`; None if there is none."""
+        """Size and metadata of the object at `key`; None if there is none."""
 
     async def put(self, key: str, body: bytes) -> str:
-        """Put a small object, in one request; its ETag."""
+        """Put a small object, in one request; returns its ETag."""
 
     async def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """Put a small object only if the one at `key` still has this ETag or, with None, only if there is none.
 
-        False if the condition does not hold, or another put is under way. Read back in either case.
+        False if the condition does not hold, or another put is under way. Callers read the object back in either case.
         """
 
     async def land(
@@ -91,10 +91,10 @@ class Store(Protocol):
         content_type: str = CONTENT_TYPE,
         check: Callable[[], Awaitable[object]] | None = None,
     ) -> str:
-        """Land `body` at `key`; all else is as with `land_parts`."""
+        """Land `body` at `key`; otherwise as `land_parts`."""
 
     async def land_parts(self, key: str, body: Body) -> str:
-        """Land `body` at `key`, whole or not at all; its ETag."""
+        """Land `body` at `key`, whole or not at all; returns its ETag."""
 
     async def uploads(self, prefix: str) -> list[tuple[str, str]]:
         """Key and upload id of every unfinished upload below `prefix`."""
@@ -103,7 +103,7 @@ class Store(Protocol):
         """The id of a new upload to `key`, to be completed or aborted."""
 
     async def abort(self, key: str, upload: str) -> None:
-        """Abort an upload; one that is gone already is fine."""
+        """Abort an upload; no error if it no longer exists."""
 
     async def delete(self, key: str) -> None:
         """Remove the object at `key`, if there is one."""
@@ -112,4 +112,4 @@ class Store(Protocol):
         """Copy the object at `key` to the key `to` within the store."""
 
     async def server_time(self, prefix: str) -> datetime | None:
-        """The store's time, to the second, for who may list `prefix`; None if it does not say."""
+        """The store's time, to the second; needs permission to list `prefix`. None if the store does not report it."""

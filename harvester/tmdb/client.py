@@ -1,14 +1,14 @@
-"""TMDB client: one semaphore, one pace and one retry policy for everything that is asked of it.
+"""TMDB client: one semaphore, one rate limiter and one retry policy for all requests.
 
-Every answer is held against its question. A record of another title is asked for again over a new connection; if TMDB
-has it under another IMDb id all the same, it lands only if `/find` confirms that. If the new connection brings the
-right title, the old one had mixed up answers, and from then on no connection is used twice.
+Every answer is compared with its request. A record of another title is requested again over a new connection. If that
+brings the other title too, the record lands only if `/find` has it under the requested id. If it brings the right
+title, the old connection has mixed up answers, and from then on no connection is used twice.
 
-Which requests a title takes stands in `tmdb.cost`.
+`tmdb.cost` says how many requests a title takes.
 
-Promises: no more than `concurrency` requests in flight, each with its turn of the pace; a 429 holds everybody; a title
-fails only while others are answered, because an outage is no title's fault; no URL with a query, where a v3 key stands,
-leaves this module.
+Promises: at most `concurrency` requests are in flight, each admitted by the rate limiter; a 429 delays all requests; a
+title fails only while others are answered, because an outage is no title's fault; no URL with its query, which may
+contain a v3 key, leaves this module.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ISOLATED_FAILURES = 3  # titles that may be in trouble at once before the route they were asked at is suspected
-PART_SAMPLE = 20  # titles of a kind, after which a part that none of them had is taken for one TMDB does not have
+ISOLATED_FAILURES = 3  # titles without a usable answer at once, up to which their route is not suspected
+PART_SAMPLE = 20  # titles of a kind; a part that none of them had is then taken for one that TMDB does not have
 
 PROBE_PATHS = {"movie": "movie/tt0111161", "find": "find/tt0111161", "tv": "tv/1399"}
 """Known-good path per route, used as a health probe until one of our own requests has succeeded there."""
 
 
 class Tmdb:
-    """An open connection to TMDB, with a session that ends with the `async with`."""
+    """A client with an HTTP session, which `async with` closes."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Tmdb:
         self.base_url, self._secret = base_url.rstrip("/"), key.encode()
         self._plain = _query(key_query)
         self._find = _query({"external_source": "imdb_id"} | key_query)
-        # Of a series only this part says which IMDb id TMDB has for it: 250 bytes, and no request more.
+        # Only this part has the IMDb id of a series: 250 bytes, and no additional request.
         self._added = "external_ids" if "external_ids" not in append and len(append) < APPEND_LIMIT else None
         parts = {"movie": append, "tv": (*append, self._added) if self._added else append}
         self._detail = {
@@ -91,7 +91,7 @@ class Tmdb:
         self.limiter = limiter
         self._observe = observer
         self.breaker = CircuitBreaker(self._clock, base_url)
-        self.answered = 0  # titles, those that TMDB does not have among them
+        self.answered = 0  # titles, including those that TMDB does not have
         self._date: str | None = None
         self._append = tuple(append)
         self._parts_seen: dict[Kind, set[str]] = {"movie": set(), "tv": set()}
@@ -101,8 +101,8 @@ class Tmdb:
         self._in_trouble = 0
         self._refused: TmdbRefusedError | None = None
         self._probe_paths = dict(PROBE_PATHS)
-        self._found: dict[Kind, str] = {}  # the last title that was found, by the kind of its CSV
-        self.mixes_answers = False  # a connection has brought the answer to another request
+        self._found: dict[Kind, str] = {}  # the title found last, by the kind of its CSV
+        self.mixes_answers = False  # whether a connection has brought the answer to another request
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -113,13 +113,16 @@ class Tmdb:
 
     @property
     def server_time(self) -> datetime | None:
-        """What time it was there when it last answered, to the second; None if it did not say."""
+        """TMDB's time at its last response, to the second; None if that had no `Date`."""
         return http_date(self._date)
 
     async def check_key(self) -> None:
-        """Ask `/authentication`, the cheapest request there is, and raise what it shows to be wrong.
+        """Request `/authentication`, the cheapest route, and raise an error if that fails.
 
-        `TmdbRefusedError` blames the key, `SettingsError` the `base_url`, `TmdbUnavailableError` TMDB.
+        Raises:
+            TmdbRefusedError: the key is refused.
+            SettingsError: `base_url` is not TMDB's API.
+            TmdbUnavailableError: TMDB has no usable answer.
         """
         ask = partial(self._request, "authentication", self._plain, lambda body: body)
         not_there = (NotFound(), Retry("http_404"))
@@ -132,10 +135,13 @@ class Tmdb:
             raise TmdbUnavailableError(response.reason, f"{self.base_url}/authentication has no usable answer")
 
     async def title(self, id_: str, kind: Kind) -> Found | Missing | Failed:
-        """What TMDB has under the IMDb id `id_`, which its CSV files under `kind`.
+        """The outcome of a title, by its IMDb id and the `kind` of its CSV.
 
-        A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is. Raises
-        `TmdbRefusedError` if the key is revoked, and `TmdbUnavailableError` if TMDB answers nobody.
+        A title that TMDB has as the other kind only is looked up as that kind: `Found.kind` says which it is.
+
+        Raises:
+            TmdbRefusedError: the key is invalid, suspended or revoked.
+            TmdbUnavailableError: TMDB has no usable answer for any title.
         """
         outcome = await self.lookup(id_, kind)
         self.answered += not isinstance(outcome, Failed)
@@ -144,18 +150,18 @@ class Tmdb:
         return outcome
 
     def last_found(self, kind: Kind) -> str | None:
-        """The last title that was found, among those that were looked up as `kind`."""
+        """The id of the title found last, among those that were looked up as `kind`."""
         return self._found.get(kind)
 
     async def _check_record(self, kind: Kind) -> None:
-        """Ask for a record that TMDB must have, where `/find` has a title and its record is not there."""
+        """Request a record that TMDB must have, after `/find` had a title whose record TMDB does not have."""
         path = self._probe_paths[kind]
         response = await self._record(kind, path.partition("/")[2])
         if isinstance(response, NotFound):
             raise TmdbUnavailableError("gone", f"{self.base_url} does not have {path}, nor what its /find has")
 
     async def lookup(self, id_: str, kind: Kind) -> Found | Missing | Failed:
-        """As `title`, but for a title that is not one of the run's: it counts nowhere."""
+        """The outcome, as of `title`, without counting it: also for titles that are not in the run."""
         if kind == "movie":
             response = await self._record("movie", id_)
             if is_other_title(response, id_):
@@ -171,14 +177,15 @@ class Tmdb:
                 return await self._lookup_again(id_, kind, response)
             if not isinstance(response, NotFound):
                 return response
-        for gone in {match.kind for match in candidates.matches}:
-            await self._check_record(gone)
+        for match_kind in {match.kind for match in candidates.matches}:
+            await self._check_record(match_kind)
         return candidates.missing
 
     async def _lookup_again(self, id_: str, kind: Kind, other: Found) -> Found | Failed:
-        """Look up over new connections an `id_` that was answered with an `other` title.
+        """Look up `id_` over new connections, because it was answered with the `other` title.
 
-        The right title, if TMDB has one. Else the other, if `/find` has it under this id: TMDB has merged the two.
+        Returns the right title if TMDB has one, else the other one if `/find` has it under this id: TMDB has merged
+        the two.
         """
         if kind == "movie":
             response = await self._record("movie", id_, reuse=False)
@@ -200,12 +207,12 @@ class Tmdb:
                 return response
         if same in candidates.matches:
             return replace(other, other_id=other.own_id)
-        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": other.own_id}
-        self._log.warning("title_failed", extra=seen)
+        fields = {"path": f"find/{id_}", "reason": "other_title", "answered": other.own_id}
+        self._log.warning("title_failed", extra=fields)
         return Failed("other_title")
 
     def _stop_reuse(self, path: str) -> None:
-        """Use no connection twice from now on: one has brought the answer to another request."""
+        """Use no connection twice from now on, because one has brought the answer to another request."""
         if not self.mixes_answers:
             self._log.warning("mixed_answers", extra={"path": path})
         self.mixes_answers = True
@@ -218,10 +225,10 @@ class Tmdb:
 
     @asynccontextmanager
     async def admission(self) -> AsyncIterator[None]:
-        """Wait until all titles begun before have been given a slot; begin the next ones inside, one caller at a time.
+        """Wait until all titles begun before have a slot; one caller at a time begins the next ones inside.
 
-        Slots are given first come, first served. A slow title keeps its slot, or none while it waits to be asked
-        again, and holds nobody else back.
+        Slots are given first come, first served. A slow title keeps only its own slot, and none while it waits for a
+        retry, so it does not delay others.
         """
         async with self._admission_lock:
             async with self._slots:
@@ -245,10 +252,10 @@ class Tmdb:
     async def _ask(
         self, path: str, query: str, read: Reader[T], *, reuse: bool = True
     ) -> T | Found | Failed | NotFound:
-        """What `read` makes of the answer, asked for as often as it takes; `Failed` only where the title is to blame.
+        """What `read` returns for the answer, after retries; `Failed` only where the title is the cause.
 
-        It is to blame if as many titles were answered meanwhile as there were requests without a usable answer, its
-        own retries among them. With too few titles to tell, TMDB is asked something else, and then for this title once
+        It is the cause if at least as many titles were answered meanwhile as there were requests without a usable
+        answer, its own retries included. With fewer, TMDB is sent a probe, and if that is answered, this request once
         more, because an outage may have ended just now.
         """
         ask = self._asking(path, query, read, reuse=reuse)
@@ -258,13 +265,13 @@ class Tmdb:
         self._in_trouble += 1
         try:
             while True:
-                answered, bad = self.answered, self.breaker.failures
+                answered, failures = self.answered, self.breaker.failures
                 response = await retry(response, ask, clock=self._clock, sleep=self._sleep)
                 if not isinstance(response, Retry):
                     return response
                 if response.partial_record:
                     return response.partial_record
-                if self.answered - answered < self.breaker.failures - bad:
+                if self.answered - answered < self.breaker.failures - failures:
                     if not await self._probe(path):
                         continue
                     response = await ask()
@@ -278,8 +285,8 @@ class Tmdb:
     def _asking(
         self, path: str, query: str, read: Reader[T], *, reuse: bool
     ) -> Callable[[], Awaitable[T | NotFound | Retry]]:
-        """One request at each call, over new connections as soon as an answer may have been that to another request."""
-        unexpected: set[str] = set()  # what may be the answers to other requests
+        """A function that sends one request; over new connections once an answer may belong to another request."""
+        unexpected: set[str] = set()  # reasons that may mean an answer to another request
         last: Retry | None = None
 
         async def ask() -> T | NotFound | Retry:
@@ -297,7 +304,7 @@ class Tmdb:
         return ask
 
     async def _probe(self, path: str) -> bool:
-        """Whether TMDB answers: the simplest request, or, where more than a few are in trouble, one at their route."""
+        """Whether TMDB answers the simplest request or, with many titles in trouble, one at the route of `path`."""
         route = path.partition("/")[0]
         if self._in_trouble <= ISOLATED_FAILURES or route not in self._probe_paths:
             path, query = "authentication", self._plain
@@ -308,34 +315,34 @@ class Tmdb:
     async def _request(
         self, path: str, query: str, read: Reader[T], *, is_probe: bool = False, reuse: bool = True
     ) -> T | NotFound | Retry:
-        """One request, in its turn: what `read` makes of a good answer. Unless `reuse`, over a new connection.
+        """One request: what `read` returns for a good answer. Unless `reuse`, over a new connection.
 
-        Before an outage is raised, TMDB is asked something else, unless this is that probe (`is_probe`), or so many
-        titles are in trouble that it would have to wait for them.
+        Before an outage is raised, TMDB is sent a probe, unless this is one (`is_probe`), or so many titles are in
+        trouble that the probe would have to wait for them.
         """
         async with self._slots:
             ticket = await self.limiter.acquire()
-            if self._refused:  # while we waited
+            if self._refused:  # during the wait
                 raise self._refused
             new = self.mixes_answers or not reuse
             started = self._clock()
             async with open_session(self._headers, connections=1) if new else nullcontext(self._session) as session:
-                answer = await get(session, f"{self.base_url}/{path}{query}")
+                http_response = await get(session, f"{self.base_url}/{path}{query}")
             seconds = self._clock() - started
             response: T | dict[str, Any] | NotFound | Retry = (
-                answer if isinstance(answer, Retry) else self._classify(answer)
+                http_response if isinstance(http_response, Retry) else self._classify(http_response)
             )
         if isinstance(response, dict):
             response = read(response)
         elif isinstance(response, NotFound) and path.startswith("find/"):
-            response = Retry("http_404")  # it is there for every id
+            response = Retry("http_404")  # `/find` exists for every id
         trouble, route = None, path.partition("/")[0]
         if isinstance(response, Retry):
             trouble = None if response.partial_record else response.reason
             if response.is_rate_limit:
-                waiting = self.limiter.back_off(response.retry_after, ticket=ticket)
-                if waiting is not None:
-                    self._observe(BackOffBegun(waiting, self.limiter.rate))
+                back_off_seconds = self.limiter.back_off(response.retry_after, ticket=ticket)
+                if back_off_seconds is not None:
+                    self._observe(BackOffBegun(back_off_seconds, self.limiter.rate))
         self._observe(RequestDone(route, trouble, seconds))
         unavailable = self.breaker.record(trouble)
         if unavailable and (is_probe or self._in_trouble >= self._concurrency or not await self._probe(path)):
@@ -344,12 +351,12 @@ class Tmdb:
             self._probe_paths[route] = path
         return response
 
-    def _classify(self, answer: Response) -> dict[str, Any] | NotFound | Retry:
-        self._date = answer.date
-        if self._secret in answer.body:  # a server that repeats what it was asked; a record would land with it
-            answer = replace(answer, body=answer.body.replace(self._secret, REDACTED.encode()))
+    def _classify(self, response: Response) -> dict[str, Any] | NotFound | Retry:
+        self._date = response.date
+        if self._secret in response.body:  # the server repeats the request; the key would land with the record
+            response = replace(response, body=response.body.replace(self._secret, REDACTED.encode()))
         try:
-            return classify(answer)
+            return classify(response)
         except TmdbRefusedError as error:
             self._refused = error
             raise
@@ -361,7 +368,7 @@ def is_other_title(response: object, id_: str) -> TypeGuard[Found]:
 
 
 def _query(values: Mapping[str, str | None]) -> str:
-    """The query string, from `?` on; empty values stay out, and commas and slashes as they are."""
+    """The query string, with its `?`; empty values are left out, commas and slashes not escaped."""
     return "?" + urlencode({name: value for name, value in values.items() if value}, safe=",/")
 
 

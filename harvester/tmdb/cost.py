@@ -1,4 +1,4 @@
-"""What a title costs: the requests that TMDB is asked for it.
+"""Cost of a title: how many requests TMDB is sent for it.
 
 A movie costs one request, because `/movie/{tt…}` takes an IMDb id (undocumented; TMDbLib#230). A series costs two:
 `/find/{tt…}` and `/tv/{number}`. A reclassified title, which TMDB has as the other kind only, costs three where the CSV
@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from harvester.model.ids import Collection
 
 REQUESTS: dict[Collection, int] = {"Movies": 1, "Series": 2}
-"""Requests for a title that TMDB has as what its CSV says."""
+"""Requests for a title that TMDB has as the kind of its CSV."""

@@ -1,6 +1,6 @@
-"""Known titles: before titles are believed to be missing, TMDB is asked for some that it must have.
+"""Known titles: titles that TMDB must have, requested before others count as missing.
 
-An outage can look like titles that TMDB never had: a server without its data answers 404 to all of them.
+An outage can look like missing titles: a server without its data answers 404 to all of them.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ KNOWN_TITLES = {"movie": ("tt0111161", "tt0068646"), "tv": ("tt0944947", "tt0903
 """Titles that every TMDB has, two of each kind: a server without them has lost its data, or is not TMDB."""
 
 FEW_KNOWN = 0.05
-"""Known titles for each unknown one of a batch; with fewer, only a title that every TMDB has proves that it is up."""
+"""Known titles per unknown one of a batch; with fewer, only a title that every TMDB has shows that it is up."""
 
 MANY_UNKNOWN = 5
-"""Titles in a row that TMDB does not have: they are asked for once more, because there may have been an outage."""
+"""Titles in a row that TMDB does not have, from which on an outage is possible: they are requested once more."""
 
 
 def are_unknown_in_a_row(outcomes: Sequence[Outcome]) -> bool:
-    """Whether TMDB does not have `MANY_UNKNOWN` titles that were asked for one after the other."""
+    """Whether TMDB does not have `MANY_UNKNOWN` titles in a row."""
     runs = itertools.groupby(outcomes, key=lambda outcome: outcome == Missing("unknown"))
     return any(unknown and len([*run]) >= MANY_UNKNOWN for unknown, run in runs)
 
 
 async def check_missing(tmdb: Tmdb, kind: Kind, outcomes: Sequence[Outcome]) -> None:
-    """Raise `TmdbUnavailableError` if an outage explains what TMDB does not have of a batch, in the order asked for.
+    """Raise `TmdbUnavailableError` if an outage explains the missing titles of a batch; `outcomes` in request order.
 
-    That may be where it knows next to nothing of the batch, where nothing is known that was asked for after an unknown
-    title, and where `/find`, which decides that a movie is unknown, has found none. Then TMDB is asked for titles that
-    it must have.
+    An outage is possible if TMDB has almost nothing of the batch, if no title after an unknown one was found, or if
+    `/find`, which decides that a movie is unknown, has found none. Then titles that TMDB must have are requested.
     """
     answered = [outcome for outcome in outcomes if isinstance(outcome, Found | Missing)]
     unknown = answered.count(Missing("unknown"))
@@ -51,10 +50,10 @@ async def check_missing(tmdb: Tmdb, kind: Kind, outcomes: Sequence[Outcome]) -> 
 
 
 async def check_known(tmdb: Tmdb, kind: Kind, *, well_known: bool = False) -> None:
-    """Ask for titles that TMDB must have: a `TmdbUnavailableError` if it lacks one, for then nothing is missing.
+    """Request titles that TMDB must have, and raise `TmdbUnavailableError` if it lacks one.
 
-    That is the one found last, looked up as `kind`; if there is none, or only `well_known` ones count, a movie and a
-    series that every TMDB has, so that each route is asked that a title of this kind may need.
+    That is the title found last, looked up as `kind`. If there is none, or only `well_known` ones count, it is a movie
+    and a series that every TMDB has: these use each route that a title of this kind may need.
     """
     found = tmdb.last_found(kind)
     if found and not well_known:
@@ -72,6 +71,6 @@ async def _check_one_of(tmdb: Tmdb, ids: Sequence[str], kind: Kind, which: str) 
             return
         reason = outcome.reason
         if isinstance(outcome, Missing):
-            seen = f"{tmdb.base_url} does not have {id_}, which {which}, nor some asked for just now"
-            raise TmdbUnavailableError(reason, seen)
+            observed = f"{tmdb.base_url} does not have {id_}, which {which}, nor some asked for just now"
+            raise TmdbUnavailableError(reason, observed)
     raise TmdbUnavailableError(reason, f"{tmdb.base_url} has no usable answer for {', '.join(ids)}, which {which}")

@@ -1,9 +1,9 @@
-"""The pace: a rate limiter for all requests of the process to TMDB.
+"""Rate limiter: a turn for each request to TMDB, shared by the whole process.
 
 TMDB speaks of "somewhere in the 40 requests per second range", which may change, and asks clients to respect a 429
 (developer.themoviedb.org/docs/rate-limiting). Promise: at most `ceiling` requests start in any second, first come,
-first served, and none during a hold. The rate is learned: a 429 lowers it to just below what TMDB has answered in the
-second before; it climbs back slowly up to there, then quickly up to the ceiling.
+first served, and none during a back-off. The rate adapts: a 429 lowers it to just below what TMDB answered in the
+second before; it rises slowly up to that limit, then quickly up to the ceiling.
 """
 
 from __future__ import annotations
@@ -18,59 +18,58 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 SPACING = 1.014
-"""How much wider than 1/rate the spacing is. 40 requests take 1.014 s: 14 ms for one that arrives early after one that
-arrived late, of which `MIN_SPACING` may take 2.5. That uses 98.6 % of the rate. Measured: at 98.75 % no 429 from fixed
-windows, sliding logs or token buckets on a quiet machine; at 99 % one in a thousand on a busy one. Where the latency
-varies by 20 ms, every spacing below 1.02 s, 98 %, is refused at times. Only the first 429 shows that it varies (the
-time to answer varies by more), and from then on there are 29 ms; see `NEAR_LIMIT_FACTOR`."""
+"""Spacing of requests, as a multiple of 1/rate. 40 requests take 1.014 s: this leaves 14 ms for a request that arrives
+early after one that arrived late, of which `MIN_SPACING` may take 2.5, and uses 98.6 % of the rate. Measured: at
+98.75 % no 429 from fixed windows, sliding logs or token buckets on a quiet machine; at 99 % one in a thousand on a busy
+one. Where the latency varies by 20 ms, every spacing below 1.02 s, 98 %, is refused at times. Only the first 429 shows
+that it varies (the time to answer varies by more); from then on 29 ms are left, see `NEAR_LIMIT_FACTOR`."""
 
 CATCH_UP, CATCH_UP_TURNS = 0.0025, 2
-"""Seconds, or turns if they are longer (50 ms at 40 a second), of a delay that the next turns make up for: on a busy
-machine tasks wake 3 to 15 ms late, which would cost 3 % of the rate. After a longer stall turns are spaced anew: it
-would end in a burst."""
+"""Seconds, or turns if these are longer (50 ms at 40 a second), of a delay that the next turns make up for. On a busy
+machine tasks wake 3 to 15 ms late, which would cost 3 % of the rate. The rest of a longer stall is not made up for,
+because that would be a burst."""
 
 MIN_SPACING = 1.0115
-"""Least spacing where delays are made up for: a second's requests take at least so many seconds, whichever are late."""
+"""Least spacing where delays are made up for: the requests of one second take at least this many seconds."""
 
 NEAR_LIMIT_FACTOR = 0.985
-"""What a 429 leaves of the limit, which is what was answered in the second before; or, if that was as much as the rate
-allows, of the rate, which was right but for the latency: 0.985 of it leave 29 ms instead of 14."""
+"""After a 429, the new rate as a share of the limit, which is what was answered in the second before. If that was as
+much as the rate allows, it is a share of the rate, because only the latency varied: 0.985 leaves 29 ms, not 14."""
 
 DECREASE = 0.92
-"""What a 429 leaves of the rate where the second before shows no limit: it is not known, or less than half of the rate
-was answered in it; or a limit found before was too high, and the lowered rate is refused before it came near
-it (`LIMIT_REACHED`)."""
+"""After a 429, the new rate as a share of the rate, where the second before shows no limit: it is not known, or less
+than half of the rate was answered in it; or the limit found before was too high, and the lowered rate is refused before
+it came near that limit (`LIMIT_REACHED`)."""
 
 SLOW_INCREASE = 1 / 10_000
 """Share of the ceiling that the rate regains in a second just below the limit: 150 s from 0.985 of a limit as high. To
-find out whether it still holds costs a hold, 1.1 s, 0.7 % of that; a limit that has risen is found as much later."""
+test whether it is still the limit costs one back-off, 1.1 s or 0.7 % of that time; a limit that has risen is found that
+much later."""
 
 INCREASE = 1 / 150
 """Share of the ceiling that the rate regains in a second elsewhere: from half of it back to it in 75 s."""
 
-LIMIT_REACHED = 0.99  # share of the limit from which on a 429 is what the climb was to find
-HISTORY_SECONDS = (
-    5.0  # seconds for which turns are remembered: a 429 that comes later than 4 after its request shows no limit
-)
-MIN_RATE = 0.5  # requests per second below which the rate never sinks
+LIMIT_REACHED = 0.99  # share of the limit, from which on a 429 is expected
+HISTORY_SECONDS = 5.0  # turns are remembered so long: a 429 more than 4 s after its request shows no limit
+MIN_RATE = 0.5  # requests per second; a 429 never lowers the rate below it
 
 DEFAULT_BACK_OFF, BACK_OFF_LIMIT = 1.0, 60.0
-"""Seconds that everyone waits after a 429 without a `Retry-After` (a modern 429 may carry none at all: travisbell,
-go-tmdb#44), and at most, so that an absurd one does not stop the run for hours."""
+"""Seconds of a back-off after a 429 without a `Retry-After` (a modern 429 may have none: travisbell, go-tmdb#44), and
+at most, so that an absurd `Retry-After` does not stop the run for hours."""
 
 
 def effective_rate(per_second: float) -> float:
-    """The rate that is really used: of one above 1 the fraction is cut off, because 13.3 would be 14 in some second."""
+    """The rate that is used: above 1, `per_second` rounded down, because 13.3 would mean 14 requests in some second."""
     return float(floor(per_second)) if per_second > 1 else per_second
 
 
 def seconds_for(requests: int, per_second: float) -> float:
-    """How long so many requests take at this rate, if nothing is refused."""
+    """Seconds that the `requests` take at this rate, if none is refused."""
     return requests * SPACING / effective_rate(per_second)
 
 
 class RateLimiter:
-    """The shared rate limiter; `ceiling` is cut to the `effective_rate`."""
+    """The shared rate limiter; `ceiling` is rounded down to the `effective_rate`."""
 
     def __init__(
         self,
@@ -84,20 +83,20 @@ class RateLimiter:
         self.backoffs = 0
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._queue = asyncio.Lock()
-        self._next = self._climbed_at = clock()
+        self._next = self._increased_at = clock()
         self._lowered_at = float("-inf")
         self._limit = 0.0
         self._turns: deque[float] = deque()
 
     async def acquire(self) -> float:
-        """Wait for the caller's turn to send one request, at once; the time of it, to be given to `hold`.
+        """Wait for a turn to send one request now; returns its time, the `ticket` for `back_off`.
 
-        A hold that comes meanwhile also stops those already queued.
+        A back-off that begins meanwhile also delays callers already queued.
         """
         async with self._queue:
             while (wait := self._due() - (now := self._clock())) > 0:
                 await self._sleep(wait)
-            self._climb(now)
+            self._increase(now)
             self._next = max(self._next, now - max(CATCH_UP, CATCH_UP_TURNS / self.rate)) + SPACING / self.rate
             self._turns.append(now)
             while self._turns[0] <= now - HISTORY_SECONDS:
@@ -105,11 +104,11 @@ class RateLimiter:
             return now
 
     def back_off(self, retry_after: float | None, *, ticket: float) -> float | None:
-        """Stop everyone for `retry_after` seconds, because the request with this `ticket` got a 429.
+        """Delay all requests for `retry_after` seconds, because the one with this `ticket` got a 429.
 
-        Returns the seconds that everyone waits, where this lowered the rate; else None. Requests sent before the rate
-        was last lowered say nothing about the new one: they prolong the wait and lower nothing. Up to a quarter of a
-        second of jitter keeps several processes from coming back as one.
+        Returns the seconds of the back-off if this lowered the rate, else None: a request sent before the rate was
+        last lowered says nothing about the new rate, so its 429 only prolongs the back-off. Up to a quarter of a second
+        of jitter keeps several processes from going on at the same moment.
         """
         now = self._clock()
         seconds = DEFAULT_BACK_OFF if retry_after is None else min(retry_after, BACK_OFF_LIMIT)
@@ -119,34 +118,34 @@ class RateLimiter:
         self.backoffs += 1
         answered = self._answered_before(ticket, now)
         if self.rate / 2 <= answered < NEAR_LIMIT_FACTOR * self.rate - 2:
-            self._limit, left = float(answered), NEAR_LIMIT_FACTOR
+            self._limit, factor = float(answered), NEAR_LIMIT_FACTOR
         else:
-            foreseen = self.rate / 2 <= answered and self.rate >= LIMIT_REACHED * self._limit
-            self._limit, left = self.rate, NEAR_LIMIT_FACTOR if foreseen else DECREASE
-        self.rate = max(left * self._limit, min(MIN_RATE, self.ceiling))
+            is_expected = self.rate / 2 <= answered and self.rate >= LIMIT_REACHED * self._limit
+            self._limit, factor = self.rate, NEAR_LIMIT_FACTOR if is_expected else DECREASE
+        self.rate = max(factor * self._limit, min(MIN_RATE, self.ceiling))
         self._lowered_at = now
-        self._climbed_at = self._next
+        self._increased_at = self._next
         return seconds
 
     def _answered_before(self, ticket: float, now: float) -> int:
-        """Requests of the second before `ticket`, answered or about to be; 0 if forgotten, or if the rate sank."""
+        """Requests of the second before `ticket`, answered or about to be; 0 if not remembered, or if the rate fell."""
         if now - ticket > HISTORY_SECONDS - 1.0 or ticket - 1.0 < self._lowered_at:
             return 0
         return sum(ticket - 1.0 < other < ticket for other in self._turns)
 
     def _due(self) -> float:
-        """When the next turn is: in its place, but not before as many as the rate allows have taken their time.
+        """The time of the next turn: after the spacing, and at least `MIN_SPACING` for each second's requests.
 
-        Turns from before the rate sank, at another rate, are only held against the ceiling.
+        Turns from before the rate was lowered are compared with the ceiling alone.
         """
         for rate in (min(self.rate, self.ceiling), self.ceiling):
-            many = ceil(rate)
-            if len(self._turns) >= many and (rate == self.ceiling or self._turns[-many] > self._lowered_at):
-                return max(self._next, self._turns[-many] + many * MIN_SPACING / rate)
+            count = ceil(rate)
+            if len(self._turns) >= count and (rate == self.ceiling or self._turns[-count] > self._lowered_at):
+                return max(self._next, self._turns[-count] + count * MIN_SPACING / rate)
         return self._next
 
-    def _climb(self, now: float) -> None:
-        seconds, self._climbed_at = max(now - self._climbed_at, 0.0), max(now, self._climbed_at)
+    def _increase(self, now: float) -> None:
+        seconds, self._increased_at = max(now - self._increased_at, 0.0), max(now, self._increased_at)
         if self.rate < self.ceiling:
             near = NEAR_LIMIT_FACTOR * self._limit <= self.rate < self._limit
             speed = SLOW_INCREASE if near else INCREASE

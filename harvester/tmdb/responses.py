@@ -1,8 +1,8 @@
 """Responses: what one HTTP response of TMDB means for one title.
 
-The HTTP status decides and the body comes second: TMDB's error bodies vary in key order and extra keys, old ones lack
+The HTTP status is decisive, then the body: TMDB's error bodies vary in key order and extra keys, old ones lack
 `success`, and its CDN answers 502, 503 and 504 in HTML (recorded exchanges; developer.themoviedb.org/docs/errors).
-What is not certainly an answer is a `Retry`: a title is `Missing` only where TMDB itself said so, in JSON.
+Whatever is not clearly an answer is a `Retry`: a title is `Missing` only if TMDB itself says so, in JSON.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BODY_LIMIT = 32_750_000
 bodies has 262,513, with credits and images."""
 
 OTHER: dict[Kind, Kind] = {"movie": "tv", "tv": "movie"}
-NAME_OF: dict[Kind, str] = {"movie": "title", "tv": "name"}  # in every record of a kind, in none of the other
-CANDIDATES = 5  # rows of a kind in `/find` whose records are asked for, until one is there; it seldom has two
+NAME_OF: dict[Kind, str] = {"movie": "title", "tv": "name"}  # in every record of its kind, in none of the other
+CANDIDATES = 5  # rows of a kind in `/find` whose records are requested until TMDB has one; two are rare
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Not an outcome yet: `/find` knows the id as this kind; the record is asked for by TMDB's number."""
+    """Not an outcome yet: `/find` has the id as this kind; the record is requested by TMDB's number."""
 
     kind: Kind
     tmdb_id: int
@@ -50,7 +50,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Not an outcome yet: the titles that `/find` has for an id, to be asked for in this order, or why it has none."""
+    """Not an outcome yet: the titles that `/find` has for an id, to be requested in this order, or why it has none."""
 
     matches: tuple[Match, ...]
     missing: Missing
@@ -58,15 +58,15 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """Not an outcome yet: a 404 of TMDB's own. `/movie` says so of series too, hence `/find` is asked next."""
+    """Not an outcome yet: a 404 of TMDB's own. `/movie` answers it for series too, so `/find` is requested next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not an outcome yet: to be asked for again; `reason` is what was wrong, as in `Failed`.
+    """Not an outcome yet: the request is to be repeated; `reason` is what was wrong, as in `Failed`.
 
-    Of a 429 alone, `retry_after` is the seconds that the server asks for, if it does. `partial_record` is the title
-    with parts missing, to be taken if asking again brings no better.
+    `retry_after` is the seconds that a 429 asks for, if it does. `partial_record` is the title with parts missing, to
+    be used if no retry brings a better one.
     """
 
     reason: str
@@ -75,15 +75,16 @@ class Retry:
 
     @property
     def is_rate_limit(self) -> bool:
-        """Whether TMDB refuses everyone for a while (429)."""
+        """Whether TMDB refuses all requests for a while (429)."""
         return self.reason == "http_429"
 
 
 def classify(response: Response) -> dict[str, Any] | NotFound | Retry:
     """The JSON object of a good answer, or why there is none.
 
-    `TmdbRefusedError` is raised for a 401, or a 403 with a `status_code` as TMDB has them, of one or two digits
-    (developer.themoviedb.org/docs/errors). Any other 403 is a gateway's, a firewall's or the CDN's, and temporary.
+    Raises:
+        TmdbRefusedError: a 401, or a 403 with a `status_code` of TMDB's, which has one or two digits
+            (developer.themoviedb.org/docs/errors). Any other 403 is of a gateway, a firewall or the CDN, and temporary.
     """
     parsed = _parse(response.body)
     body = parsed if isinstance(parsed, dict) else {}
@@ -104,9 +105,9 @@ def classify(response: Response) -> dict[str, Any] | NotFound | Retry:
 
 
 def unzip(body: bytes) -> bytes:
-    """What is zipped in `body`, up to a byte over the limit; `body` itself where it is no gzip, or a damaged one.
+    """The unzipped `body`, up to a byte over the limit; `body` itself if it is not gzip, or damaged.
 
-    Headers are not believed: the CDN, on 2026-05-20, served gzip without saying so (seerr).
+    Headers are not used: on 2026-05-20 the CDN served gzip without a header that says so (seerr).
     """
     rest, plain = body, b""
     try:
@@ -134,9 +135,9 @@ def _parse(body: bytes) -> dict[str, Any] | Retry:
 
 
 def retry_after_seconds(response: Response) -> float | None:
-    """`Retry-After` in seconds, given as seconds or as an HTTP date; None where it is absent or not usable.
+    """`Retry-After` in seconds, sent as seconds or as an HTTP date; None if it is absent or not usable.
 
-    `0` exists. A date counts by the server's clock.
+    `0` occurs. A date is compared with the server's own `Date`.
     """
     text = (response.retry_after or "").strip()
     seconds = -1.0
@@ -156,12 +157,11 @@ def read_record(
     known: Container[str] = (),
     added: str | None = None,
 ) -> Found | Retry:
-    """The title in the answer of `/movie/{id}` or `/tv/{id}`, which was asked for by TMDB's `number`, if by one.
-
-    A part that was `added` to those asked for, to be looked at here, is no part of the record.
+    """The title in the answer of `/movie/{id}` or `/tv/{id}`; `number` is TMDB's, if it was requested by that.
 
     The parts `asked` for by `append_to_response` have keys of the same names, which can be absent from a good answer
-    (11 of 30 popular movies on a bad day: seerr#3055). Those `known` to exist for this kind are worth asking again for.
+    (11 of 30 popular movies on a bad day: seerr#3055). A retry is worth it for those `known` to exist for this kind.
+    The part that was `added` to the request for its IMDb id alone is removed from the record.
     """
     tmdb_id = body.get("id")
     if not is_tmdb_id(tmdb_id):
@@ -172,23 +172,23 @@ def read_record(
     if added:
         body.pop(added, None)
     found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body), own_id=own_id)
-    worth_asking = any(part in known for part in found.missing_parts)
-    return Retry("missing_parts", partial_record=found) if worth_asking else found
+    is_worth_a_retry = any(part in known for part in found.missing_parts)
+    return Retry("missing_parts", partial_record=found) if is_worth_a_retry else found
 
 
 def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Retry:
-    """What the five arrays of `/find` say of the id: titles to be asked for in this order, or why it is missing.
+    """The titles in the five arrays of `/find`, to be requested in this order, or why the id is missing.
 
     More than one array can be filled (tt0137523: the film *and* an unrelated series): the CSV's own `kind` comes first.
-    A row can outlive its title, which was merged or removed, so the next one counts if it is gone. Rows are shorter
-    than the record; an unknown id has all arrays empty.
+    A row can remain after its title was merged or removed; then the next row is used. Rows are shorter than the record;
+    for an unknown id all arrays are empty.
     """
     episodes, seasons = body.get("tv_episode_results", ()), body.get("tv_season_results", ())
     matches: list[Match] = []
     try:
-        for each in (kind, OTHER[kind]):
-            numbers = dict.fromkeys(_id(row["id"]) for row in body[f"{each}_results"])
-            matches += [Match(each, number) for number in numbers][:CANDIDATES]
+        for row_kind in (kind, OTHER[kind]):
+            numbers = dict.fromkeys(_id(row["id"]) for row in body[f"{row_kind}_results"])
+            matches += [Match(row_kind, number) for number in numbers][:CANDIDATES]
         missing = [Missing("episode", _id(row["show_id"])) for row in episodes]
         missing += [Missing("season", _id(row["show_id"])) for row in seasons]
     except (KeyError, TypeError, ValueError):
@@ -197,14 +197,14 @@ def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Retry:
 
 
 def own_imdb_id(record: Mapping[str, Any]) -> str | None:
-    """The IMDb id that TMDB itself has for a title, if it says: of series only where `external_ids` are appended."""
+    """The IMDb id in TMDB's record of a title, if any; for a series only if `external_ids` are appended."""
     external = record.get("external_ids")
     own = record.get("imdb_id") or (external.get("imdb_id") if isinstance(external, dict) else None)
     return _text(own) if own else None
 
 
 def _text(value: Any) -> str:
-    return str("" if value is None else getattr(value, "contents", value))  # a fragment's is its JSON
+    return str("" if value is None else getattr(value, "contents", value))  # of a fragment: its JSON
 
 
 def _id(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""Retry: how often, and with which waits, TMDB is asked for one answer."""
+"""Retry: how often, and with which waits, one request to TMDB is repeated."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TRIES, REFUSALS, PART_TRIES = 6, 20, 3
-"""Requests for one answer at most: of all kinds of trouble, of 429s (which are no fault of the title), and
-for the sake of an appended part that was left out."""
+"""Requests for one answer at most: in general, with a 429 (which is no fault of the title; not counted in the first
+number), and to get an appended part that was left out."""
 
 TRIES_SECONDS = 600.0  # for one answer at most, with room for several back-offs of 60 s
 JITTER = tenacity.wait_random_exponential(0.5, 20.0)  # seconds; the n-th from 0 to 0.5 · 2ⁿ⁻¹, at most 20: full jitter
@@ -31,7 +31,7 @@ async def retry(
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
 ) -> T | Retry:
-    """Ask again, with waits, while the `response` is no good: the first good one, or the last `Retry`."""
+    """The first good response, or the last `Retry`: calls `ask`, with waits, while the `response` is a `Retry`."""
     started, refusals = clock(), 0
     best: Found | None = None
     earlier = [response]

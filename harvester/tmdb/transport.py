@@ -1,7 +1,7 @@
-"""The transport to TMDB: one GET over HTTP, and whatever can happen to it on the way.
+"""Transport to TMDB: one GET over HTTP, and what can go wrong with it.
 
-Certificates are verified, redirects not followed (the key would go with them), proxies not looked for, and nothing is
-sent twice. aiohttp's own errors end here, because they carry the URL, where a v3 key stands.
+Certificates are verified, redirects are not followed (they would pass the key on), proxies are not used, and no request
+is sent twice. aiohttp's errors do not leave this module, because they contain the URL, which may contain a v3 key.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10, sock_read=15)
 
 
 def open_session(headers: Mapping[str, str], *, connections: int) -> aiohttp.ClientSession:
-    """A session for `get`, to be closed at the end; one per request costs 2.3 times, 8.9 over TLS.
+    """A session for `get`, to be closed by the caller; one per request costs 2.3 times as much, 8.9 over TLS.
 
-    Bodies are unzipped by us, whole: block by block, as aiohttp does it, takes a fourteenth of a request longer.
+    We unzip whole bodies: block by block, as aiohttp does it, a request takes a fourteenth longer.
     """
     return aiohttp.ClientSession(
         connector=_Connector(limit=connections, ttl_dns_cache=300),
@@ -38,13 +38,13 @@ def open_session(headers: Mapping[str, str], *, connections: int) -> aiohttp.Cli
 
 
 async def get(session: aiohttp.ClientSession, url: str) -> Response | Retry:  # noqa: PLR0911  # a table
-    """The response to one GET, read to its end, or the trouble on the way."""
+    """The response to one GET, read to its end, or a `Retry` with what went wrong."""
     try:
         async with session.get(url, allow_redirects=False) as response:
             body = await _read(response)
             headers, plain = response.headers, unzip(body)
             if plain is body and body and headers.get("Content-Encoding", "identity") != "identity":
-                return Retry("cut_body")  # it is not what it says, or nothing that we have asked for
+                return Retry("cut_body")  # damaged, or in an encoding that we did not ask for
             return Response(response.status, plain, headers.get("Date"), headers.get("Retry-After"))
     except TimeoutError:
         return Retry("timeout")
@@ -63,9 +63,9 @@ async def get(session: aiohttp.ClientSession, url: str) -> Response | Retry:  # 
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A pool that never gives out a connection with bytes waiting: they are no answer to what will be asked next.
+    """A pool that never reuses a connection with unread bytes: they do not answer the next request.
 
-    A proxy that repeats answers, or answers what was given up, would put each title under the id of another.
+    With a proxy that repeats answers, or answers abandoned requests, each title would get the record of another.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -85,7 +85,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _is_readable(transport: asyncio.Transport | None) -> bool:
-    """Whether bytes, or the end, have come that the event loop has not seen yet."""
+    """Whether bytes, or the end of the stream, have arrived that the event loop has not read yet."""
     if transport is None or not hasattr(select, "poll"):  # not on Windows
         return False
     poll = select.poll()
@@ -94,23 +94,23 @@ def _is_readable(transport: asyncio.Transport | None) -> bool:
 
 
 async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """A client middleware that sends the request once.
+    """A client middleware that sends the request only once.
 
-    aiohttp repeats a GET by itself when the connection breaks before an answer; the second request would take no turn
-    of the pace, and would not be counted.
+    aiohttp itself repeats a GET whose connection breaks before an answer; the second request would bypass the rate
+    limiter, and would not be counted.
     """
     try:
         return await send(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise aiohttp.ClientConnectionError from error  # their parent, which is not repeated
+        raise aiohttp.ClientConnectionError from error  # their parent class, for which aiohttp does not repeat
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body as it came, up to the block that takes it over the limit, where reading ends."""
+    """The body as it came; reading ends after the block that takes it over the limit."""
     blocks, left = [], BODY_LIMIT
     while left >= 0 and (block := await response.content.readany()):
         blocks.append(block)
         left -= len(block)
-    return b"".join(blocks)  # of one block, that block: no copy
+    return b"".join(blocks)  # does not copy a single block
