@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harvester.errors import TmdbRefusedError
-from harvester.model.exact_json import DuplicateKeyError, loads
+from harvester.model.lossless_json import DuplicateKeyError, loads
 from harvester.model.outcome import Found, Missing, is_tmdb_id
 from harvester.runtime.net import http_date
 
