@@ -13,19 +13,22 @@ TMDB_ID_END = 2**63  # TMDB's ids are above 0 and below it: a receipt with anoth
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """TMDB has this title: `record` is its answer of `/movie/{id}` or `/tv/{id}`, `tmdb_id` unique within the kind.
+    """TMDB has this title: `record` is the body of `/movie/{id}` or `/tv/{id}`; `tmdb_id` is unique within the kind.
 
-    `kind` is TMDB's; of a reclassified title it is not that of its CSV. `missing_parts` were asked for by
-    `append_to_response` and left out all the same. `own_id` is TMDB's own IMDb id for it, if TMDB says. `other_id` is
-    the same where it is not the one asked for: TMDB has merged the two, and `/find` has confirmed it.
+    `kind` is TMDB's; for a reclassified title it is not that of its CSV. `missing_parts` were asked for by
+    `append_to_response` and are absent. `tmdb_imdb_id` is the IMDb id that TMDB has for the title, if any. Where it
+    differs from the id asked for, TMDB has merged the two, and `/find` has confirmed it.
     """
 
     kind: Kind
     tmdb_id: int
     record: dict[str, Any]
     missing_parts: tuple[str, ...] = ()
-    other_id: str | None = None
-    own_id: str | None = field(default=None, compare=False)
+    tmdb_imdb_id: str | None = field(default=None, compare=False)
+
+    def other_id(self, id_: str) -> str | None:
+        """The IMDb id that TMDB has for this title, if it has one and it is not `id_`."""
+        return None if self.tmdb_imdb_id == id_ else self.tmdb_imdb_id
 
 
 @dataclass(frozen=True, slots=True)

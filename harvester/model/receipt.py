@@ -109,10 +109,11 @@ def stands(outcome: Mapping[str, Any]) -> bool:
     return outcome["outcome"] == "missing" or has_record(outcome)
 
 
-def outcome_json(outcome: Outcome, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """An outcome as the receipt has it; `kept` is kind and number of a failed title's earlier record."""
+def outcome_json(id_: str, outcome: Outcome, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The outcome of `id_` as the receipt has it; `kept` is kind and TMDB id of a failed title's earlier record."""
     match outcome:
-        case Found(kind, tmdb_id, other_id=other_id):
+        case Found(kind, tmdb_id):
+            other_id = outcome.other_id(id_)
             more = {} if other_id is None else {"other_id": other_id[:100]}
             return {"outcome": "found", "kind": kind, "tmdb_id": tmdb_id} | more
         case Missing(reason, show_id):

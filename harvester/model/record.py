@@ -25,8 +25,8 @@ def record_line(id_: str, found: Found, *, language: str | None, fetched_at: str
     harvest |= {"fetched_at": fetched_at, "language": language}
     if found.missing_parts:
         harvest["missing_parts"] = found.missing_parts
-    if found.other_id:
-        harvest["tmdb_imdb_id"] = found.other_id
+    if other_id := found.other_id(id_):
+        harvest["tmdb_imdb_id"] = other_id
     elif found.record.get("imdb_id", id_) != id_:
         harvest["tmdb_imdb_id"] = found.record["imdb_id"]
     if "harvest" in found.record:

@@ -200,7 +200,7 @@ async def land_batch(
     no_longer = [key for key in run.checkpoint.files.get(batch.name, {}) if key not in filled]
     empty = form.empty_file()
     files += [await run.land(key, empty, content_type=form.content_type) for key in no_longer]
-    written: Any = {id_: outcome_json(result, _origin(kept.get(id_, {}))) for id_, result in by_id.items()}
+    written: Any = {id_: outcome_json(id_, result, _origin(kept.get(id_, {}))) for id_, result in by_id.items()}
     receipt = Receipt(
         batch=batch.name,
         collection=batch.collection,

@@ -199,8 +199,8 @@ class Tmdb:
                     self._stop_reuse(f"find/{id_}")
                 return response
         if same in candidates.matches:
-            return replace(other, other_id=other.own_id)
-        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": other.own_id}
+            return other
+        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": other.tmdb_imdb_id}
         self._log.warning("title_failed", extra=seen)
         return Failed("other_title")
 
@@ -357,7 +357,7 @@ class Tmdb:
 
 def is_other_title(response: object, id_: str) -> TypeGuard[Found]:
     """Whether TMDB answered with a title that it has under another IMDb id than `id_`."""
-    return isinstance(response, Found) and response.own_id not in (None, id_)
+    return isinstance(response, Found) and response.other_id(id_) is not None
 
 
 def _query(values: Mapping[str, str | None]) -> str:
