@@ -21,8 +21,8 @@ from harvester.model.receipt import (
     Receipt,
     decode_receipt,
     has_record,
+    is_settled,
     outcome_json,
-    stands,
 )
 from harvester.runs.run import land_batch
 
@@ -254,7 +254,7 @@ def test_found_missing_and_kept_ids_stand_for_the_whole_day(
     outcome: dict[str, Any], expected: tuple[bool, bool]
 ) -> None:
     """No other run of the day asks for them; fresh and failed ones it does, unless their record was kept."""
-    assert (has_record(outcome), stands(outcome)) == expected
+    assert (has_record(outcome), is_settled(outcome)) == expected
 
 
 @pytest.mark.parametrize("outcome", [Failed("timeout"), KEPT])

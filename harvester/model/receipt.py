@@ -101,7 +101,7 @@ def has_record(outcome: Mapping[str, Any]) -> bool:
     return outcome["outcome"] == "found" or (outcome["outcome"] == "failed" and outcome.get("kept") is True)
 
 
-def stands(outcome: Mapping[str, Any]) -> bool:
+def is_settled(outcome: Mapping[str, Any]) -> bool:
     """Whether a title with this outcome need not be asked for by another run of the day.
 
     A failed one need not if its earlier record was kept: asked for by another run, it would stand there twice.
