@@ -119,7 +119,7 @@ def test_a_receipt_that_was_edited_is_not_believed() -> None:
     assert read(receipt, with_checksum(whole)) == receipt
     edited = {**whole, "landed_at": "2027-01-01T00:00:00.000Z"}
     for body in (edited, {name: value for name, value in whole.items() if name != "checksum"}):
-        with pytest.raises(CorruptLakeError, match=r"has been edited|it has no seal"):
+        with pytest.raises(CorruptLakeError, match=r"has been edited|it has no checksum"):
             read(receipt, orjson.dumps(body))
 
 

@@ -1,4 +1,4 @@
-"""Outcomes: what became of one title, exactly one of four in every run."""
+"""Outcomes: found, missing, failed or fresh. Every title has exactly one of them in a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 if TYPE_CHECKING:
     from harvester.model.ids import Kind
 
-TMDB_ID_END = 2**63  # TMDB's ids are above 0 and below it: a receipt with another one would not be read back
+TMDB_ID_END = 2**63  # TMDB's ids are above 0 and below this: a receipt with another one would be refused when read
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """TMDB answered, and has no movie or series under this id. `show_id` is the series of an episode or season."""
+    """TMDB has no movie or series under this id. `show_id` is the series of an episode or season."""
 
     reason: Literal["unknown", "episode", "season"]
     show_id: int | None = None
@@ -41,27 +41,27 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No usable answer after all tries; `reason` is that of the last one."""
+    """TMDB gave no usable response in any try; `reason` is that of the last one."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Not asked for: the run of this name, of the same day, knows whether TMDB has the title."""
+    """Not asked for, because the run of this name has harvested the title on the same day."""
 
     run: str
 
 
 Outcome = Found | Missing | Failed | Fresh
-"""What every title ends in, exactly once in a run."""
+"""What became of a title in a run."""
 
 
 def name_of(outcome: Outcome) -> str:
-    """`found`, `missing`, `failed` or `fresh`, as receipts and totals have it."""
+    """The outcome's name in receipts and totals: `found`, `missing`, `failed` or `fresh`."""
     return type(outcome).__name__.lower()
 
 
 def is_tmdb_id(value: object) -> TypeGuard[int]:
-    """Whether `value` is a whole number as TMDB numbers titles; JSON's `true` is an int of Python's too."""
+    """Whether `value` is a valid TMDB id; `True`, an int to Python, is not."""
     return type(value) is int and 0 < value < TMDB_ID_END
