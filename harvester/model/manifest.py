@@ -60,12 +60,12 @@ class Totals:
     files: int = 0
     bytes: int = 0
 
-    def add_input(self, account: InputCounts) -> None:
+    def add_input(self, counts: InputCounts) -> None:
         """Add the counts of a CSV."""
-        self.rows += account.rows
-        self.ids += account.ids
-        self.duplicates += account.duplicates
-        self.rejected += account.rejected
+        self.rows += counts.rows
+        self.ids += counts.ids
+        self.duplicates += counts.duplicates
+        self.rejected += counts.rejected
 
     def add_receipt(self, receipt: Receipt) -> None:
         """Add the files and outcomes of a batch."""
@@ -134,8 +134,8 @@ class Manifest:
     def totals(self) -> Totals:
         """The totals of the input and its fresh ids, before any batch."""
         totals = Totals(fresh=self.fresh)
-        for account in self.input.values():
-            totals.add_input(account)
+        for counts in self.input.values():
+            totals.add_input(counts)
         return totals
 
 
@@ -145,8 +145,8 @@ def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
     manifest = decode_document(key, body, Manifest, "a manifest", run=layout.run)
     if manifest.input.keys() != manifest.batches.keys():
         raise CorruptLakeError(f"{key} is not a manifest: its input and its batches are of other collections")
-    for account in manifest.input.values():
-        if account.rows != account.ids + account.duplicates + account.rejected:
+    for counts in manifest.input.values():
+        if counts.rows != counts.ids + counts.duplicates + counts.rejected:
             raise CorruptLakeError(f"{key} contradicts itself: its rows are not ids + duplicates + rejected")
     return manifest
 

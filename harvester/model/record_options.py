@@ -1,4 +1,4 @@
-"""Record options: what shapes the records and files of a run, beside its ids."""
+"""Record options: everything except the ids that shapes the records and files of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _data_template(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
-    """What shapes the records and files of a run, beside its ids. The order of the appended parts changes no record."""
+    """The options that shape the records and files of a run. The order of the appended parts changes no record."""
 
     language: Word | None
     append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=APPEND_LIMIT)]

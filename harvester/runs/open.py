@@ -52,9 +52,9 @@ async def open_run(
         InputError: The run `only` is of other ids or options.
         SettingsError: The day has records that were shaped by other options.
     """
-    fingerprint = options.fingerprint({collection: account.ids for collection, account in inputs.items()})
+    fingerprint = options.fingerprint({collection: input_ids.ids for collection, input_ids in inputs.items()})
     if only and not only.endswith(f"-{fingerprint}"):
-        sources = " and ".join(account.source for account in inputs.values())
+        sources = " and ".join(input_ids.source for input_ids in inputs.values())
         raise InputError(sources, f"has other ids or options than {only} was planned with: plan again")
     notices = notices or Warnings()
     today = f"{day or clock.now()[:10]}-{fingerprint}"
@@ -110,11 +110,11 @@ class _RunOpener:
 
     @property
     def input_counts(self) -> dict[Collection, InputCounts]:
-        return {name: InputCounts.of(account) for name, account in self.inputs.items()}
+        return {name: InputCounts.of(input_ids) for name, input_ids in self.inputs.items()}
 
     def cut(self, fresh: Mapping[str, str]) -> tuple[list[Batch], dict[Collection, list[str]]]:
         """The batches of the ids that are not fresh, in order, and their names by collection."""
-        batches = cut_batches({name: account.ids for name, account in self.inputs.items()}, fresh)
+        batches = cut_batches({name: input_ids.ids for name, input_ids in self.inputs.items()}, fresh)
         return batches, {name: [batch.name for batch in batches if batch.collection == name] for name in self.inputs}
 
     async def read_manifest(self, layout: Layout) -> tuple[Manifest | None, str | None]:
@@ -124,8 +124,8 @@ class _RunOpener:
             return None, None
         try:
             manifest = decode_manifest(layout, stored.body)
-            counts = {collection: account.ids for collection, account in manifest.input.items()}
-            ours = {collection: len(account.ids) for collection, account in self.inputs.items()}
+            counts = {collection: count.ids for collection, count in manifest.input.items()}
+            ours = {collection: len(input_ids.ids) for collection, input_ids in self.inputs.items()}
             if manifest.options != self.options or counts != ours:
                 raise CorruptLakeError(f"{layout.manifest_key} is of other ids or options")  # noqa: TRY301
         except CorruptLakeError as error:
@@ -149,9 +149,9 @@ class _RunOpener:
             except ValueError as error:
                 self.notices.warn("ids_refused", problem=f"{key}: {error}")
                 continue
-            if frozen.ids == {name: account.ids for name, account in self.inputs.items() if account.ids}:
+            if frozen.ids == {name: input_ids.ids for name, input_ids in self.inputs.items() if input_ids.ids}:
                 return frozen.fresh, generation
-        ids = {id_ for account in self.inputs.values() for id_ in account.ids}
+        ids = {id_ for input_ids in self.inputs.values() for id_ in input_ids.ids}
         return (await day.harvested_by_others(ids)).owners(ids), None
 
     async def resume(self, layout: Layout, manifest: Manifest, etag: str | None, *, past: bool) -> Run | None:
@@ -182,7 +182,7 @@ class _RunOpener:
         tried = run.checkpoint.tried
         if past and any(tried.values()) and all(batch.name in tried for batch in batches):
             return None  # only failed titles are left
-        # A lost manifest or summary is written again, and so is one whose CSV has other rows now.
+        # Ids and manifest are written again if the ids are lost or the CSVs have other rows now.
         return replace(run, etag=etag, begun=same, closed=summary is not None and not summary.totals["failed"])
 
     async def begin(

@@ -127,7 +127,7 @@ class Run:
             shown = "; ".join(sorted(problems)[:PROBLEMS_SHOWN])
             why = f"The totals do not reconcile ({len(problems)} problems): {shown}."
             raise CorruptLakeError(f"{why} Harvest again to do what is missing.")
-        ids = {collection: account.ids for collection, account in self.inputs.items()}
+        ids = {collection: input_ids.ids for collection, input_ids in self.inputs.items()}
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.fresh, self.batches))
         await self.bucket.land(self.layout.outcomes_key, outcomes, check=self.check_lease)
         await abort_uploads(self.bucket, self.layout)  # such as one whose response was lost
