@@ -94,7 +94,7 @@ def test_an_edit_breaks_the_seal(kind: Kind) -> None:
         dict(reversed(whole.items())),
     ]
     for edited in edits:
-        with pytest.raises(CorruptLakeError, match=r"has been edited|it has no seal") as caught:
+        with pytest.raises(CorruptLakeError, match=r"has been edited|it has no checksum") as caught:
             decode(orjson.dumps(edited))
         assert str(caught.value).startswith(key)
 

@@ -816,6 +816,6 @@ async def test_a_store_that_does_not_give_back_what_was_written_ends_in_a_senten
         link.rules["get"] = (
             refusing(404, "NoSuchKey") if read_back is None else answering(200, read_back.decode(), ETag='"1"')
         )
-        with pytest.raises(StoreError, match=r"take the lease .*: NotStored\. What is read there is not what was"):
+        with pytest.raises(StoreError, match=r"take the lease .*: NotStored\. The object read back is not what was"):
             async with hold_lease(lake, KEY, sleep=no_wait):
                 pytest.fail("it was taken")

@@ -195,7 +195,10 @@ async def test_other_options_on_the_same_day_are_refused(
     """A plan says what a harvest would: a day has records of one form."""
     async with fake_tmdb() as tmdb:
         await harvest(settings_for(tmdb.url, movies=ids_from(1, 3)), observer=Silent(), shutdown=Shutdown())
-    with pytest.raises(SettingsError, match="One day has one form: give another --prefix, or clear that day first"):
+    with pytest.raises(
+        SettingsError,
+        match="need the same options: give another --prefix, or clear that day first",
+    ):
         await plan(settings_for(NOBODY, movies=ids_from(1, 3), **other))
 
 

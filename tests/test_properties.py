@@ -229,12 +229,12 @@ RUN = "2026-11-22-3f9a1c2e"
 LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", RUN)
 KEPT = {"outcome": "failed", "reason": "http_500", "kept": True, "kind": "movie", "tmdb_id": 607}
 OUTCOMES = [
-    outcome_json(Found("movie", 603, {})),
-    outcome_json(Missing("unknown")),
-    outcome_json(Found("tv", 1399, {})),
-    outcome_json(Missing("episode", 1396)),
-    outcome_json(Fresh("2026-11-22-00000001")),
-    outcome_json(Failed("timeout")),
+    outcome_json("tt0137523", Found("movie", 603, {})),
+    outcome_json("tt0137523", Missing("unknown")),
+    outcome_json("tt0137523", Found("tv", 1399, {})),
+    outcome_json("tt0137523", Missing("episode", 1396)),
+    outcome_json("tt0137523", Fresh("2026-11-22-00000001")),
+    outcome_json("tt0137523", Failed("timeout")),
     KEPT,
 ]
 BATCH = Batch("Movies", tuple(f"tt{number:07d}" for number in range(1, len(OUTCOMES) + 1)))

@@ -21,8 +21,8 @@ from harvester.model.receipt import (
     Receipt,
     decode_receipt,
     has_record,
+    is_settled,
     outcome_json,
-    stands,
 )
 from harvester.runs.run import land_batch
 
@@ -68,7 +68,10 @@ def a_receipt(
 ) -> Receipt:
     """A receipt of as many ids; without `files`, one for each collection that has records."""
     batch = batch_of(len(outcomes), collection)
-    values = [outcome if isinstance(outcome, dict) else outcome_json(outcome) for outcome in outcomes]
+    values = [
+        outcome if isinstance(outcome, dict) else outcome_json(id_, outcome)
+        for id_, outcome in zip(batch.ids, outcomes, strict=True)
+    ]
     kinds = [outcome["kind"] for outcome in values if has_record(outcome)]
     made = [a_file(batch, kinds.count(kind), collection=name) for name, kind in KINDS_IN_ORDER if kinds.count(kind) > 0]
     by_id: dict[str, Any] = dict(zip(batch.ids, values, strict=True))
@@ -101,8 +104,8 @@ def with_checksum(whole: dict[str, Any]) -> bytes:
 
 def test_another_imdb_id_of_tmdbs_stands_in_the_receipt() -> None:
     """A merged title says which id TMDB has it under, cut where that is no id; every other title says nothing of it."""
-    merged = Found("movie", 603, {}, other_id="tt0133093")
-    unexpected = Found("movie", 604, {}, other_id="x" * 5_000)
+    merged = Found("movie", 603, {}, tmdb_imdb_id="tt0133093")
+    unexpected = Found("movie", 604, {}, tmdb_imdb_id="x" * 5_000)
     receipt = a_receipt([merged, unexpected, *OUTCOMES])
     assert read(receipt, encode_document(receipt)) == receipt
     result = [outcome.get("other_id") for outcome in receipt.outcomes.values()]
@@ -116,7 +119,7 @@ def test_a_receipt_that_was_edited_is_not_believed() -> None:
     assert read(receipt, with_checksum(whole)) == receipt
     edited = {**whole, "landed_at": "2027-01-01T00:00:00.000Z"}
     for body in (edited, {name: value for name, value in whole.items() if name != "checksum"}):
-        with pytest.raises(CorruptLakeError, match=r"has been edited|it has no seal"):
+        with pytest.raises(CorruptLakeError, match=r"has been edited|it has no checksum"):
             read(receipt, orjson.dumps(body))
 
 
@@ -156,10 +159,10 @@ def test_a_receipt_is_written_as_the_design_has_it() -> None:
 def test_an_outcome_is_written_with_what_was_kept_of_a_failed_title_and_of_no_other() -> None:
     """Kind and number of the record that stayed are a failed title's alone; without one nothing says `kept`."""
     origin = {"kind": "movie", "tmdb_id": 607}
-    assert outcome_json(Failed("http_500"), origin) == KEPT
-    assert outcome_json(Failed("http_500")) == {"outcome": "failed", "reason": "http_500"}
+    assert outcome_json("tt0137523", Failed("http_500"), origin) == KEPT
+    assert outcome_json("tt0137523", Failed("http_500")) == {"outcome": "failed", "reason": "http_500"}
     for outcome in OUTCOMES:
-        assert outcome_json(outcome, origin) == outcome_json(outcome)
+        assert outcome_json("tt0137523", outcome, origin) == outcome_json("tt0137523", outcome)
 
 
 async def test_a_receipt_needs_an_outcome_for_every_id() -> None:
@@ -238,10 +241,10 @@ def test_a_receipt_knows_its_records_and_whether_any_failed() -> None:
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
-        (outcome_json(Found("movie", 603, {})), (True, True)),
-        (outcome_json(Missing("unknown")), (False, True)),
-        (outcome_json(Fresh(OTHER_RUN)), (False, False)),
-        (outcome_json(Failed("timeout")), (False, False)),
+        (outcome_json("tt0137523", Found("movie", 603, {})), (True, True)),
+        (outcome_json("tt0137523", Missing("unknown")), (False, True)),
+        (outcome_json("tt0137523", Fresh(OTHER_RUN)), (False, False)),
+        (outcome_json("tt0137523", Failed("timeout")), (False, False)),
         (KEPT, (True, True)),
         (KEPT | {"kept": False}, (False, False)),
         (KEPT | {"kept": 1}, (False, False)),
@@ -251,7 +254,7 @@ def test_found_missing_and_kept_ids_stand_for_the_whole_day(
     outcome: dict[str, Any], expected: tuple[bool, bool]
 ) -> None:
     """No other run of the day asks for them; fresh and failed ones it does, unless their record was kept."""
-    assert (has_record(outcome), stands(outcome)) == expected
+    assert (has_record(outcome), is_settled(outcome)) == expected
 
 
 @pytest.mark.parametrize("outcome", [Failed("timeout"), KEPT])

@@ -812,9 +812,7 @@ async def test_a_close_of_other_csvs_is_refused_and_begins_no_run(bucket: Bucket
         for shard in shards:
             await child(settings, shard)
         kept, asked = await bucket.objects(""), tmdb.asked.total()
-        with pytest.raises(
-            InputError, match=f"movies.csv: has other ids, or is asked for otherwise, than {plan['run']}"
-        ):
+        with pytest.raises(InputError, match=f"movies.csv: has other ids or options than {plan['run']}"):
             await closed_by(settings_for(tmdb.url, movies=MOVIES[:111]), plan)
         assert (await bucket.objects(""), tmdb.asked.total()) == (kept, asked)
 
@@ -835,7 +833,7 @@ async def test_a_shard_of_no_plan_is_refused(change: str, bucket: Bucket, settin
         _, (shard,) = await planned(settings, bucket, children=1)
         asked, stood = tmdb.asked.total(), (await bucket.objects("")).keys()
         wrong = replace(shard, **CHANGES[change])
-        words = "is not there" if change == "another run" else "is not of the shards that were planned: plan anew"
+        words = "is not there" if change == "another run" else "does not match the planned shards: plan again"
         with pytest.raises(CorruptLakeError, match=f"Raw/API/_harvest/{wrong.run}/manifest.json {words}"):
             await child(settings, wrong)
         assert (tmdb.asked.total(), (await bucket.objects("")).keys()) == (asked, stood)
@@ -871,7 +869,7 @@ async def test_records_are_shaped_by_the_settings_of_the_plan_and_a_child_of_oth
         for name in shape:
             other = settings_for(tmdb.url, **{key: value for key, value in shape.items() if key != name})
             with pytest.raises(
-                CorruptLakeError, match=f"{plan['run']}/manifest.json is not of the shards that were planned"
+                CorruptLakeError, match=f"{plan['run']}/manifest.json does not match the planned shards"
             ):
                 await child(other, shard)
         assert (tmdb.asked.total(), (await bucket.objects("")).keys()) == (asked, stood)

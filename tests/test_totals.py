@@ -122,7 +122,7 @@ def test_the_books_are_shown_as_the_summary_has_them() -> None:
 def test_a_found_title_that_tmdb_has_under_another_id_is_counted_besides() -> None:
     """It is found, and of those one that has another IMDb id."""
     totals = Totals()
-    totals.add_receipt(a_receipt([Found("movie", 1, {}), Found("movie", 2, {}, other_id="tt0000002")]))
+    totals.add_receipt(a_receipt([Found("movie", 1, {}), Found("movie", 2, {}, tmdb_imdb_id="tt9999999")]))
     assert (totals.found, totals.other_ids, totals.as_json()["other_ids"]) == (2, 1, 1)
 
 

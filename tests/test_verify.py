@@ -792,7 +792,7 @@ async def test_a_harvest_in_another_form_leaves_a_proved_day_as_it_is(other: dic
     """A day has one form, so records of another are refused before anything is written, and the first stay proved."""
     settings = await lake.another(MOVIES, **other)
     before = await lake.bucket.objects("Raw/API/M"), await lake.bucket.objects("Raw/API/S")
-    with pytest.raises(SettingsError, match="One day has one form"):
+    with pytest.raises(SettingsError, match="All records of a day need the same options"):
         await lake.harvest(settings)
     assert (await lake.bucket.objects("Raw/API/M"), await lake.bucket.objects("Raw/API/S")) == before
     assert await lake.problems(day=DAY) == []

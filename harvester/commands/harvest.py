@@ -240,13 +240,13 @@ def warn_if_mostly_missing(totals: Totals) -> None:
 
 async def harvest_batches(run: Run, *, tmdb: Tmdb, resources: Resources, shutdown: Shutdown) -> None:
     """Harvest what is to do of `run`, batch after batch, as many open as it takes to use the whole rate."""
-    titles = sum(len(batch.ids) for batch in run.todo)
+    titles = sum(len(batch.ids) for batch in run.pending)
     resources.observer(RunBegun(run.name, titles, run.totals.batches, tmdb.limiter.ceiling))
     budget = MemoryBudget(OPEN_BYTES)
     one = partial(harvest_batch, run=run, tmdb=tmdb, resources=resources, shutdown=shutdown, budget=budget)
     gc.freeze()  # what has been made until now stays: looking through it for cycles again and again is 5 % of the work
     try:
-        await fan_out(one, run.todo, at_once=BATCHES_AT_ONCE)
+        await fan_out(one, run.pending, at_once=BATCHES_AT_ONCE)
     finally:
         gc.unfreeze()
 
@@ -263,7 +263,7 @@ async def harvest_batch(
     lines: dict[str, bytes] = {}
 
     async def look_up(id_: str) -> Outcome:
-        other = run.elsewhere.get(id_)
+        other = run.fresh_since.get(id_)
         outcome: Outcome = Fresh(other) if other else await tmdb.title(id_, kind)
         if isinstance(outcome, Found):
             line = record_line(id_, outcome, language=options.language, fetched_at=run.clock.now())

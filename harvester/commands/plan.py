@@ -33,16 +33,16 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
     account: dict[str, Any] = {}
     requests = 0
     for collection, ids in inputs.items():
-        todo = [batch for batch in run.todo if batch.collection == collection]
-        asked = sum(id_ not in run.elsewhere for batch in todo for id_ in batch.ids)
+        pending = [batch for batch in run.pending if batch.collection == collection]
+        asked = sum(id_ not in run.fresh_since for batch in pending for id_ in batch.ids)
         requests += asked * REQUESTS[collection]
         batches = len(run.manifest.batches[collection])
         account[collection] = asdict(InputCounts.of(ids)) | {
             "rejects": [asdict(reject) for reject in ids.rejects],
-            "fresh": sum(id_ in run.marks for id_ in ids.ids) + sum(len(batch.ids) for batch in todo) - asked,
+            "fresh": sum(id_ in run.fresh for id_ in ids.ids) + sum(len(batch.ids) for batch in pending) - asked,
             "batches": batches,
-            "batches_done": batches - len(todo),
-            "batches_to_do": len(todo),
+            "batches_done": batches - len(pending),
+            "batches_to_do": len(pending),
         }
     return result_json(
         "nothing_to_do" if run.finished else "to_do",

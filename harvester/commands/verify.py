@@ -27,7 +27,7 @@ from harvester.model.manifest import Manifest, Totals, decode_manifest, decode_s
 from harvester.runs.checkpoint import Checkpoint
 from harvester.runs.data_files import DATA_BYTES, Warnings, by_batch, read_document
 from harvester.runs.lease import LeaseTimes, hold_lease
-from harvester.runs.other_runs import Day, Harvested, cut_unmarked, read_day, read_receipt, runs_to_read
+from harvester.runs.other_runs import Day, HarvestedByOthers, cut_batches, read_day, read_receipt, runs_to_read
 from harvester.runs.repair import repair
 from harvester.runs.run import READS_AT_ONCE
 from harvester.runtime.clock import utc_now
@@ -174,11 +174,11 @@ async def _read_run(bucket: Store, layout: Layout, verification: VerificationRep
     if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
         verification.problems.append(f"{key} is not what {layout.manifest_key} says: another SHA-256")
     frozen = replace(frozen, ids={collection: frozen.ids.get(collection, []) for collection in manifest.input})
-    harvested = await day.harvested({id_ for some in frozen.ids.values() for id_ in some})
-    ours = {key: file for key, file in day.listed.items() if key not in harvested.files}
+    by_others = await day.harvested_by_others({id_ for some in frozen.ids.values() for id_ in some})
+    ours = {key: file for key, file in day.listed.items() if key not in by_others.files}
     checkpoint = Checkpoint(by_batch(layout, ours, manifest.names), manifest.totals())
-    batches, fresh = cut_unmarked(frozen.ids, frozen.fresh), dict(frozen.fresh)
-    await _Reading(day, manifest, frozen, batches, harvested, checkpoint, verification, fresh, progress).read()
+    batches, fresh = cut_batches(frozen.ids, frozen.fresh), dict(frozen.fresh)
+    await _Reading(day, manifest, frozen, batches, by_others, checkpoint, verification, fresh, progress).read()
 
 
 @dataclass(slots=True)
@@ -189,7 +189,7 @@ class _Reading:
     manifest: Manifest
     frozen: FrozenIds
     batches: list[Batch]
-    harvested: Harvested
+    by_others: HarvestedByOthers
     checkpoint: Checkpoint
     verification: VerificationReport
     fresh: dict[str, str]  # all ids that are fresh, with the run that is said to have them
@@ -230,7 +230,7 @@ class _Reading:
         if receipt.batch not in self.manifest.names:
             self._wrong(f"{key} is a receipt of no batch of this run")
             return
-        taken_over = any(file.key in self.harvested.files for file in receipt.files)  # by a run with the same batch
+        taken_over = any(file.key in self.by_others.files for file in receipt.files)  # by a run with the same batch
         if receipt.generation == self.manifest.generation and not taken_over:
             self.checkpoint.add(key, receipt, listed.etag)
             self.progress(len(self.checkpoint.receipts), len(self.manifest.names))
@@ -289,7 +289,7 @@ class _Reading:
         totals = self.checkpoint.totals
         if self.complete and not totals.reconciles:
             self._wrong(f"of {totals.ids} ids {totals.with_outcome} have an outcome")
-        if ids := self.fresh.keys() - self.harvested.of(self.fresh):
+        if ids := self.fresh.keys() - self.by_others.owners(self.fresh):
             runs = sorted({self.fresh[id_] for id_ in ids})
             self._wrong(f"{len(ids)} ids are fresh by {', '.join(runs)}, which does not have them: {sorted(ids)[:3]}")
 

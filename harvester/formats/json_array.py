@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harvester.formats.format import File, join_lines, only_records
-from harvester.model.exact_json import CONTENT_TYPE, loads
+from harvester.model.lossless_json import CONTENT_TYPE, loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

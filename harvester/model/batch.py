@@ -1,6 +1,6 @@
-"""Batches: at most 100 ids that are looked up, land and are accounted for together.
+"""Batches: at most 100 ids that are looked up, land and get a receipt together.
 
-Names follow from content, so that a harvest of the same ids under the same date writes the same keys.
+A batch's name follows from its ids, so every harvest of the same ids under the same date writes the same keys.
 """
 
 from __future__ import annotations
@@ -36,5 +36,5 @@ class Batch:
 def cut(collection: Collection, ids: Iterable[TitleId]) -> Iterator[Batch]:
     """Batches of 100 in the order of `ids`; the last may be shorter."""
     rest = iter(ids)
-    while some := tuple(islice(rest, BATCH_SIZE)):
-        yield Batch(collection, some)
+    while batch_ids := tuple(islice(rest, BATCH_SIZE)):
+        yield Batch(collection, batch_ids)

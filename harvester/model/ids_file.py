@@ -1,7 +1,7 @@
 """Ids files: the frozen ids of a generation and the outcomes of a run, as JSON Lines in gzip.
 
-Both are in the order of the input, and the same content is the same bytes. What is read is data from outside: what is
-not whole, sound and of this form is a ValueError, in bounded memory.
+Both are in the order of the input, and equal content gives equal bytes. They are read as data from outside, in bounded
+memory; a file that is incomplete, damaged or of another form is a ValueError.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from harvester.model.inputs import InputIds
 
 GZIP_BYTES, UNPACKED_BYTES, LINE_BYTES = 2**28, 2**30, 2**16
-"""Read at most: of a file as stored, unpacked, and of one line. 19 million ids of 56 bytes are 2**30 unpacked."""
+"""Bytes read at most: of a stored file, unpacked, and of one line. 19 million ids of 56 bytes are 2**30 unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenIds:
-    """Ids in order, fresh ids with the run that has them, rejected rows counted; a collection without any is no key."""
+    """Ids in order, fresh ids with the run that has them, and counts of rejects. Empty collections have no key."""
 
     ids: dict[Collection, list[TitleId]]
     fresh: dict[TitleId, str]
@@ -39,7 +39,7 @@ class FrozenIds:
 
 
 def encode_ids(inputs: Mapping[Collection, InputIds], fresh: Mapping[TitleId, str]) -> bytes:
-    """The file of all ids and rejected rows, by collection and line; `fresh` is id to the run that has it."""
+    """The file of all ids and rejected rows, by collection and line; `fresh` maps an id to the run that has it."""
     return _pack(chain.from_iterable(_merged(collection, ids, fresh) for collection, ids in inputs.items()))
 
 
@@ -58,15 +58,15 @@ def decode_ids(body: bytes) -> FrozenIds:
 
 
 def decode_rows(body: bytes) -> Iterator[dict[str, Any]]:
-    """The rows of such a file: `collection`, `line`, and `id`, or why it was `rejected`, with its first characters.
+    """The rows of an ids file: `collection`, `line`, and `id`, or why it was `rejected`, with its first characters.
 
-    The checksum stands at the end: rely on none of them before the last.
+    The checksum comes last: do not rely on any row before all are read.
     """
     seen, latest = set[str](), dict[str, int]()
     for row in _unpack(body, _is_row):
         collection, line, id_ = row["collection"], row["line"], row.get("id")
-        if id_ in seen or line <= latest.get(collection, 0):  # the latter ends a bomb of one row
-            raise ValueError(f"line {line} of {collection} is there out of order, or its id {id_!r} twice")
+        if id_ in seen or line <= latest.get(collection, 0):  # the latter also stops a bomb of one repeated row
+            raise ValueError(f"line {line} of {collection} is out of order, or its id {id_!r} is there twice")
         latest[collection] = line
         if id_:
             seen.add(id_)
@@ -74,14 +74,14 @@ def decode_rows(body: bytes) -> Iterator[dict[str, Any]]:
 
 
 def encode_outcomes(outcomes: Iterable[Mapping[str, Any]]) -> bytes:
-    """The file of what became of each id: `id`, and the outcome as a receipt has it."""
+    """The file of all outcomes: in each line an `id`, and its outcome as in a receipt."""
     return _pack(outcomes)
 
 
 def decode_outcomes(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each id and its outcome, in turn, as `encode_outcomes` writes them. An id that is there twice comes twice.
+    """Each id and its outcome, in order, as `encode_outcomes` writes them. Duplicate ids are not removed.
 
-    The checksum stands at the end: rely on none of them before the last.
+    The checksum comes last: do not rely on any outcome before all are read.
     """
     return ((row.pop("id"), row) for row in _unpack(body, _is_outcome))
 
@@ -90,19 +90,19 @@ def _merged(collection: Collection, ids: InputIds, fresh: Mapping[TitleId, str])
     texts = {reject.line: {"text": reject.text} for reject in ids.rejects}
     for line, id_ in merge(zip(ids.lines, ids.ids, strict=True), zip(ids.rejected_lines, repeat(""))):
         row = {"collection": collection, "line": line}
-        mark = {"fresh": fresh[id_]} if id_ in fresh else {}
-        yield {"id": id_} | row | mark if id_ else row | {"rejected": "no_id"} | texts.get(line, {})
+        owner = {"fresh": fresh[id_]} if id_ in fresh else {}
+        yield {"id": id_} | row | owner if id_ else row | {"rejected": "no_id"} | texts.get(line, {})
 
 
 def _pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    packed, compressor = io.BytesIO(), zlib.compressobj(wbits=31)  # gzip of time 0; GzipFile takes twice as long
+    packed, compressor = io.BytesIO(), zlib.compressobj(wbits=31)  # gzip without a time; GzipFile takes twice as long
     for row in rows:
         packed.write(compressor.compress(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)))
     packed.write(compressor.flush())
     return packed.getvalue()
 
 
-def _unpack(body: bytes, is_sound: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:
+def _unpack(body: bytes, is_valid: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:
     if not 0 < len(body) <= GZIP_BYTES:
         raise ValueError(f"it has {len(body)} bytes, not 1 to {GZIP_BYTES}")
     left, stream = UNPACKED_BYTES, io.BufferedReader(gzip.GzipFile(fileobj=io.BytesIO(body)), LINE_BYTES)
@@ -115,8 +115,8 @@ def _unpack(body: bytes, is_sound: Callable[[dict[str, Any]], bool]) -> Iterator
             raise ValueError(f"line {number} cannot be read: {error}") from error
         if not line:
             return
-        if not isinstance(row, dict) or not is_sound(row):
-            raise ValueError(f"line {number} is too long, or says something else than a line of such a file")
+        if not isinstance(row, dict) or not is_valid(row):
+            raise ValueError(f"line {number} is too long, or not a line of such a file")
         yield row
 
 

@@ -1,4 +1,4 @@
-"""Inputs: the ids that were read, with an account of every row."""
+"""Inputs: the ids that were read, with counts of all rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from harvester.model.ids import TitleId
 
 REJECTS_KEPT, REJECT_LENGTH = 1_000, 200
-"""All rejected rows are counted, each with its line; the text is kept of this many, this many characters of each."""
+"""Every rejected row is counted with its line; for so many of them, so many characters of the text are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row whose id cannot be an IMDb title id. `line` counts from 1, the header being line 1."""
+    """A row without a valid IMDb title id. `line` counts from 1, and the header is line 1."""
 
     line: int
     text: str
@@ -24,10 +24,10 @@ class Reject:
 
 @dataclass(slots=True)
 class InputIds:
-    """What a CSV holds: distinct ids in order of first sight, and an account of every row.
+    """The content of a CSV: distinct ids in the order of their first rows, and counts of all rows.
 
-    `lines` are those where each of `ids` was seen first, counted as in `Reject` (of a quoted row its first line).
-    `rejects` are the first `REJECTS_KEPT` rejected rows, with their text. `prefixed`: some id began with `tt`.
+    `lines` has the first line of each of `ids`, counted as in `Reject` (of a quoted row, its start). `rejects` are the
+    first `REJECTS_KEPT` rejected rows, with their text. `prefixed`: at least one id began with `tt`.
     """
 
     source: str
@@ -45,5 +45,5 @@ class InputIds:
 
     @property
     def duplicates(self) -> int:
-        """Rows whose id had been seen before."""
+        """Rows whose id is also in an earlier row."""
         return self.rows - self.rejected - len(self.ids)

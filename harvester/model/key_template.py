@@ -1,6 +1,6 @@
-"""Key templates: the text with fields that keys are made of, checked, filled, and parsed back.
+"""Key templates: texts with fields that become keys; checked, filled, and parsed back.
 
-There are two kinds. A data file's key has every field of `DATA_FIELDS`, an uploaded CSV's some of `CSV_FIELDS`.
+There are two kinds: of data files (`_DATA_TEMPLATE`), with all their fields, and of uploaded CSVs (`_CSV_TEMPLATE`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from harvester.model.ids import KINDS
 
 PATH_LIMIT = 600
-"""Bytes in UTF-8 of a prefix, and of a template; S3 takes 1,024 of a key."""
+"""Bytes in UTF-8 of a prefix, and of a template; S3 allows 1,024 for a key."""
 
 DATE_FIELDS = ("yyyy", "mm", "dd")
 
@@ -25,7 +25,7 @@ _PATTERNS = {
     "batch": "[^/]+",
     "name": ".+",
 }
-"""By field: what its values look like, as a regular expression."""
+"""Field to the regular expression of its values."""
 
 _FIELD = re.compile(r"\{(\w+)}")
 _DATA_TEMPLATE = re.compile(
@@ -38,7 +38,7 @@ _ARCHIVE = re.compile(
     "war|z|zipx?|zlib|zstd",
     re.IGNORECASE,
 )
-"""Extensions of packed files. Hadoop, Spark, Athena, DuckDB and pandas unpack by the name."""
+"""Extensions of compressed files. Hadoop, Spark, Athena, DuckDB and pandas decompress by the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,9 @@ class KeyTemplate:
 
     @classmethod
     def of_data_files(cls, text: str) -> KeyTemplate:
-        """The template of a data file's key, also where `text` is from outside; a ValueError says what is wrong.
+        """The template of a data file's key; a ValueError says what is wrong. `text` may come from outside.
 
-        Keys made from it lie below the prefix, are visible to readers, and differ wherever collection, date or batch
-        do.
+        Keys made from it are below the prefix, visible to readers, and different for each collection, date and batch.
         """
         check_path(text)
         if (found := _DATA_TEMPLATE.fullmatch(text)) is None:
@@ -68,8 +67,8 @@ class KeyTemplate:
     def of_csvs(cls, text: str, *, prefix: str) -> KeyTemplate:
         """The template of an uploaded CSV's key; a ValueError says what is wrong.
 
-        No CSV's key lies below the harvest's `prefix`, whatever the day, nor the prefix in the folder that the keys of
-        all days share.
+        On no day is a CSV's key below the harvest's `prefix`, nor the prefix in the folder that the keys of all days
+        share.
         """
         check_path(text)
         if "{collection}" not in text or not _CSV_TEMPLATE.fullmatch(text):
@@ -91,12 +90,12 @@ class KeyTemplate:
         return _FIELD.sub(lambda field: values[field[1]], self.text)
 
     def start(self, **values: str) -> str:
-        """What all keys with these values begin with: the template filled up to the first field that has none."""
+        """The common start of all keys with these values: the template filled up to the first field without a value."""
         missing = next((field for field in _FIELD.finditer(self.text) if field[1] not in values), None)
         return KeyTemplate(self.text[: missing.start()] if missing else self.text).fill(**values)
 
     def parse(self, key: str, **known: str) -> dict[str, str] | None:
-        """The values that, with those that are `known`, fill the template to this `key`; None if there are none."""
+        """The values that, with the `known` ones, fill the template to this `key`; None if there are none."""
         if (found := _pattern(self.text, **known).fullmatch(key)) is None:
             return None
         values = found.groupdict()
@@ -105,7 +104,7 @@ class KeyTemplate:
 
 @lru_cache(maxsize=256)
 def _pattern(template: str, **known: str) -> re.Pattern[str]:
-    """Of the keys of a template, with a named group for the first occurrence of each field that is not `known`."""
+    """The regular expression of a template's keys, with a group for the first place of each field not `known`."""
     pattern, end, seen = "", 0, set[str]()
     for field in _FIELD.finditer(template):
         name = field[1]
@@ -118,12 +117,12 @@ def _pattern(template: str, **known: str) -> re.Pattern[str]:
 
 
 def date_values(day: str) -> dict[str, str]:
-    """The values of the date's fields on a day such as 2026-11-22."""
+    """The values of the date fields for a day such as 2026-11-22."""
     return dict(zip(DATE_FIELDS, day.split("-"), strict=True))
 
 
 def check_path(path: str) -> None:
-    """Raise a ValueError if a folder or a template is long or unprintable, or if readers would skip a part of it."""
+    """Raise a ValueError if a folder or template is too long or unprintable, or if readers would skip a part of it."""
     if (size := len(path.encode(errors="replace"))) > PATH_LIMIT:
         raise ValueError(f"has {size:,} bytes: shorten it to {PATH_LIMIT}")
     if not path.isprintable() or "\\" in path:

@@ -1,7 +1,7 @@
-"""Layout: the keys of everything that one run writes, and which keys are those of its data files.
+"""Layout: the keys of everything that a run writes, and which keys are those of data files.
 
-A key is ours only if the layout makes that very key of a collection, a batch and a number. Athena, Spark and Hive do
-not read below a folder that begins with an underscore.
+A key is ours only if the layout makes exactly that key from a collection, a batch and a number. Athena, Spark and Hive
+do not read below a folder that begins with an underscore.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BATCH_NAME = rf"{TITLE_ID}-{TITLE_ID}-[0-9a-f]{{8}}"
 GENERATION = r"[0-9a-f]{8,64}"
 
 FILES_LIMIT = 100
-"""Data files of one batch and collection at most: a batch has 100 records, and a file one of them at least."""
+"""Data files of one batch and collection at most: a batch has at most 100 records, and a file at least one."""
 
 _NUMBERED = re.compile(rf"({BATCH_NAME})(?:\.([2-9]|[1-9][0-9]|{FILES_LIMIT}))?")
 _IDS_NAME = re.compile(rf"ids-({GENERATION})\.jsonl\.gz")
@@ -32,7 +32,7 @@ _IDS_NAME = re.compile(rf"ids-({GENERATION})\.jsonl\.gz")
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """What the key of a data file says; `number` 2 and up are those of a batch too large for one file."""
+    """The parts of a data file's key; a batch too large for one file has files of `number` 2 and up."""
 
     collection: Collection
     batch: str
@@ -53,14 +53,14 @@ class _InFolder:
 class Layout:
     """The keys of one run."""
 
-    prefix: str  # folder of the whole harvest, without a slash at its end
+    prefix: str  # folder of the whole harvest, without a trailing slash
     template: str  # of a data file's key, as `KeyTemplate.of_data_files` accepts it
-    run: str  # `{date}-{fingerprint}`; the date in the keys is the run's, whatever the time
+    run: str  # `{date}-{fingerprint}`; all keys have this date, even after midnight
 
     manifest_key = _InFolder("manifest.json")  # written after the ids; says which generation counts
-    shards_key = _InFolder("shards.json")  # what the children of a fan-out are to harvest; after the manifest
+    shards_key = _InFolder("shards.json")  # what each child of a fan-out is to harvest; written after the manifest
     receipts = _InFolder("receipts/")
-    outcomes_key = _InFolder("outcomes.jsonl.gz")  # what became of every id; when the books are closed
+    outcomes_key = _InFolder("outcomes.jsonl.gz")  # of every id; written when the totals are reconciled
     summary_key = _InFolder("summary.json")  # written last
 
     @property
@@ -70,12 +70,12 @@ class Layout:
 
     @property
     def lease_key(self) -> str:
-        """Who is at work in this prefix."""
+        """Key of the lease of this prefix."""
         return f"{self.prefix}/{LEASE}"
 
     @property
     def folder(self) -> str:
-        """Folder of what is written about the run, with a slash at its end."""
+        """Folder of the run's documents, with a trailing slash."""
         return f"{self.prefix}/{RUNS}/{self.run}/"
 
     @property
@@ -84,25 +84,25 @@ class Layout:
 
     @property
     def _values(self) -> dict[str, str]:
-        """The fields of the template that are the same for all data files of this run's day."""
+        """Values of the template's fields that are the same for all data files of this run's day."""
         return {"prefix": self.prefix, **date_values(self.date)}
 
     def data_folder(self, collection: Collection) -> str:
-        """What the keys of all data files of this run's day and of this collection begin with."""
+        """The common start of the keys of this collection's data files on this run's day."""
         return self._template.start(collection=collection, **self._values)
 
     @property
     def data_folders(self) -> list[str]:
-        """The folders of both collections."""
+        """The data folders of both collections."""
         return [self.data_folder(collection) for collection in KINDS]
 
     def data_key(self, collection: Collection, name: str, number: int = 1) -> str:
-        """Key of the data file of this `number` of the batch of this `name`, with the records of `collection`."""
+        """Key of a batch's data file of this `number`, with its records of `collection`; `name` is the batch's."""
         batch = name if number == 1 else f"{name}.{number}"
         return self._template.fill(collection=collection, batch=batch, **self._values)
 
     def parse(self, key: str) -> DataFile | None:
-        """What `key` says, if it is that of a data file of this run's day; None for any other key."""
+        """The parts of `key` if it is the key of a data file of this run's day, else None."""
         values = self._template.parse(key, **self._values)
         found = _NUMBERED.fullmatch(values["batch"]) if values else None
         if values is None or found is None:
@@ -110,16 +110,16 @@ class Layout:
         return DataFile(cast("Collection", values["collection"]), found[1], int(found[2] or 1))
 
     def ids_key(self, generation: str) -> str:
-        """All ids of the input; written first of a generation."""
+        """Key of the ids file of a generation, which is written first."""
         return f"{self.folder}ids-{generation}.jsonl.gz"
 
     def generation_of(self, key: str) -> str | None:
-        """The generation whose ids stand at `key`; None if it is another key."""
+        """The generation whose ids file has this key; None if it is another key."""
         found = _IDS_NAME.fullmatch(key.removeprefix(self.folder))
         return found[1] if found else None
 
     def receipt_key(self, collection: Collection, name: str) -> str:
-        """Written last of a batch."""
+        """Key of a batch's receipt, which is written last."""
         return f"{self.receipts}{collection}/{name}.json"
 
     def quarantine_key(self, key: str) -> str:

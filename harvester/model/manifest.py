@@ -1,7 +1,7 @@
-"""Manifest, books and summary: what a run is about, which generation of it counts, and what became of its rows.
+"""Manifest, totals and summary: the input of a run, which generation of it counts, and the outcomes of its rows.
 
-A run's name covers its ids and whatever shapes its records. A generation is one pass over its ids: it has a random
-token, which each of its receipts repeats. No two times are ever compared.
+The fingerprint in a run's name covers its ids and record options. A generation is one pass over its ids; it has a
+random token, which each of its receipts repeats. No two times are ever compared.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BY_REASON = ("missing", "failed")
 
 @dataclass(frozen=True, slots=True)
 class InputCounts:
-    """What a CSV held: rows, and the ids, duplicates and rejected rows among them."""
+    """Counts of a CSV: its rows, and the ids, duplicates and rejected rows among them."""
 
     source: Text
     rows: Count
@@ -39,13 +39,13 @@ class InputCounts:
 
     @classmethod
     def of(cls, ids: InputIds) -> InputCounts:
-        """The account of a CSV that has been read."""
+        """The counts of a CSV that has been read."""
         return cls(ids.source[:TEXT_LENGTH], ids.rows, len(ids.ids), ids.duplicates, ids.rejected)
 
 
 @dataclass(slots=True)
 class Totals:
-    """What came in, what became of it, and what landed."""
+    """Counts of the input, of its outcomes, and of what landed."""
 
     rows: int = 0
     duplicates: int = 0
@@ -55,20 +55,20 @@ class Totals:
     missing: Counter[str] = field(default_factory=Counter)  # by reason
     failed: Counter[str] = field(default_factory=Counter)  # by reason
     fresh: int = 0
-    other_ids: int = 0  # of the found ones, those that TMDB has under another IMDb id
+    other_ids: int = 0  # found titles that TMDB has under another IMDb id
     batches: int = 0
     files: int = 0
     bytes: int = 0
 
-    def add_input(self, account: InputCounts) -> None:
-        """Count a CSV."""
-        self.rows += account.rows
-        self.ids += account.ids
-        self.duplicates += account.duplicates
-        self.rejected += account.rejected
+    def add_input(self, counts: InputCounts) -> None:
+        """Add the counts of a CSV."""
+        self.rows += counts.rows
+        self.ids += counts.ids
+        self.duplicates += counts.duplicates
+        self.rejected += counts.rejected
 
     def add_receipt(self, receipt: Receipt) -> None:
-        """Count a batch."""
+        """Add the files and outcomes of a batch."""
         self.batches += 1
         self.files += len(receipt.files)
         self.bytes += sum(file.bytes for file in receipt.files)
@@ -76,7 +76,7 @@ class Totals:
             self.add_outcome(outcome)
 
     def add_outcome(self, outcome: Mapping[str, Any]) -> None:
-        """Count a title."""
+        """Add the outcome of a title."""
         name = outcome["outcome"]
         if name in _BY_REASON:
             getattr(self, name)[outcome["reason"]] += 1
@@ -85,7 +85,7 @@ class Totals:
         self.other_ids += "other_id" in outcome
 
     def add(self, other: Totals) -> None:
-        """Count another run."""
+        """Add the totals of another run."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
@@ -100,14 +100,14 @@ class Totals:
         return self.rows == self.ids + self.duplicates + self.rejected and self.ids == self.with_outcome
 
     def as_json(self) -> dict[str, Any]:
-        """As the summary and `--json` show them: missing and failed in total, and at the end by reason, A to Z."""
+        """As in the summary and `--json`: missing and failed as sums, and at the end by reason, A to Z."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         by_reason = {f"{name}_by_reason": dict(sorted(values[name].items())) for name in _BY_REASON}
         return values | {name: values[name].total() for name in _BY_REASON} | by_reason
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Totals:
-        """The books that `as_json` has made these values of; a KeyError or TypeError if it has not."""
+        """The totals of values that `as_json` made; a KeyError or TypeError for other values."""
         by_reason: dict[str, Any] = {name: Counter(values[f"{name}_by_reason"]) for name in _BY_REASON}
         return cls(**{each.name: int(values[each.name]) for each in fields(cls)} | by_reason)
 
@@ -132,10 +132,10 @@ class Manifest:
         return frozenset(name for names in self.batches.values() for name in names)
 
     def totals(self) -> Totals:
-        """The books with the input and the ids marked as fresh, before any batch."""
+        """The totals of the input and its fresh ids, before any batch."""
         totals = Totals(fresh=self.fresh)
-        for account in self.input.values():
-            totals.add_input(account)
+        for counts in self.input.values():
+            totals.add_input(counts)
         return totals
 
 
@@ -145,24 +145,24 @@ def decode_manifest(layout: Layout, body: bytes | None) -> Manifest:
     manifest = decode_document(key, body, Manifest, "a manifest", run=layout.run)
     if manifest.input.keys() != manifest.batches.keys():
         raise CorruptLakeError(f"{key} is not a manifest: its input and its batches are of other collections")
-    for account in manifest.input.values():
-        if account.rows != account.ids + account.duplicates + account.rejected:
+    for counts in manifest.input.values():
+        if counts.rows != counts.ids + counts.duplicates + counts.rejected:
             raise CorruptLakeError(f"{key} contradicts itself: its rows are not ids + duplicates + rejected")
     return manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """SHA-256 over what stood in the lake at closing, in hexadecimal."""
+    """SHA-256, in hexadecimal, over what the lake had when the totals were reconciled."""
 
     files: Sha256  # `listing_digest` of the data files
-    receipts: Sha256  # and of the receipts
+    receipts: Sha256  # `listing_digest` of the receipts
     outcomes: Sha256  # of the bytes of `outcomes.jsonl.gz`
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How the books of a generation were closed; `totals` are as `Totals.as_json` has them."""
+    """The reconciled totals of a generation, as `Totals.as_json` makes them."""
 
     run: RunName
     generation: Token
@@ -173,13 +173,13 @@ class Summary:
 
 
 def decode_summary(layout: Layout, body: bytes | None) -> Summary:
-    """The summary in `body`, as read from that of the run of `layout`; a CorruptLakeError if it is none of that run."""
+    """The summary in `body`, as read from that of the run of `layout`; a CorruptLakeError if it is not of that run."""
     key = layout.summary_key
     summary = decode_document(key, body, Summary, "a summary", run=layout.run)
     try:
         totals = Totals.of_json(summary.totals).as_json()
     except (KeyError, TypeError) as error:
-        raise CorruptLakeError(f"{key} has no books: {error!r:.100}") from error
+        raise CorruptLakeError(f"{key} has no totals: {error!r:.100}") from error
     if summary.totals | totals != summary.totals:
-        raise CorruptLakeError(f"{key} contradicts itself in its books")
+        raise CorruptLakeError(f"{key} contradicts itself in its totals")
     return summary

@@ -1,6 +1,6 @@
-"""Receipts: what became of each id of a batch, and which files landed; written last, so that a batch with one is done.
+"""Receipts: the outcome of each id of a batch, and the files that landed. It is written last: the commit of a batch.
 
-A receipt with failed titles stands in the same place, with their reasons; the next run tries its batch again.
+A batch with failed titles has its receipt under the same key, with their reasons; the next run tries it again.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _NEEDED = {"found": _ORIGIN, "missing": {"reason"}, "failed": {"reason"}, "fresh
 
 
 class OutcomeJson(TypedDict, total=False):
-    """What became of a title; a failed one whose earlier record was kept has also `kept` and that record's origin.
+    """The outcome of a title. A failed title whose earlier record was kept has also `kept`, and that record's origin.
 
-    `other_id` is TMDB's own IMDb id of a found title, where it is another one.
+    `other_id` is the IMDb id that TMDB has for a found title, if it is not the one asked for.
     """
 
     outcome: Required[Literal["found", "missing", "failed", "fresh"]]
@@ -47,7 +47,7 @@ class OutcomeJson(TypedDict, total=False):
     kept: Literal[True]
 
 
-def _whole(outcome: OutcomeJson) -> OutcomeJson:
+def _complete(outcome: OutcomeJson) -> OutcomeJson:
     needed = _NEEDED[outcome["outcome"]] | (_ORIGIN if "kept" in outcome else set())
     if not needed <= outcome.keys():
         raise ValueError(f"{outcome['outcome']} needs {', '.join(sorted(needed))}")
@@ -56,7 +56,7 @@ def _whole(outcome: OutcomeJson) -> OutcomeJson:
 
 @dataclass(frozen=True, slots=True)
 class LandedFile:
-    """A data file as it landed: its size in bytes, its SHA-256 in hexadecimal, and S3's own mark of the content."""
+    """A data file as it landed: its size in bytes, its SHA-256 in hexadecimal, and its ETag from S3."""
 
     key: Text
     records: Annotated[int, Field(ge=0, le=BATCH_SIZE)]
@@ -67,16 +67,16 @@ class LandedFile:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of each id of one batch, in its order; `landed_at` is UTC, for people."""
+    """The outcome of each id of one batch, in its order, and its files; `landed_at` is UTC, for people."""
 
     batch: BatchName
     collection: Collection
     run: RunName
     generation: Token
-    attempt: Token | None  # of a fan-out, which tried the failed titles last; None outside of one
+    attempt: Token | None  # the fan-out that last tried the failed titles; None without one
     files: Annotated[tuple[LandedFile, ...], FailFast(), Field(max_length=2 * FILES_LIMIT)]  # some may be empty
     outcomes: Annotated[
-        dict[TitleId, Annotated[OutcomeJson, AfterValidator(_whole)]], Field(min_length=1, max_length=BATCH_SIZE)
+        dict[TitleId, Annotated[OutcomeJson, AfterValidator(_complete)]], Field(min_length=1, max_length=BATCH_SIZE)
     ]
     landed_at: Text
 
@@ -87,12 +87,12 @@ class Receipt:
 
     @property
     def failed(self) -> bool:
-        """Whether some title has failed: then the batch is not done."""
+        """Whether any title has failed: then the batch is not done."""
         return any(outcome["outcome"] == "failed" for outcome in self.outcomes.values())
 
     @property
     def recorded(self) -> dict[str, Kind]:
-        """The ids that have a record in one of the files, with its kind: found ones, and failed ones that were kept."""
+        """Id to kind of each record in the files: of found titles, and of failed ones whose record was kept."""
         return {id_: outcome["kind"] for id_, outcome in self.outcomes.items() if has_record(outcome)}
 
 
@@ -101,18 +101,19 @@ def has_record(outcome: Mapping[str, Any]) -> bool:
     return outcome["outcome"] == "found" or (outcome["outcome"] == "failed" and outcome.get("kept") is True)
 
 
-def stands(outcome: Mapping[str, Any]) -> bool:
-    """Whether a title with this outcome need not be asked for by another run of the day.
+def is_settled(outcome: Mapping[str, Any]) -> bool:
+    """Whether other runs of the day need not ask for a title with this outcome.
 
-    A failed one need not if its earlier record was kept: asked for by another run, it would stand there twice.
+    That includes a failed title whose earlier record was kept: another run would land it a second time.
     """
     return outcome["outcome"] == "missing" or has_record(outcome)
 
 
-def outcome_json(outcome: Outcome, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """An outcome as the receipt has it; `kept` is kind and number of a failed title's earlier record."""
+def outcome_json(id_: str, outcome: Outcome, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The outcome of `id_` as the receipt has it; `kept` is kind and TMDB id of a failed title's earlier record."""
     match outcome:
-        case Found(kind, tmdb_id, other_id=other_id):
+        case Found(kind, tmdb_id):
+            other_id = outcome.other_id(id_)
             more = {} if other_id is None else {"other_id": other_id[:100]}
             return {"outcome": "found", "kind": kind, "tmdb_id": tmdb_id} | more
         case Missing(reason, show_id):
@@ -126,7 +127,7 @@ def outcome_json(outcome: Outcome, kept: Mapping[str, Any] | None = None) -> dic
 def decode_receipt(layout: Layout, key: str, body: bytes | None) -> Receipt:
     """The receipt in `body`, as read from `key` of the run of `layout`.
 
-    A CorruptLakeError if it is not of that run and key, names a file of another batch, or contradicts itself.
+    A CorruptLakeError if it is not of that run and key, names a file of another batch, or is inconsistent.
     """
     receipt = decode_document(key, body, Receipt, "a receipt", run=layout.run)
     name = Batch(receipt.collection, receipt.ids).name

@@ -1,4 +1,4 @@
-"""Record options: what shapes the records and files of a run, beside its ids."""
+"""Record options: everything except the ids that shapes the records and files of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 APPEND_LIMIT = 20
-"""Parts of one `append_to_response`; TMDB answers 400, code 27, to more (docs/append-to-response)."""
+"""Parts of one `append_to_response` at most; for more TMDB answers 400, code 27 (docs/append-to-response)."""
 
 
 def _data_template(text: str) -> str:
@@ -28,7 +28,7 @@ def _data_template(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
-    """What shapes the records and files of a run, beside its ids. The order of the appended parts changes no record."""
+    """The options that shape the records and files of a run. The order of the appended parts changes no record."""
 
     language: Word | None
     append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=APPEND_LIMIT)]
@@ -37,7 +37,7 @@ class RecordOptions:
     batch_size: Count = BATCH_SIZE
 
     def fingerprint(self, ids: Mapping[Collection, Sequence[str]]) -> str:
-        """4 bytes, in hexadecimal, over the ids in their order and over these options."""
+        """The first 4 bytes, in hexadecimal, of the SHA-256 over the ids in their order and these options."""
         digest = hashlib.sha256()
         for collection in sorted(ids):
             digest.update("\n".join([collection, *ids[collection], ""]).encode())

@@ -1,4 +1,4 @@
-"""S3 URLs: `s3://bucket/key`, taken apart and put together."""
+"""S3 URLs: `s3://bucket/key`, parsed and formatted."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _SCHEME = "s3://"
 
 
 def is_s3_url(text: str) -> bool:
-    """Whether `text` begins as an S3 URL does; `S3Url.parse` says whether it is a valid one."""
+    """Whether `text` begins with `s3://`; `S3Url.parse` says whether it is a valid URL."""
     return text.startswith(_SCHEME)
 
 
 @dataclass(frozen=True, slots=True)
 class S3Url:
-    """An object, a folder of objects, or a whole bucket where `key` is empty; its `str` is the URL."""
+    """The URL of an object, of a folder of objects, or, with an empty `key`, of a bucket."""
 
     bucket: str
     key: str = ""
 
     @classmethod
     def parse(cls, text: str) -> S3Url | None:
-        """The object or folder that `text` names; None if it has no valid bucket's name, or no key."""
+        """The object or folder that `text` names; None if its bucket name is invalid or it has no key."""
         bucket, _, key = text.removeprefix(_SCHEME).partition("/")
         valid = is_s3_url(text) and BUCKET_NAME.fullmatch(bucket) and key and key.isprintable()
         return cls(bucket, key) if valid else None

@@ -1,7 +1,7 @@
-"""Checkpoint: what the lake says of a run. Nothing is written here.
+"""Checkpoint: what the lake has of a run. Nothing is written here.
 
-A batch is done if a receipt of the run's generation stands, whose files are listed as it says. Everything else is done
-again, under the same names.
+A batch is done if it has a receipt of the run's generation whose files are listed as the receipt says. Every other
+batch is done again, under the same names.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from harvester.model.ids import Collection
     from harvester.model.manifest import Manifest, Totals
     from harvester.model.receipt import LandedFile, Receipt
-    from harvester.runs.other_runs import Day, Harvested
+    from harvester.runs.other_runs import Day, HarvestedByOthers
     from harvester.store.store import Listed
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """What is known to stand in the lake of one generation of a run; made by `read_checkpoint`, and kept up by `add`.
+    """What the lake has of one generation of a run; made by `read_checkpoint`, kept up to date by `add`.
 
-    A receipt is current if it is of this generation, and its files stand.
+    A receipt is current if it is of this generation and its files are as they landed.
     """
 
     files: dict[str, dict[str, Listed]]  # the data files of each batch, by key, as listed when the run was opened
-    totals: Totals  # the input, and what the current receipts say
-    receipts: dict[str, str] = field(default_factory=dict)  # keys of the current ones, and their ETags
-    landed: dict[str, LandedFile] = field(default_factory=dict)  # the data files that those name
-    failed: dict[str, str] = field(default_factory=dict)  # ids of failed titles in those, with the reason
-    tried: dict[str, bool] = field(default_factory=dict)  # batches with a receipt, current or not: have titles failed?
-    outcomes: dict[str, bytes] = field(default_factory=dict)  # of each batch, as packed JSON: 10 bytes an id
+    totals: Totals  # of the input and the current receipts
+    receipts: dict[str, str] = field(default_factory=dict)  # keys of the current receipts, and their ETags
+    landed: dict[str, LandedFile] = field(default_factory=dict)  # the data files in those receipts
+    failed: dict[str, str] = field(default_factory=dict)  # ids of failed titles in those receipts, with the reason
+    tried: dict[str, bool] = field(default_factory=dict)  # batches with a receipt, current or not; whether any failed
+    outcomes: dict[str, bytes] = field(default_factory=dict)  # of each batch, as compressed JSON: 10 bytes an id
 
     def add(self, key: str, receipt: Receipt, etag: str) -> None:
-        """Count a current receipt, which stands at `key` with this ETag."""
+        """Count a current receipt, stored at `key` with this ETag."""
         self.receipts[key] = etag
         self.tried[receipt.batch] = receipt.failed
         self.landed |= {file.key: file for file in receipt.files}
@@ -54,18 +54,18 @@ class Checkpoint:
         self.outcomes[receipt.batch] = _packed(receipt)
 
     def has(self, receipt: Receipt) -> bool:
-        """Whether this is a receipt that was counted, word for word as far as it counts."""
-        known = all(self.landed.get(file.key) == file for file in receipt.files)
-        return known and self.outcomes.get(receipt.batch) == _packed(receipt)
+        """Whether this receipt was counted, with the same files and outcomes."""
+        same_files = all(self.landed.get(file.key) == file for file in receipt.files)
+        return same_files and self.outcomes.get(receipt.batch) == _packed(receipt)
 
     def outcomes_in_order(
-        self, ids: Mapping[Collection, Sequence[str]], marks: Mapping[str, str], batches: Iterable[Batch]
+        self, ids: Mapping[Collection, Sequence[str]], fresh: Mapping[str, str], batches: Iterable[Batch]
     ) -> Iterator[dict[str, Any]]:
-        """What became of all `ids`, in their order; those marked as fresh are in none of the `batches`."""
+        """The outcomes of all `ids`, in their order; the `fresh` ones are in none of the `batches`."""
         packed = (self.outcomes[batch.name] for batch in batches)
-        outcomes = (outcome for some in packed for outcome in orjson.loads(zlib.decompress(some)))
+        outcomes = (outcome for of_batch in packed for outcome in orjson.loads(zlib.decompress(of_batch)))
         for id_ in chain.from_iterable(ids.values()):
-            run = marks.get(id_)
+            run = fresh.get(id_)
             yield {"id": id_} | ({"outcome": "fresh", "run": run} if run else next(outcomes))
 
 
@@ -74,14 +74,14 @@ def _packed(receipt: Receipt) -> bytes:
 
 
 async def read_checkpoint(
-    day: Day, manifest: Manifest, batches: Sequence[Batch], harvested: Harvested, *, attempt: str | None
+    day: Day, manifest: Manifest, batches: Sequence[Batch], by_others: HarvestedByOthers, *, attempt: str | None
 ) -> Checkpoint:
-    """What stands of these `batches`; those with failed titles are to be done again, unless `attempt` tried them.
+    """The checkpoint of these `batches`; those with failed titles are to be done again, unless `attempt` tried them.
 
-    Files of another run, `standing`, may have the name of a batch of ours.
+    Files in `by_others` are not ours, even under the name of a batch of ours.
     """
     layout, notices = day.layout, day.notices
-    ours = {key: file for key, file in day.listed.items() if key not in harvested.files}
+    ours = {key: file for key, file in day.listed.items() if key not in by_others.files}
     checkpoint = Checkpoint(by_batch(layout, ours, frozenset(batch.name for batch in batches)), manifest.totals())
     stored = await day.bucket.objects(layout.receipts)
     keys = [key for batch in batches if (key := layout.receipt_key(batch.collection, batch.name)) in stored]

@@ -1,7 +1,8 @@
-"""Data files: what stands in the folders of one day, and whose it is.
+"""Data files: the objects in the folders of one day, and which batch each belongs to.
 
-Readers read everything in those folders. A file is of a batch only if the layout makes its very key of collection,
-batch and number. All else is foreign: `harvest` warns of it, `verify` names it, only `verify --repair` moves it away.
+Readers read everything in those folders. A file belongs to a batch only if the layout makes exactly its key from
+collection, batch and number. All other objects are foreign: `harvest` warns of them, `verify` reports them, and only
+`verify --repair` moves them.
 """
 
 from __future__ import annotations
@@ -26,79 +27,83 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 DATA_BYTES = 10**8
-"""Bytes of a data file at most that are read: files of ours have 10 MB, or one record of what TMDB may answer (31)."""
+"""Bytes at most of a data file to be read. Ours have up to 10 MB, or one record of up to 31 MB, TMDB's largest body."""
 
 SHOWN = 20
 
 
 async def run_names(bucket: Store, prefix: str) -> list[str]:
-    """The runs below `prefix`, oldest first; other folders beside them are not ours."""
+    """Names of the runs below `prefix`, oldest first. Folders with other names are not ours."""
     return sorted(name for name in await bucket.folders(f"{prefix}/{RUNS}/") if RUN_NAME.fullmatch(name))
 
 
 async def list_data(bucket: Store, layout: Layout) -> dict[str, Listed]:
-    """Every object in the day's folders that a reader would read, whichever run it is of.
+    """Every object in the day's folders that a reader would read, of any run.
 
-    Athena, Spark and Hive pass over names that begin with `_` or `.`, such as `_SUCCESS`; a key that ends in a slash is
-    the mark of a folder that S3's console has made. A folder with a lease of its own is another harvest's prefix.
+    Athena, Spark and Hive skip names that begin with `_` or `.`, such as `_SUCCESS`. A key that ends in a slash marks a
+    folder that S3's console has made. A folder with a lease of its own is another harvest's prefix.
     """
     listed: dict[str, Listed] = {}
     for folder in layout.data_folders:
-        found = {key.removeprefix(folder): seen for key, seen in (await bucket.objects(folder)).items()}
+        found = {key.removeprefix(folder): entry for key, entry in (await bucket.objects(folder)).items()}
         nested = {path.removesuffix(LEASE) for path in found if f"/{path}".endswith(f"/{LEASE}")}
-        for path, seen in found.items():
+        for path, entry in found.items():
             names = path.split("/")
             hidden = not names[-1] or any(name.startswith(("_", ".")) for name in names)
-            # Files of a prefix that is this very folder stand in folders of their own.
+            # Where the folder itself is a prefix, that prefix's data files lie in subfolders.
             if not hidden and not any(path.startswith(root) and (root or names[1:]) for root in nested):
-                listed[folder + path] = seen
+                listed[folder + path] = entry
     return listed
 
 
 def by_batch(layout: Layout, listed: Mapping[str, Listed], names: frozenset[str]) -> dict[str, dict[str, Listed]]:
-    """The data files of the batches of these `names` among those listed, by batch and key."""
+    """The listed data files of the batches of these `names`, by batch and key."""
     files: dict[str, dict[str, Listed]] = {}
-    for key, seen in listed.items():
+    for key, entry in listed.items():
         if (file := layout.parse(key)) and file.batch in names:
-            files.setdefault(file.batch, {})[key] = seen
+            files.setdefault(file.batch, {})[key] = entry
     return files
 
 
 def of_batches(layout: Layout, listed: Mapping[str, Listed], names: frozenset[str]) -> dict[str, Listed]:
-    """The same, by key alone."""
-    return {key: seen for key, seen in listed.items() if (file := layout.parse(key)) and file.batch in names}
+    """The listed data files of the batches of these `names`, by key."""
+    return {key: entry for key, entry in listed.items() if (file := layout.parse(key)) and file.batch in names}
 
 
 async def read_document(bucket: Store, key: str, *, limit: int = DOCUMENT_BYTES) -> bytes | None:
-    """The bytes of a document of ours; None if there is none, and b"" if it has more than `limit`."""
+    """The bytes of a document; None if there is none, and b"" if it has more than `limit` bytes."""
     stored = await bucket.read_stored(key, limit=limit)
     return stored.body if stored else None
 
 
 async def is_as_landed(file: LandedFile, bucket: Store, listed: Mapping[str, Listed]) -> bool:
-    """Whether a data file still is what landed: by size and ETag as listed, or else by its bytes.
+    """Whether a data file still is what landed: by its size and ETag in the listing, or else by its SHA-256.
 
-    A copy has the same bytes and another ETag, and some servers list other ETags than they answer with.
+    A copy has the same bytes and another ETag, and some servers list other ETags than they return from a put.
     """
-    seen = listed.get(file.key)
-    if seen is None or seen.bytes != file.bytes:
+    entry = listed.get(file.key)
+    if entry is None or entry.bytes != file.bytes:
         return False
-    return seen.etag == file.etag or hashlib.sha256(await bucket.read(file.key) or b"").hexdigest() == file.sha256
+    return entry.etag == file.etag or hashlib.sha256(await bucket.read(file.key) or b"").hexdigest() == file.sha256
 
 
 async def read_records(
     bucket: Store, key: str, listed: Listed, *, notices: Warnings | None = None
 ) -> list[dict[str, Any]]:
-    """The records of a data file that have an id; a StoreError if what was read is not what is listed.
+    """The records of a data file that have an id.
 
-    A CorruptLakeError if it has something else in it; with `notices` a warning, and the records of its whole lines.
+    With `notices`, a file with other content is a warning, and the records of its valid lines are returned.
+
+    Raises:
+        StoreError: The body has another size than is listed.
+        CorruptLakeError: The file has other content than records, and there are no `notices`.
     """
-    ours = listed.bytes <= DATA_BYTES
-    body = await bucket.read(key) or b"" if ours else b""
-    if ours and len(body) != listed.bytes:  # a portal's page, or a file that is just being replaced
+    is_readable = listed.bytes <= DATA_BYTES
+    body = await bucket.read(key) or b"" if is_readable else b""
+    if is_readable and len(body) != listed.bytes:  # a captive portal's page, or a file that is just being replaced
         raise store_error(f"read {bucket.url(key)}", "another object than is listed")
     try:
-        if not ours:
+        if not is_readable:
             raise ValueError(f"{listed.bytes:,} bytes")  # noqa: TRY301
         records = decode(body)
     except ValueError as error:
@@ -114,18 +119,18 @@ async def read_records(
 
 
 class Warnings:
-    """Warnings about what stands in the lake, each logged once however often it is read."""
+    """Warnings about the content of the lake, each logged once."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def warn(self, event: str, **values: object) -> None:
         """Log the event, unless it has been logged with these values."""
-        if (line := (event, repr(values))) not in self._seen:
-            self._seen.add(line)
+        if (line := (event, repr(values))) not in self._logged:
+            self._logged.add(line)
             _log.warning(event, extra=values)
 
     def warn_of(self, event: str, names: Iterable[str]) -> None:
-        """Log how many of something there are, if any, with the first of them by name."""
-        if some := sorted(names):
-            self.warn(event, count=len(some), first=some[:SHOWN])
+        """Log the number of these names, if any, and the first `SHOWN` of them."""
+        if in_order := sorted(names):
+            self.warn(event, count=len(in_order), first=in_order[:SHOWN])

@@ -1,7 +1,7 @@
 """Lease: the right to harvest in a prefix, one harvest at a time.
 
-It is one small object that names its holder, and is written by conditional puts alone (`Store.put_if`). A process that
-waits for it only reads. A holder's silence is measured by S3's clock: no two clocks are compared.
+It is one small object that names its holder and is written only by conditional puts (`Store.put_if`). A process that
+waits for it only reads. A holder's silence is measured by S3's clock alone: no two clocks are compared.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ if TYPE_CHECKING:
     Clocks = Sequence[Callable[[], float]]
 
 LIMIT = 2**16
-"""Bytes of a lease that are read; a real one has about 300."""
+"""Bytes of a lease at most; a real one has about 300."""
 
 WRITE_TRIES = 8
-"""Puts at most: of a renewal, beside other holders of its token, or of taking a lease that cannot be read back."""
+"""Puts at most: to renew while other holders of the token write too, or to take a lease that cannot be read back."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """All in seconds."""
+    """Times of a lease, in seconds."""
 
     renew: float = 30.0  # between two renewals
-    check: float = 45.0  # age of the last renewal from which on `Lease.check` renews
-    silent: float = 90.0  # age of the last renewal from which on another process takes over
-    poll: float = 5.0  # between two reads of a process that waits; between a failed renewal and the next try
+    check: float = 45.0  # age of the last renewal at which `Lease.check` renews
+    silent: float = 90.0  # age of the last renewal at which another process takes over
+    poll: float = 5.0  # between two reads of a waiting process; between a failed renewal and the next try
 
 
 TIMES = LeaseTimes()
@@ -71,31 +71,31 @@ CLOCKS = (time.monotonic, time.time)
 
 @pydantic_dataclass(frozen=True, slots=True, config={"strict": True, "defer_build": True})
 class LeaseState:
-    """What is in a lease; a value that no harvester writes is a ValueError.
+    """The content of a lease; a value that no harvester writes is a ValueError.
 
-    `host` and `since` (UTC) are for people. `boot_id` and the next three say which process the holder is; they are None
-    where /proc does not say, or processes share the token.
+    `host` and `since` (UTC) are for people. `boot_id` and the next three identify the holder's process; they are None
+    if /proc does not have them or several processes share the token.
     """
 
     token: Annotated[str, Field(pattern="^[!-~]{1,128}$")]
     host: Annotated[str, Field(pattern="^[ -~]{1,255}$")]
     since: Annotated[str, Field(pattern="^[0-9TZ:-]{1,32}$")]
-    run: RunName | None = None  # at work; until that is known, the run of the holder before
+    run: RunName | None = None  # the holder's run; until it is known, that of the previous holder
     boot_id: Annotated[str, Field(pattern="^[0-9a-f-]{1,64}$")] | None = None
     pid_namespace: Annotated[str, Field(pattern=r"^pid:\[[0-9]{1,20}\]$")] | None = None
     pid: Annotated[int, Field(ge=1, lt=10**7)] | None = None  # Linux has 2**22 at most
     process_start: Annotated[int, Field(ge=0, lt=10**18)] | None = None  # in ticks since the boot
-    renewals: Annotated[int, Field(ge=0, lt=10**15)] = 0  # so that each write has an ETag of its own
+    renewals: Annotated[int, Field(ge=0, lt=10**15)] = 0  # makes the ETag of each write different
     ended: bool = False
 
 
 def encode_lease(state: LeaseState) -> bytes:
-    """The JSON of a lease, without a seal."""
+    """The JSON of a lease, without a checksum."""
     return orjson.dumps({"format": FORMAT} | asdict(state))
 
 
 def decode_lease(body: bytes) -> LeaseState | None:
-    """The lease in `body`, or None if that is not a valid lease; a NewerFormatError if a newer harvester wrote it."""
+    """The lease in `body`, or None if it is invalid; a NewerFormatError if a newer harvester wrote it."""
     try:
         return decode_document("The lease", body, LeaseState, "a lease", with_checksum=False)
     except CorruptLakeError:
@@ -115,7 +115,7 @@ def new_state(token: str | None) -> LeaseState:
 
 
 def holder_is_dead(state: LeaseState) -> bool:
-    """Whether the holder was a process of this boot and PID namespace that no longer runs; False if not known."""
+    """Whether the holder was a process of this boot and PID namespace that no longer runs; False if unknown."""
     try:
         if state.pid is None or (state.boot_id, state.pid_namespace) != _boot_and_namespace():
             return False
@@ -130,7 +130,7 @@ def holder_is_dead(state: LeaseState) -> bool:
 
 
 def _boot_and_namespace() -> tuple[str, str]:
-    """Boot id and PID namespace of this process: process ids can be compared only where both are the same."""
+    """Boot id and PID namespace of this process; process ids can be compared only if both are equal."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return boot_id, str(Path("/proc/self/ns/pid").readlink())
 
@@ -148,22 +148,22 @@ class Lease:
         self, bucket: Store, key: str, state: LeaseState, *, times: LeaseTimes, sleep: Sleep, clocks: Clocks
     ) -> None:
         self.token = state.token
-        self.previous_run: str | None = None  # which it named when we took it, and until renewed: has orphaned uploads
-        self.keep = False  # set where the body is to return and leave the lease to other holders of its token
-        self.taken = False  # whether it is ours to end, because we have tried to take it; never if we share it
+        self.previous_run: str | None = None  # in the lease when we took it; may have orphaned uploads
+        self.keep = False  # set to leave the lease to other holders of its token when the context ends
+        self.taken = False  # whether we are to end it, because we have tried to take it; never if we share it
         self._bucket, self._key, self._state = bucket, key, state
         self._times, self._sleep, self._clocks = times, sleep, clocks
         self._renewed = self._now()
-        self._seen = ("", 0.0)
+        self._last_change = ("", 0.0)  # ETag, and when it was first read
         self._unreadable = False
         self._lock = asyncio.Lock()
 
     async def check(self) -> None:
-        """Renew if the last renewal is too old by any clock; to be called before each write to the lake."""
+        """Renew if the last renewal is too old by any clock; call this before each write to the lake."""
         await self.renew(older_than=self._times.check)
 
     async def renew(self, *, older_than: float = -inf, run: str | None = None, ended: bool = False) -> None:
-        """Renew if the last renewal is older than so many seconds. One by another holder of the same token counts.
+        """Renew if the last renewal is more than `older_than` seconds ago; one by a holder of the same token counts.
 
         A LeaseLostError if another harvest has taken over, or a shared lease has ended.
         """
@@ -172,8 +172,8 @@ class Lease:
                 await self._write(run=run, ended=ended)
 
     async def acquire(self, *, wait: bool) -> None:
-        """Take the lease as soon as it is free, ended or silent; a BusyError if it is not, and we do not `wait`."""
-        announced, unread = False, 0
+        """Take the lease as soon as it is free, ended or silent; a BusyError if it is not and `wait` is False."""
+        announced, unreadable = False, 0
         while True:
             stored, state = await self._read()
             if stored is None or state is None or self._is_available(stored, state):
@@ -182,10 +182,10 @@ class Lease:
                 _, state = await self._read()
                 if state and state.token == self.token and not state.ended:
                     return
-                unread += state is None
-                if unread == WRITE_TRIES:
-                    said = "What is read there is not what was written"
-                    raise store_error(f"take the lease {self._key}", "NotStored", said)
+                unreadable += state is None
+                if unreadable == WRITE_TRIES:
+                    message = "The object read back is not what was written"
+                    raise store_error(f"take the lease {self._key}", "NotStored", message)
             holder = {"host": state.host, "since": state.since} if state else {"host": "unknown", "since": "now"}
             if not wait:
                 raise BusyError(f"Another harvest is at work here: {holder['host']}, since {holder['since']}.")
@@ -195,7 +195,7 @@ class Lease:
             await self._sleep(self._times.poll)
 
     async def keep_renewing(self) -> None:
-        """Renew for ever; trouble with S3 is logged, and tried again soon."""
+        """Renew for ever; an error of S3 is logged, and the renewal tried again after `LeaseTimes.poll`."""
         seconds = self._times.renew
         while True:
             await self._sleep(seconds)
@@ -207,9 +207,10 @@ class Lease:
                 seconds = self._times.poll
 
     async def end(self) -> None:
-        """Mark the lease ended, if it is still ours. Errors are logged, to hide none of the body's.
+        """Mark the lease ended, if it is still ours. Errors are logged, so that they do not hide the body's.
 
-        It has little time, because a container may be waiting for our end: what is not ended goes silent.
+        It takes `LAST_SECONDS` at most, because a container may be waiting for us to exit. A lease that is not ended
+        becomes silent.
         """
         try:
             async with asyncio.timeout(LAST_SECONDS):
@@ -217,17 +218,17 @@ class Lease:
         except StoppedError:
             pass
         except (StoreError, TimeoutError, asyncio.CancelledError) as error:
-            _log.warning("lease_not_ended", extra={"key": self._key, "problem": str(error) or "no answer"})
+            _log.warning("lease_not_ended", extra={"key": self._key, "problem": str(error) or "no response"})
 
     def _is_available(self, stored: Stored, state: LeaseState) -> bool:
         now = self._clocks[0]()
-        if self._seen[0] != stored.etag:
-            self._seen = (stored.etag, now)
-        age = now - self._seen[1] if stored.age is None or stored.age < 0 else stored.age
+        if self._last_change[0] != stored.etag:
+            self._last_change = (stored.etag, now)
+        age = now - self._last_change[1] if stored.age is None or stored.age < 0 else stored.age
         return state.ended or state.token == self.token or age > self._times.silent or holder_is_dead(state)
 
     async def _write(self, *, run: str | None, ended: bool) -> None:
-        """Renew, with these changes; done as well if another holder of our token has written the same meanwhile."""
+        """Renew, with these changes; nothing is left to do if another holder of our token has written the same."""
         now, before = self._now(), None
         for attempt in range(WRITE_TRIES):
             try:
@@ -250,17 +251,19 @@ class Lease:
         self._renewed = now
 
     async def _put(self, state: LeaseState, stored: Stored | None) -> bool:
-        """Write our state if `stored` is still what is there; whether it was."""
+        """Write our state if the lease is still `stored`; whether it was."""
         self._state = state
         return await self._bucket.put_if(self._key, encode_lease(state), etag=stored.etag if stored else None)
 
     async def _read(self) -> tuple[Stored | None, LeaseState | None]:
-        """The object and the lease in it; an invalid one is logged once."""
+        """The stored object and the lease in it; an invalid lease is logged once."""
         stored = await self._bucket.read_stored(self._key, limit=LIMIT)
         state = decode_lease(stored.body) if stored else None
         if stored and not state and not self._unreadable:
             self._unreadable = True
-            _log.warning("lease_unreadable", extra={"key": self._key, "why": "it is no lease, and counts as ended"})
+            _log.warning(
+                "lease_unreadable", extra={"key": self._key, "why": "it is not a valid lease, and counts as ended"}
+            )
         return stored, state
 
     def _now(self) -> list[float]:
@@ -272,25 +275,26 @@ async def hold_lease(
     bucket: Store,
     key: str,
     *,
-    token: str | None = None,  # of several processes: a lease of the same token is taken at once
-    shared: bool = False,  # another process has taken it with the token: renew it at once, and never mark it ended
+    token: str | None = None,  # shared by several processes: a lease with the same token is taken at once
+    shared: bool = False,  # another process has taken it with the token: renew it, and never mark it ended
     wait: bool = True,  # while another harvest holds it
     times: LeaseTimes = TIMES,
     sleep: Sleep = asyncio.sleep,
-    clocks: Clocks = CLOCKS,  # the first also measures silence, where S3 does not say how old the lease is
+    clocks: Clocks = CLOCKS,  # the first also measures silence if S3 does not say how old the lease is
 ) -> AsyncIterator[Lease]:
-    """Take the lease at `key`, renew it beside the body of the context, and mark it ended however the body ends.
+    """Take the lease at `key`, renew it while the body of the context runs, and mark it ended however the body ends.
 
-    A BusyError if another harvest holds it and `wait` is False. A LeaseLostError if another has taken over, or a shared
-    lease has ended; the body has been cancelled then.
+    Raises:
+        BusyError: Another harvest holds it, and `wait` is False.
+        LeaseLostError: Another harvest has taken over, or a shared lease has ended. The body has been cancelled.
     """
     lease = Lease(bucket, key, new_state(token), times=times, sleep=sleep, clocks=clocks)
-    kept = False
+    left_to_others = False
     try:
         await (lease.renew() if shared else lease.acquire(wait=wait))
         async with beside(lease.keep_renewing()):
             yield lease
-        kept = lease.keep
+        left_to_others = lease.keep
     finally:
-        if lease.taken and not kept:
+        if lease.taken and not left_to_others:
             await complete_or_undo(lease.end(), seconds=LAST_SECONDS)

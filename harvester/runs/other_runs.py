@@ -1,7 +1,7 @@
-"""Other runs of the day: what stands under them need not be asked for again, and must not land twice.
+"""Other runs of the day: ids that they have harvested are not asked for again, and must not land twice.
 
-What counts is what stands: a receipt of any generation whose files are as they landed, and a data file that no such
-receipt names, because its harvest was killed between the two. The lease keeps all that from changing meanwhile.
+A receipt of any generation counts if its files are as they landed. A data file without such a receipt counts too: its
+harvest was killed between the two. Nothing of this changes meanwhile, because we hold the lease.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harvester.model.batch import Batch, cut
 from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
 from harvester.model.layout import RUNS, Layout
 from harvester.model.manifest import Manifest, Summary, decode_manifest, decode_summary
-from harvester.model.receipt import RECEIPT_BYTES, Receipt, decode_receipt, stands
+from harvester.model.receipt import RECEIPT_BYTES, Receipt, decode_receipt, is_settled
 from harvester.runs.data_files import (
     Warnings,
     is_as_landed,
@@ -51,17 +51,17 @@ class OtherRun:
 
 
 @dataclass(slots=True)
-class Harvested:
-    """What stands under the other runs of a day."""
+class HarvestedByOthers:
+    """What the other runs of a day have harvested."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)  # of each run: found, missing, or failed with a record kept
-    files: set[str] = field(default_factory=set)  # keys of the data files that their receipts in force name
-    batches: set[str] = field(default_factory=set)  # those that have such a receipt: other files of them are stale
+    files: set[str] = field(default_factory=set)  # keys of the data files in their valid receipts
+    batches: set[str] = field(default_factory=set)  # names of those with such a receipt: other files of them are stale
 
-    def of(self, ids: Iterable[str], *, but: Container[str] = ()) -> dict[str, str]:
-        """Those of `ids` that stand under one of the runs, with that run; some runs may be left out."""
-        some = [(run, have) for run, have in self.ids.items() if run not in but]
-        return {id_: run for id_ in ids for run, have in reversed(some) if id_ in have}
+    def owners(self, ids: Iterable[str], *, excluding: Container[str] = ()) -> dict[str, str]:
+        """Those of `ids` that one of the runs has harvested, with the name of that run."""
+        runs = [(run, harvested) for run, harvested in self.ids.items() if run not in excluding]
+        return {id_: run for id_ in ids for run, harvested in reversed(runs) if id_ in harvested}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ class Day:
     others: list[OtherRun]
 
     def foreign(self, names: frozenset[str]) -> list[str]:
-        """Keys of the data files that the layout makes of none of the batches `names` or of the other runs."""
+        """Keys of the data files that belong neither to the batches of these `names` nor to those of the other runs."""
         known = names.union(*(other.names for other in self.others))
         return [key for key in self.listed if (file := self.layout.parse(key)) is None or file.batch not in known]
 
     async def refuse_other_options(self, options: RecordOptions) -> None:
-        """A SettingsError, which says how to go on, if records shaped by other options stand on this day."""
+        """Raise a SettingsError, which says what to do, if this day has records that were shaped by other options."""
         for other in self.others:
             if other.manifest is None or other.manifest.options == options:
                 continue
@@ -89,34 +89,37 @@ class Day:
             if receipts or of_batches(theirs, await list_data(self.bucket, theirs), other.names):
                 raise SettingsError(_other_options(self.bucket.name, theirs, other.manifest.options, options))
 
-    async def harvested(self, wanted: Container[str], ours: frozenset[str] = frozenset()) -> Harvested:
-        """What stands of the `wanted` ids; one read of each run that was closed and is as it was then.
+    async def harvested_by_others(
+        self, wanted: Container[str], ours: frozenset[str] = frozenset()
+    ) -> HarvestedByOthers:
+        """What the other runs have harvested of the `wanted` ids.
 
-        `ours` are batches that are done again in any case, if a file under their name is in no receipt.
+        A reconciled run that has not changed since costs one read. Files under the names of `ours` that are in no
+        receipt are not read: those batches are done again in any case.
         """
-        harvested = Harvested()
+        by_others = HarvestedByOthers()
         for other in self.others:
             files = of_batches(other.layout, self.listed, other.names)
             closed = await self._ids_when_closed(other, files, wanted)
-            harvested.ids[other.layout.run] = closed or set()
+            by_others.ids[other.layout.run] = closed or set()
             if closed is not None:
-                harvested.files.update(files)
-                harvested.batches |= other.names
+                by_others.files.update(files)
+                by_others.batches |= other.names
                 continue
             keys = [key for key in await self.bucket.objects(other.layout.receipts) if _stem(key) in other.names]
-            take = partial(self._take_in_force, harvested, other.layout, wanted)
-            await fan_out(take, keys, at_once=READS_AT_ONCE)
-        for other in self.others:  # one that was killed has left files without a receipt
-            for key, file in of_batches(other.layout, self.listed, other.names - ours - harvested.batches).items():
+            add = partial(self._add_receipt, by_others, other.layout, wanted)
+            await fan_out(add, keys, at_once=READS_AT_ONCE)
+        for other in self.others:  # a killed harvest leaves files without a receipt
+            for key, file in of_batches(other.layout, self.listed, other.names - ours - by_others.batches).items():
                 records = await read_records(self.bucket, key, file, notices=self.notices)
                 ids = (record["imdb_id"] for record in records)
-                harvested.ids[other.layout.run].update(id_ for id_ in ids if id_ in wanted)
-        return harvested
+                by_others.ids[other.layout.run].update(id_ for id_ in ids if id_ in wanted)
+        return by_others
 
     async def _ids_when_closed(
         self, other: OtherRun, files: dict[str, Listed], wanted: Container[str]
     ) -> set[str] | None:
-        """The ids by the outcomes that were written at closing; None where they may not be true any more."""
+        """The ids by the outcomes file, written when the totals were reconciled; None if the lake has changed since."""
         if other.manifest is None:
             return None
         summary = await read_summary(self.bucket, other.layout, other.manifest.generation, self.notices)
@@ -126,24 +129,26 @@ class Day:
         if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
             return None
         try:
-            return {id_ for id_, outcome in decode_outcomes(outcomes) if id_ in wanted and stands(outcome)}
+            return {id_ for id_, outcome in decode_outcomes(outcomes) if id_ in wanted and is_settled(outcome)}
         except ValueError as error:
             self.notices.warn("outcomes_refused", problem=str(error))
             return None
 
-    async def _take_in_force(self, harvested: Harvested, layout: Layout, wanted: Container[str], key: str) -> None:
-        """Take the receipt at `key`, of whichever generation, unless it is bad or one of its files not as landed."""
+    async def _add_receipt(
+        self, by_others: HarvestedByOthers, layout: Layout, wanted: Container[str], key: str
+    ) -> None:
+        """Add the receipt at `key`, of any generation, unless it is invalid or one of its files is not as landed."""
         receipt = await receipt_or_none(self.bucket, layout, key, self.notices)
         if receipt is None or not all([await is_as_landed(file, self.bucket, self.listed) for file in receipt.files]):
             return
         outcomes = receipt.outcomes.items()
-        harvested.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and stands(outcome))
-        harvested.files.update(file.key for file in receipt.files)
-        harvested.batches.add(receipt.batch)
+        by_others.ids[layout.run].update(id_ for id_, outcome in outcomes if id_ in wanted and is_settled(outcome))
+        by_others.files.update(file.key for file in receipt.files)
+        by_others.batches.add(receipt.batch)
 
 
 async def read_day(bucket: Store, layout: Layout, notices: Warnings) -> Day:
-    """The day of the run of `layout`; another run that cannot be read hides no other."""
+    """The day of the run of `layout`; a run whose manifest cannot be read is a warning, and the others still count."""
     day = Day(bucket, layout, notices, await list_data(bucket, layout), [])
     for name in await run_names(bucket, layout.prefix):
         if name[:10] != layout.date or name == layout.run:
@@ -154,27 +159,31 @@ async def read_day(bucket: Store, layout: Layout, notices: Warnings) -> Day:
             manifest = decode_manifest(other, body)
             day.others.append(OtherRun(other, manifest, manifest.names))
         except CorruptLakeError as error:
-            if body is not None:  # otherwise it was killed before it wrote one
+            if body is not None:  # without one, it was killed before it wrote it
                 notices.warn("manifest_refused", problem=str(error))
             day.others.append(OtherRun(other, None, await _names_without_manifest(bucket, other)))
     return day
 
 
 async def _names_without_manifest(bucket: Store, layout: Layout) -> frozenset[str]:
-    """The batches of a run whose manifest cannot be read, or is not written yet: of its receipts, and of its ids."""
+    """The batches of a run whose manifest cannot be read or is not written yet, by its receipts and its ids files."""
     stored = await bucket.objects(layout.folder)
     names = {_stem(key) for key in stored if key.startswith(layout.receipts)}
     for key in stored:
         if layout.generation_of(key):
             with suppress(ValueError):
                 frozen = decode_ids(await read_document(bucket, key, limit=GZIP_BYTES) or b"")
-                names |= {batch.name for batch in cut_unmarked(frozen.ids, frozen.fresh)}
+                names |= {batch.name for batch in cut_batches(frozen.ids, frozen.fresh)}
     return frozenset(names)
 
 
-def cut_unmarked(ids: Mapping[Collection, Sequence[str]], marks: Container[str]) -> list[Batch]:
-    """The batches of the ids that are not marked as fresh, in order."""
-    return [batch for name, some in ids.items() for batch in cut(name, (id_ for id_ in some if id_ not in marks))]
+def cut_batches(ids: Mapping[Collection, Sequence[str]], fresh: Container[str]) -> list[Batch]:
+    """The batches of the ids that are not fresh, in order."""
+    return [
+        batch
+        for collection, of_collection in ids.items()
+        for batch in cut(collection, (id_ for id_ in of_collection if id_ not in fresh))
+    ]
 
 
 def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: RecordOptions) -> str:
@@ -185,18 +194,18 @@ def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: Rec
     runs = shlex.quote(f"s3://{bucket}/{layout.prefix}/{RUNS}/")
     clear.append(f"{remove} {runs} --exclude '*' --include '{layout.date}-*'")
     return (
-        f"{layout.date} has records of other options, of the run {layout.run}: {', '.join(differ)}. One day has one "
-        f"form: give another --prefix, or clear that day first: {' && '.join(clear)}"
+        f"{layout.date} has records of other options, of the run {layout.run}: {', '.join(differ)}. All records of a "
+        f"day need the same options: give another --prefix, or clear that day first: {' && '.join(clear)}"
     )
 
 
 async def runs_to_read(bucket: Store, layout: Layout, *, run: str | None = None, day: str | None = None) -> list[str]:
-    """This `run`, all of a `day`, or else the one that was at work last; a CorruptLakeError if there is none."""
-    there = await run_names(bucket, layout.prefix)
-    if run is None and day is None and there:
+    """This `run`, all of a `day`, or else the one that worked last; a CorruptLakeError if there is none."""
+    existing = await run_names(bucket, layout.prefix)
+    if run is None and day is None and existing:
         stored = decode_lease(await read_document(bucket, layout.lease_key) or b"")
-        run = stored.run if stored and stored.run in there else there[-1]  # the last at work, or else by name
-    names = [name for name in there if name == run or name[:10] == day]
+        run = stored.run if stored and stored.run in existing else existing[-1]  # or else the last by name
+    names = [name for name in existing if name == run or name[:10] == day]
     if not names:
         where = bucket.url(f"{layout.prefix}/{RUNS}/{run or ''}")
         raise CorruptLakeError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
@@ -204,12 +213,12 @@ async def runs_to_read(bucket: Store, layout: Layout, *, run: str | None = None,
 
 
 async def read_receipt(bucket: Store, layout: Layout, key: str) -> Receipt:
-    """The receipt at `key`; a CorruptLakeError if it is none of this run and key."""
+    """The receipt at `key`; a CorruptLakeError if it is not a receipt of this run and key."""
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
 
 
 async def receipt_or_none(bucket: Store, layout: Layout, key: str, notices: Warnings) -> Receipt | None:
-    """The receipt at `key`; None, with a warning, if it is none of this run and key."""
+    """The receipt at `key`; None, with a warning, if it is not a receipt of this run and key."""
     try:
         return await read_receipt(bucket, layout, key)
     except CorruptLakeError as error:
@@ -218,7 +227,7 @@ async def receipt_or_none(bucket: Store, layout: Layout, key: str, notices: Warn
 
 
 async def read_summary(bucket: Store, layout: Layout, generation: str, notices: Warnings) -> Summary | None:
-    """The summary of this generation of the run; None if there is none, or none that can be read."""
+    """The summary of this generation of the run; None if there is none or it cannot be read."""
     if (body := await read_document(bucket, layout.summary_key)) is None:
         return None
     try:
@@ -230,7 +239,7 @@ async def read_summary(bucket: Store, layout: Layout, generation: str, notices: 
 
 
 def listing_digest(files: Mapping[str, Listed]) -> str:
-    """SHA-256 over key, size and ETag of objects, in the order of keys, a line each."""
+    """SHA-256 over a line for each object: key, size and ETag, in the order of keys."""
     lines = (f"{key}\t{files[key].bytes}\t{files[key].etag}\n" for key in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

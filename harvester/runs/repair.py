@@ -1,4 +1,4 @@
-"""Repair: foreign objects are moved to quarantine, and stale files of ours removed; the only place that deletes."""
+"""Repair: move foreign objects to quarantine and remove our stale files. Only this module deletes from the lake."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _log = logging.getLogger(__name__)
 async def repair(
     bucket: Store, foreign: Mapping[str, Layout], stale: Sequence[str], *, check: Callable[[], Awaitable[object]]
 ) -> list[str]:
-    """Move `foreign` objects to the quarantine of a run, and remove `stale` files; a line for each that is gone.
+    """Move each `foreign` object to the quarantine of its run and remove the `stale` files; a line for each one done.
 
-    What S3 does not let us move or remove stays, with a warning. `check` is awaited before each of them.
+    An object that S3 does not let us move or remove stays, with a warning. `check` is awaited before each object.
     """
     done: list[str] = []
     for key in [*foreign, *stale]:
         await check()
         try:
             if key in foreign:
-                place = await _quarantine(bucket, key, foreign[key].quarantine_key(key))
-                done.append(f"{key} was foreign, and is now {place}")
+                target = await _quarantine(bucket, key, foreign[key].quarantine_key(key))
+                done.append(f"{key} was foreign, and is now {target}")
             else:
                 await bucket.delete(key)
                 done.append(f"{key} was stale, and is removed")
@@ -38,12 +38,12 @@ async def repair(
     return done
 
 
-async def _quarantine(bucket: Store, key: str, place: str) -> str:
-    """Where the object has been moved; another place than `place` where something stands there already."""
-    number, free = 1, place
+async def _quarantine(bucket: Store, key: str, target: str) -> str:
+    """Move an object to `target`, or, if that key is taken, to `target.2` and so on; the key that it has now."""
+    number, free = 1, target
     while await bucket.head(free):
         number += 1
-        free = f"{place}.{number}"
+        free = f"{target}.{number}"
     before = await bucket.head(key)
     await bucket.copy(key, free)
     copied = await bucket.head(free)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from harvester.model.exact_json import CONTENT_TYPE
+from harvester.model.lossless_json import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

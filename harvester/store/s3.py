@@ -22,7 +22,7 @@ import tenacity
 from harvester.aws.client import RetryPolicy, open_client
 from harvester.aws.errors import no_answer, refusal, store_error
 from harvester.errors import StoreError, StoreErrorKind
-from harvester.model.exact_json import CONTENT_TYPE
+from harvester.model.lossless_json import CONTENT_TYPE
 from harvester.model.s3_url import S3Url
 from harvester.runtime.concurrency import complete_or_undo, fan_out
 from harvester.runtime.net import http_date

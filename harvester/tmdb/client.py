@@ -206,9 +206,15 @@ class Tmdb:
                     self._stop_reuse(f"find/{id_}")
                 return response
         if same in candidates.matches:
+<<<<<<< HEAD
             return replace(other, other_id=other.own_id)
         fields = {"path": f"find/{id_}", "reason": "other_title", "answered": other.own_id}
         self._log.warning("title_failed", extra=fields)
+=======
+            return other
+        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": other.tmdb_imdb_id}
+        self._log.warning("title_failed", extra=seen)
+>>>>>>> p-core
         return Failed("other_title")
 
     def _stop_reuse(self, path: str) -> None:
@@ -364,7 +370,7 @@ class Tmdb:
 
 def is_other_title(response: object, id_: str) -> TypeGuard[Found]:
     """Whether TMDB answered with a title that it has under another IMDb id than `id_`."""
-    return isinstance(response, Found) and response.own_id not in (None, id_)
+    return isinstance(response, Found) and response.other_id(id_) is not None
 
 
 def _query(values: Mapping[str, str | None]) -> str:

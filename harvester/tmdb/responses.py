@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harvester.errors import TmdbRefusedError
-from harvester.model.exact_json import DuplicateKeyError, loads
+from harvester.model.lossless_json import DuplicateKeyError, loads
 from harvester.model.outcome import Found, Missing, is_tmdb_id
 from harvester.runtime.net import http_date
 
@@ -168,12 +168,19 @@ def read_record(
         return Retry("bad_body")
     if number not in (None, tmdb_id) or (NAME_OF[kind] not in body and NAME_OF[OTHER[kind]] in body):
         return Retry("other_title")
-    own_id = own_imdb_id(body)
+    tmdb_imdb_id = own_imdb_id(body)
     if added:
         body.pop(added, None)
+<<<<<<< HEAD
     found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body), own_id=own_id)
     is_worth_a_retry = any(part in known for part in found.missing_parts)
     return Retry("missing_parts", partial_record=found) if is_worth_a_retry else found
+=======
+    missing_parts = tuple(part for part in asked if part not in body)
+    found = Found(kind, tmdb_id, body, missing_parts, tmdb_imdb_id=tmdb_imdb_id)
+    worth_asking = any(part in known for part in found.missing_parts)
+    return Retry("missing_parts", partial_record=found) if worth_asking else found
+>>>>>>> p-core
 
 
 def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Retry:

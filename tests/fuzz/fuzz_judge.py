@@ -9,7 +9,6 @@ without it the property is still tested, by tests/test_properties.py.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any, get_args
 
 try:
@@ -37,7 +36,6 @@ with atheris.instrument_imports() if atheris else nullcontext():
         Response,
         Retry,
         classify,
-        own_imdb_id,
         read_find,
         read_record,
     )
@@ -112,7 +110,6 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
         case _:
             assert candidates == Retry("bad_body")
     found = record.partial_record if isinstance(record, Retry) else record
-    found = replace(found, other_id=own_imdb_id(body)) if found else None
     missing = candidates.missing if isinstance(candidates, Candidates) else None
     outcomes = [outcome for outcome in (found, missing) if isinstance(outcome, Found | Missing)]
     lines = []
@@ -136,7 +133,7 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
             generation="5d" * 8,
             attempt=None,
             files=(LandedFile(key, len(lines), len(lines[0]), "ab" * 32, '"cd"'),) if lines else (),
-            outcomes=dict(zip(batch.ids, map(outcome_json, outcomes), strict=True)),
+            outcomes=dict(zip(batch.ids, map(outcome_json, batch.ids, outcomes), strict=True)),
             landed_at="2026-11-22T10:00:00.000Z",
         )
         key = LAYOUT.receipt_key(batch.collection, batch.name)

@@ -1,9 +1,9 @@
-"""JSON read so that nothing is rounded or dropped when it is written again.
+"""Lossless JSON: read so that nothing is rounded or dropped when it is written again.
 
 orjson is fast, but rounds numbers beyond 64 bits, keeps one of two equal keys, and refuses half of a surrogate pair,
-which JSON can carry (RFC 8259, sections 4, 6 and 8.2). So what it has read is written again and compared: equal bytes
-have lost nothing. The recorded answers of TMDB are all equal; only what differs is read by Python's own parser, which
-takes twenty times as long and says what it sees.
+which JSON can carry (RFC 8259, sections 4, 6 and 8.2). So its value is written again and compared: if the bytes are
+equal, nothing was lost. All recorded responses of TMDB are equal. Any other is read by Python's own parser, which takes
+twenty times as long and passes the text of each number to us.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ CONTENT_TYPE = "application/json; charset=utf-8"
 
 
 class DuplicateKeyError(ValueError):
-    """An object has a key twice: readers take the first, the last, or refuse the file."""
+    """An object has a key twice; some readers take the first, some the last, and some refuse the file."""
 
 
 def loads(body: bytes) -> Any:
-    """The JSON value in `body`; where Python would lose something, an `orjson.Fragment` that writes what was read.
+    """The JSON value in `body`. What Python cannot represent exactly is an `orjson.Fragment` with the original text.
 
     Raises:
         DuplicateKeyError: An object in it has a key twice.
-        ValueError: It is no JSON, or nested too deep.
+        ValueError: It is not JSON, or nested too deep.
     """
     try:
         value = orjson.loads(body)
         if orjson.dumps(value) == body.strip():
             return value
     except orjson.JSONEncodeError:
-        return value  # nested deeper than can be written, which ends its title when that is tried
+        return value  # nested too deep to be written: its title fails when that is tried
     except orjson.JSONDecodeError:
-        pass  # no JSON, a number beyond all floats, or half of a pair
+        pass  # not JSON, a number beyond all floats, or half of a pair
     try:
         return _writable(
             json.loads(
@@ -53,10 +53,10 @@ def loads(body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(pairs)
-    if len(read) < len(pairs):
+    object_ = dict(pairs)
+    if len(object_) < len(pairs):
         raise DuplicateKeyError
-    return read
+    return object_
 
 
 def _integer(text: str) -> Any:
@@ -73,11 +73,11 @@ def _float(text: str) -> Any:
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
 def _writable(value: Any) -> Any:
-    """`value`, with texts that are no UTF-8 as fragments; keys cannot be such."""
+    """`value`, with strings that UTF-8 cannot encode as fragments; such keys are a ValueError."""
     match value:
         case dict():
             for key in value:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.model.exact_json import DuplicateKeyError, loads
+from harvester.model.lossless_json import DuplicateKeyError, loads
 
 if TYPE_CHECKING:
     from pathlib import Path
