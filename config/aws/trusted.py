@@ -38,9 +38,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--columns", type=Path, default=Path("athena.sql"), help="the path of athena.sql")
     options = parser.parse_known_args()[0]
     if not options.columns.is_file():
-        parser.error(
-            f"no file {str(options.columns)!r}: put athena.sql there (Glue: --extra-files), or give --columns"
-        )
+        parser.error(f"no file {str(options.columns)!r}: put athena.sql there (Glue: --extra-files), or give --columns")
     options.lake = options.lake.rstrip("/")
     return options
 
