@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from contract import balances, holds
-from runtime_api import Lambda, Result, frames, function, hasty, vault, without_loop
+from runtime_api import Lambda, Result, frames, function, hasty, vault, without_loop, fake_secrets
 from shells import Shell, answerless, kept
 
 from harvester import __version__
@@ -366,22 +366,22 @@ async def test_a_key_kept_in_aws_is_fetched_once_a_process_and_anew_when_it_was_
     deploy: Callable[..., Any],
 ) -> None:
     """One request for any number of events; a key that has been replaced is noticed by the event after; never shown."""
-    async with vault() as kept_in:
-        kept_in.parameters["/tmdb/key"] = ONE_KEY
+    async with fake_secrets() as secrets:
+        secrets.parameters["/tmdb/key"] = ONE_KEY
         world = await deploy(
             MOVIES[:5],
             tmdb={"catalog": Catalog(otherwise="movie"), "key": ONE_KEY},
             never=(ONE_KEY, ANOTHER_KEY),
             TMDB_API_KEY="ssm:/tmdb/key",
-            AWS_ENDPOINT_URL_SSM=kept_in.url,
+            AWS_ENDPOINT_URL_SSM=secrets.url,
         )
         for status in ("closed", "nothing_to_do"):
             assert (await world.invoke()).answer["status"] == status
-        assert kept_in.asked == ["/tmdb/key"]
-        world.tmdb.key = kept_in.parameters["/tmdb/key"] = ANOTHER_KEY
+        assert secrets.asked == ["/tmdb/key"]
+        world.tmdb.key = secrets.parameters["/tmdb/key"] = ANOTHER_KEY
         assert (await world.invoke({"again": True})).name == "TmdbRefusedError"
         assert (await world.invoke({"again": True})).answer["status"] == "closed"
-        assert kept_in.asked == ["/tmdb/key"] * 2
+        assert secrets.asked == ["/tmdb/key"] * 2
         assert world.lambda_.starts == 1
 
 
@@ -409,14 +409,18 @@ print(*sorted(name for name in sys.modules if "." not in name or name.startswith
 
 
 async def test_a_cold_start_imports_nothing_of_the_command_line(tmp_path: Path) -> None:
-    """Whoever waits for a Lambda waits for its imports: none that only people at a terminal need."""
+    """A cold start does not import modules that only the command line needs."""
     ended = await Shell(kept(), tmp_path).run("-c", COLD, program=())
     names = set(ended.out.split())
-    doors = {
+    unwanted = {
         f"harvester.{name}"
         for name in ("cli.app", "cli.runner", "reports.text", "commands.doctor", "commands.verify", "demo")
     }
+<<<<<<< HEAD
     assert (names & {"typer", "click", "rich", "uvloop", "boto3", "moto", *doors}, ended.code) == (
+=======
+    assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *unwanted}, ended.code) == (
+>>>>>>> p-demo
         set(),
         0,
     )

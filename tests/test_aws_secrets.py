@@ -1,4 +1,4 @@
-"""The vault: TMDB's key out of AWS, against a server that speaks its protocol."""
+"""TMDB's key from AWS, against a server that speaks the protocol of its secret stores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from loops import Leaping, run_on
-from runtime_api import Vault, vault
+from runtime_api import FakeSecrets, fake_secrets
 from shells import answerless
 
 from harvester.aws.secrets import fetch_key
@@ -24,11 +24,11 @@ ARN = "arn:aws:secretsmanager:us-east-1:000000000000:secret:tmdb/key-a1b2c3"
 
 
 @pytest.fixture
-async def kept_in(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vault]:
-    """A vault, where the SDK's own settings lead to."""
-    async with vault() as kept:
-        lead_to(kept.url, monkeypatch)
-        yield kept
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeSecrets]:
+    """A fake of AWS's secret stores, at which the SDK's own settings point."""
+    async with fake_secrets() as running:
+        lead_to(running.url, monkeypatch)
+        yield running
 
 
 def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "parameters", "secrets"),
+    ("secret_ref", "parameters", "secrets"),
     [
         ("ssm:/tmdb/key", {"/tmdb/key": KEY}, {}),
         ("ssm:tmdb", {"tmdb": f" {KEY}\n"}, {}),
@@ -51,31 +51,31 @@ def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 async def test_a_key_is_read_where_it_is_kept(
-    kept: str, parameters: dict[str, str], secrets: dict[str, Any], kept_in: Vault
+    secret_ref: str, parameters: dict[str, str], secrets: dict[str, Any], server: FakeSecrets
 ) -> None:
     """A parameter or a secret, plain or as the console makes it: the settings hold the key, after one request."""
-    kept_in.parameters, kept_in.secrets = parameters, secrets
+    server.parameters, server.secrets = parameters, secrets
     known: dict[str, str] = {}
     for _ in range(2):
-        settings = await with_key(load_settings(tmdb_api_key=kept), known)
+        settings = await with_key(load_settings(tmdb_api_key=secret_ref), known)
         assert settings.tmdb_api_key is not None
         assert settings.tmdb_api_key.get_secret_value() == KEY
         assert KEY not in repr(settings)
-    assert kept_in.asked == [kept.partition(":")[2]]
-    assert known == {kept: KEY}
+    assert server.asked == [secret_ref.partition(":")[2]]
+    assert known == {secret_ref: KEY}
 
 
-async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
+async def test_a_key_that_is_given_is_not_looked_for(server: FakeSecrets) -> None:
     """Without ssm: or secret: nobody is asked; without anything it is said what to set."""
     settings = load_settings(tmdb_api_key=TOKEN)
     assert await with_key(settings, {}) is settings
-    assert kept_in.asked == []
+    assert server.asked == []
     with pytest.raises(SettingsError, match="TMDB_API_KEY is not set: set TMDB_API_KEY in the environment"):
         await with_key(load_settings(), {})
 
 
 @pytest.mark.parametrize(
-    ("kept", "refusal", "kind", "words"),
+    ("secret_ref", "refusal", "kind", "words"),
     [
         (
             "ssm:/x",
@@ -91,56 +91,56 @@ async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
         ("ssm:/x", (400, "ExpiredTokenException"), StoreError, "check the AWS credentials"),
     ],
 )
-async def test_a_key_that_aws_does_not_give_is_told_with_its_word_and_what_to_do(
-    kept: str, refusal: Any, kind: type[HarvestError], words: str, kept_in: Vault
+async def test_a_key_that_aws_refuses_is_an_error_with_its_code_and_advice(
+    secret_ref: str, refusal: Any, kind: type[HarvestError], words: str, server: FakeSecrets
 ) -> None:
-    """What the owner has to mend is a wrong setting; what may pass, or is the credentials', is trouble with AWS."""
-    kept_in.refusal = refusal
+    """An error that the owner must correct is a SettingsError; one that may pass, or of credentials, a StoreError."""
+    server.refusal = refusal
     with pytest.raises(kind) as caught:
-        await with_key(load_settings(tmdb_api_key=kept), {})
+        await with_key(load_settings(tmdb_api_key=secret_ref), {})
     assert words in str(caught.value)
     assert ACCESS not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
-def test_aws_that_is_busy_is_asked_again_and_then_its_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty children that start at once are more than Parameter Store takes in a second: no setting is wrong then."""
+def test_a_busy_aws_is_retried_and_then_a_store_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty children that start at once exceed the rate of Parameter Store: that is not a wrong setting."""
 
-    async def story() -> None:
-        async with vault() as kept_in:
-            lead_to(kept_in.url, monkeypatch)
+    async def scenario() -> None:
+        async with fake_secrets() as server:
+            lead_to(server.url, monkeypatch)
             for status, code in ((400, "ThrottlingException"), (500, "InternalServerError")):
-                kept_in.refusal = (status, code)
+                server.refusal = (status, code)
                 with pytest.raises(StoreError, match=f"ssm:/x: {code}"):
                     await fetch_key("ssm:/x")
-            assert len(kept_in.asked) == 10
+            assert len(server.asked) == 10
 
-    run_on(Leaping(), story())
+    run_on(Leaping(), scenario())
 
 
-@pytest.mark.parametrize("kept", ["ssm:/x", "secret:x"])
-def test_aws_that_cannot_be_reached_is_told_by_its_address(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Lambda in a VPC without a way out is what this is, mostly."""
+@pytest.mark.parametrize("secret_ref", ["ssm:/x", "secret:x"])
+def test_an_unreachable_aws_is_named_by_its_address(secret_ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual cause is a Lambda in a VPC without a route to AWS."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         with answerless() as address:
             lead_to(f"http://{address}", monkeypatch)
             with pytest.raises(StoreError) as caught:
-                await fetch_key(kept)
+                await fetch_key(secret_ref)
         assert f"http://{address} refuses the connection. Check the network and AWS_REGION." in str(caught.value)
 
-    run_on(Leaping(), story())
+    run_on(Leaping(), scenario())
 
 
-async def test_without_credentials_it_is_said_so(kept_in: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is asked, and the sentence is that of the bucket."""
+async def test_without_credentials_the_error_says_so(server: FakeSecrets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request is made, and the message is the same as for the bucket."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     with pytest.raises(StoreError, match=r"NoCredentialsError\. Set AWS_PROFILE"):
         await fetch_key("ssm:/x")
-    assert kept_in.asked == []
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ async def test_without_credentials_it_is_said_so(kept_in: Vault, monkeypatch: py
         {"SecretBinary": "aHVudGVyMg=="},
     ],
 )
-async def test_a_value_that_is_no_key_is_refused_and_not_shown(value: Any, kept_in: Vault) -> None:
-    """It may be somebody else's secret, put there by mistake: the sentence says how long it is, and no more."""
-    kept_in.secrets["x"] = value
+async def test_a_value_that_is_no_key_is_refused_and_not_shown(value: Any, server: FakeSecrets) -> None:
+    """It may be another secret, put there by mistake: the message gives its length only."""
+    server.secrets["x"] = value
     known: dict[str, str] = {}
     with pytest.raises(SettingsError) as caught:
         await with_key(load_settings(tmdb_api_key="secret:x"), known)

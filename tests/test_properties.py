@@ -55,10 +55,10 @@ def load(name: str) -> ModuleType:
     return module
 
 
-JUDGE, TITLES = load("fuzz_judge"), load("fuzz_titles")
+RESPONSES, TITLES = load("fuzz_responses"), load("fuzz_titles")
 
 
-@pytest.mark.parametrize("target", [JUDGE, TITLES], ids=lambda target: target.__name__)
+@pytest.mark.parametrize("target", [RESPONSES, TITLES], ids=lambda target: target.__name__)
 def test_the_fuzz_targets_still_hold_for_their_seeds(target: ModuleType) -> None:
     """Whoever fuzzes next month begins with targets that work: each seed, whole and cut and with a byte changed."""
     assert len(target.SEEDS) >= 10
@@ -68,7 +68,7 @@ def test_the_fuzz_targets_still_hold_for_their_seeds(target: ModuleType) -> None
         target.check(seed[:-1] + b"\xff")
 
 
-@pytest.mark.parametrize("name", ["fuzz_judge", "fuzz_titles"])
+@pytest.mark.parametrize("name", ["fuzz_responses", "fuzz_titles"])
 def test_a_fuzz_target_runs_or_says_what_it_lacks(name: str, tmp_path: Path) -> None:
     """`python tests/fuzz/….py -runs=1` fuzzes where atheris is installed, and is one clear sentence elsewhere."""
     command = [sys.executable, str(FUZZ / f"{name}.py"), "-runs=1"]
@@ -141,7 +141,7 @@ HOLDS = st.none() | st.text(max_size=12) | st.integers(-5, 10**12).map(str) | st
 @given(STATUSES, (BODIES | RECORDS_OF_TMDB).map(orjson.dumps) | JSON.map(orjson.dumps) | st.binary(max_size=40), HOLDS)
 def test_any_answer_ends_in_something_that_can_be_written(status: int, body: bytes, retry_after: str | None) -> None:
     """An object, `NotFound` or `Retry`, or a refused key; what is taken from an object comes back from its files."""
-    JUDGE.has_an_outcome(status, body, retry_after)
+    RESPONSES.has_an_outcome(status, body, retry_after)
 
 
 @pytest.mark.parametrize("levels", [250, 254, 300, 1_022])
@@ -152,7 +152,7 @@ def test_a_record_however_deep_ends_in_something_that_can_be_written(
     """What is read of an answer is no deeper than what can be written of it, or one title would end every run."""
     opened, closed = brackets
     inside = opened * levels + (closed * levels if opened == b"[" else b"0" + b"}" * levels)
-    JUDGE.has_an_outcome(200, b'{"id":603,"x":' + inside + b"}", None)
+    RESPONSES.has_an_outcome(200, b'{"id":603,"x":' + inside + b"}", None)
 
 
 @pytest.mark.parametrize("number", [b"1e19", b"1e300", b'"99999999999999999999"'])
@@ -168,7 +168,7 @@ def test_a_record_however_deep_ends_in_something_that_can_be_written(
 )
 def test_a_number_however_large_ends_in_something_that_can_be_written(body: bytes, number: bytes) -> None:
     """A number that fits into no receipt is no TMDB id, or one title would end every run."""
-    JUDGE.has_an_outcome(200, body % number, None)
+    RESPONSES.has_an_outcome(200, body % number, None)
 
 
 # Batches

@@ -1,4 +1,4 @@
-"""The demo as its user meets it: a folder of their own, and two servers for their own tries."""
+"""The demo as its user sees it: the folder it writes, and the two servers it can keep running."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def ended(*words: str, **environment: str) -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-def test_the_demo_clears_away_what_it_has_left_and_nothing_else(tmp_path: Path) -> None:
-    """Run again, it begins with an empty `Raw`; what else is in the folder stays."""
+def test_the_demo_removes_the_files_of_its_last_run_and_no_others(tmp_path: Path) -> None:
+    """Run again, it begins with an empty `Raw`; other files in the folder stay."""
     mine = tmp_path / "out/mine.json"
     prepare_folder(tmp_path / "out")
     mine.write_text("{}", encoding="utf-8")
@@ -43,21 +43,23 @@ def test_the_demo_clears_away_what_it_has_left_and_nothing_else(tmp_path: Path) 
     assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == [OURS, "Raw", "mine.json"]
 
 
-@pytest.mark.parametrize("chaos", [(), ("--chaos", "kill=1")], ids=["the story", "chaos"])
+@pytest.mark.parametrize("chaos", [(), ("--chaos", "kill=1")], ids=["walkthrough", "chaos"])
 async def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path, chaos: tuple[str, ...]) -> None:
-    """A user's own `Raw` is theirs: exit 2, a sentence that says what to do, nothing removed and nothing begun."""
+    """A `Raw` that the user made: exit 2, a sentence that says what to do, nothing removed and nothing started."""
     mine = tmp_path / "out/Raw/mine.json"
     mine.parent.mkdir(parents=True)
     mine.write_text("{}", encoding="utf-8")
     code, out, err = await ended("demo", "--folder", "out", *chaos)
-    sentence = "out/Raw is there, and not known to be the demo's, which would replace it: remove it, or choose another"
+    sentence = (
+        "out/Raw already exists and was not made by the demo, which would replace it: remove it, or choose another"
+    )
     assert (code, out, err) == (2, "", f"{sentence} --folder\n")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
 
 
 @pytest.mark.parametrize("kind", ["a file", "a link", "a link to nowhere"])
 def test_a_raw_that_is_no_folder_is_left_alone(tmp_path: Path, kind: str) -> None:
-    """Nor is a link followed to what somebody keeps elsewhere."""
+    """A link is not followed either, so the files it leads to stay."""
     raw, elsewhere = tmp_path / "Raw", tmp_path / "elsewhere"
     if kind == "a file":
         raw.touch()
@@ -67,21 +69,21 @@ def test_a_raw_that_is_no_folder_is_left_alone(tmp_path: Path, kind: str) -> Non
         elsewhere.mkdir()
         (elsewhere / "mine.json").touch()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(SettingsError, match="not known to be the demo's"):
+    with pytest.raises(SettingsError, match="was not made by the demo"):
         prepare_folder(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", [(), ("--serve",), ("--chaos", "")], ids=["the story", "servers", "chaos"])
-async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """In a sentence that names it, with what to do; it is no bug of the harvester."""
+@pytest.mark.parametrize("words", [(), ("--serve",), ("--chaos", "")], ids=["walkthrough", "servers", "chaos"])
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """The message is one sentence that names the folder and says what to do; it is not reported as a bug."""
     (tmp_path / "taken").touch()
-    result = "taken/out cannot be made (Not a directory): give another --folder\n"
-    assert await ended("demo", "--folder", "taken/out", *words) == (1, "", result)
+    message = "taken/out cannot be made (Not a directory): choose another --folder\n"
+    assert await ended("demo", "--folder", "taken/out", *words) == (1, "", message)
 
 
-async def test_servers_that_are_kept_up_are_told_of_in_one_json_object(tmp_path: Path) -> None:
-    """With `--json` a script has at once all that points a harvester at them; Ctrl-C ends it with 0."""
+async def test_servers_that_are_kept_up_print_their_settings_as_json(tmp_path: Path) -> None:
+    """`--serve --json` prints one JSON object with all settings for a harvester at once; Ctrl-C ends it with 0."""
     process = await started("demo", "--serve", "--json", "--folder", str(tmp_path / "out"))
     assert process.stdout
     result = json.loads(await process.stdout.readline())
@@ -93,8 +95,8 @@ async def test_servers_that_are_kept_up_are_told_of_in_one_json_object(tmp_path:
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
-async def test_servers_that_are_kept_up_are_told_of_as_a_shell_takes_it(tmp_path: Path) -> None:
-    """For people it is what they paste into another shell; a container's stop ends it with 0, and says nothing more."""
+async def test_servers_that_are_kept_up_print_their_settings_for_a_shell(tmp_path: Path) -> None:
+    """`--serve` prints lines to paste into a shell; SIGTERM, as of a container's stop, ends it with 0, silently."""
     process = await started("demo", "--serve", "--folder", str(tmp_path / "out"))
     assert process.stdout
     script = b""
@@ -106,8 +108,8 @@ async def test_servers_that_are_kept_up_are_told_of_as_a_shell_takes_it(tmp_path
     assert b"\nexport S3_BUCKET=demo-lake\n" in script
 
 
-async def test_servers_are_kept_up_or_chaos_is_played() -> None:
-    """Both at once is no use of it: exit 2 and a sentence."""
+async def test_serve_and_chaos_exclude_each_other() -> None:
+    """Both at once is a usage error: exit 2 and one sentence."""
     code, out, err = await ended("demo", "--serve", "--chaos", "kill=1")
     assert (code, out) == (2, "")
     assert err == "--serve keeps healthy servers up, and --chaos plays to its end: give one of the two\n"

@@ -1,7 +1,7 @@
-"""Chaos: the demo with the faults and the kills that its user asks for, so that nobody has to believe us.
+"""Chaos: the demo with the faults and kills that its user asks for, and an independent audit of the result.
 
-The harvest is started again, as its user would, until its books are closed; then what is in the bucket is compared
-with what the stand-in TMDB knows, record for record, without asking the harvester.
+The harvest is started again until its totals are reconciled. Then every record in the bucket is compared with the
+stand-in TMDB's, without the harvester's help.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
     from harvester.demo.environment import Environment
 
 RATE = 150.0
-"""Requests per second of the harvester; TMDB here sets no limit of its own, so every trouble is one asked for."""
+"""Requests per second of the harvester. This TMDB has no rate limit, so every fault is one that was asked for."""
 
 STARTS = 12
-"""Starts after the last kill, until the books have to be closed."""
+"""Starts allowed beyond the number of kills; then the totals must be reconciled."""
 
 ENDS = {
-    Exit.CLOSED: "books closed",
-    Exit.WRONG: "a bug, or a contradiction in the bucket",
-    Exit.USAGE: "settings or input refused",
+    Exit.CLOSED: "totals reconciled",
+    Exit.WRONG: "a bug, or totals that do not match the bucket",
+    Exit.USAGE: "settings or input are wrong",
     Exit.REFUSED: "TMDB refused the key",
-    Exit.STORE: "the bucket refused",
+    Exit.STORE: "the bucket refused us or was out of reach",
     Exit.FAILED: "some titles failed",
     Exit.UNAVAILABLE: "TMDB was unavailable",
-    Exit.STOPPED: "stopped",
+    Exit.STOPPED: "stopped before the end",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """What was asked for: shares of requests by the names of faults, and how many kills."""
+    """What the user asked for: the share of requests of each fault, by name, and the number of kills."""
 
     tmdb: Mapping[str, float]
     s3: Mapping[str, float]
@@ -62,10 +62,10 @@ class Chaos:
 
 
 def parse_chaos(text: str) -> Chaos:
-    """The chaos in a text such as `429=5%,reset=2%,s3-503=1%,kill=3`.
+    """The chaos described by a text such as `429=5%,reset=2%,s3-503=1%,kill=3`.
 
     Raises:
-        SettingsError: What is wrong with which piece.
+        SettingsError: The text is wrong; the message names the piece.
     """
     pieces: dict[str, list[str]] = {"tmdb": [], "s3": [], "kill": []}
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
@@ -84,15 +84,15 @@ def parse_chaos(text: str) -> Chaos:
 
 @dataclass(slots=True)
 class Audit:
-    """What is wrong with the bucket, each by name; all empty where nothing is.
+    """Everything that is wrong in the bucket, by name; all lists are empty if nothing is.
 
     Attributes:
-        expected: Titles that the stand-in has.
-        lost: Those without a record.
-        doubled: Those with more than one.
-        altered: Those whose record is not the stand-in's, or stands among records of the other kind.
-        invented: Records of titles that it does not have.
-        orphans: Uploads begun and neither completed nor aborted.
+        expected: Number of titles that the stand-in has.
+        lost: Titles without a record.
+        doubled: Titles with more than one record.
+        altered: Titles whose record differs from the stand-in's, or is in the folder of the other kind.
+        invented: Titles with a record that the stand-in does not have.
+        orphans: Uploads that were neither completed nor aborted.
         foreign: Data files that no receipt names.
     """
 
@@ -106,31 +106,36 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Whether every title is there once, as it should be, and nothing else."""
+        """Whether every title is there once and unaltered, and nothing else is."""
         return not any((self.lost, self.doubled, self.altered, self.invented, self.orphans, self.foreign))
 
     def counts(self) -> dict[str, int]:
-        """How many of each."""
-        return {name: len(values) for name, values in asdict(self).items() if isinstance(values, list)}
+        """The length of each list, by name."""
+        return {name: len(found) for name, found in asdict(self).items() if isinstance(found, list)}
 
 
+<<<<<<< HEAD
 async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> CommandResult:
     """Harvest under `chaos` until the books are closed, audit the bucket, and leave the files in `folder`.
+=======
+async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result:
+    """Harvest under `chaos` until the totals are reconciled, audit the bucket, and leave the files in `folder`.
+>>>>>>> p-demo
 
     Raises:
-        DemoError: The books were not closed, or the audit found something.
+        DemoError: The totals were not reconciled, or the audit found something.
     """
     console = Console(highlight=False, emoji=False, stderr=as_json)
     say = partial(console.print, soft_wrap=True)
     started = time.monotonic()
-    dice = random.Random(seed)  # noqa: S311  # no secret hangs on it
+    dice = random.Random(seed)  # noqa: S311  # not for secrets
     prepare_folder(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-chaos-") as scratch:
         async with open_environment(
             Path(scratch), rate=RATE, latency=(0.005, 0.03), faults=chaos.tmdb, s3_faults=chaos.s3, seed=seed
         ) as env:
-            asked = [f"{name}={share * 100:g}%" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
-            say(f"[bold]Chaos[/]    {', '.join(asked) or 'no faults'}, {_kills(chaos.kills)}; seed {seed}")
+            shares = [f"{name}={share * 100:g}%" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
+            say(f"[bold]Chaos[/]    {', '.join(shares) or 'no faults'}, {_kills(chaos.kills)}; seed {seed}")
             starts = await _until_closed(env, chaos, dice, console)
             audit = await audit_lake(env)
             verification = await env.ask("verify")
@@ -138,8 +143,9 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Comman
     seconds = time.monotonic() - started
     _show(console, starts, audit, verification, env)
     say(ending(folder, seconds))
-    check(audit.clean, f"the audit found {audit.counts()}; the bucket is in {folder}/")
+    check(audit.clean, f"the audit found {audit.counts()}; the bucket's files are in {folder}/")
     check(verification["status"] == "proved", f"verify found {verification['problems'][:3]}")
+<<<<<<< HEAD
     result = result_json(
         "closed",
         Exit.CLOSED,
@@ -154,33 +160,48 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Comman
         folder=str(folder),
     )
     return Exit.CLOSED, result, lambda: None
+=======
+    report = {
+        "status": "closed",
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "kills": sum(start["killed"] for start in starts),
+        "starts": starts,
+        "requests": env.tmdb.asked.total(),
+        "audit": {"expected": audit.expected} | audit.counts(),
+        "totals": verification["totals"],
+        "verify": verification["status"],
+        "folder": str(folder),
+    }
+    return Exit.CLOSED, report, lambda: None
+>>>>>>> p-demo
 
 
 async def _until_closed(env: Environment, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:
-    """Start the harvest until its books are closed, killing it as often as asked; how each start ended.
+    """How each start ended: start the harvest until its totals are reconciled, killing it as often as asked.
 
-    A kill comes after a number of requests drawn so that some are left for the starts after it.
+    A kill comes after a random number of requests, chosen so that some are left for the starts after it.
     """
     plan = await env.ask("plan")
-    batches = sum(result["batches"] for result in plan["input"].values())
+    batches = sum(collection["batches"] for collection in plan["input"].values())
     starts: list[dict[str, Any]] = []
     landed = kills = 0
     while True:
         before = env.tmdb.asked.total()
-        left = plan["requests"] * max(1 - landed / batches, 0.0) / (chaos.kills - kills + 1)
-        result = await _start(env, dice.uniform(0.1, 1.9) * left if kills < chaos.kills else None, console)
-        kills += result["killed"]
+        requests_left = plan["requests"] * max(1 - landed / batches, 0.0) / (chaos.kills - kills + 1)
+        start = await _start(env, dice.uniform(0.1, 1.9) * requests_left if kills < chaos.kills else None, console)
+        kills += start["killed"]
         landed = await env.receipts()
-        starts.append(result | {"requests": env.tmdb.asked.total() - before, "receipts": landed})
-        console.print(_tell(len(starts), starts[-1]), soft_wrap=True)
-        if result["exit"] == 0:
+        starts.append(start | {"requests": env.tmdb.asked.total() - before, "receipts": landed})
+        console.print(_start_text(len(starts), starts[-1]), soft_wrap=True)
+        if start["exit"] == 0:
             return starts
         if len(starts) >= chaos.kills + STARTS:
-            raise DemoError(f"After {len(starts)} starts the books are not closed: {result.get('message', result)}")
+            raise DemoError(f"After {len(starts)} starts the totals are not reconciled: {start.get('message', start)}")
 
 
 async def _start(env: Environment, kill_after: float | None, console: Console) -> dict[str, Any]:
-    """One start of the harvester: how it ended, or that it was killed."""
+    """Run the harvester once: how it ended, or that it was killed."""
     process = await env.run("harvest")
     before = env.tmdb.asked.total()
     with progress_on(console) as progress:
@@ -202,15 +223,17 @@ async def _start(env: Environment, kill_after: float | None, console: Console) -
     return {"killed": False, "exit": process.returncode, "message": result.get("message", "")}
 
 
-def _tell(number: int, start: Mapping[str, Any]) -> str:
+def _start_text(number: int, start: Mapping[str, Any]) -> str:
     end = (
-        "[red]SIGKILL[/]" if start["killed"] else f"exit {start['exit']}: {ENDS.get(start['exit'], 'ended by others')}"
+        "[red]SIGKILL[/]"
+        if start["killed"]
+        else f"exit {start['exit']}: {ENDS.get(start['exit'], 'ended from outside')}"
     )
-    return f"start {number:<2}   {start['requests']:,} requests, {start['receipts']} batches have landed; {end}"
+    return f"start {number:<2}   {start['requests']:,} requests, {start['receipts']} batches landed so far; {end}"
 
 
 async def audit_lake(env: Environment) -> Audit:
-    """The audit of the stage's bucket, against the catalog of its TMDB."""
+    """The audit of the environment's bucket against the catalog of its TMDB."""
     catalog = env.tmdb.catalog
     records: dict[str, dict[str, Any]] = {}
     for tt in sample_titles(MOVIES) | sample_titles(SERIES):
@@ -241,12 +264,12 @@ async def audit_lake(env: Environment) -> Audit:
 
 
 def _same(record: Mapping[str, Any], true: Mapping[str, Any] | None, *, kind: str) -> bool:
-    """Whether a landed record is TMDB's own of this kind, and what the harvester puts in front says so."""
+    """Whether a landed record is TMDB's, and the two keys that the harvester adds have the right kind and TMDB id."""
     if true is None:
         return False
-    result = record["harvest"]
+    added = record["harvest"]
     return {**record, "harvest": None, "imdb_id": None} == {**true, "harvest": None, "imdb_id": None} and (
-        (result["kind"], result["tmdb_id"]) == (kind, true["id"])
+        (added["kind"], added["tmdb_id"]) == (kind, true["id"])
     )
 
 
@@ -254,14 +277,14 @@ def _show(
     console: Console, starts: list[dict[str, Any]], audit: Audit, verification: Mapping[str, Any], env: Environment
 ) -> None:
     kills = sum(start["killed"] for start in starts)
-    console.print("\n[bold]The books[/]")
+    console.print("\n[bold]The totals[/]")
     console.print(totals_text(verification["totals"]), soft_wrap=True)
-    console.print("\n[bold]The audit[/], of the bucket against the stand-in, without asking the harvester")
+    console.print("\n[bold]The audit[/] compares the bucket with the stand-in TMDB, without the harvester")
     found = " · ".join(f"{name} {count}" for name, count in audit.counts().items())
-    console.print(f" {audit.expected} titles that TMDB has: {found}", soft_wrap=True)
+    console.print(f" {audit.expected} titles at TMDB: {found}", soft_wrap=True)
     console.print(
         f" {_kills(kills)}, {len(starts)} starts, {env.tmdb.asked.total():,} requests; "
-        f"verify read back {verification['records']} records: {verification['status']}",
+        f"verify read {verification['records']} records: {verification['status']}",
         soft_wrap=True,
     )
 

@@ -1,7 +1,7 @@
-"""The stage of the demo: both servers, and the environment that points a harvester at them and at nothing else.
+"""The demo's environment: both servers, and the variables that point a harvester at them only.
 
-The servers are stand-ins, the harvester is the real one: the very command, in processes of its own, so that a kill is
-a SIGKILL. Nothing of the user's settings, keys or buckets is read.
+The servers are stand-ins; the harvester is the real command, in its own process, so that a kill is a SIGKILL. None of
+the user's settings, keys or buckets is read.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
 BUCKET = "demo-lake"
 
 OURS = ".harvester-demo"
-"""The file by which the demo knows that a folder is one of its own."""
+"""Name of the file that marks a folder as made by the demo."""
 
 
 class DemoError(HarvestError):
-    """The demo did not go as told."""
+    """The demo failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the demo plays on.
+    """The running servers, and how to run a harvester against them.
 
     Attributes:
-        tmdb: The stand-in, with its counts.
-        s3: The server behind the bucket.
-        bucket: Read and written without faults.
+        tmdb: The stand-in TMDB, with its counts.
+        s3: The S3 server of the bucket.
+        bucket: The bucket, without the S3 faults.
         settings: Environment variables that point a harvester at both servers.
-        environment: Those, and what else a process needs.
-        folder: Where harvesters run; their log is `harvester.log` there.
+        environment: These, and the other variables that a process needs.
+        folder: Working folder of the harvesters; their log is `harvester.log` in it.
     """
 
     tmdb: FakeTmdb
@@ -69,7 +69,7 @@ class Environment:
     folder: Path
 
     async def run(self, *words: str, **environment: str) -> asyncio.subprocess.Process:
-        """Start `python -m harvester` with `words`, in an empty folder, its log going to a file."""
+        """Start `python -m harvester` with the arguments `words` and `--json`; its log goes to `harvester.log`."""
         with (self.folder / "harvester.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -84,7 +84,7 @@ class Environment:
             )
 
     async def ask(self, *words: str) -> dict[str, Any]:
-        """What a command of the harvester prints, once it has ended; S3 has no faults for it.
+        """The result that a command of the harvester prints, after its end; S3 has no faults for it.
 
         Raises:
             DemoError: It ended with an error.
@@ -97,27 +97,27 @@ class Environment:
         return result
 
     def read(self, out: bytes) -> dict[str, Any]:
-        """The one JSON object that a harvester has printed.
+        """The JSON object that a harvester has printed.
 
         Raises:
-            DemoError: It is none.
+            DemoError: The output is not JSON.
         """
         try:
             document: dict[str, Any] = json.loads(out)
         except ValueError as error:
-            raise DemoError(f"The harvester printed no result; its log ends: {self.log_tail()}") from error
+            raise DemoError(f"The harvester printed no result. The end of its log: {self.log_tail()}") from error
         return document
 
     def log_tail(self) -> str:
-        """What the harvesters logged last."""
+        """The last 2,000 characters of the harvesters' log."""
         return (self.folder / "harvester.log").read_text(encoding="utf-8")[-2_000:]
 
     async def receipts(self) -> int:
-        """How many batches have landed, with receipts."""
+        """How many batches have landed with their receipts."""
         return sum("/receipts/" in key for key in await self.bucket.objects("Raw/API/_harvest/"))
 
     async def bring_home(self, folder: Path) -> dict[str, bytes]:
-        """Every object of the bucket, written below `folder` too."""
+        """Every object of the bucket by key, each also written below `folder`."""
         files: dict[str, bytes] = {}
         for key in await self.bucket.objects(""):
             body = await self.bucket.read(key)
@@ -139,7 +139,9 @@ async def open_environment(
     s3_faults: Mapping[str, float] | None = None,
     seed: int = 1,
 ) -> AsyncIterator[Environment]:
-    """The stage, set up in `folder` and cleared away at the end; harvesters ask at `rate`, TMDB allows `limit`.
+    """Both servers, running inside the context, with their data in `folder`.
+
+    Harvesters send `rate` requests per second; TMDB allows `limit`, or any number if None.
 
     Raises:
         DemoError: The S3 server does not start.
@@ -168,9 +170,9 @@ async def open_environment(
                 )
             )
             if s3_faults:
-                link = await stack.enter_async_context(s3_proxy.s3_proxy(s3.endpoint))
-                link.rules["*"] = s3_proxy.random_faults(s3_faults, seed=seed)
-                settings["AWS_ENDPOINT_URL_S3"] = link.url
+                proxy = await stack.enter_async_context(s3_proxy.s3_proxy(s3.endpoint))
+                proxy.rules["*"] = s3_proxy.random_faults(s3_faults, seed=seed)
+                settings["AWS_ENDPOINT_URL_S3"] = proxy.url
             ours = {"TMDB_RATE": f"{rate:g}", "PYTHONUTF8": "1"}
             yield Environment(tmdb, s3, bucket, settings, _without_settings() | settings | ours, folder)
     except (ServerMissingError, ServerFailedError) as error:
@@ -178,7 +180,7 @@ async def open_environment(
 
 
 def _without_settings() -> dict[str, str]:
-    """Our own environment without any setting of the user's."""
+    """Our own environment variables, without any setting of the harvester or of AWS."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -187,56 +189,54 @@ def _without_settings() -> dict[str, str]:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder for what lands, without what an earlier demo has left there.
+    """Make the folder for the landed files, and remove those of an earlier demo.
 
     Raises:
-        SettingsError: What is there is not known to be the demo's; nothing has been removed.
-        DemoError: It cannot be made.
+        SettingsError: `Raw` exists and was not made by the demo; nothing has been removed.
+        DemoError: The folder cannot be made.
     """
     raw = folder / "Raw"
     with making(folder):
         if os.path.lexists(raw):
             if not (raw / OURS).is_file():
                 raise SettingsError(
-                    f"{raw} is there, and not known to be the demo's, which would replace it: remove it, "
+                    f"{raw} already exists and was not made by the demo, which would replace it: remove it, "
                     "or choose another --folder"
                 )
             shutil.rmtree(raw)
         raw.mkdir(parents=True)
-        (raw / OURS).write_text(
-            "The demo has made this folder, and its next run removes all of it.\n", encoding="utf-8"
-        )
+        (raw / OURS).write_text("The demo made this folder; its next run removes everything in it.\n", encoding="utf-8")
 
 
 @contextmanager
 def making(folder: Path) -> Iterator[None]:
-    """Something is being made in `folder`.
+    """Turn an OSError of the block, which writes to `folder`, into a DemoError.
 
     Raises:
-        DemoError: It cannot be.
+        DemoError: The block raised an OSError.
     """
     try:
         yield
     except OSError as error:
-        raise DemoError(f"{folder} cannot be made ({error.strerror}): give another --folder") from error
+        raise DemoError(f"{folder} cannot be made ({error.strerror}): choose another --folder") from error
 
 
 def progress_on(console: Console) -> Progress:
-    """A bar of requests, where the console is a terminal."""
+    """A progress bar of requests; hidden if the console is not a terminal."""
     columns = (TextColumn("           {task.description}"), BarColumn(), TextColumn("{task.completed:.0f} requests"))
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def ending(folder: Path, seconds: float) -> str:
-    """The last words of a demo, in rich's markup."""
-    return f"\nThe files are in [bold]{escape(f'{folder}/')}[/]. All this took {seconds:.0f} s."
+    """The last line of a demo, in rich's markup."""
+    return f"\nThe files are in [bold]{escape(f'{folder}/')}[/]. The demo took {seconds:.0f} s."
 
 
-def check(backoffs: bool, otherwise: str) -> None:  # noqa: FBT001  # an assertion that stays
-    """Go on if it `holds`.
+def check(condition: bool, problem: str) -> None:  # noqa: FBT001  # an assertion, also with `python -O`
+    """Check that the demo went as expected.
 
     Raises:
-        DemoError: It does not.
+        DemoError: The condition is false; the message names the `problem`.
     """
-    if not backoffs:
-        raise DemoError(f"The demo did not go as told: {otherwise}")
+    if not condition:
+        raise DemoError(f"The demo failed: {problem}")

@@ -1,4 +1,4 @@
-"""The demo: the whole harvest on this machine, killed half-way and started again, with no account and no network."""
+"""The walkthrough: a whole harvest on this machine, killed half-way and started again; no account, no network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from harvester.fakes.tmdb import FakeTmdb
 
 RATE = 60.0
-"""Requests per second of the story, allowed and used: above TMDB's 40 to 50, to keep the story short."""
+"""Requests per second, both of the harvester and of TMDB's limit: above the real 40 to 50, to keep the demo short."""
 
 FAULTS = "500=2%,html-502=1%,reset=1%,cut=1%,empty=1%,gzip=1%,429=0.2%"
 
@@ -53,52 +53,58 @@ HALF_WAY = 0.5
 """Share of the requests after which the harvester is killed."""
 
 
+<<<<<<< HEAD
 async def run(folder: Path, *, as_json: bool) -> CommandResult:
     """Tell the story, leave the landed files in `folder`, and say how it ended."""
+=======
+async def run(folder: Path, *, as_json: bool) -> Result:
+    """Show plan, harvest, kill, resume and verify, and leave the landed files in `folder`; the result."""
+>>>>>>> p-demo
     console = Console(highlight=False, emoji=False, stderr=as_json)
     started = time.monotonic()
     prepare_folder(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-demo-") as scratch:
         async with open_environment(Path(scratch), rate=RATE, limit=RATE, faults=parse_shares(FAULTS)) as env:
             say = partial(console.print, soft_wrap=True)
-            say(f"[bold]A stand-in TMDB[/] at {env.tmdb.url}: {RATE:g} requests a second, answers in 50 to 300 ms,")
-            say(f"  and of all requests {FAULTS.replace(',', ', ')}. None of its texts are TMDB's.")
-            say(f"[bold]A local S3 server[/] ({env.s3.kind}) at {env.s3.endpoint}. No account, no network.\n")
+            say(f"[bold]Stand-in TMDB[/] at {env.tmdb.url}: {RATE:g} requests per second, responses in 50 to 300 ms.")
+            say(f"  Its texts are not TMDB's. Faults, as shares of all requests: {FAULTS.replace(',', ', ')}.")
+            say(f"[bold]Local S3 server[/] ({env.s3.kind}) at {env.s3.endpoint}. No account, no network.\n")
 
             plan = await env.ask("plan")
-            read = ", ".join(f"{expected['rows']:,} rows of {name.lower()}" for name, expected in plan["input"].items())
-            ids = sum(expected["ids"] for expected in plan["input"].values())
-            rejected = sum(expected["rejected"] for expected in plan["input"].values())
+            sources = plan["input"]
+            rows = " and ".join(f"{source['rows']:,} rows of {name.lower()}" for name, source in sources.items())
+            ids = sum(source["ids"] for source in sources.values())
+            rejected = sum(source["rejected"] for source in sources.values())
             say(
-                f"[bold]1. plan[/]     {read}: {ids} ids, {rejected} rows rejected, at least {plan['requests']} requests"  # noqa: E501
+                f"[bold]1. plan[/]     {rows}: {ids} ids, {rejected} rows rejected, {plan['requests']} requests or more"
             )
 
             killed = await _harvest_and_kill(env, plan["requests"], console)
             say(
-                f"[bold]2. harvest[/]  killed with SIGKILL after {killed.asked} requests: "
-                f"{killed.receipts} batches had landed, with receipts"
+                f"[bold]2. harvest[/]  killed with SIGKILL after {killed.asked} requests; "
+                f"{killed.receipts} batches had landed with their receipts"
             )
             report = await _harvest_to_the_end(env, plan["requests"], console)
             check(report["status"] == "closed", f"the second harvest ended as {report['status']!r}")
             repeated = killed.repeated(env.tmdb)
             say(
-                f"[bold]3. harvest[/]  started again, it asked for the rest: {report['requests']} requests, "
-                f"{repeated} of them repeated, for batches in flight"
+                f"[bold]3. harvest[/]  started again, it did the rest: {report['requests']} requests, "
+                f"{repeated} of them repeated for batches that the kill interrupted"
             )
             verification = await env.ask("verify")
             check(verification["status"] == "proved", f"verify found {verification.get('problems')}")
             say(
-                f"[bold]4. verify[/]   read back {verification['totals']['files']} files, "
-                f"{verification['records']} records: "
-                "every byte, every id once\n"
+                f"[bold]4. verify[/]   read all {verification['totals']['files']} files back, "
+                f"{verification['records']} records: every byte is right, every id is there once\n"
             )
             files = await env.bring_home(folder)
             console.print(_tree(files))
             _show_record(console, files)
-            _show_books(console, report["totals"], env.tmdb)
+            _show_totals(console, report["totals"], env.tmdb)
     seconds = time.monotonic() - started
-    say(f"{ending(folder, seconds)} Next, with the servers kept up:")
+    say(f"{ending(folder, seconds)} To try the commands yourself, keep both servers running:")
     say(f"  {_python()} -m harvester demo --serve", markup=False)
+<<<<<<< HEAD
     result = result_json(
         "closed",
         Exit.CLOSED,
@@ -112,19 +118,33 @@ async def run(folder: Path, *, as_json: bool) -> CommandResult:
         verify=verification["status"],
         folder=str(folder),
     )
+=======
+    result = {
+        "status": "closed",
+        "seconds": round(seconds, 1),
+        "requests": env.tmdb.asked.total(),
+        "receipts_at_kill": killed.receipts,
+        "requests_repeated": repeated,
+        "refused_by_rate_limit": env.tmdb.refused,
+        "most_requests_in_a_second": env.tmdb.peak_all,
+        "totals": report["totals"],
+        "verify": verification["status"],
+        "folder": str(folder),
+    }
+>>>>>>> p-demo
     return Exit.CLOSED, result, lambda: None
 
 
 @dataclass(frozen=True, slots=True)
 class _Killed:
-    """What there was when the harvester was killed."""
+    """The state when the harvester was killed: requests made, receipts landed, requests by route and id."""
 
     asked: int
     receipts: int
     answered: Counter[tuple[Route, str]]
 
     def repeated(self, tmdb: FakeTmdb) -> int:
-        """Requests made again after the kill that had been made before it."""
+        """How many requests from before the kill were made again after it."""
         return sum(
             min(count, tmdb.asked[route] - count)
             for route, count in self.answered.items()
@@ -133,7 +153,7 @@ class _Killed:
 
 
 async def _harvest_and_kill(env: Environment, requests: int, console: Console) -> _Killed:
-    """Harvest, under faults, until half of the requests are made and something has landed; then SIGKILL."""
+    """Harvest, under faults, until half of the requests are made and a batch has landed; then SIGKILL."""
     process = await env.run("harvest")
     try:
         with progress_on(console) as progress:
@@ -158,15 +178,15 @@ async def _harvest_to_the_end(env: Environment, requests: int, console: Console)
         task = progress.add_task("harvesting again", total=requests)
         before = env.tmdb.asked.total()
 
-        async def look() -> None:
+        async def show_progress() -> None:
             while process.returncode is None:
                 progress.update(task, completed=min(before // 2 + env.tmdb.asked.total() - before, requests))
                 await asyncio.sleep(0.1)
 
-        async def end() -> bytes:
+        async def read_output() -> bytes:
             return (await process.communicate())[0]
 
-        out, _ = await fan_out(_call, [end, look], at_once=2)
+        out, _ = await fan_out(_call, [read_output, show_progress], at_once=2)
     return env.read(out)
 
 
@@ -175,10 +195,10 @@ async def _call(act: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _tree(files: Mapping[str, bytes]) -> Tree:
-    """The bucket as a tree; of many alike files in a folder, the first three."""
+    """The bucket as a tree, with the first three files of each folder."""
     root = Tree(f"[bold]{S3Url(BUCKET)}[/]")
     branches: dict[str, Tree] = {"": root}
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for key, body in sorted(files.items()):
         parts = key.split("/")
         for depth in range(1, len(parts)):
@@ -186,10 +206,10 @@ def _tree(files: Mapping[str, bytes]) -> Tree:
             if path not in branches:
                 branches[path] = branches[parent].add(f"{parts[depth - 1]}/")
         folder = "/".join(parts[:-1])
-        seen[folder] = seen.get(folder, 0) + 1
-        if seen[folder] <= 3:
+        counts[folder] = counts.get(folder, 0) + 1
+        if counts[folder] <= 3:
             branches[folder].add(f"{parts[-1]}  [dim]{size(len(body))}[/]")
-    for folder, count in seen.items():
+    for folder, count in counts.items():
         if count > 3:
             branches[folder].add(f"[dim]… and {count - 3} more[/]")
     return root
@@ -199,22 +219,27 @@ def _show_record(console: Console, files: Mapping[str, bytes]) -> None:
     key = min(key for key in files if "/Movies/" in key and "_harvest" not in key)
     line = files[key].split(b"\n")[0].decode()
     head, title = line.index(',"backdrop_path"'), line.index('"title"')
-    console.print(f"\n[bold]One record[/] of {key.rpartition('/')[2]}, a line of JSON each:", soft_wrap=True)
+    console.print(f"\n[bold]One record[/], a line of {key.rpartition('/')[2]}:", soft_wrap=True)
     console.print(f"{line[:head]}, … ,{line[title:]}", markup=False, soft_wrap=True)
 
 
-def _show_books(console: Console, totals: Mapping[str, Any], tmdb: FakeTmdb) -> None:
-    console.print("\n[bold]The books[/]")
+def _show_totals(console: Console, totals: Mapping[str, Any], tmdb: FakeTmdb) -> None:
+    console.print("\n[bold]The totals[/]")
     console.print(totals_text(totals), soft_wrap=True)
     console.print(
-        f"The server counted {tmdb.asked.total()} requests, at most {tmdb.peak_all} in any second; "
-        f"its limit refused {tmdb.refused}.",
+        f"The stand-in TMDB counted {tmdb.asked.total():,} requests, at most {tmdb.peak_all} in any second; "
+        f"its rate limit refused {tmdb.refused}.",
         soft_wrap=True,
     )
 
 
+<<<<<<< HEAD
 async def serve(folder: Path, *, as_json: bool) -> CommandResult:
     """Keep both servers up until Ctrl-C, and say at once what points a shell, or with `as_json` a script, at them."""
+=======
+async def serve(folder: Path, *, as_json: bool) -> Result:
+    """Keep both servers up until Ctrl-C; first print the settings for a shell, or with `as_json` for a script."""
+>>>>>>> p-demo
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -232,15 +257,15 @@ async def serve(folder: Path, *, as_json: bool) -> CommandResult:
 
 def _show_settings(settings: Mapping[str, str]) -> None:
     say = partial(Console(highlight=False, emoji=False).print, soft_wrap=True, markup=False)
-    say("# Both servers are up, until Ctrl-C. In another shell, paste:")
+    say("# Both servers run until you press Ctrl-C. Paste this into another shell:")
     for name, value in sorted(settings.items()):
         say(f"export {name}={shlex.quote(value)}")
-    say("# and then, for example:")
+    say("# Then try, for example:")
     for words in ("plan", "upload", "harvest --limit 200", "harvest", "verify"):
         say(f"{_python()} -m harvester {words}")
 
 
 def _python() -> str:
-    """This interpreter, as one would type it here."""
+    """The path of this Python, relative to the current folder if it is below it."""
     path = Path(sys.executable)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,1 +1,1 @@
-"""Stand-ins for TMDB and S3, with faults."""
+"""Stand-in servers for TMDB and S3, with faults on request."""

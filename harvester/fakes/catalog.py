@@ -1,8 +1,8 @@
-"""What the stand-in TMDB knows: for any IMDb id, what it is and the record TMDB would answer with.
+"""What the stand-in TMDB knows: for any IMDb id, its kind and the record that TMDB would return.
 
-Pure and without memory: the same question has the same answer in every process, on every day, in any order; all
-chance is drawn from a BLAKE2 hash of the id. Shapes, types and sizes follow 196 recorded bodies (a movie 0.5-2.3 KB,
-median 1.4; a series 1.3-25 KB, median 3.9). The texts are our own, and awkward on purpose: quotes, backslashes,
+Pure and stateless: the same id gives the same record in every process, on every day and in any order, because all
+random choices come from a BLAKE2 hash of the id. Shapes, types and sizes follow 196 recorded bodies (a movie 0.5-2.3
+KB, median 1.4; a series 1.3-25 KB, median 3.9). The texts are our own, and difficult on purpose: quotes, backslashes,
 U+2028, Portuguese, Japanese, emoji.
 """
 
@@ -37,20 +37,20 @@ Kind: TypeAlias = Literal["movie", "tv", "episode", "season", "unknown", "both"]
 
 _MIXED: Final[tuple[Kind, ...]] = ("movie",) * 12 + ("tv",) * 4 + ("episode", "season", "both", "unknown")
 _KNOWN: Final[Mapping[str, Kind]] = {"tt0111161": "movie", "tt0068646": "movie", "tt0944947": "tv", "tt0903747": "tv"}
-"""Titles that every TMDB has."""
-_BARE: Final = 0.1  # Share of records with little more than a title.
+"""Titles that every catalog has."""
+_BARE: Final = 0.1  # Share of records with most fields empty.
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What there is at this TMDB.
+    """Which titles this TMDB has.
 
     Attributes:
-        kinds: What is known for certain, by IMDb id. `both` is the double hit of /find: a movie, and a series too.
-        otherwise: The kind of every other id; None lets the id's hash choose among all kinds.
-        missing: Share of those other ids, between 0 and 1, that is unknown whatever `otherwise` says.
-        titles: Title and year to show, by IMDb id; a year that is not four digits becomes the date `""`.
-        record_bytes: Pad the detail records to about so many bytes of JSON, in their overview; 0 leaves them alone.
+        kinds: Kind by IMDb id. `both` means that /find returns a movie and a series for the id.
+        otherwise: The kind of every other id; None: chosen among all kinds by the id's hash.
+        missing: Share of those other ids, between 0 and 1, that are unknown whatever `otherwise` says.
+        titles: Title and year, by IMDb id; a year that is not four digits gives the date `""`.
+        record_bytes: Pad the overview of detail records until their JSON has about this many bytes; 0: no padding.
     """
 
     kinds: Mapping[str, Kind] = field(default_factory=dict)
@@ -68,20 +68,20 @@ def catalog_of(
     kinds: Mapping[str, Kind] | None = None,
     record_bytes: int = 0,
 ) -> Catalog:
-    """A catalog of just these movies and series, given as id -> (title, year), less a `missing` share of them.
+    """A catalog of these movies and series only, given as id -> (title, year), without a `missing` share of them.
 
-    An id on both lists is `both`. Exceptions go in `kinds`.
+    An id in both has the kind `both`. `kinds` overrides the kind of single ids.
     """
-    values: dict[str, Kind] = {tt: "both" if tt in series else "movie" for tt in movies}
-    values |= {tt: "tv" for tt in series if tt not in movies}
-    values |= {tt: "unknown" for tt in values if share("missing", tt) < missing}
-    return Catalog(values | dict(kinds or {}), "unknown", titles={**series, **movies}, record_bytes=record_bytes)
+    chosen: dict[str, Kind] = {tt: "both" if tt in series else "movie" for tt in movies}
+    chosen |= {tt: "tv" for tt in series if tt not in movies}
+    chosen |= {tt: "unknown" for tt in chosen if share("missing", tt) < missing}
+    return Catalog(chosen | dict(kinds or {}), "unknown", titles={**series, **movies}, record_bytes=record_bytes)
 
 
 def kind_of(catalog: Catalog, tt: str) -> Kind:
-    """What the IMDb id is at this TMDB; anything but `tt` and at least seven digits is unknown."""
-    if (result := catalog.kinds.get(tt) or _KNOWN.get(tt)) is not None:
-        return result
+    """The kind of an IMDb id at this TMDB; anything but `tt` and at least seven digits is unknown."""
+    if (kind := catalog.kinds.get(tt) or _KNOWN.get(tt)) is not None:
+        return kind
     if re.fullmatch(rf"{PREFIX}[0-9]{{7,}}", tt) is None or share("missing", tt) < catalog.missing:
         return "unknown"
     return catalog.otherwise or _MIXED[int(share("kind", tt) * len(_MIXED))]
@@ -90,7 +90,7 @@ def kind_of(catalog: Catalog, tt: str) -> Kind:
 def movie_record(
     catalog: Catalog, tt: str, *, language: str | None = None, append: Iterable[str] = ()
 ) -> Record | None:
-    """The body of `/movie/{id}`, with those appended parts that TMDB has for movies; None if this is no movie."""
+    """The body of `/movie/{id}`, with those of the appended parts that TMDB has for movies; None if not a movie."""
     if kind_of(catalog, tt) not in {"movie", "both"}:
         return None
     of = _subject(catalog, "movie", tt, language)
@@ -102,9 +102,9 @@ def movie_record(
 
 
 def tv_record(catalog: Catalog, tt: str, *, language: str | None = None, append: Iterable[str] = ()) -> Record | None:
-    """The body of `/tv/{id}`, with those appended parts that TMDB has for series; None if this is no series.
+    """The body of `/tv/{id}`, with those of the appended parts that TMDB has for series; None if not a series.
 
-    As at TMDB there is no `imdb_id` at the top: it stands in the appended `external_ids`.
+    As at TMDB, `imdb_id` is not at the top level but in the appended `external_ids`.
     """
     if kind_of(catalog, tt) not in {"tv", "both"}:
         return None
@@ -121,7 +121,7 @@ def tv_record(catalog: Catalog, tt: str, *, language: str | None = None, append:
 
 
 def find_record(catalog: Catalog, tt: str, *, language: str | None = None) -> Record:
-    """The body of `/find/{id}?external_source=imdb_id`: five arrays of list-shaped rows, all empty if unknown."""
+    """The body of `/find/{id}?external_source=imdb_id`: five arrays of short records, all empty if unknown."""
     found: Record = {f"{name}_results": [] for name in ("movie", "person", "tv", "tv_episode", "tv_season")}
     kind = kind_of(catalog, tt)
     for each in ("movie", "tv") if kind == "both" else (kind,):
@@ -132,7 +132,7 @@ def find_record(catalog: Catalog, tt: str, *, language: str | None = None) -> Re
 
 
 def padded(record: Record, size: int) -> Record:
-    """The record with an overview so long that its JSON has at least `size` bytes."""
+    """The record, its overview lengthened until its JSON has at least `size` bytes."""
     more = " On and on it went."
     lacking = max(0, size - len(orjson.dumps(record)))
     return record | {"overview": record["overview"] + more * -(-lacking // len(more))}

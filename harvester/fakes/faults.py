@@ -1,7 +1,7 @@
-"""Which requests go wrong, and how: faults as values, and the rules that deal them out.
+"""Faults of the stand-in TMDB as values, and rules that decide which request gets which fault.
 
-Pure: a rule looks at what is asked, and at which try this is, and names a fault or none. It knows no clock and no luck,
-so a run that went wrong goes wrong again in the same places. The doing is left to `tmdb_stand_in`.
+Pure: a rule sees the request and its attempt number and returns a fault or None. It uses no clock and no random state,
+so a failed run fails again in the same places. `fakes.tmdb` carries the faults out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Way: TypeAlias = Literal[
 
 JSON: Final = "application/json;charset=utf-8"
 HTML: Final = "text/html"
-# TMDB's own number and words for an HTTP status (developer.themoviedb.org/docs/errors).
+# TMDB's own status code and message for an HTTP status (developer.themoviedb.org/docs/errors).
 _CODES: Final = {
     400: (27, "Too many append to response objects: The maximum number of remote calls is 20."),
     401: (7, "Invalid API key: You must be granted a valid key."),
@@ -42,10 +42,10 @@ class Asked:
     """One request, as a rule sees it.
 
     Attributes:
-        route: Which of TMDB's doors was knocked at.
-        id: The IMDb id meant, also where a TMDB number was asked for; empty for `authentication`.
-        attempt: 1 for the first request for this route and id, 2 for the next: those given no answer at all by the
-            rate limit, the key check or an outage are not counted.
+        route: Which route of TMDB's API was requested.
+        id: The IMDb id, also if the request named a TMDB number; empty for `authentication`.
+        attempt: 1 for the first request for this route and id, 2 for the next. Requests refused by the rate limit, the
+            key check or an outage are not counted.
     """
 
     route: Route
@@ -58,14 +58,14 @@ class Fault:
     """One way for a request to go wrong.
 
     Attributes:
-        way: `answer`: this `status` and `body` instead of TMDB's. Every other way spoils the true answer: `reset`
-            the connection before it or within it (`reset_within`); `cut` it short of its Content-Length, or of its
-            last chunk (`cut_chunked`); send it as `gzip` that does not say so, or `mislabelled` with another content
-            type; let it `drip`, `size` bytes every `seconds`; keep `silence` for `seconds` before it; leave the first
-            appended `part` out; make it `big`, of at least `size` bytes.
-        retry_after: The header's text, to the letter; None leaves the header out.
-        retry_date: Send the header as an HTTP date, so many seconds after the moment of sending.
-        forever: At the end of a script: repeat (`always`).
+        way: `answer`: this `status` and `body` instead of TMDB's. Every other way changes the true response: `reset`
+            the connection before it, or in the middle of it (`reset_within`); `cut` it before its Content-Length is
+            reached, or before its last chunk (`cut_chunked`); send it as `gzip` without the header, or `mislabelled`
+            with another content type; `drip`, `size` bytes every `seconds`; `silence` for `seconds` before it; leave
+            out the first appended `part`; make it `big`, at least `size` bytes.
+        retry_after: The literal text of the header; None leaves the header out.
+        retry_date: Send the header as an HTTP date, this many seconds after the moment of sending.
+        forever: Repeat without end; for the last entry of a script (`always`).
     """
 
     way: Way
@@ -83,35 +83,35 @@ Faults: TypeAlias = Callable[[Asked], Fault | None]
 
 
 def refusal(status: int, *, code: int | None = None, retry_after: str | None = None) -> Fault:
-    """TMDB's own error, in JSON; `code` where its usual one for this status is not wanted (503: 9, or 46)."""
-    usual, words = _CODES.get(status, (11, "Internal error: Something went wrong, contact TMDB."))
-    body = {"success": False, "status_code": usual if code is None else code, "status_message": words}
+    """TMDB's own error in JSON; `code` replaces the usual status code of TMDB (503: 9, or 46)."""
+    usual, message = _CODES.get(status, (11, "Internal error: Something went wrong, contact TMDB."))
+    body = {"success": False, "status_code": usual if code is None else code, "status_message": message}
     return Fault("answer", status, orjson.dumps(body), retry_after=retry_after)
 
 
 def html(status: int) -> Fault:
-    """The CDN's page, which comes with any status, 200 among them."""
+    """The HTML page of the CDN, which can come with any status, even 200."""
     page = f"<html>\r\n<head><title>{status}</title></head>\r\n<body><h1>{status} ERROR</h1></body>\r\n</html>\r\n"
     return Fault("answer", status, page.encode(), HTML)
 
 
 def drip(*, seconds: float, size: int = 64) -> Fault:
-    """An answer of which `size` bytes come every so many seconds."""
+    """A response sent slowly: `size` bytes every `seconds`."""
     return Fault("drip", seconds=seconds, size=size)
 
 
 def silence(seconds: float) -> Fault:
-    """No byte of an answer for so many seconds; then the true one."""
+    """No byte of a response for this many seconds; then the true response."""
     return Fault("silence", seconds=seconds)
 
 
 def big(megabytes: float) -> Fault:
-    """The true answer, one of its texts grown until it has so many megabytes (10**6 bytes)."""
+    """The true response, its overview lengthened until it has this many megabytes (10**6 bytes)."""
     return Fault("big", size=int(megabytes * 10**6))
 
 
 def always(fault: Fault) -> Fault:
-    """The fault as the last entry of a script that never ends."""
+    """The fault, repeated without end; for the last entry of a script."""
     return replace(fault, forever=True)
 
 
@@ -125,7 +125,7 @@ PART_MISSING: Final = Fault("part")
 EMPTY: Final = Fault("answer")
 UNSUCCESSFUL: Final = replace(refusal(500), status=200)
 
-# The names a user may write in a list of shares. A number is TMDB's JSON error of that status.
+# Names for `parse_shares`. A number stands for TMDB's JSON error of that status.
 NAMED: Final[Mapping[str, Fault]] = {
     **{str(status): refusal(status) for status in (401, 403, 404, 500, 502, 503, 504)},
     **{f"html-{status}": html(status) for status in (200, 502, 503, 504)},
@@ -152,18 +152,18 @@ NAMED: Final[Mapping[str, Fault]] = {
 }
 
 TRANSIENT: Final = {name: fault for name, fault in NAMED.items() if name not in {"401", "403", "404", "big"}}
-"""Those that pass, and leave the record as it is: a refused key is the end, a 404 means that there is no such title."""
+"""Faults that pass and do not change the record. A refused key ends the run; a 404 means that the title is missing."""
 
 
 def healthy(_asked: Asked) -> Fault | None:
-    """Never a fault."""
+    """No fault for any request."""
     return None
 
 
 def scripted(script: Mapping[tuple[Route, str], Sequence[Fault | None]]) -> Faults:
-    """The n-th request for a (route, IMDb id) meets the n-th entry of its script; None is a healthy answer.
+    """A rule: the n-th request for a (route, IMDb id) gets the n-th entry of its script; None is no fault.
 
-    After the last entry all is well, unless that entry is an `always(…)`. Whatever has no script is healthy.
+    There is no fault after the last entry, unless that entry is an `always(…)`, nor for requests without a script.
     """
 
     def fault(asked: Asked) -> Fault | None:
@@ -177,10 +177,10 @@ def scripted(script: Mapping[tuple[Route, str], Sequence[Fault | None]]) -> Faul
 
 
 def random_faults(shares: Mapping[str, float], *, seed: int = 0) -> Faults:
-    """Each fault, by its name in `NAMED`, for its share of all requests; which ones follows from the seed alone.
+    """A rule that gives each fault, by its name in `NAMED`, to its share of all requests, chosen by the seed alone.
 
     Raises:
-        ValueError: A name nobody knows, a share that is none, or more than everything in all.
+        ValueError: An unknown name, a share that is not between 0 and 1, or shares of more than 1 in all.
     """
     _check(shares, NAMED)
 
@@ -196,10 +196,10 @@ def random_faults(shares: Mapping[str, float], *, seed: int = 0) -> Faults:
 
 
 def parse_shares(text: str, *, known: Mapping[str, object] = NAMED) -> Mapping[str, float]:
-    """The shares in a text such as `429=5%,reset=2%,cut=0.01`, by name, of those `known`; no text, no shares.
+    """Shares by name, from text such as `429=5%,reset=2%,cut=0.01`; the names must be `known`. No text, no shares.
 
     Raises:
-        ValueError: What is wrong with which piece, in a sentence fit for whoever typed it.
+        ValueError: The text is wrong; the message names the piece, for the user who typed it.
     """
     shares: dict[str, float] = {}
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
@@ -222,5 +222,5 @@ def _check(shares: Mapping[str, float], known: Mapping[str, object]) -> None:
             raise ValueError(f"no fault is called {name!r}; there are {', '.join(known)}")
         if not 0 <= part <= 1:
             raise ValueError(f"the share of {name!r} must lie between 0% and 100%, not {part!r}")
-    if math.fsum(shares.values()) > 1 + 1e-9:  # A hair for sums such as 0.1 + 0.2 + 0.7.
-        raise ValueError(f"the shares make {math.fsum(shares.values()):.0%} together, and no more than 100% can fail")
+    if math.fsum(shares.values()) > 1 + 1e-9:  # Tolerance for sums such as 0.1 + 0.2 + 0.7.
+        raise ValueError(f"the shares make {math.fsum(shares.values()):.0%} together, more than 100%")

@@ -1,7 +1,7 @@
-"""What the records of TMDB look like: shapes with a drawn value for whatever differs from title to title.
+"""What the records of TMDB look like: shapes, with random values for the fields that differ between titles.
 
 A shape is a value, a function that draws one, a list of one shape, or a dict of shapes. Types and sizes follow 196
-recorded bodies. The texts are our own, and awkward on purpose: quotes, backslashes, U+2028, Portuguese, Japanese,
+recorded bodies. The texts are our own, and difficult on purpose: quotes, backslashes, U+2028, Portuguese, Japanese,
 emoji.
 """
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 Record: TypeAlias = dict[str, Any]
 
-# TMDB numbers each kind apart. Every mask undoes itself and no two are alike, so that neither an IMDb number nor the
-# TMDB id of another kind is right by luck.
+# TMDB numbers each kind separately. Each mask is its own inverse (XOR) and all differ: neither an IMDb number nor the
+# TMDB id of another kind can be right by chance.
 _MASKS: Final = {"movie": 0x1A5_3C96, "tv": 0x0C3_69A5, "episode": 0x17E_7E81, "season": 0x0B1_0B1B}
 NULL: Final = 0.02  # Share of movies whose own `imdb_id` is null, and of all records whose date is empty.
 _RUNNING: Final = 0.2  # Share of series with more episodes to come.
 
-# The lists of one table are equally long: a language changes the words of a record and no draw of the dice.
+# The lists of one table have equal lengths: the language changes a record's texts, but no random choice.
 _SENTENCES: Final = {
     "en": (
         'Two sisters inherit a lighthouse, a debt and a parrot that only says "not again" in three languages.',
@@ -55,12 +55,12 @@ _NAMES: Final = {
 
 
 def share(*what: object) -> float:
-    """A number in [0, 1) that belongs to `what` in every process: chance, without luck."""
+    """A number in [0, 1) that follows from `what`, the same in every process."""
     return _seed(*what) / 2**48
 
 
 def tmdb_id(kind: str, tt: str) -> int:
-    """TMDB's number for this IMDb id as a movie, tv, episode or season; `imdb_id` is the way back."""
+    """TMDB's number for this IMDb id as a movie, tv, episode or season; `imdb_id` is the inverse."""
     return number_of(tt) ^ _MASKS[kind]
 
 
@@ -74,13 +74,13 @@ def _seed(*what: object) -> int:
 
 
 def dice_for(*what: object) -> Random:
-    """Dice that fall alike in every process, for `what`."""
+    """A random generator seeded with `what`: the same numbers in every process."""
     return Random(_seed(*what))  # noqa: S311  # no secret hangs on them
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is told about, and the dice that tell it."""
+    """The title that a record describes, and the random generator for its values."""
 
     kind: str
     tt: str
@@ -91,7 +91,7 @@ class Subject:
 
 
 def fill(shape: Any, of: Subject) -> Any:
-    """The shape with a drawn value for each function in it, and one to four rows for each list of one shape."""
+    """The shape with a random value for each function in it, and one to four rows for each list of one shape."""
     if isinstance(shape, dict):
         return {key: fill(inner, of) for key, inner in shape.items()}
     if isinstance(shape, list):
@@ -100,12 +100,12 @@ def fill(shape: Any, of: Subject) -> Any:
 
 
 def _say(table: Mapping[str, tuple[str, ...]]) -> Callable[[Subject], str]:
-    """One text of the table in the language asked for; in one we do not speak, English with the language's name."""
+    """One text of the table in the requested language; English after the language's name, if the table lacks it."""
 
     def say(of: Subject) -> str:
-        spoken = (of.language or "en")[:2]
-        text = of.dice.choice(table.get(spoken, table["en"]))
-        return text if spoken in table else f"({of.language}) {text}"
+        language = (of.language or "en")[:2]
+        text = of.dice.choice(table.get(language, table["en"]))
+        return text if language in table else f"({of.language}) {text}"
 
     return say
 
@@ -115,7 +115,7 @@ def _below(limit: int) -> Callable[[Subject], int]:
 
 
 def _up_to(limit: float) -> Callable[[Subject], float]:
-    """A number with sixteen digits, as TMDB's own."""
+    """A number with sixteen digits, like TMDB's own."""
     return lambda of: of.dice.random() * limit
 
 
@@ -132,7 +132,7 @@ def _if_running(yes: Any, no: Any) -> Callable[[Subject], Any]:
 
 
 def _many(shape: Any, least: int, most: int) -> Callable[[Subject], list[Any]]:
-    """From `least` rows to fewer than `most`: few as a rule, seldom many."""
+    """From `least` rows to fewer than `most`: usually few, rarely many."""
     return lambda of: [fill(shape, of) for _ in range(least + int((most - least) * of.dice.random() ** 5))]
 
 
@@ -161,14 +161,14 @@ def _tmdb_id(of: Subject) -> int:
 
 
 def _show_id(of: Subject) -> int:
-    """A series itself; for an episode or a season, the series whose IMDb number comes just before."""
+    """The id of the series itself; for an episode or a season, of the series whose IMDb number is one less."""
     return tmdb_id("tv", of.tt if of.kind == "tv" else title_id(max(number_of(of.tt) - 1, 0)))
 
 
 _sentence, name_of = _say(_SENTENCES), _say(_NAMES)
 _person = _one("Inês d'Ávila", "Haruki Ōe", "Björk Þórs", 'Mary "Mo" O\'Neil', "Lucía Peña", "王小雨")
 
-# At TMDB a key tells its value's type wherever it stands; the few exceptions are written where they occur.
+# At TMDB a key has the same type of value wherever it occurs; the few exceptions are written where they occur.
 _VALUES: Final[Record] = {
     key: value
     for value, keys in (
@@ -198,7 +198,7 @@ _VALUES: Final[Record] = {
 
 
 def _keys(keys: str, **own: Any) -> Record:
-    """The shape with these keys and their usual values, and with keys of its own."""
+    """A shape with these keys and their usual values, and with the keys in `own`."""
     return {key: _VALUES[key] for key in keys.split()} | own
 
 

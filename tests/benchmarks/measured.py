@@ -1,6 +1,6 @@
-"""`measured.py CORE COMMAND…`: run a command on one core; what it took, as JSON, is the last line printed.
+"""`measured.py CORE COMMAND…`: run a command on one core, then print its time and memory as one line of JSON.
 
-A small process of its own, because the peak of a child begins with what its parent held when it was forked.
+This is a separate small process, because a child's peak memory starts with what its parent held at the fork.
 """
 
 import json
@@ -13,7 +13,7 @@ import time
 if __name__ == "__main__":
     os.sched_setaffinity(0, {int(sys.argv[1])})
     started = time.perf_counter()
-    code = subprocess.call(sys.argv[2:])  # that is what it is for
+    code = subprocess.call(sys.argv[2:])  # the command is the point
     seconds = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     values = {

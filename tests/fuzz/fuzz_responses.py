@@ -1,8 +1,8 @@
-"""A fuzz target: whatever TMDB answers, a title has an outcome, and what is told of it is written and read back.
+"""A fuzz target: every response of TMDB gives an outcome, which is the same after it was written and read back.
 
-    python tests/fuzz/fuzz_judge.py -max_total_time=300
+    python tests/fuzz/fuzz_responses.py -max_total_time=300
 
-An input is a status, `Retry-After` and a line end, then the body. Needs atheris, coverage-guided (PyPI, Linux);
+An input is a status, `Retry-After` and a line end, followed by the body. Needs atheris, coverage-guided (PyPI, Linux);
 without it the property is still tested, by tests/test_properties.py.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 try:
     import atheris
-except ImportError:  # then this file is of use for `check` alone
+except ImportError:  # only `check` works without it
     atheris = None
 
 with atheris.instrument_imports() if atheris else nullcontext():
@@ -67,14 +67,14 @@ COLLECTIONS = {kind: collection for collection, kind in KINDS.items()}
 
 
 def check(data: bytes) -> None:
-    """The property, for an input of the fuzzer's."""
+    """Check the property for one input of the fuzzer."""
     head, _, body = data.partition(b"\n")
     status, _, retry_after = head.decode("latin-1").partition(" ")
     has_an_outcome(int(status) if status.isascii() and status.isdigit() else 200, body, retry_after or None)
 
 
 def has_an_outcome(status: int, body: bytes, retry_after: str | None) -> None:
-    """One of three verdicts or a refusal of the key; and of an object, in both kinds, what can be written."""
+    """Check that a response is classified; and, if it is an object, that it can be written as either kind."""
     match verdict(Response(status, body, DATE, retry_after)):
         case TmdbRefusedError() as error:
             assert error.status == status
@@ -92,16 +92,16 @@ def has_an_outcome(status: int, body: bytes, retry_after: str | None) -> None:
             raise AssertionError(unexpected)
 
 
-def verdict(answer: Response) -> object:
-    """What is made of an answer, the one exception that may come of it too."""
+def verdict(response: Response) -> object:
+    """What `classify` returns, or the one exception that it may raise."""
     try:
-        return classify(answer)
+        return classify(response)
     except TmdbRefusedError as error:
         return error
 
 
 def is_written(body: dict[str, Any], kind: Kind) -> None:
-    """Record and receipt of whatever `body` is taken for come back from their files as they were."""
+    """Check that the record and the receipt made from `body` are the same after writing and reading."""
     record, candidates = read_record(body, kind, asked=("credits", "images"), known=("credits",)), read_find(body, kind)
     match candidates:
         case Candidates(matches, Missing()):
@@ -115,15 +115,15 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
     lines = []
     line = record_line(IDS[0], found, language=None, fetched_at="2026-11-22T10:00:00.000Z") if found else None
     if found and not line:
-        outcomes.remove(found)  # too deep to be written: the title has failed, which can be
+        outcomes.remove(found)  # nested too deeply to be written: a failed title, which is allowed
     if line:
         lines.append(line)
-        for form in FORMATS.values():
-            [file] = form.encode(lines)
+        for format_ in FORMATS.values():
+            [file] = format_.encode(lines)
             [landed] = decode(file.body)
             assert landed["imdb_id"] == IDS[0]
             assert orjson.dumps(without_ours(landed)) == orjson.dumps(without_ours(body))
-    for collection in COLLECTIONS.values() if outcomes else ():  # that of the kind, and that of a reclassified title
+    for collection in COLLECTIONS.values() if outcomes else ():  # of its own kind, and of a reclassified title
         batch = Batch(collection, IDS[: len(outcomes)])
         key = LAYOUT.data_key(COLLECTIONS[kind], batch.name)
         receipt = Receipt(
@@ -141,7 +141,7 @@ def is_written(body: dict[str, Any], kind: Kind) -> None:
 
 
 def without_ours(record: dict[str, Any]) -> dict[str, Any]:
-    """What TMDB has said, but for the two keys that stand in front of every record."""
+    """TMDB's part of a record: all but the two keys that the harvester adds."""
     return {key: value for key, value in record.items() if key not in {"imdb_id", "harvest"}}
 
 

@@ -1,8 +1,8 @@
-"""How much of the allowed rate is used: against a limit as high as the ceiling, over a way with jitter, and below it.
+"""How much of the allowed rate is used: with a limit equal to the ceiling, with jitter, and with a lower limit.
 
-A harvest of movies, each one request, for a minute from the first to the last of them. What counts is what the server
-has seen: it is the demo's stand-in, whose limit is a strict one, of any second, and whose answers take 50 to 300 ms.
-Of the eight seconds of a quick run one hold takes a seventh, and so goals are missed that the minute meets.
+A harvest of movies, one request each, for a minute from the first to the last. The server counts: it is the demo's
+stand-in, with a strict limit for any second, and responses in 50 to 300 ms. In the eight seconds of a quick run one
+back-off takes a seventh of the time, so it misses goals that the minute meets.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Case:
     Attributes:
         number: Of the goals.
         limit: What the server allows in any second.
-        ceiling: What the harvester is told.
-        jitter: Longest seconds on the way.
-        used: Share of the limit that is to be used by good answers.
-        refused: Share of requests that may be refused.
+        ceiling: TMDB_RATE of the harvester.
+        jitter: Longest seconds that a request takes to arrive.
+        used: Share of the limit that accepted requests must use.
+        refused: Largest share of requests that may be refused.
     """
 
     number: int
@@ -56,7 +56,7 @@ CASES = {
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """Of each case the good answers in a second, the 429s, all requests, and the most in any second."""
+    """For each case: accepted requests per second, 429s, all requests, and the most in any second."""
     seen: dict[str, float] = {}
     for name, case in CASES.items():
         seen |= {f"{name}: {what}": value for what, value in (await _harvest(bench, case)).items()}
@@ -76,7 +76,7 @@ async def _harvest(bench: Bench, case: Case) -> dict[str, float]:
             TMDB_RATE=str(case.ceiling),
             TMDB_CONCURRENCY="20",
             MOVIES_CSV=str(path),
-            S3_PREFIX=f"Raw/pace-{case.number}",
+            S3_PREFIX=f"Raw/rate-{case.number}",
         )
         _, first, *_, last = tmdb.arrivals  # the very first one is for the key
         return {
@@ -88,16 +88,16 @@ async def _harvest(bench: Bench, case: Case) -> dict[str, float]:
 
 
 def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
-    """Goals 1 to 4: of rates the median, of 429s and of requests in a second the most of all runs."""
+    """Goals 1 to 4: the median of the rates; the maximum over all runs of 429s and of requests in a second."""
     rows = []
     for name, case in CASES.items():
         good = medians(runs)[f"{name}: good"]
         refused = max(run[f"{name}: refused"] for run in runs)
         share = max(run[f"{name}: refused"] / run[f"{name}: requests"] for run in runs)
         peak = max(run[f"{name}: peak"] for run in runs)
-        kept = peak <= case.limit if case.number == 1 else True
+        is_below = peak <= case.limit if case.number == 1 else True
         goal = f"≥ {case.used:.1%} used, " + (f"≤ {case.refused:.1%} 429s" if case.refused else "no 429")
         seen = f"{good / case.limit:.1%}, {good:.1f}/s; {refused:.0f} 429s, {share:.2%}; at most {peak:.0f} in a second"
-        met = good >= case.used * case.limit and share <= case.refused and kept
+        met = good >= case.used * case.limit and share <= case.refused and is_below
         rows.append(Row(case.number, name, goal + ", ≤ 40 in any second" * (case.number == 1), seen, met))
     return rows
