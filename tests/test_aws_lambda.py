@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from contract import balances, holds
-from runtime_api import Lambda, Result, frames, function, hasty, vault, without_loop, fake_secrets
+from runtime_api import Lambda, Result, fake_secrets, frames, function, hasty, without_loop
 from shells import Shell, answerless, kept
 
 from harvester import __version__
@@ -416,11 +416,7 @@ async def test_a_cold_start_imports_nothing_of_the_command_line(tmp_path: Path) 
         f"harvester.{name}"
         for name in ("cli.app", "cli.runner", "reports.text", "commands.doctor", "commands.verify", "demo")
     }
-<<<<<<< HEAD
-    assert (names & {"typer", "click", "rich", "uvloop", "boto3", "moto", *doors}, ended.code) == (
-=======
-    assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *unwanted}, ended.code) == (
->>>>>>> p-demo
+    assert (names & {"typer", "click", "rich", "uvloop", "boto3", "moto", *unwanted}, ended.code) == (
         set(),
         0,
     )

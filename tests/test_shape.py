@@ -117,7 +117,11 @@ below_the_entry_points = pytest.mark.parametrize(
 )
 below_the_commands = pytest.mark.parametrize(
     "path",
-    [path for path in modules() if RANK.get(package_of(path), 99) < RANK["commands"] and package_of(path) != "settings"],
+    [
+        path
+        for path in modules()
+        if RANK.get(package_of(path), 99) < RANK["commands"] and package_of(path) != "settings"
+    ],
     ids=named,
 )
 

@@ -45,13 +45,8 @@ OLD_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 LIMIT = 250 * 2**20
 """Bytes of function and layers together, unpacked: 262,144,000 (docs.aws.amazon.com, Lambda quotas)."""
 
-<<<<<<< HEAD
 NOT_WANTED = ("typer", "rich", "uvloop")
-"""Of the command line alone; what nothing else depends on goes with them."""
-=======
-NOT_WANTED = ("typer", "rich", "structlog", "uvloop")
 """Packages that only the command line needs; dependencies that only they have are left out too."""
->>>>>>> p-demo
 
 SERVICES = frozenset(["s3", "secretsmanager", "signin", "ssm", "sso", "sso-oidc", "sts"])
 """The services of botocore that are kept: S3, the stores of TMDB's key, and the sources of credentials. The other 400

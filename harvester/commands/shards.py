@@ -143,25 +143,8 @@ async def plan_shards(
     async with AsyncExitStack() as stack:
         lease_options = LeaseOptions(wait=False, token=token, times=times)
         run, _ = await start(stack, Resources(settings, clock=clock), lease_options, again=again, generation=generation)
-<<<<<<< HEAD
-        children, rate = share(settings.tmdb_rate, min(children, len(run.todo)))
-        shards: list[dict[str, Any]] = []
-=======
         children, rate = share(settings.tmdb_rate, min(children, len(run.pending)))
-        answer: dict[str, Any] = {
-            "status": "nothing_to_do" if run.finished else "to_do" if run.pending else "to_close",
-            "run": run.name,
-            "bucket": run.bucket.name,
-            "shards_key": run.layout.shards_key,
-            "shards": 0,
-            "children": children,
-            "rate_per_child": rate,
-            "batches": len(run.pending),
-            "token": token,
-            "sources": {CSV_SETTINGS[collection]: ids.source for collection, ids in run.inputs.items()},
-            "totals": run.totals.as_json(),
-        }
->>>>>>> p-core
+        shards: list[dict[str, Any]] = []
         if run.lease and not run.finished:
             shard = partial(Shard, run.name, run.manifest.generation, token, secrets.token_hex(8), rate)
             shards = [asdict(shard(cut)) for cut in cut_shards(run.pending, rate=rate, children=children)]
@@ -169,7 +152,7 @@ async def plan_shards(
             await run.bucket.put(run.layout.shards_key, orjson.dumps(shards))
             run.lease.keep = True
     return result_json(
-        "nothing_to_do" if run.finished else "to_do" if run.todo else "to_close",
+        "nothing_to_do" if run.finished else "to_do" if run.pending else "to_close",
         Exit.CLOSED,
         run_ref(run.bucket, run.layout, reconciled=run.finished),
         started_at=started_at,
@@ -180,7 +163,7 @@ async def plan_shards(
         shards=len(shards),
         children=children,
         rate_per_child=rate,
-        batches=len(run.todo),
+        batches=len(run.pending),
         token=token,
         sources={CSV_SETTINGS[collection]: ids.source for collection, ids in run.inputs.items()},
     )

@@ -114,13 +114,8 @@ class Audit:
         return {name: len(found) for name, found in asdict(self).items() if isinstance(found, list)}
 
 
-<<<<<<< HEAD
 async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> CommandResult:
-    """Harvest under `chaos` until the books are closed, audit the bucket, and leave the files in `folder`.
-=======
-async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result:
     """Harvest under `chaos` until the totals are reconciled, audit the bucket, and leave the files in `folder`.
->>>>>>> p-demo
 
     Raises:
         DemoError: The totals were not reconciled, or the audit found something.
@@ -145,7 +140,6 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result
     say(ending(folder, seconds))
     check(audit.clean, f"the audit found {audit.counts()}; the bucket's files are in {folder}/")
     check(verification["status"] == "proved", f"verify found {verification['problems'][:3]}")
-<<<<<<< HEAD
     result = result_json(
         "closed",
         Exit.CLOSED,
@@ -160,21 +154,6 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result
         folder=str(folder),
     )
     return Exit.CLOSED, result, lambda: None
-=======
-    report = {
-        "status": "closed",
-        "seconds": round(seconds, 1),
-        "seed": seed,
-        "kills": sum(start["killed"] for start in starts),
-        "starts": starts,
-        "requests": env.tmdb.asked.total(),
-        "audit": {"expected": audit.expected} | audit.counts(),
-        "totals": verification["totals"],
-        "verify": verification["status"],
-        "folder": str(folder),
-    }
-    return Exit.CLOSED, report, lambda: None
->>>>>>> p-demo
 
 
 async def _until_closed(env: Environment, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:

@@ -53,13 +53,8 @@ HALF_WAY = 0.5
 """Share of the requests after which the harvester is killed."""
 
 
-<<<<<<< HEAD
 async def run(folder: Path, *, as_json: bool) -> CommandResult:
-    """Tell the story, leave the landed files in `folder`, and say how it ended."""
-=======
-async def run(folder: Path, *, as_json: bool) -> Result:
     """Show plan, harvest, kill, resume and verify, and leave the landed files in `folder`; the result."""
->>>>>>> p-demo
     console = Console(highlight=False, emoji=False, stderr=as_json)
     started = time.monotonic()
     prepare_folder(folder)
@@ -104,7 +99,6 @@ async def run(folder: Path, *, as_json: bool) -> Result:
     seconds = time.monotonic() - started
     say(f"{ending(folder, seconds)} To try the commands yourself, keep both servers running:")
     say(f"  {_python()} -m harvester demo --serve", markup=False)
-<<<<<<< HEAD
     result = result_json(
         "closed",
         Exit.CLOSED,
@@ -118,20 +112,6 @@ async def run(folder: Path, *, as_json: bool) -> Result:
         verify=verification["status"],
         folder=str(folder),
     )
-=======
-    result = {
-        "status": "closed",
-        "seconds": round(seconds, 1),
-        "requests": env.tmdb.asked.total(),
-        "receipts_at_kill": killed.receipts,
-        "requests_repeated": repeated,
-        "refused_by_rate_limit": env.tmdb.refused,
-        "most_requests_in_a_second": env.tmdb.peak_all,
-        "totals": report["totals"],
-        "verify": verification["status"],
-        "folder": str(folder),
-    }
->>>>>>> p-demo
     return Exit.CLOSED, result, lambda: None
 
 
@@ -233,13 +213,8 @@ def _show_totals(console: Console, totals: Mapping[str, Any], tmdb: FakeTmdb) ->
     )
 
 
-<<<<<<< HEAD
 async def serve(folder: Path, *, as_json: bool) -> CommandResult:
-    """Keep both servers up until Ctrl-C, and say at once what points a shell, or with `as_json` a script, at them."""
-=======
-async def serve(folder: Path, *, as_json: bool) -> Result:
     """Keep both servers up until Ctrl-C; first print the settings for a shell, or with `as_json` for a script."""
->>>>>>> p-demo
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

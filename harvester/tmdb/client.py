@@ -206,15 +206,9 @@ class Tmdb:
                     self._stop_reuse(f"find/{id_}")
                 return response
         if same in candidates.matches:
-<<<<<<< HEAD
-            return replace(other, other_id=other.own_id)
-        fields = {"path": f"find/{id_}", "reason": "other_title", "answered": other.own_id}
-        self._log.warning("title_failed", extra=fields)
-=======
             return other
-        seen = {"path": f"find/{id_}", "reason": "other_title", "answered": other.tmdb_imdb_id}
-        self._log.warning("title_failed", extra=seen)
->>>>>>> p-core
+        fields = {"path": f"find/{id_}", "reason": "other_title", "answered": other.tmdb_imdb_id}
+        self._log.warning("title_failed", extra=fields)
         return Failed("other_title")
 
     def _stop_reuse(self, path: str) -> None:

@@ -171,16 +171,10 @@ def read_record(
     tmdb_imdb_id = own_imdb_id(body)
     if added:
         body.pop(added, None)
-<<<<<<< HEAD
-    found = Found(kind, tmdb_id, body, tuple(part for part in asked if part not in body), own_id=own_id)
-    is_worth_a_retry = any(part in known for part in found.missing_parts)
-    return Retry("missing_parts", partial_record=found) if is_worth_a_retry else found
-=======
     missing_parts = tuple(part for part in asked if part not in body)
     found = Found(kind, tmdb_id, body, missing_parts, tmdb_imdb_id=tmdb_imdb_id)
     worth_asking = any(part in known for part in found.missing_parts)
     return Retry("missing_parts", partial_record=found) if worth_asking else found
->>>>>>> p-core
 
 
 def read_find(body: dict[str, Any], kind: Kind) -> Candidates | Retry:
