@@ -106,9 +106,9 @@ async def deploy(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Pat
                 "MOVIES_CSV": f"s3://{bucket.name}/{KEY_OF_CSV}",
             }
             secrets = (KEY, s3.secret_key, *never)
-            given: dict[str, Any] = {"program": program} if program else {}
+            options: dict[str, Any] = {"program": program} if program else {}
             lambda_ = await stack.enter_async_context(
-                function(environment | variables, tmp_path, never=secrets, **given)
+                function(environment | variables, tmp_path, never=secrets, **options)
             )
             settings = settings_for(server.url, movies_csv=environment["MOVIES_CSV"])
             return World(lambda_, server, link, bucket, settings)
@@ -118,9 +118,9 @@ async def deploy(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Pat
 
 def created(bucket: Bucket) -> dict[str, Any]:
     """What S3 sends when the CSV has been uploaded."""
-    result: dict[str, Any] = json.loads(json.dumps(SENT))
-    result["Records"][0]["s3"]["bucket"]["name"] = bucket.name
-    return result
+    event: dict[str, Any] = json.loads(json.dumps(SENT))
+    event["Records"][0]["s3"]["bucket"]["name"] = bucket.name
+    return event
 
 
 def test_a_cold_start_leaves_the_collector_at_work() -> None:
@@ -155,7 +155,7 @@ async def test_a_schedule_and_an_upload_harvest_and_a_second_event_finds_nothing
     assert world.lambda_.out == ""
 
 
-async def test_the_steps_of_a_state_machine_close_the_books(deploy: Callable[..., Any]) -> None:
+async def test_the_steps_of_a_state_machine_close_the_run(deploy: Callable[..., Any]) -> None:
     """Plan twice, each shard twice, close: called as the state machine calls them, with what it was started with."""
     world = await deploy(MOVIES)
     settings = {"s3_prefix": "Raw/Outra pasta", "tmdb_rate": 4_000, "tmdb_language": "pt-BR"}
@@ -179,7 +179,7 @@ async def test_the_steps_of_a_state_machine_close_the_books(deploy: Callable[...
 
 
 async def test_no_event_raises_the_rate_or_the_concurrency(deploy: Callable[..., Any]) -> None:
-    """Whoever may send events may not have TMDB block the key: the function's own settings are the most."""
+    """An event cannot have TMDB block the key: the function's own settings are the upper limit."""
     world = await deploy(MOVIES[:10], TMDB_RATE="5000")
     step = {"action": "plan", "execution": EXECUTION, "event": {}}
     [shard] = orjson.loads(await world.bucket.read((await world.invoke(step)).answer["shards_key"]) or b"")
@@ -226,8 +226,12 @@ async def test_a_close_that_is_called_again_with_its_attempt_tries_no_title_twic
     first = (await world.invoke(closing | {"attempt": None})).answer
     assert (first["status"], first["failed"]) == ("failed", {poison: "too_deep"})
     asked = world.titles()
-    again = (await world.invoke(closing | {"attempt": first["attempt"]})).answer
-    assert (again["status"], again["failed"], again["attempt"]) == ("failed", {poison: "too_deep"}, first["attempt"])
+    repeated = (await world.invoke(closing | {"attempt": first["attempt"]})).answer
+    assert (repeated["status"], repeated["failed"], repeated["attempt"]) == (
+        "failed",
+        {poison: "too_deep"},
+        first["attempt"],
+    )
     assert world.titles() == asked
     world.tmdb.faults = scripted({})
     reply = (await world.invoke(closing | {"attempt": None})).answer
@@ -252,15 +256,15 @@ async def test_with_its_time_nearly_over_it_lands_what_is_whole_and_goes_on_when
     world.tmdb.faults = scripted({})
     asked = world.titles()
     reply = await world.invoke()
-    again = world.titles() - asked
+    asked_again = world.titles() - asked
     assert (reply.answer["status"], reply.answer["totals"]["found"]) == ("closed", 350)
-    assert 200 <= len(again) <= 350 - landed  # a receipt may have been written in the very moment of the end
-    assert not set(MOVIES[:100]) & set(again)
+    assert 200 <= len(asked_again) <= 350 - landed  # a receipt may have been written in the very moment of the end
+    assert not set(MOVIES[:100]) & set(asked_again)
     assert await world.problems() == []
     assert world.lambda_.starts == 1 + deaths
 
 
-async def test_killed_when_its_time_is_over_a_cold_start_goes_on_and_closes_the_books(
+async def test_killed_when_its_time_is_over_a_cold_start_goes_on_and_closes_the_run(
     deploy: Callable[..., Any],
 ) -> None:
     """A time-out in the midst of a batch costs that batch; what has a receipt is not asked for again."""
@@ -289,39 +293,41 @@ async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(
     begun = {"format": 1, "run": "2026-11-22-01234567", "rate": 10}
     begun |= {"generation": token, "token": token, "attempt": token}
     lone = {"action": "harvest", "shard": begun | {"batches": {"Movies": [MOVIES[:3]]}}}
-    held, lease = LeaseState("another", "laptop", "2026-11-22T10:00:00Z"), "Raw/API/_harvest/lease.json"
-    values = {
+    holder, lease = LeaseState("another", "laptop", "2026-11-22T10:00:00Z"), "Raw/API/_harvest/lease.json"
+    replies = {
         "SettingsError": await world.invoke({"settings": {"s3_bucket": "another"}}),
         "InputError": await world.invoke({"acton": "plan"}),
         "NewerFormatError": await world.invoke(lone | {"shard": {"format": 2}}),
         "StoppedError": await world.invoke(seconds=6),
     }
-    await world.bucket.put(lease, encode_lease(held))
-    values["BusyError"] = await world.invoke()
-    values["LeaseLostError"] = await world.invoke(lone)
-    await world.bucket.put(lease, encode_lease(replace(held, token=token)))
-    values["CorruptLakeError"] = await world.invoke(lone)
-    await world.bucket.put(lease, encode_lease(replace(held, ended=True)))
+    await world.bucket.put(lease, encode_lease(holder))
+    replies["BusyError"] = await world.invoke()
+    replies["LeaseLostError"] = await world.invoke(lone)
+    await world.bucket.put(lease, encode_lease(replace(holder, token=token)))
+    replies["CorruptLakeError"] = await world.invoke(lone)
+    await world.bucket.put(lease, encode_lease(replace(holder, ended=True)))
     world.tmdb.revoked = True
-    values["TmdbRefusedError"] = await world.invoke()
+    replies["TmdbRefusedError"] = await world.invoke()
     world.tmdb.revoked = False
     world.link.rules["list"] = on_keys("_harvest", refusing(403, "AccessDenied"))
-    values["StoreError"] = await world.invoke()
-    assert {name: error.name for name, error in values.items()} == {name: name for name in values}
-    assert {name: frames(error.error or {}) for name, error in values.items()} == {name: ["handler"] for name in values}
-    assert values["SettingsError"].sentence.startswith("The event may not set s3_bucket, but only movies_csv")
-    assert values["InputError"].sentence == "the event: has 'acton', which says nothing to us"
+    replies["StoreError"] = await world.invoke()
+    assert {name: error.name for name, error in replies.items()} == {name: name for name in replies}
+    assert {name: frames(error.error or {}) for name, error in replies.items()} == {
+        name: ["handler"] for name in replies
+    }
+    assert replies["SettingsError"].sentence.startswith("The event may not set s3_bucket, but only movies_csv")
+    assert replies["InputError"].sentence == "the event: has 'acton', which says nothing to us"
     own_file = await world.invoke({"settings": {"movies_csv": "/proc/self/environ"}})
     refused = "The event may not have movies_csv be '/proc/self/environ': give s3://bucket/key"
     assert (own_file.name, own_file.sentence) == ("SettingsError", refused)
-    assert values["CorruptLakeError"].sentence == "Raw/API/_harvest/2026-11-22-01234567/manifest.json is not there"
-    assert values["NewerFormatError"].sentence.startswith("the shard has format 2, and this harvester reads format 1")
-    assert values["BusyError"].sentence.startswith(f"Another harvest is at work here: laptop, since {held.since}")
-    assert values["LeaseLostError"].sentence.startswith(
-        f"Another harvest has taken over here: laptop, since {held.since}"
+    assert replies["CorruptLakeError"].sentence == "Raw/API/_harvest/2026-11-22-01234567/manifest.json is not there"
+    assert replies["NewerFormatError"].sentence.startswith("the shard has format 2, and this harvester reads format 1")
+    assert replies["BusyError"].sentence.startswith(f"Another harvest is at work here: laptop, since {holder.since}")
+    assert replies["LeaseLostError"].sentence.startswith(
+        f"Another harvest has taken over here: laptop, since {holder.since}"
     )
-    assert values["TmdbRefusedError"].sentence.startswith("TMDB refuses the key (HTTP 401, code 7")
-    assert "AccessDenied. Grant this action" in values["StoreError"].sentence
+    assert replies["TmdbRefusedError"].sentence.startswith("TMDB refuses the key (HTTP 401, code 7")
+    assert "AccessDenied. Grant this action" in replies["StoreError"].sentence
     assert (await world.invoke(b'{"action": "\xf0\x9f\x98\x80 \\ud83d"}')).name == "InputError"
     assert (await world.invoke({"action": KEY})).sentence.startswith("the event: has the action '[secret]'")
     half = json.dumps(SENT).encode().replace(b"Raw/Filmes+e+s%C3%A9ries/Movies/2026/11/22/movies", b"\\ud83d")
@@ -331,20 +337,20 @@ async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(
 
 
 async def test_a_tmdb_that_is_away_has_a_name_too(deploy: Callable[..., Any]) -> None:
-    """Nobody to answer: TmdbUnavailableError, to be tried again later."""
+    """Where TMDB does not answer: TmdbUnavailableError, to be tried again later."""
     with answerless() as address:
         world = await deploy(MOVIES[:100], program=hasty(50), TMDB_BASE_URL=f"http://{address}/3")
-        answer = await world.invoke()
-    assert answer.name == "TmdbUnavailableError"
-    assert "connection_refused" in answer.sentence
+        reply = await world.invoke()
+    assert reply.name == "TmdbUnavailableError"
+    assert "connection_refused" in reply.sentence
 
 
 async def test_a_bug_is_a_harvest_error_whose_traceback_is_in_the_log_alone(deploy: Callable[..., Any]) -> None:
-    """What nobody has foreseen says that it is ours to mend; the log knows where, and no secret is in either."""
+    """An unforeseen error is reported as a bug of ours; the log says where, and no secret is in either."""
     world = await deploy(MOVIES[:1], program=without_loop())
-    answer = await world.invoke()
-    assert (answer.name, frames(answer.error or {})) == ("HarvestError", ["handler"])
-    assert answer.sentence == "This is a bug of the harvester (RuntimeError). What has landed is safe."
+    reply = await world.invoke()
+    assert (reply.name, frames(reply.error or {})) == ("HarvestError", ["handler"])
+    assert reply.sentence == "This is a bug of the harvester (RuntimeError). What has landed is safe."
     (line,) = world.lambda_.lines("bug")
     assert "there is no loop for [secret]" in line["traceback"]
     assert "the cause" not in world.lambda_.out
@@ -374,7 +380,7 @@ async def test_a_key_kept_in_aws_is_fetched_once_a_process_and_anew_when_it_was_
 
 
 async def test_an_answer_is_small_however_many_titles_have_failed(deploy: Callable[..., Any]) -> None:
-    """Step Functions takes 256 KiB of an answer: it names the first hundred, and the books count all of them."""
+    """Step Functions takes 256 KiB of an answer: it names the first hundred, and the totals count all of them."""
     ids = [f"tt{number:07d}" for number in range(1, 1_001)]
     deep = Fault("answer", body=b'{"id": 5, "title": "Deep", "x": ' + b"[" * 300 + b"]" * 300 + b"}")
     faults = lambda asked: deep if asked.route == "movie" else None  # noqa: E731
@@ -397,14 +403,14 @@ print(*sorted(name for name in sys.modules if "." not in name or name.startswith
 
 
 async def test_a_cold_start_imports_nothing_of_the_command_line(tmp_path: Path) -> None:
-    """Whoever waits for a Lambda waits for its imports: none that only people at a terminal need."""
+    """Every cold start waits for the imports: none of them is for people at a terminal alone."""
     ended = await Shell(kept(), tmp_path).run("-c", COLD, program=())
     names = set(ended.out.split())
-    doors = {
+    unneeded = {
         f"harvester.{name}"
         for name in ("cli.app", "cli.runner", "reports.text", "commands.doctor", "commands.verify", "demo")
     }
-    assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *doors}, ended.code) == (
+    assert (names & {"typer", "click", "rich", "uvloop", "structlog", "boto3", "moto", *unneeded}, ended.code) == (
         set(),
         0,
     )

@@ -1,4 +1,4 @@
-"""The vault: TMDB's key out of AWS, against a server that speaks its protocol."""
+"""Secrets: TMDB's key out of AWS, against a server that speaks its protocol."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_key_is_read_where_it_is_kept(
     kept: str, parameters: dict[str, str], secrets: dict[str, Any], kept_in: Vault
 ) -> None:
-    """A parameter or a secret, plain or as the console makes it: the settings hold the key, after one request."""
+    """A parameter or a secret, plain or as the console makes it: the settings have the key, after one request."""
     kept_in.parameters, kept_in.secrets = parameters, secrets
     known: dict[str, str] = {}
     for _ in range(2):
@@ -66,7 +66,7 @@ async def test_a_key_is_read_where_it_is_kept(
 
 
 async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
-    """Without ssm: or secret: nobody is asked; without anything it is said what to set."""
+    """Without ssm: or secret: AWS is not asked; without a key the error says what to set."""
     settings = load_settings(tmdb_api_key=TOKEN)
     assert await with_key(settings, {}) is settings
     assert kept_in.asked == []
@@ -91,10 +91,10 @@ async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
         ("ssm:/x", (400, "ExpiredTokenException"), StoreError, "check the AWS credentials"),
     ],
 )
-async def test_a_key_that_aws_does_not_give_is_told_with_its_word_and_what_to_do(
+async def test_a_key_that_aws_does_not_give_is_reported_with_its_code_and_what_to_do(
     kept: str, refusal: Any, kind: type[HarvestError], words: str, kept_in: Vault
 ) -> None:
-    """What the owner has to mend is a wrong setting; what may pass, or is the credentials', is trouble with AWS."""
+    """What the owner has to fix is a wrong setting; what may pass, or is the credentials', is trouble with AWS."""
     kept_in.refusal = refusal
     with pytest.raises(kind) as caught:
         await with_key(load_settings(tmdb_api_key=kept), {})
@@ -119,7 +119,7 @@ def test_aws_that_is_busy_is_asked_again_and_then_its_trouble(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("kept", ["ssm:/x", "secret:x"])
-def test_aws_that_cannot_be_reached_is_told_by_its_address(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_that_cannot_be_reached_is_named_by_its_address(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Lambda in a VPC without a way out is what this is, mostly."""
 
     async def story() -> None:
@@ -132,8 +132,8 @@ def test_aws_that_cannot_be_reached_is_told_by_its_address(kept: str, monkeypatc
     run_on(Leaping(), story())
 
 
-async def test_without_credentials_it_is_said_so(kept_in: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is asked, and the sentence is that of the bucket."""
+async def test_missing_credentials_are_reported(kept_in: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS is not asked, and the sentence is that of the bucket."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
@@ -156,7 +156,7 @@ async def test_without_credentials_it_is_said_so(kept_in: Vault, monkeypatch: py
     ],
 )
 async def test_a_value_that_is_no_key_is_refused_and_not_shown(value: Any, kept_in: Vault) -> None:
-    """It may be somebody else's secret, put there by mistake: the sentence says how long it is, and no more."""
+    """It may be another secret, put there by mistake: the sentence says how long it is, and no more."""
     kept_in.secrets["x"] = value
     known: dict[str, str] = {}
     with pytest.raises(SettingsError) as caught:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_faults_of_both_servers_and_kills_are_told_apart() -> None:
+def test_faults_of_both_servers_and_kills_are_distinguished() -> None:
     """A name that begins with `s3-` is a fault of the bucket's, `kill` a number, everything else TMDB's."""
     assert parse_chaos("429=5%, reset=2%,s3-503=0.01,kill=3") == Chaos(
         {"429": 0.05, "reset": 0.02}, {"s3-503": 0.01}, 3
@@ -27,7 +27,7 @@ def test_faults_of_both_servers_and_kills_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("nonsense", "a fault is written name=share, such as 429=5%, not 'nonsense'"),
         ("50x=3%", "no fault is called '50x'; there are 500, 502,"),
@@ -40,11 +40,11 @@ def test_faults_of_both_servers_and_kills_are_told_apart() -> None:
         ("kill=1,kill=2", "kill is a number of kills, such as kill=3"),
     ],
 )
-def test_what_cannot_be_asked_for_is_told(text: str, said: str) -> None:
+def test_what_cannot_be_asked_for_is_reported(text: str, message: str) -> None:
     """A mistyped chaos is a usage error that names the piece and what there is."""
     with pytest.raises(SettingsError) as caught:
         parse_chaos(text)
-    assert str(caught.value).startswith(f"--chaos {text!r}: {said}")
+    assert str(caught.value).startswith(f"--chaos {text!r}: {message}")
 
 
 def test_every_fault_that_may_be_asked_for_passes_and_leaves_the_record_as_it_is() -> None:
@@ -73,8 +73,8 @@ async def chaos(folder: Path, text: str) -> tuple[int | None, dict[str, Any], st
 
 
 @pytest.mark.timeout(180)
-async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp_path: Path) -> None:
-    """`demo --chaos` ends with audited books: nothing lost, doubled, altered, invented, orphaned or foreign."""
+async def test_under_faults_and_kills_the_totals_reconcile_and_the_audit_is_clean(tmp_path: Path) -> None:
+    """`demo --chaos` ends with an audited run: nothing lost, doubled, altered, invented, orphaned or foreign."""
     code, result, story = await chaos(
         tmp_path / "[/x] out", "500=4%,reset=2%,empty=2%,s3-503=2%,s3-reset-after=1%,kill=2"
     )
@@ -94,25 +94,25 @@ async def test_under_faults_and_kills_the_books_close_and_the_audit_is_clean(tmp
 @pytest.mark.timeout(120)
 async def test_the_audit_finds_whatever_is_wrong(tmp_path: Path) -> None:
     """A record lost, doubled, altered or invented, an orphaned upload and a foreign object are each counted."""
-    async with open_environment(tmp_path, rate=10_000, latency=(0, 0)) as stage:
-        report = await stage.ask("harvest")
+    async with open_environment(tmp_path, rate=10_000, latency=(0, 0)) as environment:
+        report = await environment.ask("harvest")
         assert report["status"] == "closed"
-        audit = await audit_lake(stage)
+        audit = await audit_lake(environment)
         assert (audit.clean, audit.expected) == (True, report["totals"]["found"])
-        first, second, *_ = await stage.bucket.objects("Raw/API/Movies/")
-        lost, doubled, altered, mistaken, misled, *rest = (await stage.bucket.read(first) or b"").splitlines(
+        first, second, *_ = await environment.bucket.objects("Raw/API/Movies/")
+        lost, doubled, altered, mistaken, misled, *rest = (await environment.bucket.read(first) or b"").splitlines(
             keepends=True
         )
-        values = dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "foreign"), 1)
+        expected = dict.fromkeys(("lost", "doubled", "altered", "invented", "orphans", "foreign"), 1)
         altered = altered.replace(b'"adult":false', b'"adult":true')
         mistaken = mistaken.replace(b'"tmdb_id":', b'"tmdb_id":1')
         invented = rest[0].replace(rest[0][12:21], b"tt9999999")
-        await stage.bucket.put(first, b"".join([doubled, doubled, altered, mistaken, invented, *rest]))
-        among = next(iter(await stage.bucket.objects("Raw/API/Series/")))
-        await stage.bucket.put(among, (await stage.bucket.read(among) or b"") + misled)
-        await stage.bucket.put(first.replace("tt0", "xx0"), b"")
-        await stage.bucket.begin(second)
-        audit = await audit_lake(stage)
+        await environment.bucket.put(first, b"".join([doubled, doubled, altered, mistaken, invented, *rest]))
+        among = next(iter(await environment.bucket.objects("Raw/API/Series/")))
+        await environment.bucket.put(among, (await environment.bucket.read(among) or b"") + misled)
+        await environment.bucket.put(first.replace("tt0", "xx0"), b"")
+        await environment.bucket.begin(second)
+        audit = await audit_lake(environment)
     assert not audit.clean
-    assert audit.counts() == values | {"altered": 3}  # its text, its TMDB id, its kind
+    assert audit.counts() == expected | {"altered": 3}  # its text, its TMDB id, its kind
     assert (audit.lost, audit.invented) == ([json.loads(lost)["imdb_id"]], ["tt9999999"])
