@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from runtime_api import Lambda, Result, frames, function, hasty, vault, without_loop
+from runtime_api import Lambda, Result, frames, function, hasty, without_loop
+from runtime_api import vault as secrets_server
 from shells import Shell, answerless, kept
 
 from harvester.commands.verify import verify
@@ -360,22 +361,22 @@ async def test_a_key_kept_in_aws_is_fetched_once_a_process_and_anew_when_it_was_
     deploy: Callable[..., Any],
 ) -> None:
     """One request for any number of events; a key that has been replaced is noticed by the event after; never shown."""
-    async with vault() as kept_in:
-        kept_in.parameters["/tmdb/key"] = ONE_KEY
+    async with secrets_server() as secrets:
+        secrets.parameters["/tmdb/key"] = ONE_KEY
         world = await deploy(
             MOVIES[:5],
             tmdb={"catalog": Catalog(otherwise="movie"), "key": ONE_KEY},
             never=(ONE_KEY, ANOTHER_KEY),
             TMDB_API_KEY="ssm:/tmdb/key",
-            AWS_ENDPOINT_URL_SSM=kept_in.url,
+            AWS_ENDPOINT_URL_SSM=secrets.url,
         )
         for status in ("closed", "nothing_to_do"):
             assert (await world.invoke()).answer["status"] == status
-        assert kept_in.asked == ["/tmdb/key"]
-        world.tmdb.key = kept_in.parameters["/tmdb/key"] = ANOTHER_KEY
+        assert secrets.asked == ["/tmdb/key"]
+        world.tmdb.key = secrets.parameters["/tmdb/key"] = ANOTHER_KEY
         assert (await world.invoke({"again": True})).name == "TmdbRefusedError"
         assert (await world.invoke({"again": True})).answer["status"] == "closed"
-        assert kept_in.asked == ["/tmdb/key"] * 2
+        assert secrets.asked == ["/tmdb/key"] * 2
         assert world.lambda_.starts == 1
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from loops import Leaping, run_on
-from runtime_api import Vault, vault
+from runtime_api import Vault as SecretsServer
+from runtime_api import vault as secrets_server
 from shells import answerless
 
 from harvester.aws.secrets import fetch_key
@@ -24,11 +25,11 @@ ARN = "arn:aws:secretsmanager:us-east-1:000000000000:secret:tmdb/key-a1b2c3"
 
 
 @pytest.fixture
-async def kept_in(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vault]:
-    """A vault, where the SDK's own settings lead to."""
-    async with vault() as kept:
-        lead_to(kept.url, monkeypatch)
-        yield kept
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SecretsServer]:
+    """Parameter Store and Secrets Manager, where the SDK's own settings lead to."""
+    async with secrets_server() as server:
+        lead_to(server.url, monkeypatch)
+        yield server
 
 
 def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +41,7 @@ def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "parameters", "secrets"),
+    ("secret_ref", "parameters", "secrets"),
     [
         ("ssm:/tmdb/key", {"/tmdb/key": KEY}, {}),
         ("ssm:tmdb", {"tmdb": f" {KEY}\n"}, {}),
@@ -51,31 +52,31 @@ def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 async def test_a_key_is_read_where_it_is_kept(
-    kept: str, parameters: dict[str, str], secrets: dict[str, Any], kept_in: Vault
+    secret_ref: str, parameters: dict[str, str], secrets: dict[str, Any], server: SecretsServer
 ) -> None:
     """A parameter or a secret, plain or as the console makes it: the settings have the key, after one request."""
-    kept_in.parameters, kept_in.secrets = parameters, secrets
+    server.parameters, server.secrets = parameters, secrets
     known: dict[str, str] = {}
     for _ in range(2):
-        settings = await with_key(load_settings(tmdb_api_key=kept), known)
+        settings = await with_key(load_settings(tmdb_api_key=secret_ref), known)
         assert settings.tmdb_api_key is not None
         assert settings.tmdb_api_key.get_secret_value() == KEY
         assert KEY not in repr(settings)
-    assert kept_in.asked == [kept.partition(":")[2]]
-    assert known == {kept: KEY}
+    assert server.asked == [secret_ref.partition(":")[2]]
+    assert known == {secret_ref: KEY}
 
 
-async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
+async def test_a_key_that_is_given_is_not_looked_for(server: SecretsServer) -> None:
     """Without ssm: or secret: AWS is not asked; without a key the error says what to set."""
     settings = load_settings(tmdb_api_key=TOKEN)
     assert await with_key(settings, {}) is settings
-    assert kept_in.asked == []
+    assert server.asked == []
     with pytest.raises(SettingsError, match="TMDB_API_KEY is not set: set TMDB_API_KEY in the environment"):
         await with_key(load_settings(), {})
 
 
 @pytest.mark.parametrize(
-    ("kept", "refusal", "kind", "words"),
+    ("secret_ref", "refusal", "kind", "words"),
     [
         (
             "ssm:/x",
@@ -92,12 +93,12 @@ async def test_a_key_that_is_given_is_not_looked_for(kept_in: Vault) -> None:
     ],
 )
 async def test_a_key_that_aws_does_not_give_is_reported_with_its_code_and_what_to_do(
-    kept: str, refusal: Any, kind: type[HarvestError], words: str, kept_in: Vault
+    secret_ref: str, refusal: Any, kind: type[HarvestError], words: str, server: SecretsServer
 ) -> None:
     """What the owner has to fix is a wrong setting; what may pass, or is the credentials', is trouble with AWS."""
-    kept_in.refusal = refusal
+    server.refusal = refusal
     with pytest.raises(kind) as caught:
-        await with_key(load_settings(tmdb_api_key=kept), {})
+        await with_key(load_settings(tmdb_api_key=secret_ref), {})
     assert words in str(caught.value)
     assert ACCESS not in str(caught.value)
     assert caught.value.__suppress_context__
@@ -107,32 +108,32 @@ def test_aws_that_is_busy_is_asked_again_and_then_its_trouble(monkeypatch: pytes
     """Forty children that start at once are more than Parameter Store takes in a second: no setting is wrong then."""
 
     async def story() -> None:
-        async with vault() as kept_in:
-            lead_to(kept_in.url, monkeypatch)
+        async with secrets_server() as server:
+            lead_to(server.url, monkeypatch)
             for status, code in ((400, "ThrottlingException"), (500, "InternalServerError")):
-                kept_in.refusal = (status, code)
+                server.refusal = (status, code)
                 with pytest.raises(StoreError, match=f"ssm:/x: {code}"):
                     await fetch_key("ssm:/x")
-            assert len(kept_in.asked) == 10
+            assert len(server.asked) == 10
 
     run_on(Leaping(), story())
 
 
-@pytest.mark.parametrize("kept", ["ssm:/x", "secret:x"])
-def test_aws_that_cannot_be_reached_is_named_by_its_address(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("secret_ref", ["ssm:/x", "secret:x"])
+def test_aws_that_cannot_be_reached_is_named_by_its_address(secret_ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Lambda in a VPC without a way out is what this is, mostly."""
 
     async def story() -> None:
         with answerless() as address:
             lead_to(f"http://{address}", monkeypatch)
             with pytest.raises(StoreError) as caught:
-                await fetch_key(kept)
+                await fetch_key(secret_ref)
         assert f"http://{address} refuses the connection. Check the network and AWS_REGION." in str(caught.value)
 
     run_on(Leaping(), story())
 
 
-async def test_missing_credentials_are_reported(kept_in: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_credentials_are_reported(server: SecretsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS is not asked, and the sentence is that of the bucket."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -140,7 +141,7 @@ async def test_missing_credentials_are_reported(kept_in: Vault, monkeypatch: pyt
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     with pytest.raises(StoreError, match=r"NoCredentialsError\. Set AWS_PROFILE"):
         await fetch_key("ssm:/x")
-    assert kept_in.asked == []
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(
@@ -155,9 +156,9 @@ async def test_missing_credentials_are_reported(kept_in: Vault, monkeypatch: pyt
         {"SecretBinary": "aHVudGVyMg=="},
     ],
 )
-async def test_a_value_that_is_no_key_is_refused_and_not_shown(value: Any, kept_in: Vault) -> None:
+async def test_a_value_that_is_no_key_is_refused_and_not_shown(value: Any, server: SecretsServer) -> None:
     """It may be another secret, put there by mistake: the sentence says how long it is, and no more."""
-    kept_in.secrets["x"] = value
+    server.secrets["x"] = value
     known: dict[str, str] = {}
     with pytest.raises(SettingsError) as caught:
         await with_key(load_settings(tmdb_api_key="secret:x"), known)
