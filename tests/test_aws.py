@@ -1,4 +1,4 @@
-"""The doors on AWS, from `aws cloudformation package` to closed books, over stand-ins of AWS and of TMDB.
+"""The entry points on AWS, from `aws cloudformation package` to a closed run, over stand-ins of AWS and of TMDB.
 
 Deselected by default: environments are made and packages built, which takes a minute; `-m aws` runs them. The stand-in
 of Step Functions knows no RedriveExecution; but the state machine has a failed map redriven by itself.
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.aws, pytest.mark.timeout(1_200), pytest.mark.xdist_gro
 LAKE, RATE, CHILDREN = "lake-of-tests", 100, 4
 LEASE = "Raw/API/_harvest/lease.json"
 
-MOVIES, SERIES = ([f"tt{number:07}" for number in some] for some in (range(1_000, 2_500), range(2_500, 3_000)))
+MOVIES, SERIES = ([f"tt{number:07}" for number in numbers] for numbers in (range(1_000, 2_500), range(2_500, 3_000)))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ async def landed(bucket: Bucket) -> dict[str, str]:
 def busiest(tmdb: FakeTmdb, *, seconds: float) -> int:
     """The most requests that came within so many seconds."""
     times = list(tmdb.arrivals)
-    return max(bisect_left(times, first + seconds) - place for place, first in enumerate(times))
+    return max(bisect_left(times, first + seconds) - index for index, first in enumerate(times))
 
 
 async def until_asked(tmdb: FakeTmdb, requests: int) -> None:
@@ -88,14 +88,14 @@ async def until_asked(tmdb: FakeTmdb, requests: int) -> None:
 async def deployed(aws: Aws, packages: Path, folder: Path) -> str:
     """The state machine of our stack, with the key where the template says, and the CSVs uploaded."""
     await aws("ssm", "put-parameter", "--type", "SecureString", "--name", "/tmdb/api-key", "--value", KEY)
-    given = {"Architecture": "x86_64", "Rate": str(RATE), "Children": str(CHILDREN)}
-    result = await aws.deploy(packages, BucketName=LAKE, **given)
+    parameters = {"Architecture": "x86_64", "Rate": str(RATE), "Children": str(CHILDREN)}
+    outputs = await aws.deploy(packages, BucketName=LAKE, **parameters)
     for name, ids in (("movies", MOVIES), ("series", SERIES)):
         rows = "".join(f"{id_}|a title\n{id_}|a title\n" for id_ in ids)
         (folder / f"{name}.csv").write_text(f"id|tituloPincipal\n{rows}", encoding="utf-8")
         key = f"Raw/Local/CSV/{name.capitalize()}/2026/11/22/{name}.csv"
-        await aws("s3", "cp", str(folder / f"{name}.csv"), f"s3://{result['BucketName']}/{key}")
-    return result["StateMachineArn"]
+        await aws("s3", "cp", str(folder / f"{name}.csv"), f"s3://{outputs['BucketName']}/{key}")
+    return outputs["StateMachineArn"]
 
 
 @asynccontextmanager
@@ -120,10 +120,10 @@ def shell_of(aws: Aws, tmdb: FakeTmdb, folder: Path) -> Shell:
     return Shell(settings, folder)
 
 
-async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and_closes_the_same_books(
+async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and_closes_with_the_same_totals(
     tools: Path, packages: Path, tmdb: FakeTmdb, tmp_path: Path
 ) -> None:
-    """2,000 ids over four children under one rate: one is killed, then all for good, and the books are the CLI's."""
+    """2,000 ids over four children at one rate: one is killed, then all for good; the totals are the command line's."""
     async with aws_stand_in(tools, tmp_path, free_port(), TMDB_BASE_URL=tmdb.url) as aws:
         machine = await deployed(aws, packages, tmp_path)
         async with lake_of(aws) as lake:
@@ -139,9 +139,9 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
                 await asyncio.sleep(0.1)
             assert len(await landed(lake)) < 20
 
-            result = await aws.ended(execution)  # the map is tried again, when nobody is at work any more
-            assert result["status"] == "SUCCEEDED", result
-            closed = json.loads(result["output"])
+            outcome = await aws.ended(execution)  # the map is tried again when no child is at work any more
+            assert outcome["status"] == "SUCCEEDED", outcome
+            closed = json.loads(outcome["output"])
             assert closed["status"] == "closed"
             assert await aws.map_runs(execution) == ["FAILED", "SUCCEEDED"]
             assert await aws.errors(execution) == []
@@ -153,23 +153,23 @@ async def test_killed_children_are_called_again_and_a_failed_map_is_redriven_and
             assert lease is not None
             assert (lease.run, lease.ended) == (closed["run"], True)
         assert busiest(tmdb, seconds=5) <= 1.3 * 5 * RATE  # the machine may be busy, too; each for itself it were 4
-        result = await aws.ended(await aws.start(machine))
-        assert json.loads(result["output"])["status"] == "nothing_to_do"
+        outcome = await aws.ended(await aws.start(machine))
+        assert json.loads(outcome["output"])["status"] == "nothing_to_do"
         shell = shell_of(aws, tmdb, tmp_path)
-        verification = await said(shell, "verify")
+        verification = await result_of(shell, "verify")
         assert (verification["status"], verification["run"], verification["totals"]) == (
             "proved",
             closed["run"],
             closed["totals"],
         )
-        same = await said(shell, "harvest")  # the very run, from the command line
+        same = await result_of(shell, "harvest")  # the very run, from the command line
         assert (same["status"], same["run"], same["requests"]) == ("nothing_to_do", closed["run"], 0)
-        other = await said(shell, "harvest", "--prefix", "Raw/Other")
+        other = await result_of(shell, "harvest", "--prefix", "Raw/Other")
         assert other["status"] == "closed"
         assert other["totals"] == closed["totals"]
 
 
-async def said(shell: Shell, *words: str) -> dict[str, Any]:
+async def result_of(shell: Shell, *words: str) -> dict[str, Any]:
     """What a command of the harvester prints, which ends with exit code 0."""
     async with shell.start(*words, "--json") as running:
         ended = await running.ended()

@@ -51,7 +51,7 @@ def full_disk() -> Iterator[int]:
 
 
 async def test_without_a_command_it_harvests_and_then_plan_and_verify_agree(shell_for: Any, bucket: Bucket) -> None:
-    """`python -m harvester` closes the books with exit 0, `verify` proves them, and `plan` finds nothing to do."""
+    """`python -m harvester` closes the run with exit 0, `verify` verifies it, and `plan` finds nothing to do."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb)
         harvested = await shell.run()
@@ -77,7 +77,7 @@ async def test_flags_come_before_the_environment(shell_for: Any, bucket: Bucket)
 
 
 async def test_an_empty_variable_is_one_that_is_not_set(shell_for: Any) -> None:
-    """Docker passes on what a template of an environment leaves empty; a profile without a name is nobody's."""
+    """Docker passes on what a template of an environment leaves empty; a profile without a name is none."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(tmdb).having(AWS_PROFILE="", AWS_DEFAULT_PROFILE="", AWS_SESSION_TOKEN="", S3_PREFIX="")
         ended = await shell.run("plan", "--json")
@@ -216,7 +216,7 @@ async def test_a_poison_title_ends_in_exit_5_by_name(shell_for: Any) -> None:
     assert "Run again to retry just their batches." in ended.out
 
 
-async def test_nobody_answering_ends_in_exit_6(shell_for: Any) -> None:
+async def test_a_tmdb_that_does_not_answer_ends_in_exit_6(shell_for: Any) -> None:
     """TMDB away: a sentence with what was seen, and nothing is failed by it."""
     async with fake_tmdb() as tmdb:
         shell = shell_for(tmdb)
@@ -237,8 +237,8 @@ async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, nu
         assert (ended.code, ended.result["stopped_by"]) == (75, number.name)
         assert "taking no more batches" in ended.err
         assert tmdb.asked.total() - 1 == ended.result["totals"]["found"] > 0
-        again = await shell.run("--json")
-        assert (again.code, again.result["totals"]["found"]) == (0, 350)
+        resumed = await shell.run("--json")
+        assert (resumed.code, resumed.result["totals"]["found"]) == (0, 350)
         assert max(count for (route, _), count in tmdb.asked.items() if route == "movie") == 1
 
 
@@ -266,10 +266,10 @@ async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
         await running.says("taking no more batches")
         running.send(signal.SIGINT)
         ended = await running.ended()
-    assert (ended.code, ended.out) == (75, "")  # drained, it would have shown its books
+    assert (ended.code, ended.out) == (75, "")  # drained, it would have shown its totals
 
 
-async def test_a_log_that_nobody_reads_does_not_end_a_harvest(shell_for: Any, bucket: Bucket) -> None:
+async def test_a_log_without_a_reader_does_not_end_a_harvest(shell_for: Any, bucket: Bucket) -> None:
     """`2>&1 | head` closes our standard error after some lines; the rest is harvested all the same."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
@@ -283,7 +283,7 @@ async def test_a_log_that_nobody_reads_does_not_end_a_harvest(shell_for: Any, bu
 
 
 async def test_a_full_disk_under_the_log_does_not_end_a_harvest(shell_for: Any, bucket: Bucket, full_disk: int) -> None:
-    """`2> log` on a disk without room: every title is harvested all the same, and the result is told."""
+    """`2> log` on a disk without room: every title is harvested all the same, and the result is printed."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         ended = await shell_for(tmdb).run("--verbose", "--json", stderr=full_disk)
     assert (ended.code, ended.result["status"], ended.result["totals"]["found"]) == (0, "closed", 350)
@@ -297,7 +297,7 @@ async def test_a_terminal_that_goes_away_does_not_end_a_harvest(shell_for: Any, 
         async with shell_for(tmdb).having(TERM="xterm-256color").start("--json", stderr=theirs) as running:
             os.close(theirs)
             shown = b""
-            while b"titles to look up" not in shown:  # it raises, if nobody is there to write any more
+            while b"titles to look up" not in shown:  # it raises once there is no writer any more
                 shown += await asyncio.to_thread(os.read, ours, 2**16)
             os.close(ours)
             ended = await running.ended()
@@ -305,7 +305,7 @@ async def test_a_terminal_that_goes_away_does_not_end_a_harvest(shell_for: Any, 
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["for people", "as JSON"])
-async def test_a_full_disk_under_the_result_is_told_and_changes_no_exit_code(
+async def test_a_full_disk_under_the_result_is_reported_and_changes_no_exit_code(
     shell_for: Any, full_disk: int, words: tuple[str, ...]
 ) -> None:
     """`> result` on a disk without room: what was harvested is safe, and the code is that of the harvest."""
@@ -317,8 +317,8 @@ async def test_a_full_disk_under_the_result_is_told_and_changes_no_exit_code(
     )
 
 
-async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any, bucket: Bucket) -> None:
-    """After a SIGKILL nothing is lost, doubled or orphaned, and what has a receipt is not asked again."""
+async def test_killed_with_sigkill_the_next_start_closes_the_run(shell_for: Any, bucket: Bucket) -> None:
+    """After a SIGKILL nothing is lost, doubled or orphaned, and what has a receipt is not asked for again."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.01, 0.02)) as tmdb:
         shell = shell_for(tmdb)
         async with shell.start() as running:
@@ -328,10 +328,10 @@ async def test_killed_with_sigkill_the_next_run_closes_the_books(shell_for: Any,
         done = {id_ for key in await receipts(bucket) for id_ in json.loads(await bucket.read(key) or b"")["outcomes"]}
         asked = Counter(tmdb.asked)
         ended = await shell.run("--json")
-        again = Counter(tmdb.asked) - asked
+        asked_again = Counter(tmdb.asked) - asked
         verification = await shell.run("verify", "--json")
     assert (ended.code, ended.result["totals"]["found"], verification.result["status"]) == (0, 350, "proved")
-    assert {id_ for route, id_ in again if route == "movie"} == set(MOVIES) - done
+    assert {id_ for route, id_ in asked_again if route == "movie"} == set(MOVIES) - done
     assert await bucket.uploads("") == []
 
 
@@ -339,7 +339,7 @@ async def receipts(bucket: Bucket) -> list[str]:
     return [key for key in await bucket.objects("Raw/API/_harvest/") if "/receipts/" in key]
 
 
-async def test_the_doctor_says_what_to_mend_and_ends_with_1_until_nothing_is(shell_for: Any) -> None:
+async def test_the_doctor_says_what_to_fix_and_ends_with_1_until_nothing_is(shell_for: Any) -> None:
     """A table for people, an exit code for scripts."""
     async with fake_tmdb() as tmdb:
         shell = shell_for(tmdb)
@@ -348,8 +348,8 @@ async def test_the_doctor_says_what_to_mend_and_ends_with_1_until_nothing_is(she
         assert "Nothing keeps a harvest from its end. Next: plan" in healthy.out
         ill = await shell.having(TMDB_API_KEY="f" * 32).run("doctor")
     assert ill.code == 1
-    said = " ".join(ill.out.split())
-    assert "bad TMDB TMDB refuses the key (HTTP 401, code 7" in said
-    assert "1 to mend before a harvest can end well." in said
+    shown = " ".join(ill.out.split())
+    assert "bad TMDB TMDB refuses the key (HTTP 401, code 7" in shown
+    assert "1 to mend before a harvest can end well." in shown
     for name in ("Python", "TMDB_API_KEY", "MOVIES_CSV", "s3:GetObject", "clock"):
-        assert f"good {name}" in said
+        assert f"good {name}" in shown

@@ -40,7 +40,7 @@ async def until(done: list[int], count: int) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 async def test_results_come_in_the_order_of_their_inputs(at_once: int) -> None:
-    """Whoever is ready first, the first result is that of the first input."""
+    """Whichever is ready first, the first result is that of the first input."""
 
     async def slow_at_first(value: int) -> int:
         await rest(20 - value)
@@ -77,21 +77,21 @@ async def test_no_inputs_no_results() -> None:
 @pytest.mark.parametrize("at_once", [1, 7, 50])
 async def test_at_most_so_many_are_under_way(at_once: int) -> None:
     """All the room is used, and never more than that."""
-    progress_deadline = most = 0
+    running = most = 0
 
     async def one(number: int) -> None:
-        nonlocal progress_deadline, most
-        progress_deadline += 1
-        most = max(most, progress_deadline)
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
         await rest(1 + number % 3)
-        progress_deadline -= 1
+        running -= 1
 
     await fan_out(one, range(200), at_once=at_once)
-    assert (progress_deadline, most) == (0, at_once)
+    assert (running, most) == (0, at_once)
 
 
 async def test_the_next_input_is_drawn_only_when_there_is_room() -> None:
-    """No input waits for room: whoever is drawn starts, so that inputs may be decided late."""
+    """An input that is drawn starts at once and waits for no room, so that inputs may be decided late."""
     drawn: list[int] = []
     done: list[int] = []
     go = asyncio.Semaphore(0)
@@ -133,7 +133,7 @@ async def test_inputs_may_be_endless() -> None:
 
 async def test_the_error_comes_out_itself() -> None:
     """The caller catches what was raised, the very object, with its cause and its traceback, and no group."""
-    cause = OSError("the wire")
+    cause = OSError("the network")
     error = LookupError("the title")
 
     async def fail(number: int) -> None:
@@ -194,7 +194,7 @@ async def test_when_one_fails_the_others_are_cancelled_and_awaited() -> None:
 
 
 async def test_an_error_while_cleaning_up_does_not_hide_the_first() -> None:
-    """Somebody who fails on being cancelled does not stand for what went wrong."""
+    """A call that fails on being cancelled does not replace the first error."""
 
     async def one(number: int) -> None:
         if number == 1:
@@ -232,7 +232,7 @@ async def test_inputs_that_fail_end_it_all() -> None:
 
 
 async def test_an_error_while_cleaning_up_does_not_hide_that_of_the_inputs() -> None:
-    """The first error comes out also where the inputs raised it and somebody fails on being cancelled."""
+    """The first error comes out also where the inputs raised it and a call fails on being cancelled."""
 
     async def inputs() -> AsyncIterator[int]:
         yield 1
@@ -249,12 +249,12 @@ async def test_an_error_while_cleaning_up_does_not_hide_that_of_the_inputs() -> 
         await fan_out(one, inputs(), at_once=5)
 
 
-@pytest.mark.parametrize("place", [0, 2])
-async def test_a_result_that_is_not_there_is_not_passed_over(place: int) -> None:
+@pytest.mark.parametrize("index", [0, 2])
+async def test_a_result_that_is_not_there_is_not_passed_over(index: int) -> None:
     """A call that was cancelled on its own account comes out as such, not as a shorter list or a KeyError."""
 
     async def one(number: int) -> int:
-        if number == place:
+        if number == index:
             raise asyncio.CancelledError
         return number
 
@@ -310,7 +310,7 @@ async def test_a_timeout_around_it_is_a_timeout() -> None:
 
 
 class Work:
-    """Work beside a body: it is under way until it is cancelled, or told to fail."""
+    """Work beside a body: it is under way until it is cancelled, or made to fail."""
 
     def __init__(self) -> None:
         self.begun = self.over = False
@@ -335,7 +335,7 @@ async def test_the_work_ends_with_the_body() -> None:
     assert others_running() == set()
 
 
-async def test_work_that_ends_by_itself_disturbs_nobody() -> None:
+async def test_work_that_ends_by_itself_leaves_the_body_alone() -> None:
     """The body goes on to its own end."""
     async with beside(rest(2)):
         await rest(10)
@@ -407,7 +407,7 @@ async def test_a_body_that_fails_on_being_cancelled_does_not_hide_the_works_erro
         await body()
 
 
-async def test_work_that_fails_on_being_cancelled_is_told() -> None:
+async def test_work_that_fails_on_being_cancelled_is_reported() -> None:
     """A body that has returned does not hide it."""
 
     async def fail() -> None:
@@ -434,22 +434,22 @@ async def test_cancelled_from_outside_both_end() -> None:
     assert others_running() == set()
 
 
-# finish
+# complete_or_undo
 
 
 class Upload:
-    """A small call with an effect: it begins something that must be undone if nobody takes its result."""
+    """A small call with an effect: it begins something that must be undone if its result is not taken."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.begun = self.over = False
         self.undone: list[str] = []
-        self.answer = asyncio.Event()
+        self.answered = asyncio.Event()
         self.undoing = asyncio.Event()
         self.error = error
 
     async def begin(self) -> str:
         self.begun = True
-        await self.answer.wait()
+        await self.answered.wait()
         self.over = True
         if self.error:
             raise self.error
@@ -462,7 +462,7 @@ class Upload:
 
 
 async def begun(upload: Upload) -> asyncio.Task[str]:
-    """`finish` under way, the call sent and not yet answered."""
+    """`complete_or_undo` under way, the call sent and not yet answered."""
     task = asyncio.ensure_future(complete_or_undo(upload.begin(), undo=upload.undo, seconds=60))
     await rest(3)
     assert upload.begun
@@ -472,7 +472,7 @@ async def begun(upload: Upload) -> asyncio.Task[str]:
 async def test_a_call_that_finishes_gives_its_result() -> None:
     """Undisturbed, the result comes back and nothing is undone."""
     upload = Upload()
-    upload.answer.set()
+    upload.answered.set()
     assert await complete_or_undo(upload.begin(), undo=upload.undo, seconds=60) == "upload-1"
     assert upload.undone == []
 
@@ -480,7 +480,7 @@ async def test_a_call_that_finishes_gives_its_result() -> None:
 async def test_a_call_that_fails_raises_its_error() -> None:
     """Undisturbed, an error of the call comes out itself, and nothing is undone."""
     upload = Upload(OSError("no"))
-    upload.answer.set()
+    upload.answered.set()
     with pytest.raises(OSError, match="no"):
         await complete_or_undo(upload.begin(), undo=upload.undo, seconds=60)
     assert upload.undone == []
@@ -493,7 +493,7 @@ async def test_cancelled_meanwhile_the_call_is_finished_and_undone() -> None:
     task.cancel()
     await rest(5)
     assert not task.done()
-    upload.answer.set()
+    upload.answered.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert upload.undone == ["upload-1"]
@@ -504,7 +504,7 @@ async def test_cancelled_in_the_moment_of_the_answer_it_is_undone() -> None:
     """Where the call has ended and its result was not yet taken, a cancel still undoes it."""
     upload = Upload()
     task = await begun(upload)
-    upload.answer.set()
+    upload.answered.set()
     while not upload.over:
         await rest()
     task.cancel()
@@ -519,7 +519,7 @@ async def test_a_call_that_fails_after_the_cancel_leaves_nothing_to_undo() -> No
     task = await begun(upload)
     task.cancel()
     await rest(3)
-    upload.answer.set()
+    upload.answered.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert upload.undone == []
@@ -528,13 +528,13 @@ async def test_a_call_that_fails_after_the_cancel_leaves_nothing_to_undo() -> No
 
 @pytest.mark.parametrize("times", [2, 3])
 async def test_cancelled_more_than_once_it_is_undone_all_the_same(times: int) -> None:
-    """However often somebody cancels, the call is finished and its result undone before we leave."""
+    """However often it is cancelled, the call is finished and its result undone before we leave."""
     upload = Upload()
     task = await begun(upload)
     for _ in range(times):
         task.cancel()
         await rest(3)
-    upload.answer.set()
+    upload.answered.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert upload.over
@@ -547,7 +547,7 @@ async def test_cancelled_while_undoing_it_is_undone_all_the_same() -> None:
     upload = Upload()
     task = await begun(upload)
     task.cancel()
-    upload.answer.set()
+    upload.answered.set()
     await upload.undoing.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -575,18 +575,18 @@ async def test_a_call_that_does_not_end_is_given_up_after_the_cancel(silent: str
     assert others_running() == set()
 
 
-# --- room
+# MemoryBudget
 
 
-async def test_who_would_begin_waits_until_there_is_room() -> None:
-    """Below the limit nobody waits; from the limit on everybody, until so much has been given back."""
-    room = MemoryBudget(100)
-    room.reserve(99)
-    await room.wait()
-    room.reserve(51)
-    waiting = [asyncio.ensure_future(room.wait()) for _ in range(3)]
-    room.reserve(-50)
+async def test_work_waits_until_there_is_memory() -> None:
+    """Below the limit no one waits; from the limit on everyone does, until enough has been released."""
+    budget = MemoryBudget(100)
+    budget.reserve(99)
+    await budget.wait()
+    budget.reserve(51)
+    waiting = [asyncio.ensure_future(budget.wait()) for _ in range(3)]
+    budget.reserve(-50)
     await asyncio.sleep(0)
     assert not any(one.done() for one in waiting)
-    room.reserve(-1)
+    budget.reserve(-1)
     await asyncio.gather(*waiting)

@@ -1,4 +1,4 @@
-"""Titles: what an IMDb id is, and how the ids come out of every shape of CSV that is about."""
+"""The CSV source: what an IMDb id is, and how ids are read from every shape of CSV."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_nothing_but_a_title_id_comes_out(text: str) -> None:
 
 
 @given(st.one_of(st.text(), LIKE_AN_ID, st.from_regex(TITLE_ID, fullmatch=True)))
-def test_a_title_id_is_told_by_its_form_alone(text: str) -> None:
+def test_a_title_id_is_recognised_by_its_form_alone(text: str) -> None:
     """`tt` and 7 to 10 ASCII digits, and nothing behind them, no line end either."""
     assert is_title_id(text) is (TITLE_ID.match(text) is not None and not text.endswith("\n"))
 
@@ -171,7 +171,7 @@ def test_an_open_quote_before_a_pipe_hides_no_row(read: Read) -> None:
 
 
 def test_the_id_column_may_stand_anywhere_between_pipes(read: Read) -> None:
-    """The header's place counts: first, middle, and last, where a carriage return may cling to the id."""
+    """The header's position counts: first, middle, and last, where a carriage return may cling to the id."""
     for at in range(3):
         rows = [["a", "tt0000009", "b"], ["tt0000009", "c", "d"], ["e", "tt0000009", "f"]]
         for row, id_ in zip(rows, ["tt0000001", "tt0000002", "tt0000001"], strict=True):
@@ -265,7 +265,7 @@ def test_marks_line_ends_and_gzip_change_nothing(  # noqa: PLR0917  # every comb
     whole: bool,  # noqa: FBT001
     zipped: bool,  # noqa: FBT001
 ) -> None:
-    """A byte order mark, CRLF, a missing last newline and gzip, told by content, give the same ids and lines."""
+    """A byte order mark, CRLF, a missing last newline and gzip, recognised by content, give the same ids and lines."""
     body = bom + shape.encode().replace(b"\n", end)
     body = body if whole else body.removesuffix(end)
     ids = read(gzip_of(body) if zipped else body)
@@ -273,7 +273,7 @@ def test_marks_line_ends_and_gzip_change_nothing(  # noqa: PLR0917  # every comb
     assert [(reject.line, reject.text) for reject in ids.rejects] == [(3, "x|y" if "|" in shape else "x,y")]
 
 
-def test_gzip_is_told_by_content_and_not_by_name(tmp_path: Path) -> None:
+def test_gzip_is_recognised_by_content_and_not_by_name(tmp_path: Path) -> None:
     """A `.gz` that a browser or a proxy has unzipped reads as what it is."""
     path = tmp_path / "movies.csv.gz"
     for body in (b"id|t\ntt0000001|a\n", gzip_of(b"id|t\ntt0000001|a\n")):
@@ -335,7 +335,7 @@ def test_a_named_column_wins_over_the_known_ones(read: Read) -> None:
 
 
 @pytest.mark.parametrize("delimiter", ["|", ","])
-def test_rejects_tell_line_and_row(read: Read, delimiter: str) -> None:
+def test_rejects_have_line_and_row(read: Read, delimiter: str) -> None:
     r"""Each reject has the line an editor shows, and the row as it stands there; `\N` and short rows are rejects."""
     d = delimiter
     ids = read(f"t{d}id\na{d}tt0000001\nb{d}\\N\nshort\nc{d}\nd{d}nm0000001{d}\r\ne{d}tt0000001\n")
@@ -438,15 +438,15 @@ PIECES = {
 FILLERS = 300
 
 
-def in_a_long_file(piece: bytes, delimiter: str, place: int) -> bytes:
-    """A file in which `piece` comes so late that the first block ends `place` bytes into it."""
+def in_a_long_file(piece: bytes, delimiter: str, offset: int) -> bytes:
+    """A file in which `piece` comes so late that the first block ends `offset` bytes into it."""
     header = f"id{delimiter}t\n".encode()
     start = f"tt9999999{delimiter}".encode()
-    room = BLOCK_BYTES - place - len(header) - FILLERS * (len(start) + 1)
+    room = BLOCK_BYTES - offset - len(header) - FILLERS * (len(start) + 1)
     each, more = divmod(room, FILLERS)
     fillers = [start + b"x" * (each + (more if number == 0 else 0)) + b"\n" for number in range(FILLERS)]
     body = header + b"".join(fillers)
-    assert len(body) == BLOCK_BYTES - place
+    assert len(body) == BLOCK_BYTES - offset
     return body + piece
 
 
@@ -457,13 +457,13 @@ def test_where_a_block_ends_changes_nothing(read: Read, delimiter: str) -> None:
     expected = read(f"id{delimiter}t\n".encode() + piece)
     assert expected.ids == ["tt0000001", "tt0000002", "tt0000004"]
     assert account(expected) == (5, 3, 1, 1)
-    for place in range(len(piece) + 2):
-        ids = read(in_a_long_file(piece, delimiter, place))
-        assert ids.ids == ["tt9999999", *expected.ids], place
-        assert account(ids) == (FILLERS + 5, 4, FILLERS, 1), place
-        assert ids.rejects == [Reject(line.line + FILLERS, line.text) for line in expected.rejects], place
-        assert list(ids.lines) == [2, *(line + FILLERS for line in expected.lines)], place
-        assert list(ids.rejected_lines) == [line + FILLERS for line in expected.rejected_lines], place
+    for offset in range(len(piece) + 2):
+        ids = read(in_a_long_file(piece, delimiter, offset))
+        assert ids.ids == ["tt9999999", *expected.ids], offset
+        assert account(ids) == (FILLERS + 5, 4, FILLERS, 1), offset
+        assert ids.rejects == [Reject(line.line + FILLERS, line.text) for line in expected.rejects], offset
+        assert list(ids.lines) == [2, *(line + FILLERS for line in expected.lines)], offset
+        assert list(ids.rejected_lines) == [line + FILLERS for line in expected.rejected_lines], offset
 
 
 CELLS = st.one_of(
@@ -573,12 +573,12 @@ def test_what_is_no_list_of_ids_is_refused_in_a_sentence(
     assert isinstance(error, ValueError)
     assert error.line == line
     assert [word for word in words if word not in error.problem] == []
-    place = "the.csv" if error.line is None else f"the.csv, line {error.line}"
-    assert str(error) == f"{place}: {error.problem}"
+    where = "the.csv" if error.line is None else f"the.csv, line {error.line}"
+    assert str(error) == f"{where}: {error.problem}"
 
 
 def test_a_column_that_is_not_there_is_named(read: Read) -> None:
-    """A wrong `--id-column` is told with the header, even where a known name stands in it."""
+    """A wrong `--id-column` is reported with the header, even where a known name stands in it."""
     error = refused(read, "id|titulo\ntt0000001|a\n", column="imdb")
     assert error.line == 1
     assert "'imdb'" in error.problem
@@ -587,7 +587,7 @@ def test_a_column_that_is_not_there_is_named(read: Read) -> None:
 
 @pytest.mark.parametrize(("name", "words"), [("nothing.csv", "No such file"), ("", "directory")])
 def test_what_cannot_be_opened_is_refused(tmp_path: Path, name: str, words: str) -> None:
-    """A missing file and a folder are the user's to mend: an InputError that says what to give."""
+    """A missing file and a folder are the user's to fix: an InputError that says what to give."""
     source = str(tmp_path / name)
     with pytest.raises(InputError, match=words) as caught:
         read_ids(source)
@@ -597,8 +597,8 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path, name: str, words: str)
 
 def test_latin_1_far_into_a_file_has_its_line(read: Read) -> None:
     """The line number is right beyond the first block, also where the block ends within the line."""
-    for place in (0, 1, 9, 10, 11, 12, 13, 14):
-        body = in_a_long_file(b"tt0000002|A\xe7\xe3o\n", "|", place)
+    for offset in (0, 1, 9, 10, 11, 12, 13, 14):
+        body = in_a_long_file(b"tt0000002|A\xe7\xe3o\n", "|", offset)
         assert refused(read, body).line == FILLERS + 2
 
 
@@ -624,16 +624,16 @@ def test_a_line_of_over_a_megabyte_is_refused(read: Read, delimiter: str) -> Non
 
 
 @pytest.mark.parametrize("delimiter", ["|", ","])
-def test_a_line_too_long_is_told_by_its_number(read: Read, delimiter: str) -> None:
+def test_a_line_too_long_is_named_by_its_number(read: Read, delimiter: str) -> None:
     """A line of over a megabyte has a line to blame: `line` says which."""
     body = f"id{delimiter}t\ntt0000001{delimiter}a\n".encode() + b"x" * (2 * LONGEST_LINE)
     assert refused(read, body).line == 3
 
 
-@pytest.mark.parametrize("place", [0, BLOCK_BYTES // 2, BLOCK_BYTES - 20])
-def test_a_line_too_long_is_refused_wherever_it_begins(read: Read, place: int) -> None:
+@pytest.mark.parametrize("offset", [0, BLOCK_BYTES // 2, BLOCK_BYTES - 20])
+def test_a_line_too_long_is_refused_wherever_it_begins(read: Read, offset: int) -> None:
     """One byte over the limit is over the limit, however the blocks fall."""
-    body = b"id|t\n" + b"tt0000001|a\n" * (place // 12) + b"x" * (LONGEST_LINE + 1) + b"\ntt0000002|b\n"
+    body = b"id|t\n" + b"tt0000001|a\n" * (offset // 12) + b"x" * (LONGEST_LINE + 1) + b"\ntt0000002|b\n"
     assert "over" in refused(read, body).problem
 
 
@@ -730,8 +730,8 @@ def test_a_number_that_may_stand_in_another_column_is_no_id(
     read: Read, text: str, ids: list[str], rejected: int
 ) -> None:
     """A year, or the number of a row, in a row of more cells than the header has: rejected, and in the account."""
-    result = read(text)
-    assert (result.ids, result.rejected) == (ids, rejected)
+    input_ids = read(text)
+    assert (input_ids.ids, input_ids.rejected) == (ids, rejected)
 
 
 @pytest.mark.parametrize("size", [131_073, 1_000_000])
@@ -770,7 +770,7 @@ def test_a_column_is_named_as_it_is_spelled_before_all_others(read: Read) -> Non
     assert read("ID,t\ntt0000001,a\n", column="id").ids == ["tt0000001"]
 
 
-# Quotes that nobody meant
+# Quotes that were not meant
 
 AKAS = ["titleId\tordering\ttitle\tregion", '{0}\t1\t"Two\tUS', "{1}\t1\tThree\tUS", '{2}\t1\tFour"\tUS']
 

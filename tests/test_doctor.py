@@ -71,19 +71,19 @@ async def test_a_healthy_set_up_is_healthy(bucket: Bucket, settings_for: Make) -
 
 
 async def test_every_setting_is_named_with_where_it_came_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Flag, environment, `.env`, TOML and default can be told apart, and no secret is shown."""
+    """Flag, environment, `.env`, TOML and default are distinguished, and no secret is shown."""
     (tmp_path / "config").mkdir()
     (tmp_path / "config/harvester.toml").write_text('s3_prefix = "Raw/Toml"\ntmdb_rate = 7\n', encoding="utf-8")
     (tmp_path / ".env").write_text(f"TMDB_API_KEY={KEY}\nTMDB_RATE=8\nREGIAO_DO_BUCKET=sa-east-1\n", encoding="utf-8")
     monkeypatch.setenv("TMDB_RATE", "9")
     findings = [finding async for finding in run_checks({"tmdb_language": "pt-BR"})]
-    seen = {finding.what: finding.seen for finding in findings}
-    assert seen["TMDB_LANGUAGE"] == "pt-BR  (flag)"
-    assert seen["TMDB_RATE"] == "9  (environment)"
-    assert seen["AWS_REGION"] == "sa-east-1  (.env)"
-    assert seen["S3_PREFIX"] == "Raw/Toml  (config/harvester.toml)"
-    assert seen["OUTPUT_FORMAT"] == "jsonl  (default)"
-    assert seen["TMDB_API_KEY"] == "a v3 key, 32 characters  (.env)"
+    shown = {finding.what: finding.seen for finding in findings}
+    assert shown["TMDB_LANGUAGE"] == "pt-BR  (flag)"
+    assert shown["TMDB_RATE"] == "9  (environment)"
+    assert shown["AWS_REGION"] == "sa-east-1  (.env)"
+    assert shown["S3_PREFIX"] == "Raw/Toml  (config/harvester.toml)"
+    assert shown["OUTPUT_FORMAT"] == "jsonl  (default)"
+    assert shown["TMDB_API_KEY"] == "a v3 key, 32 characters  (.env)"
     assert KEY not in str(findings)
 
 
@@ -133,19 +133,19 @@ async def test_each_csv_is_looked_at_for_itself(bucket: Bucket, settings_for: Ma
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("trouble", "message"),
     [
         ({"tmdb_api_key": "f" * 32}, "bad: TMDB refuses the key (HTTP 401, code 7"),
         ({"tmdb_base_url": "http://127.0.0.1:9/3"}, "bad: TMDB is unavailable: http://127.0.0.1:9/3/authentication"),
     ],
 )
-async def test_trouble_with_tmdb_is_told(
-    bucket: Bucket, settings_for: Make, trouble: dict[str, Any], said: str
+async def test_trouble_with_tmdb_is_reported(
+    bucket: Bucket, settings_for: Make, trouble: dict[str, Any], message: str
 ) -> None:
     """A refused key and a TMDB that does not answer are findings, and the bucket is looked at all the same."""
     async with fake_tmdb() as tmdb:
         doctor_report = await examined(settings_for(tmdb.url, movies=["tt0000001"], **trouble))
-    assert said in of(doctor_report, "TMDB")
+    assert message in of(doctor_report, "TMDB")
     assert of(doctor_report, "s3:DeleteObject").startswith("good")
     assert not doctor_report.healthy
 
@@ -170,7 +170,7 @@ LEFT_BEHIND = {"abort": ["probe.json"], "delete": ["landed.json", "probe.json"]}
 async def test_each_permission_that_is_lacking_is_named(
     s3: S3Server, bucket: Bucket, settings_for: Make, operation: str, permission: str
 ) -> None:
-    """What S3 refuses is told by its name with what to do, and the others are tried all the same and cleared away."""
+    """What S3 refuses is named with what to do, and the others are tried all the same and cleared away."""
     state = "note" if operation == "delete" else "bad"  # a harvest deletes nothing
     async with fake_tmdb() as tmdb, s3_proxy(s3.endpoint) as link:
         link.rules[operation] = refusing(403, "AccessDenied")
@@ -190,7 +190,7 @@ async def test_each_permission_that_is_lacking_is_named(
     assert of(doctor_report, "s3:DeleteObject") != ""
 
 
-async def test_a_bucket_that_is_not_there_is_told_once(bucket: Bucket, settings_for: Make) -> None:
+async def test_a_bucket_that_is_not_there_is_reported_once(bucket: Bucket, settings_for: Make) -> None:
     """What is no matter of one permission ends the trying, instead of saying the same seven times."""
     async with fake_tmdb() as tmdb:
         doctor_report = await examined(settings_for(tmdb.url, movies=["tt0000001"]), s3_bucket="no-such-bucket")
@@ -200,27 +200,27 @@ async def test_a_bucket_that_is_not_there_is_told_once(bucket: Bucket, settings_
 
 
 async def test_a_killed_doctor_is_cleared_away_by_the_next(bucket: Bucket, settings_for: Make) -> None:
-    """Probes that were left behind go, and nobody else's upload is touched."""
+    """Probes that were left behind go, and no other upload is touched."""
     await bucket.put("Raw/API/_harvest/doctor/probe.json", b"{}")
     await bucket.begin("Raw/API/_harvest/doctor/landed.json")
-    await bucket.begin("Raw/API/Movies/of-somebody-else.json")
+    await bucket.begin("Raw/API/Movies/of-another-program.json")
     async with fake_tmdb() as tmdb:
         assert (await examined(settings_for(tmdb.url, movies=["tt0000001"]))).healthy
-    assert await left_behind(bucket) == ["Raw/API/Movies/of-somebody-else.json"]
+    assert await left_behind(bucket) == ["Raw/API/Movies/of-another-program.json"]
 
 
 @pytest.mark.parametrize(("minutes", "state"), [(0, "good"), (3, "note"), (10, "bad")])
-async def test_a_clock_that_is_wrong_is_told(
+async def test_a_clock_that_is_wrong_is_reported(
     s3: S3Server, bucket: Bucket, settings_for: Make, minutes: int, state: str
 ) -> None:
     """S3 refuses what is signed 15 minutes off, so the doctor says it before; it is seen at TMDB as well."""
 
     async def late(call: Call, forward: Forward) -> web.StreamResponse:
-        answer = await forward()
-        answer.headers["Date"] = formatdate(time.time() - 60 * minutes, usegmt=True)
-        return answer
+        response = await forward()
+        response.headers["Date"] = formatdate(time.time() - 60 * minutes, usegmt=True)
+        return response
 
-    # The link will do before any server of HTTP.
+    # The proxy works in front of any HTTP server.
     async with fake_tmdb() as tmdb, s3_proxy(s3.endpoint) as link, s3_proxy(tmdb.url.removesuffix("/3")) as line:
         for whose in ("TMDB", "S3"):
             link.rules, line.rules = {"*": late} if whose == "S3" else {}, {"*": late} if whose == "TMDB" else {}
@@ -243,13 +243,13 @@ async def test_a_file_of_keys_that_git_would_take_is_noted(tmp_path: Path) -> No
     assert ".env" not in {finding.what async for finding in run_checks({})}
 
 
-def test_a_finding_is_told_without_secrets() -> None:
+def test_a_finding_is_reported_without_secrets() -> None:
     """A server that repeats a key in what it says is quoted without it."""
     finding = Finding("TMDB", "bad", f"it says {KEY}", f"not {KEY}").without([KEY])
     assert (finding.seen, finding.fix) == ("it says [secret]", "not [secret]")
 
 
-async def test_what_a_harvest_would_refuse_of_the_csvs_is_told(tmp_path: Path) -> None:
+async def test_what_a_harvest_would_refuse_of_the_csvs_is_reported(tmp_path: Path) -> None:
     """One file given twice keeps a harvest from its beginning; what comes by standard input is left to it."""
     (tmp_path / "one.csv").write_text("id\ntt0000001\n", encoding="utf-8")
     findings = [finding async for finding in run_checks({"movies_csv": "one.csv", "series_csv": "one.csv"})]

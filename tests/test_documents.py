@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[str, Any, Callable[[bytes | None], Any]]] = {
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> tuple[str, Any, Callable[[bytes | None], Any]]:
-    """Key, a good one, and how it is read: of each document that the design names."""
+    """Key, a valid document, and how it is read: of each kind that the design names."""
     return KINDS[request.param]
 
 
@@ -44,7 +44,7 @@ def test_a_document_comes_back_as_it_was_written(kind: Kind) -> None:
     assert encode_document(decode(encode_document(document))) == encode_document(document)
 
 
-def test_a_document_says_its_format_first_and_its_seal_last(kind: Kind) -> None:
+def test_a_document_says_its_format_first_and_its_checksum_last(kind: Kind) -> None:
     """`"format": 1` is in manifest, receipt and summary."""
     whole = orjson.loads(encode_document(kind[1]))
     assert (next(iter(whole)), list(whole)[-1], whole["format"], FORMAT) == ("format", "checksum", 1, 1)
@@ -52,7 +52,7 @@ def test_a_document_says_its_format_first_and_its_seal_last(kind: Kind) -> None:
 
 @pytest.mark.parametrize("newer", [2, 3, 2**31, 2**64 - 1])
 def test_a_higher_format_is_refused_in_a_sentence(kind: Kind, newer: int) -> None:
-    """With exit 2, by its key, and with what to do; whatever else it says, and without a seal that we would know."""
+    """With exit 2, by its key, and with what to do; whatever else it says, and without a checksum that we know."""
     key, document, decode = kind
     whole = orjson.loads(encode_document(document)) | {"format": newer}
     for body in (orjson.dumps(whole), with_checksum(whole), orjson.dumps({"format": newer, "run": ["new"]})):
@@ -81,7 +81,7 @@ def test_a_document_without_a_format_is_none(kind: Kind) -> None:
     assert str(caught.value).startswith(key)
 
 
-def test_an_edit_breaks_the_seal(kind: Kind) -> None:
+def test_an_edit_breaks_the_checksum(kind: Kind) -> None:
     """Also one that contradicts nothing, in a key that is not known, or in the order of keys; and so does its lack."""
     key, document, decode = kind
     whole = orjson.loads(encode_document(document))
@@ -103,10 +103,10 @@ def test_keys_that_are_not_known_are_ignored(kind: Kind) -> None:
     """A later version of format 1 may say more; what is known of it is what counts."""
     _, document, decode = kind
     more = {"colour": "red", "deep": {"a": [1, None, 0.5]}, "records": 0, "Format": 2}
-    again = decode(with_checksum(orjson.loads(encode_document(document)) | more))
+    decoded = decode(with_checksum(orjson.loads(encode_document(document)) | more))
     for name in ("run", "generation"):
-        assert getattr(again, name) == getattr(document, name)
-    assert getattr(again, "unknown", more) == more
+        assert getattr(decoded, name) == getattr(document, name)
+    assert getattr(decoded, "unknown", more) == more
 
 
 @pytest.mark.parametrize("name", ["manifest", "summary"])
@@ -115,9 +115,9 @@ def test_keys_that_are_not_known_are_kept_when_the_document_is_written_anew(name
     _, document, decode = KINDS[name]
     more = {"colour": "red", "deep": {"a": [1, None, 0.5]}, "records": 0}
     body = with_checksum(orjson.loads(encode_document(document)) | more)
-    again = orjson.loads(encode_document(decode(body)))
-    assert again == orjson.loads(body) | {"checksum": again["checksum"]}
-    assert decode(orjson.dumps(again)) == decode(body)
+    rewritten = orjson.loads(encode_document(decode(body)))
+    assert rewritten == orjson.loads(body) | {"checksum": rewritten["checksum"]}
+    assert decode(orjson.dumps(rewritten)) == decode(body)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_number_however_large_is_read_or_refused(kind: Kind, name: str, number
     "text", ['"\\ud800"', '"\\udfff\\ud800"', '"\xff"', '"\n"', '"' + "x" * 10**6 + '"', '"\\u0000"']
 )
 @pytest.mark.parametrize("name", ["colour", "run", "generation"])
-def test_a_text_however_strange_is_read_or_refused(kind: Kind, name: str, text: str) -> None:
+def test_a_text_however_odd_is_read_or_refused(kind: Kind, name: str, text: str) -> None:
     """Half a surrogate, raw bytes, a megabyte: a CorruptLakeError that names the key and stays a sentence."""
     key, document, decode = kind
     whole = orjson.loads(encode_document(document))
@@ -186,8 +186,8 @@ def test_a_text_however_strange_is_read_or_refused(kind: Kind, name: str, text: 
 
 
 @pytest.mark.parametrize(("name", "value"), [("run", "2026-11-22-00000000"), ("generation", "ffffffff"), ("format", 7)])
-def test_a_key_that_is_there_twice_is_read_as_the_seal_has_it(kind: Kind, name: str, value: Any) -> None:
-    """Two readers of JSON may see two documents in one; what is read is what the seal was proved of."""
+def test_a_key_that_is_there_twice_is_read_as_the_checksum_has_it(kind: Kind, name: str, value: Any) -> None:
+    """Two readers of JSON may see two documents in one; what is read is what the checksum covers."""
     _, document, decode = kind
     key = f'"{name}":'.encode()
     body = encode_document(document).replace(key, key + orjson.dumps(value) + b"," + key, 1)
@@ -204,7 +204,7 @@ class _Note:
 
 
 @pytest.mark.parametrize(
-    "values",
+    "change",
     [
         {"text": 5},
         {"text": None},
@@ -217,10 +217,10 @@ class _Note:
         {"count": 2**63},
     ],
 )
-def test_a_field_of_another_type_or_range_is_named(values: dict[str, Any]) -> None:
+def test_a_field_of_another_type_or_range_is_named(change: dict[str, Any]) -> None:
     """Nothing is converted: the message says which field it is, and not its value."""
-    whole = orjson.loads(encode_document(_Note("a", 1))) | values
-    [name] = values
+    whole = orjson.loads(encode_document(_Note("a", 1))) | change
+    [name] = change
     with pytest.raises(CorruptLakeError, match=f"^a/note.json is not a note: {name} ") as caught:
         decode_document("a/note.json", with_checksum(whole), _Note, "a note")
     assert len(str(caught.value)) < 300

@@ -87,7 +87,7 @@ def test_a_csv_that_has_been_created_is_harvested_as_what_its_folder_says(
         {"Records": []},
     ],
 )
-def test_what_is_not_of_a_new_csv_is_nobodys_order(event: dict[str, Any]) -> None:
+def test_what_is_not_of_a_new_csv_is_ignored(event: dict[str, Any]) -> None:
     """S3's greeting, what has been removed, our own files: ignored, and no error to be retried."""
     assert parse_event(event) is None
 
@@ -119,10 +119,10 @@ def test_the_steps_of_the_state_machine() -> None:
     assert parse_event(step | {"event": began}) == planned
     by_upload = Invocation("plan", sources={"movies_csv": "s3://lake/Movies/x.csv"}, children=6, execution=EXECUTION)
     assert parse_event(step | {"event": sent("Movies/x.csv")}) == by_upload
-    result = parse_event({"action": "harvest", "shard": SHARD, "settings": settings})
-    assert result == Invocation("harvest", settings=settings, shard=Shard.of(SHARD))
-    assert result.shard is not None
-    assert result.shard.cut()[1].ids == ("tt0000003",)
+    invocation = parse_event({"action": "harvest", "shard": SHARD, "settings": settings})
+    assert invocation == Invocation("harvest", settings=settings, shard=Shard.of(SHARD))
+    assert invocation.shard is not None
+    assert invocation.shard.cut()[1].ids == ("tt0000003",)
     step = {"action": "close", "run": SHARD["run"], "sources": {"movies_csv": "s3://a/b.csv"}, "settings": settings}
     step |= {"token": SHARD["token"]}
     closing = Invocation(
@@ -150,11 +150,11 @@ def test_the_shard_of_a_newer_harvester_is_refused_in_a_sentence(more: dict[str,
     with pytest.raises(NewerFormatError, match=r"^the shard has format 2, and this harvester reads format 1") as caught:
         parse_event({"action": "harvest", "shard": more | {"format": 2}})
     assert caught.value.exit_code == 2
-    for unexpected in (2.0, "2", 0, None, True):
+    for other in (2.0, "2", 0, None, True):
         with pytest.raises(InputError, match="is no shard, as planning writes it: its format is"):
-            parse_event({"action": "harvest", "shard": SHARD | {"format": unexpected}})
-    result = parse_event({"action": "harvest", "shard": SHARD | {"colour": "blue"}})
-    assert result == Invocation("harvest", shard=Shard.of(SHARD))
+            parse_event({"action": "harvest", "shard": SHARD | {"format": other}})
+    invocation = parse_event({"action": "harvest", "shard": SHARD | {"colour": "blue"}})
+    assert invocation == Invocation("harvest", shard=Shard.of(SHARD))
 
 
 def test_what_it_was_started_with_decides_about_the_children_and_the_step_about_settings() -> None:
@@ -165,9 +165,9 @@ def test_what_it_was_started_with_decides_about_the_children_and_the_step_about_
 
 
 def test_to_close_is_never_to_harvest_again() -> None:
-    """An answer that was lost has the books closed twice; with `again` the second time would harvest anew."""
-    result = parse_event({"action": "close", "run": SHARD["run"], "again": True, "event": {"again": True}})
-    assert result == Invocation("close", run=str(SHARD["run"]))
+    """A lost answer has the run closed twice; with `again` the second time would harvest anew."""
+    invocation = parse_event({"action": "close", "run": SHARD["run"], "again": True, "event": {"again": True}})
+    assert invocation == Invocation("close", run=str(SHARD["run"]))
 
 
 @pytest.mark.parametrize("name", EVENT_SETTINGS)
@@ -181,7 +181,7 @@ def test_a_setting_that_shapes_the_harvest_may_be_set(name: str) -> None:
     "name", sorted({*Settings.model_fields, "S3_BUCKET", "nome_do_bucket_s3", ""} - set(EVENT_SETTINGS))
 )
 def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
-    """Whoever may send an event could have TMDB's key sent to a server, or the records to a bucket, of their own."""
+    """A sender of events could have TMDB's key sent to a server, or the records to a bucket, of their own."""
     for event in ({"settings": {name: "x"}}, {"action": "plan", "event": {"settings": {name: "x"}}}):
         with pytest.raises(SettingsError, match=f"may not set {name}, but only tmdb_language, tmdb_append"):
             parse_event(event)
@@ -245,21 +245,21 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"Records": None}, "is not as S3 sends them"),
     ],
 )
-def test_what_nobody_has_meant_is_an_input_error(event: Any, words: str) -> None:
+def test_an_event_without_a_meaning_is_an_input_error(event: Any, words: str) -> None:
     """A misspelt event would otherwise harvest for hours; the sentence says what was seen, in less than a page."""
     with pytest.raises(InputError, match=words) as caught:
         parse_event(event)
     assert len(str(caught.value)) < 1_000
 
 
-@pytest.mark.parametrize("given", [None, [], "tmdb_rate=5", 5])
-def test_settings_are_an_object(given: Any) -> None:
+@pytest.mark.parametrize("settings", [None, [], "tmdb_rate=5", 5])
+def test_settings_are_an_object(settings: Any) -> None:
     """What is no object of settings is refused as one, not taken for none."""
     with pytest.raises(SettingsError, match="give an object of them"):
-        parse_event({"settings": given})
+        parse_event({"settings": settings})
 
 
-def test_a_setting_that_nobody_can_read_is_refused() -> None:
+def test_an_unreadable_setting_is_refused() -> None:
     """Half a character, as JSON can hold it, can be no key in S3 and no path."""
     for name in ("movies_csv", "s3_prefix"):
         with pytest.raises(SettingsError, match=f"sets {name} to"):
@@ -280,17 +280,17 @@ WORDS = ["action", "settings", "again", "event", "execution", "children", "sourc
 WORDS += ["Records", "source", "Service", "detail", "detail-type", "bucket", "object", "key", "name", "s3", "eventName"]
 WORDS += [*SHARD, *EVENT_SETTINGS]
 VALUES = ["plan", "harvest", "close", "aws.s3", "Amazon S3", "Object Created", "ObjectCreated:Put", "Movies/1.csv"]
-LIMIT_REACHED = st.recursive(
+NEARLY_EVENTS = st.recursive(
     JSON | st.sampled_from(VALUES) | st.sampled_from([sent(), SHARD]),
     lambda inner: st.dictionaries(st.sampled_from(WORDS), inner, max_size=5) | st.lists(inner, max_size=2),
     max_leaves=20,
 )
 
 
-@given(JSON | LIMIT_REACHED)
+@given(JSON | NEARLY_EVENTS)
 @example(json.loads('{"event":' * 400 + "{}" + "}" * 400))
-def test_any_json_is_an_order_or_none_or_an_error_with_a_sentence(event: Any) -> None:
-    """Whoever sends it, and whatever it is: never anything but that, and settings that are sound or refused."""
+def test_any_json_is_an_invocation_or_none_or_an_error_with_a_sentence(event: Any) -> None:
+    """Whatever is sent: never anything but that, and settings that are valid or refused."""
     with suppress(InputError, NewerFormatError, SettingsError):
-        order = parse_event(event)
-        assert order is None or load_settings(**order.settings)
+        invocation = parse_event(event)
+        assert invocation is None or load_settings(**invocation.settings)

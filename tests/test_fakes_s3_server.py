@@ -1,4 +1,4 @@
-"""The S3 server of the demo: it starts, holds to S3's ways where we lean on them, and never outlives us."""
+"""The S3 server of the demo: it starts, behaves as S3 does where we rely on it, and never outlives us."""
 
 import asyncio
 import os
@@ -55,8 +55,8 @@ async def client(server: S3Server) -> AsyncIterator[Any]:
 
 async def read(client: Any, key: str) -> bytes:
     """The whole object at `key`."""
-    answer = await client.get_object(Bucket="lake", Key=key)
-    async with answer["Body"] as body:
+    response = await client.get_object(Bucket="lake", Key=key)
+    async with response["Body"] as body:
         return bytes(await body.read())
 
 
@@ -82,7 +82,7 @@ async def exit_of(pid: int) -> None:
 async def test_its_environment_is_all_an_ordinary_client_needs(
     server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client told nothing but the environment reaches the server, whatever the user's own AWS settings were."""
+    """A client given nothing but the environment reaches the server, whatever the user's own AWS settings were."""
     monkeypatch.setenv("AWS_PROFILE", "not-in-any-file")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-another-account")
     for name, value in server.environment().items():
@@ -114,8 +114,8 @@ async def test_a_multipart_upload_comes_back_whole(client: Any) -> None:
     upload["UploadId"] = (await client.create_multipart_upload(**upload))["UploadId"]
     done = []
     for number, body in enumerate(parts, 1):
-        answer = await client.upload_part(**upload, PartNumber=number, Body=body)
-        done.append({"PartNumber": number, "ETag": answer["ETag"]})
+        response = await client.upload_part(**upload, PartNumber=number, Body=body)
+        done.append({"PartNumber": number, "ETag": response["ETag"]})
     await client.complete_multipart_upload(**upload, MultipartUpload={"Parts": done})
     assert await read(client, "round/trip") == b"".join(parts)
 
@@ -170,7 +170,7 @@ async def test_another_server_may_take_the_folder_over(tmp_path: Path) -> None:
 
 
 async def test_it_ends_with_its_context(tmp_path: Path) -> None:
-    """After the context no process is left, no socket, and nobody listens."""
+    """After the context no process, no socket and no listener is left."""
     async with s3_server(tmp_path) as server:
         pass
     assert server.process.returncode is not None
@@ -222,12 +222,12 @@ async def test_a_sigkill_of_ours_leaves_no_orphan(tmp_path: Path) -> None:
     parent.kill()
     await parent.communicate()
     await ended
-    for path in sockets_of(ports):  # nobody is left who could
+    for path in sockets_of(ports):  # no process is left to do it
         path.unlink()
 
 
 async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
-    """A port that somebody listens on is named at once, and nothing is started."""
+    """A port that is in use is named at once, and nothing is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServerFailedError, match=f"Port {port} is taken"):
@@ -250,16 +250,16 @@ async def test_a_port_that_another_takes_in_the_last_moment_is_left_to_it(
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
-        taken, find, given = other.sockets[0].getsockname()[1], s3_server_module._free_ports, []
+        taken, find, handed_out = other.sockets[0].getsockname()[1], s3_server_module._free_ports, []
 
         def free_ports(first: int | None) -> tuple[int, ...]:
             ports = find(first)
-            given.append(ports if given else (taken, *ports[1:]))
-            return given[-1]
+            handed_out.append(ports if handed_out else (taken, *ports[1:]))
+            return handed_out[-1]
 
         monkeypatch.setattr(s3_server_module, "_free_ports", free_ports)
         async with s3_server(tmp_path, buckets=["lake"]) as server, client_of(server) as client:
-            assert (len(given), server.ports) == (2, given[1])
+            assert (len(handed_out), server.ports) == (2, handed_out[1])
             await client.put_object(Bucket="lake", Key="a", Body=b"a")
 
 
@@ -270,7 +270,7 @@ async def test_a_server_that_cannot_start_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(ServerFailedError, match=r"(?s)ended 5 times.*filerldb2"):
         async with s3_server(tmp_path):
             pass
-    said = (tmp_path / "server.log").read_text(encoding="utf-8")
-    ports = {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", said)}
+    log = (tmp_path / "server.log").read_text(encoding="utf-8")
+    ports = {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", log)}
     assert len(ports) >= 5
     assert sockets_of(ports) == []

@@ -87,7 +87,7 @@ def test_a_number_of_one_kind_is_none_of_another() -> None:
     assert len(numbers) == 5
 
 
-def test_what_is_told_goes_before_what_is_drawn() -> None:
+def test_what_is_given_goes_before_what_is_drawn() -> None:
     """`kinds` is certain: `otherwise` and the share of missing ids concern the other ids alone."""
     catalog = Catalog({"tt0000001": "tv", "tt0000002": "movie"}, otherwise="season", missing=1.0)
     assert [kind_of(catalog, tt) for tt in IDS[:3]] == ["tv", "movie", "unknown"]
@@ -250,14 +250,14 @@ def test_a_script_is_followed_try_by_try() -> None:
     assert rule(Asked("find", "tt0000001", 1)) is None
 
 
-def test_sprinkled_faults_keep_to_their_shares_and_to_their_seed() -> None:
+def test_random_faults_keep_to_their_shares_and_to_their_seed() -> None:
     """About the given share of requests fails, the same ones at every repeat, and others with another seed."""
     asked = [Asked("movie", f"tt{number:07}", 1) for number in range(5000)]
-    first, again, other = (
+    first, repeated, other = (
         [rule(each) for each in asked]
         for rule in (random_faults({"reset": 0.1, "500": 0.05}, seed=seed) for seed in (1, 1, 2))
     )
-    assert first == again != other
+    assert first == repeated != other
     assert 400 < first.count(RESET) < 600
     assert 200 < first.count(refusal(500)) < 300
 
@@ -413,7 +413,7 @@ async def test_a_key_is_good_in_its_own_place_only(key: str | None, bearer: str 
 
 
 async def test_an_outage_and_a_revoked_key_come_and_go() -> None:
-    """The switches work while the server runs, and whoever they turn away has used up no try."""
+    """The switches work while the server runs, and a request that they turn away uses up no try."""
     rule = scripted({("movie", "tt0000009"): [refusal(500)]})
     async with asking(faults=rule) as client:
         client.tmdb.down = True
@@ -584,13 +584,13 @@ def test_the_limit_counts_what_comes_and_not_what_was_sent() -> None:
     slow, quick = max(IDS, key=late.__getitem__), min(IDS, key=late.__getitem__)
 
     async def story() -> tuple[list[int], list[int]]:
-        seen = []
+        statuses = []
         for jitter in (0.0, 1.2):
             async with asking(jitter=jitter, per_second=1, clock=loop.time) as client:
                 first = asyncio.create_task(client.status(f"/movie/{slow}"))
                 await asyncio.sleep(1.1)
-                seen.append([await client.status(f"/movie/{quick}"), await first])
-        return seen[0], seen[1]
+                statuses.append([await client.status(f"/movie/{quick}"), await first])
+        return statuses[0], statuses[1]
 
     assert late[slow] - late[quick] > 1.1
     assert run_on(loop, story()) == ([200, 200], [200, 429])
@@ -598,15 +598,15 @@ def test_the_limit_counts_what_comes_and_not_what_was_sent() -> None:
 
 @pytest.mark.parametrize("fault", [silence(3600), drip(seconds=3600)])
 async def test_leaving_does_not_wait_for_the_slow(fault: Fault) -> None:
-    """The stand-in closes at once, whatever silence or drip is still under way, and nobody stays behind."""
+    """The stand-in closes at once, whatever silence or drip is still under way, and no request stays behind."""
     came = asyncio.Event()
 
-    def tell(_asked: Asked) -> Fault:
+    def slow(_asked: Asked) -> Fault:
         came.set()
         return fault
 
     async with aiohttp.ClientSession(middlewares=(once,)) as session:
-        async with fake_tmdb(faults=tell) as tmdb, asyncio.timeout(20):
+        async with fake_tmdb(faults=slow) as tmdb, asyncio.timeout(20):
             waiting = asyncio.create_task(Asking(tmdb, session).status(MOVIE))
             await came.wait()
             assert tmdb.in_flight == 1

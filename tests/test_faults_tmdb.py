@@ -1,9 +1,9 @@
 """The fault matrix of the TMDB side: every way for an answer to go wrong, and what the whole flow makes of it.
 
 The heart is `TABLE`: fault × when × route → what becomes of the title and of the run, and how many requests it takes.
-Each cell is a harvest: `harvest()` as the doors call it, at 40 a second with 20 in flight, of one title under the fault
-and twenty healthy neighbours, against the TMDB stand-in and a real S3 server. Waits, holds and timeouts are as long as
-ever, by the clock of a loop that leaps over them.
+Each cell is a harvest: `harvest()` as the entry points call it, at 40 a second with 20 in flight, of one title under
+the fault and twenty healthy neighbours, against the TMDB stand-in and a real S3 server. Waits, back-offs and timeouts
+are as long as ever, by the clock of a loop that leaps over them.
 
 Covered elsewhere, and not here: single answers (`test_responses.py`), what breaks HTTP itself and one title at a time
 (`test_tmdb_client.py`), how the rate decreases and increases (`test_rate_limiter.py`), outages (`test_outage.py`). The
@@ -108,15 +108,15 @@ FAULTS: dict[str, Fault] = {
 # "6 of 27" is 6 requests for this title on this route, of 27 in all. In all, movies are 1 for the key + 20 neighbours,
 # series 1 + 2·20 and 1 for the title's other route, which is not asked where /find is not answered. Its own: 2 are the
 # fault and the answer; 6, 20 and 3 are TRIES, REFUSALS and PART_TRIES. All neighbours are asked between its first two
-# requests, and so prove that TMDB answers: 20 of them against its 19 further refusals, hence not a dozen. Where they
+# requests, and so show that TMDB answers: 20 of them against its 19 further refusals, hence not a dozen. Where they
 # were answered before its first timed out, or there are none, it is "+1", a probe of /authentication, and once more.
 #
-# A `Retry-After` of an age holds everybody for a minute at a time, and a title has ten minutes (TRIES_SECONDS). When it
-# alone is left to be asked for, two periods with nothing but refusals look like an outage; "+1" asks whether it is.
+# A `Retry-After` of an age stops all requests for a minute at a time, and a title has ten minutes (TRIES_SECONDS). When
+# it alone is left to be asked for, two periods with nothing but refusals look like an outage; "+1" asks whether it is.
 #
 # A combination that cannot exist (–): /find has no appended parts to leave out.
 TABLE = """
-fault           | when  | the title                       | the run       | /movie     | /find      | /tv        | held
+fault           | when  | the title                       | the run       | /movie     | /find      | /tv        | wait
 ----------------|-------|---------------------------------|---------------|------------|------------|------------|------
 500             | first | found                           | closed 0      | 2 of 23    | 2 of 44    | 2 of 44    |
 500             | every | failed http_500                 | failed 5      | 6 of 27    | 6 of 47    | 6 of 48    |
@@ -197,7 +197,7 @@ PARTS = ("keywords", "external_ids")
 """Parts to be appended where one is left out: small, and known for movies and series alike."""
 
 ANSWER, JITTER, SPACING = 0.1, 0.25, 0.03
-"""Seconds: an answer takes the first, so that four or so are on their way at a time; a hold may be longer by the
+"""Seconds: an answer takes the first, so that four or so are on their way at a time; a back-off may be longer by the
 second, so that several harvesters do not come back as one; at 40 a second two requests are the third apart, at most."""
 
 RATE = 40
@@ -216,7 +216,7 @@ class Case:
         title: What becomes of it, and for which of the reasons.
         run: How its report ends, with its exit code.
         its, probes, in_all: Requests for the title on the route, of `/authentication` on its account, and all.
-        held: Seconds for which a 429 holds everybody, at least and at most.
+        back_off: Seconds of the back-off after a 429, at least and at most.
     """
 
     fault: str
@@ -228,7 +228,7 @@ class Case:
     its: int
     probes: int
     in_all: int
-    held: tuple[float, float] | None
+    back_off: tuple[float, float] | None
 
     def __str__(self) -> str:
         return f"{self.fault}-{self.when}-{self.route}"
@@ -270,10 +270,10 @@ class Case:
 def cases_of(table: str) -> Iterator[Case]:
     """Every cell of the table that has numbers."""
     for line in table.strip().splitlines()[2:]:
-        fault, when, title, run, *cells, held = (cell.strip() for cell in line.split("|"))
+        fault, when, title, run, *cells, back_off = (cell.strip() for cell in line.split("|"))
         outcome, _, reasons = title.partition(" ") if title.startswith("failed") else (title, "", "")
         status, code = run.split()
-        least, _, most = held.removesuffix(" s").partition("-")
+        least, _, most = back_off.removesuffix(" s").partition("-")
         for route, cell in zip(ROUTES, cells, strict=True):
             if cell == "–":
                 continue
@@ -289,7 +289,7 @@ def cases_of(table: str) -> Iterator[Case]:
                 its=int(tries),
                 probes=int(probes or 0),
                 in_all=int(in_all),
-                held=(float(least), float(most or least)) if held else None,
+                back_off=(float(least), float(most or least)) if back_off else None,
             )
 
 
@@ -300,14 +300,14 @@ CASES = list(cases_of(TABLE))
 
 
 def in_leaps(story: Story) -> None:
-    """Tell the story to its end on a loop that leaps where it says."""
+    """Run the story to its end on a loop that leaps where it says."""
     loop = Leaping(look=0.03)
     loop.leaping = False
     run_on(loop, story(loop))
 
 
 class Leaper(Silent):
-    """A watcher that lets the clock leap as long as titles are looked up, and nothing else is done."""
+    """An observer that lets the clock leap as long as titles are looked up, and nothing else is done."""
 
     def __init__(self, loop: Leaping) -> None:
         super().__init__()
@@ -362,13 +362,18 @@ def line_of(case: Case, id_: str, fetched_at: str) -> bytes:
     fault = FAULTS[case.fault]
     if id_ == TITLE and fault.way == "big" and case.its == 1 and case.route != "find":
         record = padded(record, fault.size)
-    values: dict[str, Any] = {"kind": case.kind, "tmdb_id": record["id"], "fetched_at": fetched_at, "language": None}
+    provenance: dict[str, Any] = {
+        "kind": case.kind,
+        "tmdb_id": record["id"],
+        "fetched_at": fetched_at,
+        "language": None,
+    }
     if lacking:
-        values["missing_parts"] = lacking
+        provenance["missing_parts"] = lacking
     if record.get("imdb_id", id_) != id_:
-        values["tmdb_imdb_id"] = record["imdb_id"]
+        provenance["tmdb_imdb_id"] = record["imdb_id"]
     rest = {key: value for key, value in record.items() if key not in ("imdb_id", *added)}
-    return orjson.dumps({"imdb_id": id_, "harvest": values} | rest)
+    return orjson.dumps({"imdb_id": id_, "harvest": provenance} | rest)
 
 
 def outcomes_of(case: Case, reason: str) -> dict[str, dict[str, Any]]:
@@ -382,12 +387,12 @@ def outcomes_of(case: Case, reason: str) -> dict[str, dict[str, Any]]:
 async def check_what_landed(case: Case, settings: Settings, layout: Layout, report: Report) -> None:
     """The bucket has the batch's receipt and what belongs to a run that has ended, and the catalog's own records."""
     batch = Batch(case.collection, case.ids)
-    place = layout.receipt_key(batch.collection, batch.name)
+    receipt_key = layout.receipt_key(batch.collection, batch.name)
     async with open_bucket_of(settings) as bucket:
         documents = await bucket.objects(layout.folder)
         [ids] = [key for key in documents if layout.generation_of(key)]
-        assert documents.keys() == {layout.manifest_key, ids, place, layout.outcomes_key, layout.summary_key}
-        receipt = orjson.loads(await bucket.read(place) or b"")
+        assert documents.keys() == {layout.manifest_key, ids, receipt_key, layout.outcomes_key, layout.summary_key}
+        receipt = orjson.loads(await bucket.read(receipt_key) or b"")
         totals = orjson.loads(await bucket.read(layout.summary_key) or b"")["totals"]
         outcomes = [*decode_outcomes(await bucket.read(layout.outcomes_key) or b"")]
         bodies = [await bucket.read(file["key"]) or b"" for file in receipt["files"]]
@@ -400,8 +405,8 @@ async def check_what_landed(case: Case, settings: Settings, layout: Layout, repo
     assert case.found == [record["imdb_id"] for record in records]
     fetched_at = [record["harvest"]["fetched_at"] for record in records]
     expected = [line_of(case, id_, at) for id_, at in zip(case.found, fetched_at, strict=True)]
-    unexpected = [id_ for id_, line, right in zip(case.found, lines, expected, strict=True) if line != right]
-    assert unexpected == []  # not `expected == lines`: the difference of 31 MB takes long to print
+    differing = [id_ for id_, line, right in zip(case.found, lines, expected, strict=True) if line != right]
+    assert differing == []  # not `expected == lines`: the difference of 31 MB takes long to print
 
 
 @dataclass(slots=True)
@@ -416,23 +421,23 @@ class Noted:
         return self.faults(asked)
 
 
-def check_holds(case: Case, asked: Sequence[tuple[Route, str]], arrivals: Sequence[float]) -> None:
-    """After each refusal nobody at all arrives for the time of the hold, and otherwise nobody is kept waiting."""
-    assert case.held is not None
-    least, most = case.held
-    own = [place for place, what in enumerate(asked) if what == (case.route, TITLE)]
+def check_back_offs(case: Case, asked: Sequence[tuple[Route, str]], arrivals: Sequence[float]) -> None:
+    """After each refusal no request at all arrives during the back-off, and otherwise none is kept waiting."""
+    assert case.back_off is not None
+    least, most = case.back_off
+    own = [index for index, what in enumerate(asked) if what == (case.route, TITLE)]
     came_back = set()
-    for place in own[:1] if case.when == "first" else own:
-        answered = arrivals[place] + ANSWER
-        held_up = [at for at in arrivals[place + 1 :] if at < answered + least]
-        assert len(held_up) <= MOST_ON_THE_WAY
-        assert [at for at in held_up if at > answered + least / 2] == []
-        first = place + len(held_up) + 1
-        if first < len(arrivals):  # else nobody asks any more
+    for index in own[:1] if case.when == "first" else own:
+        answered = arrivals[index] + ANSWER
+        on_the_way = [at for at in arrivals[index + 1 :] if at < answered + least]
+        assert len(on_the_way) <= MOST_ON_THE_WAY
+        assert [at for at in on_the_way if at > answered + least / 2] == []
+        first = index + len(on_the_way) + 1
+        if first < len(arrivals):  # else there is no further request
             assert arrivals[first] <= answered + most + JITTER + ANSWER + SPACING
             came_back.add(first)
     gaps = enumerate(itertools.pairwise(arrivals), 1)
-    others = [later - earlier for place, (earlier, later) in gaps if place not in came_back]
+    others = [later - earlier for index, (earlier, later) in gaps if index not in came_back]
     assert [gap for gap in others if gap > JITTER + ANSWER + SPACING] == []
 
 
@@ -471,11 +476,11 @@ def test_a_fault_is_the_trouble_of_its_title_alone(case: Case, settings_for: Mak
         assert case.in_all == tmdb.asked.total() == report.requests
         await check_what_landed(case, settings, layout, report)
         refusals = 1 if case.when == "first" else case.its
-        assert report.backoffs == (refusals if case.held else 0)
+        assert report.backoffs == (refusals if case.back_off else 0)
         assert len(noted.asked) == len(tmdb.arrivals)
         check_rate(tmdb.arrivals)
-        if case.held:
-            check_holds(case, noted.asked[1:], tmdb.arrivals[1:])  # the first is the key's, before the clock leaps
+        if case.back_off:
+            check_back_offs(case, noted.asked[1:], tmdb.arrivals[1:])  # the first is the key's, before the clock leaps
 
     in_leaps(story)
 
@@ -501,7 +506,7 @@ def settings_of(case: Case, make: Make, tmdb: FakeTmdb) -> Settings:
 async def test_when_the_fault_is_gone_the_next_harvest_asks_for_that_one_batch(
     route: Route, fault: str, settings_for: Make
 ) -> None:
-    """A failed title keeps its batch open and no other: healed, that batch is asked for, and the books are closed."""
+    """A failed title keeps its batch open and no other: healed, that batch is asked for, and the run is closed."""
     movies, series = NEIGHBOURS[:12], [f"tt{number:07}" for number in range(2001, 2013)]
     title = movies[5] if route == "movie" else series[5]
     faults = scripted({(route, title): [always(FAULTS[fault])]})
@@ -513,9 +518,9 @@ async def test_when_the_fault_is_gone_the_next_harvest_asks_for_that_one_batch(
         assert list(report.failed) == [title]
         asked, tmdb.faults = Counter(tmdb.asked), healthy
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
-        again = Counter(tmdb.asked) - asked
+        asked_again = Counter(tmdb.asked) - asked
     batch = healthy_requests("movie", movies) if route == "movie" else healthy_requests("tv", series)
-    assert Counter({("authentication", ""): 1}) + batch == again
+    assert Counter({("authentication", ""): 1}) + batch == asked_again
     assert (report.status, report.exit_code, report.totals.found, report.failed) == ("closed", 0, 24, {})
     assert (await verify(settings)).problems == []
 

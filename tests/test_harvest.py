@@ -57,10 +57,10 @@ async def ids_in(bucket: Bucket) -> list[str]:
     return [record["imdb_id"] for record in records]
 
 
-async def test_every_id_ends_in_one_outcome_and_the_books_close(
+async def test_every_id_ends_in_one_outcome_and_the_totals_reconcile(
     bucket: Bucket, settings_for: Make, observer: Silent
 ) -> None:
-    """Every distinct id ends in exactly one recorded outcome, proved against the bucket before exit 0."""
+    """Every distinct id ends in exactly one recorded outcome, verified against the bucket before exit 0."""
     movies, series = ids_from(1, 250), ids_from(900_001, 30)
     kinds = {**dict.fromkeys(series, "tv"), **dict.fromkeys(movies[::50], "unknown"), movies[7]: "episode"}
     async with fake_tmdb(catalog=Catalog(kinds=kinds, otherwise="movie")) as tmdb:
@@ -137,7 +137,7 @@ async def test_a_series_that_is_a_movie_lands_among_the_movies(
 async def test_a_batch_without_a_receipt_is_done_again_under_the_same_names(
     bucket: Bucket, settings_for: Make, observer: Silent
 ) -> None:
-    """Killed between data and receipt, a batch is not done; doing it again doubles nothing and asks nobody else."""
+    """Killed between data and receipt, a batch is not done; doing it again doubles nothing and asks for no other."""
     movies = ids_from(1, 300)
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
@@ -147,28 +147,28 @@ async def test_a_batch_without_a_receipt_is_done_again_under_the_same_names(
         await bucket.delete(receipts[1])
         asked = Counter(tmdb.asked)
         report = await harvest(settings, observer=observer, shutdown=Shutdown())
-        again = Counter(tmdb.asked) - asked
+        asked_again = Counter(tmdb.asked) - asked
     assert report.status == "closed"
-    assert sum(count for (route, _), count in again.items() if route == "movie") == 100
+    assert sum(count for (route, _), count in asked_again.items() if route == "movie") == 100
     assert len(await bucket.objects("Raw/API/Movies/")) == 3
     assert sorted(record["imdb_id"] for record in await records_in(bucket, "Raw/API/Movies/")) == movies
 
 
-HARMS = ["deleted", "truncated", "emptied", "edited", "receipt edited", "receipt deleted", "receipt emptied"]
+DAMAGES = ["deleted", "truncated", "emptied", "edited", "receipt edited", "receipt deleted", "receipt emptied"]
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("damage", DAMAGES)
 async def test_what_was_damaged_is_repaired_by_the_next_harvest(
-    harm: str, bucket: Bucket, settings_for: Make, observer: Silent
+    damage: str, bucket: Bucket, settings_for: Make, observer: Silent
 ) -> None:
-    """A batch is done only while its files are what its receipt says, also after the books were closed."""
+    """A batch is done only while its files are what its receipt says, also after the run was closed."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 200))
         await harvest(settings, observer=observer, shutdown=Shutdown())
         key = next(iter(await bucket.objects("Raw/API/Movies/")))
         body = await bucket.read(key) or b""
         receipt = next(iter(await bucket.objects(observer.layout.receipts)))
-        match harm:
+        match damage:
             case "deleted":
                 await bucket.delete(key)
             case "truncated":
@@ -187,18 +187,18 @@ async def test_what_was_damaged_is_repaired_by_the_next_harvest(
         report = await harvest(settings, observer=observer, shutdown=Shutdown())
         assert tmdb.asked.total() - asked == 101  # the key, and the one batch
         verification = await verify(settings)
-        again = await harvest(settings, observer=observer, shutdown=Shutdown())
+        after = await harvest(settings, observer=observer, shutdown=Shutdown())
     assert (report.status, report.totals.found, verification.problems) == ("closed", 200, [])
-    assert again.status == "nothing_to_do"
+    assert after.status == "nothing_to_do"
     assert len(await records_in(bucket, "Raw/API/Movies/")) == 200
 
 
 @pytest.mark.parametrize("what", ["ids", "manifest", "summary", "outcomes"])
-@pytest.mark.parametrize("harm", ["deleted", "nonsense"])
+@pytest.mark.parametrize("damage", ["deleted", "nonsense"])
 async def test_of_a_closed_run_nothing_is_asked_again_for_the_sake_of_what_is_written_about_it(
-    what: str, harm: str, bucket: Bucket, settings_for: Make, observer: Silent
+    what: str, damage: str, bucket: Bucket, settings_for: Make, observer: Silent
 ) -> None:
-    """Ids, manifest, summary or outcomes lost or damaged: they are written anew from what stands, and proved."""
+    """Ids, manifest, summary or outcomes lost or damaged: they are written anew from what has landed, and verified."""
     movies = ids_from(1, 150)
     async with fake_tmdb(catalog=Catalog(kinds={movies[7]: "tv"}, otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
@@ -210,14 +210,14 @@ async def test_of_a_closed_run_nothing_is_asked_again_for_the_sake_of_what_is_wr
             "summary": layout.summary_key,
             "outcomes": layout.outcomes_key,
         }[what]
-        await (bucket.delete(key) if harm == "deleted" else bucket.put(key, b"nonsense"))
+        await (bucket.delete(key) if damage == "deleted" else bucket.put(key, b"nonsense"))
         asked = Counter(tmdb.asked)
         report = await harvest(settings, observer=observer, shutdown=Shutdown())
-        again = Counter(tmdb.asked) - asked
+        asked_again = Counter(tmdb.asked) - asked
         verification = await verify(settings)
         last = await harvest(settings, observer=observer, shutdown=Shutdown())
     assert (report.totals.found, verification.problems, last.status) == (150, [], "nothing_to_do")
-    assert {route for route, _ in again} <= {"authentication"}
+    assert {route for route, _ in asked_again} <= {"authentication"}
     assert sorted(record["imdb_id"] for record in await records_in(bucket, "Raw/API/Movies/")) == sorted(
         set(movies) - {movies[7]}
     )
@@ -269,10 +269,10 @@ async def test_a_failed_title_keeps_its_batch_open_and_its_neighbours_land(
         assert (verification.problems, verification.totals, verification.records) == ([], report.totals, 249)
         asked = Counter(tmdb.asked)
         report = await harvest(settings, observer=observer, shutdown=Shutdown())
-        again = Counter(tmdb.asked) - asked
+        asked_again = Counter(tmdb.asked) - asked
         verification = await verify(settings)
     assert (report.status, report.totals.found, verification.problems) == ("closed", 250, [])
-    assert {id_ for route, id_ in again if route == "movie"} == set(movies[100:200])
+    assert {id_ for route, id_ in asked_again if route == "movie"} == set(movies[100:200])
     assert sorted(await bucket.objects(layout.receipts)) == [layout.receipt_key("Movies", name) for name in names]
 
 
@@ -316,11 +316,11 @@ async def test_a_reclassified_title_that_failed_is_tried_again_in_its_own_batch(
         ]
         asked = Counter(tmdb.asked)
         report = await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait))
-        again = Counter(tmdb.asked) - asked
+        asked_again = Counter(tmdb.asked) - asked
         verification = await verify(settings)
     assert (report.status, report.totals.found, verification.problems) == ("closed", 220, [])
-    assert {id_ for route, id_ in again if route == "movie"} == set(movies[:100])
-    assert {id_ for route, id_ in again if route == "tv"} == set(reclassified[:2])
+    assert {id_ for route, id_ in asked_again if route == "movie"} == set(movies[:100])
+    assert {id_ for route, id_ in asked_again if route == "tv"} == set(reclassified[:2])
     assert [record["imdb_id"] for record in await records_in(bucket, "Raw/API/Series/")] == reclassified
 
 
@@ -376,23 +376,23 @@ async def test_open_batches_are_given_up_when_the_time_to_drain_is_over(
         assert (report.status, report.totals.found) == ("closed", 200)
 
 
-async def test_a_slow_title_keeps_nobody_else_waiting(bucket: Bucket, settings_for: Make) -> None:
+async def test_a_slow_title_keeps_no_other_waiting(bucket: Bucket, settings_for: Make) -> None:
     """While one title of the first batch is silent, all other batches are asked and land."""
     movies = ids_from(1, 600)
-    order: list[str] = []
+    landed: list[str] = []
     shutdown = Shutdown()
 
     class Waiting(Silent):
         def batch(self, event: Any) -> None:
-            order.append(event.batch)
-            if len(order) == 5:
+            landed.append(event.batch)
+            if len(landed) == 5:
                 shutdown.request("enough", drain_seconds=0)
 
     quiet = scripted({("movie", movies[0]): [always(silence(60))]})
     async with fake_tmdb(catalog=Catalog(otherwise="movie"), faults=quiet) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvest(settings, observer=Waiting(), shutdown=shutdown)
-    assert sorted(order) == sorted(batch.name for batch in cut("Movies", movies[100:]))
+    assert sorted(landed) == sorted(batch.name for batch in cut("Movies", movies[100:]))
 
 
 async def test_again_harvests_anew_under_the_same_names(bucket: Bucket, settings_for: Make, observer: Silent) -> None:
@@ -539,7 +539,7 @@ async def test_interrupted_again_is_gone_on_with_by_the_same_command(
 async def test_an_upload_orphaned_by_a_kill_is_aborted_by_the_next_harvest(
     s3: S3Server, bucket: Bucket, settings_for: Make, observer: Silent
 ) -> None:
-    """Parts without an end are invisible and billed: those of any batch of the day are gone, nobody else's are."""
+    """Parts without an end are invisible and billed: those of any batch of the day are gone, no others are."""
     movies = ids_from(1, 150)
     keys = [f"Raw/API/{{}}/2026/11/22/{batch.name}.json" for batch in cut("Movies", movies)]
     ours = [
@@ -596,20 +596,20 @@ async def test_while_s3_does_not_answer_no_more_is_held_than_fits(
     s3: S3Server, bucket: Bucket, settings_for: Make, observer: Silent
 ) -> None:
     """With records of 200 KB two batches are more than may be held: TMDB is asked for the third when one has landed."""
-    size, opened, held = 200_000, asyncio.Event(), []
+    size, opened, waiting = 200_000, asyncio.Event(), []
     assert 100 * size < OPEN_BYTES < 180 * size  # when the third is in line, 20 titles of the second are on their way
 
-    async def back_off(call: Call, forward: Forward) -> web.StreamResponse:
+    async def wait(call: Call, forward: Forward) -> web.StreamResponse:
         if call.key.startswith("Raw/API/Movies/"):
-            held.append(call.key)
+            waiting.append(call.key)
             await opened.wait()
         return await forward()
 
     async with fake_tmdb(catalog=Catalog(otherwise="movie", record_bytes=size)) as tmdb, s3_proxy(s3.endpoint) as link:
-        link.rules["create"] = back_off
+        link.rules["create"] = wait
         settings = settings_for(tmdb.url, movies=ids_from(1, 210), aws_endpoint_url_s3=link.url)
         harvesting = asyncio.ensure_future(harvest(settings, observer=observer, shutdown=Shutdown()))
-        while len(held) < 2:
+        while len(waiting) < 2:
             await asyncio.sleep(0.01)
         assert Counter(route for route, _ in tmdb.asked.elements()) == {"authentication": 1, "movie": 200}
         opened.set()

@@ -78,9 +78,9 @@ json_text = st.recursive(
         st.text(st.characters()).map(json.dumps),
         st.sampled_from(["null", "true", "false"]),
     ),
-    lambda some: st.one_of(
-        st.lists(some).map(lambda each: f"[{', '.join(each)}]"),
-        st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), some).map(
+    lambda inner: st.one_of(
+        st.lists(inner).map(lambda each: f"[{', '.join(each)}]"),
+        st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner).map(
             lambda each: "{" + ",".join(f"{json.dumps(key)}: {value}" for key, value in each.items()) + "}"
         ),
     ),
