@@ -70,7 +70,7 @@ def open_csv(source: str, opened: ExitStack) -> CsvFile:
     if not source or "\0" in source:
         raise InputError(name or "--movies or --series", f"is no path: {ADVICE}")
     try:
-        mode = Path(source).stat().st_mode  # before opening: `open` of a pipe waits for its writer
+        mode = Path(source).stat().st_mode  # before `open`, which waits for the writer of a pipe
         if not stat.S_ISREG(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
             raise InputError(name, f"is {what}: {ADVICE}")
