@@ -21,7 +21,7 @@ RUN uv export --quiet --frozen --no-dev --no-emit-project \
     && rm -rf "${LAMBDA_TASK_ROOT}/bin"
 COPY harvester ${LAMBDA_TASK_ROOT}/harvester
 # Lambda's file system is read-only: modules not compiled here would be compiled again at every cold start.
-RUN rm -rf "${LAMBDA_TASK_ROOT}/harvester/demo" \
+RUN rm -rf "${LAMBDA_TASK_ROOT}/harvester/demo" "${LAMBDA_TASK_ROOT}/harvester/fakes" \
     && chmod -R a+rX "${LAMBDA_TASK_ROOT}" \
     && python -m compileall -q --invalidation-mode unchecked-hash "${LAMBDA_TASK_ROOT}"
 

@@ -202,9 +202,9 @@ class World:
         await grant(self.server, self.lake.name, **policies)
 
     async def harvest(self, user: str = "function", *, limit: int | None = None, **more: Any) -> Report:
-        """What comes of a harvest, at noon unless `now` says otherwise."""
+        """What comes of a harvest, at noon unless `clock` says otherwise."""
         settings = self.settings(user, **more.pop("settings", {}))
-        at_noon = {"now": lambda: NOON, "sleep": no_wait}
+        at_noon = {"clock": Clock(now=lambda: NOON, sleep=no_wait)}
         return await harvest(settings, observer=self.observer, shutdown=Shutdown(limit=limit), **(at_noon | more))
 
     async def put_csv(self, collection: str, ids: list[str]) -> None:

@@ -187,7 +187,7 @@ async def child(
 
 async def whole(settings: Settings, *, shutdown: Shutdown | None = None, **more: Any) -> Report:
     """A harvest of everything, at noon."""
-    at_noon = {"now": noon, "sleep": no_wait}
+    at_noon = {"clock": Clock(now=noon, sleep=no_wait)}
     return await harvest(settings, observer=Silent(), shutdown=shutdown or Shutdown(), **(at_noon | more))
 
 
@@ -568,7 +568,7 @@ async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket,
                 110,
             )
         for day in ("2026-11-22", "2026-11-23"):  # an answer that was lost, and asked for once more
-            again = await closed_by(settings, plan, now=lambda day=day: f"{day}T00:30:00.000Z")
+            again = await closed_by(settings, plan, clock=Clock(now=lambda day=day: f"{day}T00:30:00.000Z"))
             assert (again.status, again.run) == ("nothing_to_do", plan["run"])
         assert await bucket.objects("") == kept
 

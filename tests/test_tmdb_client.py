@@ -45,6 +45,7 @@ from harvester.fakes.faults import (
 from harvester.fakes.records import tmdb_id
 from harvester.fakes.tmdb import KEY, TOKEN, FakeTmdb, fake_tmdb
 from harvester.model.outcome import Failed, Found, Missing
+from harvester.reports.progress_log import ProgressLog
 from harvester.runtime.concurrency import fan_out
 from harvester.settings.redaction import REDACTED
 from harvester.tmdb.client import PART_SAMPLE, Tmdb
@@ -98,6 +99,7 @@ def tmdb_at(
         append=append,
         limiter=limiter or RateLimiter(10_000, clock=clock.time, sleep=clock.sleep),
         concurrency=concurrency,
+        observer=ProgressLog(),
         sleep=clock.sleep,
     )
 
@@ -347,20 +349,20 @@ async def test_the_next_in_line_begins_when_those_before_have_had_a_slot(clock: 
 
 
 class Turns:
-    """A pace that only counts."""
+    """A rate limiter that only counts."""
 
     rate = 1.0
 
     def __init__(self) -> None:
         self.turns = self.backoffs = 0
 
-    async def turn(self) -> float:
+    async def acquire(self) -> float:
         self.turns += 1
         return 0.0
 
-    def back_off(self, seconds: float, *, turn: float) -> bool:
+    def back_off(self, retry_after: float | None, *, ticket: float) -> float | None:
         self.backoffs += 1
-        return True
+        return retry_after
 
 
 @pytest.mark.parametrize("fault", [RESET, RESET_WITHIN, CUT, refusal(500)], ids=["reset", "within", "cut", "500"])

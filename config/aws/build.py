@@ -279,13 +279,14 @@ def trim(tree: Path) -> None:
 
 
 async def make_function(tree: Path, *, compiles: bool) -> Package:
-    """The harvester without its demo. It is pure Python, so its tree equals the contents of its wheel."""
+    """The harvester without its demo and stand-ins. It is pure Python: its tree equals the contents of its wheel."""
     package = ROOT / "harvester"
-    for file in [*package.glob("*.py"), package / "py.typed", ROOT / "LICENSE"]:
+    modules = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in ("demo", "fakes")]
+    for file in [*modules, package / "py.typed", ROOT / "LICENSE"]:
         to = tree / file.relative_to(ROOT)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, to)
-    if not (package / "aws_lambda" / "handler.py").is_file():
+    if not (tree / "harvester" / "aws_lambda" / "handler.py").is_file():
         raise BuildError(f"{package} has no aws_lambda/handler.py, so the function would have no handler.")
     if compiles:
         await compile_tree(tree, "/var/task")
