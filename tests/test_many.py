@@ -648,7 +648,7 @@ TWOS = [two(seed) for seed in range(10)]
 async def test_two_harvesters_of_the_same_ids_both_killed_lose_and_double_nothing(
     case: tuple[Point, int, Point], s3: S3Server, tmp_path: Path, nursery: Nursery
 ) -> None:
-    """The second begins while the first is at work, both are killed, and one more run closes the books.
+    """The second begins while the first is at work, both are killed, and one more run reconciles the totals.
 
     While the first is alive the second asks for nothing, and nothing is done twice.
     """
@@ -687,7 +687,7 @@ LATE += [Point(when, "put receipt", 3) for when in ("after", "before")]
 async def test_a_holder_that_wakes_after_another_has_taken_over_writes_nothing_more(
     point: Point, s3: S3Server, tmp_path: Path, nursery: Nursery
 ) -> None:
-    """Stopped for so long that another has closed the books, it ends with 75, and the next run finds all in order.
+    """Stopped for so long that another has reconciled the totals, it ends with 75, and the next run finds all in order.
 
     Only a put of a receipt that was on its way is made again: then the next run asks again for that batch.
     """
@@ -854,7 +854,7 @@ class Day:
         return await lake_of(self.client, self.bucket.name)
 
     async def proved(self, *cuts: Cut, unfinished: Sequence[Cut] = ()) -> None:
-        """Assert that every title is there once, and that `verify` proves the day, and each closed run by itself."""
+        """Assert that every title is there once, and that `verify` confirms the day and each closed run."""
         lake = await self.lake()
         assert audit_day(lake, cuts, unfinished=unfinished) == []
         verification = await verify(self.settings(), day=DAY)
@@ -1093,7 +1093,7 @@ async def test_the_next_day_begins_with_everything(day: Day) -> None:
 
 
 async def test_the_audit_of_a_day_sees_every_harm(day: Day) -> None:
-    """A healthy day has no harm, and each harm done to it is seen: a proof that cannot fail would prove nothing."""
+    """A healthy day has no harm, and each harm done to it is seen: a check that cannot fail would show nothing."""
     cuts: list[Cut] = [{"Movies": IDS[:80]}, {"Movies": IDS[20:130], "Series": SHOWS[:20]}]
     for cut in cuts:
         await day.harvest(cut)

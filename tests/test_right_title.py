@@ -55,7 +55,7 @@ ABSENT = 404, b'{"success":false,"status_code":34,"status_message":"The resource
 
 @pytest.fixture
 def play(s3: S3Server, settings_for: Make) -> Play:
-    """Tells a story to its end on a loop that loses no time waiting; settings and bucket lead to S3 through a link."""
+    """Plays a story to its end on a loop that loses no time waiting; settings and bucket lead to S3 through a link."""
 
     async def whole(story: Story) -> None:
         async with s3_proxy(s3.endpoint) as link:
@@ -101,7 +101,7 @@ class Raw:
 
     Attributes:
         odd: The answer to the n-th request for a path instead of the true one; None for that.
-        send: How an answer goes onto its connection, which is told the answer before, too.
+        send: How an answer goes onto its connection, which is given the answer before, too.
     """
 
     odd: Odd = lambda _path, _nth: None
@@ -170,7 +170,7 @@ class Ended:
 
 
 async def ended(settings: Settings) -> Ended:
-    """A harvest to its end, whichever, and the proof of what it has left, if it has begun a run."""
+    """A harvest to its end, whichever, and the verification of what it has left, if it has begun a run."""
     try:
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
         return Ended(report.exit_code, report, None, await verify(settings))
@@ -604,7 +604,7 @@ def answering(id_: str, body: str | bytes) -> Odd:
 
 @pytest.mark.parametrize("text", EXACT.values(), ids=EXACT)
 def test_every_digit_and_character_lands(text: str, play: Play) -> None:
-    """The landed line says what TMDB's bytes said, its neighbours land too, and `verify` proves it."""
+    """The landed line says what TMDB's bytes said, its neighbours land too, and `verify` confirms it."""
     body = f'{{"id":{number(FILM)},"imdb_id":"{FILM}","title":"T","odd":{text}}}'
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
@@ -768,8 +768,8 @@ def test_a_tmdb_that_knows_nobody_is_unavailable(
             end = await ended(settings)
             assert isinstance(end.error, TmdbUnavailableError)
             assert (end.code, await bucket.objects("Raw/API/Movies/"), await lake(bucket)) == (6, {}, {})
-            proofs = [*sum(KNOWN_TITLES.values(), ()), "nor what its /find has"]
-            assert any(verification in str(end.error) for verification in proofs)
+            reasons = [*sum(KNOWN_TITLES.values(), ()), "nor what its /find has"]
+            assert any(reason in str(end.error) for reason in reasons)
             tmdb.faults = healthy
             end = await ended(settings)
             assert end.report
@@ -804,7 +804,7 @@ def test_a_tmdb_that_forgets_everybody_in_mid_run_is_unavailable(at: int, play: 
 def test_an_outage_that_passes_leaves_next_to_no_title_missing(end_of_it: int, play: Play) -> None:
     """Those that were not there, one after the other, are asked for once more; if they still are not, it is exit 6.
 
-    A few at the ends of it, fewer than that takes, cannot be told from titles that TMDB never had.
+    A few at the ends of it, fewer than that takes, cannot be distinguished from titles that TMDB never had.
     """
 
     async def story(settings_for: Make, bucket: Bucket) -> None:

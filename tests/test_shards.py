@@ -85,10 +85,10 @@ def test_every_batch_is_in_one_shard_whole_and_in_order(movies: int, series: int
     shards = shards_of(batches, rate=rate, children=children)
     assert [batch for shard in shards for batch in shard.cut()] == batches
     for shard in shards:
-        some = shard.cut()
-        assert some
-        seconds = requests(some) * SPACING / rate
-        assert len(some) == 1 or (seconds <= SHARD_SECONDS and sum(len(each.ids) for each in some) <= SHARD_IDS)
+        batches = shard.cut()
+        assert batches
+        seconds = requests(batches) * SPACING / rate
+        assert len(batches) == 1 or (seconds <= SHARD_SECONDS and sum(len(each.ids) for each in batches) <= SHARD_IDS)
     expected = {(shard.run, shard.generation, shard.token, shard.attempt, shard.rate) for shard in shards}
     assert expected <= {(*WHERE.values(), rate)}
 
@@ -158,7 +158,7 @@ def noon() -> str:
 
 
 def after_noon() -> str:
-    """A clock that tells another time whenever it is asked: two children's records differ in theirs."""
+    """A clock that gives another time whenever it is asked: two children's records differ in theirs."""
     seconds, rest = divmod(next(_ticks), 1_000)
     return f"2026-11-22T{13 + seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{rest:03}Z"
 
@@ -247,7 +247,7 @@ async def generation_of(bucket: Bucket, run: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def orders() -> dict[str, Callable[[list[Shard]], list[list[Shard]]]]:
+def groupings() -> dict[str, Callable[[list[Shard]], list[list[Shard]]]]:
     """Which shards are harvested side by side, one group after another."""
     return {
         "backwards, twice": lambda shards: [[shard] for shard in reversed(shards * 2)],
@@ -257,14 +257,14 @@ def orders() -> dict[str, Callable[[list[Shard]], list[list[Shard]]]]:
 
 @pytest.mark.parametrize("order", ["backwards, twice", "all at once, each by two"])
 async def test_children_in_any_order_leave_the_bucket_as_one_harvest_does(
-    order: str, orders: Any, bucket: Bucket, settings_for: Make
+    order: str, groupings: Any, bucket: Bucket, settings_for: Make
 ) -> None:
-    """The same keys, books, records and outcomes as of one harvest, reclassified and missing titles too; all proved."""
+    """The same keys, totals, records and outcomes as of one harvest, with reclassified and missing titles; verified."""
     async with fake_tmdb(catalog=Catalog(kinds=KINDS, otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES, series=SERIES)
         plan, shards = await planned(settings, bucket, children=2)
         assert (plan["status"], plan["shards"], len(shards), plan["batches"]) == ("to_do", 2, 2, 4)
-        for group in orders[order](shards):
+        for group in groupings[order](shards):
             reports = await fan_out(partial(child, settings), group, at_once=len(group))
             assert {report.status for report in reports} == {"landed"}
         closed = await closed_by(settings, plan)
@@ -420,7 +420,7 @@ async def test_failed_titles_are_tried_once_by_the_children_and_once_more_by_the
 async def test_a_failed_title_keeps_the_record_that_a_child_of_an_earlier_generation_has_landed(
     bucket: Bucket, settings_for: Make
 ) -> None:
-    """`again`, and TMDB fails for it: its neighbours are replaced, its record stands, and the books call it failed."""
+    """`again`, and TMDB fails for it: its neighbours are replaced, its record stands, and the totals call it failed."""
     poison = MOVIES[105]
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
@@ -543,7 +543,7 @@ async def at_first_write(call: Call, forward: Forward) -> web.StreamResponse:
 
 
 async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket, settings_for: Make) -> None:
-    """`to_close` while the books are open; then `nothing_to_do`, with the lease ended and nothing written."""
+    """`to_close` until the totals are reconciled; then `nothing_to_do`, with the lease ended and nothing written."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         plan, shards = await planned(settings, bucket, execution="arn:execution:1")

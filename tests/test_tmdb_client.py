@@ -1,4 +1,4 @@
-"""TMDB: what goes over the wire, counted by the server; what comes of every kind of trouble; and no secret in sight."""
+"""TMDB: what goes over the network, counted by the server; what comes of every kind of trouble; no secret in sight."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def tmdb_at(
     concurrency: int = 20,
     limiter: Any = None,
 ) -> Any:
-    """A `Tmdb` as the doors open it, but for its waits, which are virtual."""
+    """A `Tmdb` as the commands open it, but for its waits, which are virtual."""
     return Tmdb(
         base_url=url,
         key=key,
@@ -129,7 +129,7 @@ def http(status: int = 200, body: bytes = b'{"id":603}', **headers: str) -> byte
 
 
 @asynccontextmanager
-async def wire(*answers: bytes) -> AsyncIterator[tuple[str, list[str]]]:
+async def fixed_server(*answers: bytes) -> AsyncIterator[tuple[str, list[str]]]:
     """A server that sends these bytes, the last ones again and again; its URL, and the requests' heads as they came."""
     heads: list[str] = []
 
@@ -231,7 +231,7 @@ async def test_a_movie_that_only_find_knows_is_fetched_by_its_number(clock: Cloc
 
 async def test_a_v3_key_goes_into_the_query_only(clock: Clock) -> None:
     """TMDB takes the 32 digits as `api_key` and nowhere else."""
-    async with wire(http()) as (url, heads), tmdb_at(url, clock) as tmdb:
+    async with fixed_server(http()) as (url, heads), tmdb_at(url, clock) as tmdb:
         await tmdb.title(FILM, "movie")
         await tmdb.check_key()
     for head in heads:
@@ -242,7 +242,7 @@ async def test_a_v3_key_goes_into_the_query_only(clock: Clock) -> None:
 
 async def test_a_v4_token_goes_into_the_header_only(clock: Clock) -> None:
     """TMDB takes the JWT as a bearer and nowhere else."""
-    async with wire(http()) as (url, heads), tmdb_at(url, clock, key=TOKEN) as tmdb:
+    async with fixed_server(http()) as (url, heads), tmdb_at(url, clock, key=TOKEN) as tmdb:
         await tmdb.title(FILM, "movie")
         await tmdb.check_key()
     for head in heads:
@@ -256,7 +256,7 @@ async def test_the_requests_are_what_tmdb_documents(clock: Clock) -> None:
     whole = http(body=orjson.dumps({"id": 1396, "credits": {}, "watch/providers": {}}))
     find = http(body=orjson.dumps({"movie_results": [], "tv_results": [{"id": 1396}]}))
     options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits", "watch/providers")}
-    async with wire(whole, find, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
+    async with fixed_server(whole, find, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
         await tmdb.title(FILM, "movie")
         await tmdb.title(SHOW, "tv")
     parts = "language=pt-BR&append_to_response=credits,watch/providers"
@@ -276,7 +276,7 @@ async def test_a_reclassified_title_is_asked_for_by_its_number_in_its_kind(clock
     show = http(body=orjson.dumps({"id": 1396, "credits": {}}))
     film = http(body=orjson.dumps({"id": 603, "credits": {}}))
     options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits",)}
-    async with wire(absent, series, show, movie, film) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
+    async with fixed_server(absent, series, show, movie, film) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
         assert Found("tv", 1396, {"id": 1396, "credits": {}}) == await tmdb.title(SHOW, "movie")
         assert Found("movie", 603, {"id": 603, "credits": {}}) == await tmdb.title(FILM, "tv")
     parts = "language=pt-BR&append_to_response=credits"
@@ -302,7 +302,7 @@ async def test_redirects_are_not_followed(clock: Clock) -> None:
     """A key is not carried to wherever somebody points: a redirect is no usable answer."""
     async with (
         fake_tmdb() as elsewhere,
-        wire(http(302, b"", Location=f"{elsewhere.url}/authentication?api_key={KEY}")) as (url, _),
+        fixed_server(http(302, b"", Location=f"{elsewhere.url}/authentication?api_key={KEY}")) as (url, _),
         tmdb_at(url, clock) as tmdb,
     ):
         with pytest.raises(TmdbUnavailableError) as caught:
@@ -347,25 +347,25 @@ async def test_the_next_in_line_begins_when_those_before_have_had_a_slot(clock: 
 
 
 class Turns:
-    """A pace that only counts."""
+    """A rate limiter that only counts."""
 
     rate = 1.0
 
     def __init__(self) -> None:
         self.turns = self.backoffs = 0
 
-    async def turn(self) -> float:
+    async def acquire(self) -> float:
         self.turns += 1
         return 0.0
 
-    def back_off(self, seconds: float, *, turn: float) -> bool:
+    def back_off(self, seconds: float, *, ticket: float) -> float:
         self.backoffs += 1
-        return True
+        return seconds
 
 
 @pytest.mark.parametrize("fault", [RESET, RESET_WITHIN, CUT, refusal(500)], ids=["reset", "within", "cut", "500"])
 async def test_every_request_has_had_its_turn(clock: Clock, fault: Fault) -> None:
-    """The server counts no request that the pace did not: nobody beneath us asks again on its own."""
+    """The server counts no request that the limiter did not: no library beneath us retries on its own."""
     script = {("movie", id_): [fault, fault, fault] for id_ in ids(10)}
     limiter = Turns()
     async with (
@@ -414,7 +414,7 @@ async def test_nobody_at_home_is_unavailable(clock: Clock) -> None:
 
 @pytest.mark.parametrize("fault", [refusal(404), html(404)], ids=["json", "html"])
 async def test_a_404_to_the_pre_flight_is_a_wrong_setting(clock: Clock, fault: Fault) -> None:
-    """Where `/authentication` is not found, whoever answers is not TMDB's API: the setting is named."""
+    """Where `/authentication` is not found, the server is not TMDB's API: the setting is named."""
     async with (
         fake_tmdb(faults=scripted({("authentication", ""): [always(fault)]})) as server,
         tmdb_at(server.url, clock) as tmdb,
@@ -521,7 +521,7 @@ async def test_silence_on_the_first_try_costs_one_more_request(clock: Clock) -> 
 
 @pytest.mark.parametrize("name", HARMLESS)
 async def test_what_is_merely_odd_is_fine_at_once(clock: Clock, name: str) -> None:
-    """A wrong content type, gzip that no header told of, and slowness cost no second request."""
+    """A wrong content type, gzip that no header named, and slowness cost no second request."""
     faults = scripted({("movie", FILM): [always(HARMLESS[name])]})
     async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert film(FILM) == await tmdb.title(FILM, "movie")
@@ -532,17 +532,17 @@ async def test_what_is_merely_odd_is_fine_at_once(clock: Clock, name: str) -> No
     "date",
     ["garbage", "", "Mon, 99 Nov 2026 10:00:00 GMT", f"22 Nov {'9' * 30} 10:00:00 GMT", "Sun, 22 Nov 2026 10:00"],
 )
-async def test_a_strange_date_header_harms_nobody(clock: Clock, date: str) -> None:
+async def test_an_unexpected_date_header_does_no_damage(clock: Clock, date: str) -> None:
     """A proxy may write what it likes into `Date`: the title is found."""
-    async with wire(http(Date=date)) as (url, _), tmdb_at(url, clock) as tmdb:
+    async with fixed_server(http(Date=date)) as (url, _), tmdb_at(url, clock) as tmdb:
         assert Found("movie", 603, {"id": 603}) == await tmdb.title(FILM, "movie")
 
 
 @pytest.mark.parametrize("headers", [{"Content_Encoding": "gzip"}, {}], ids=["as its headers say", "unsaid"])
-async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers: dict[str, str]) -> None:
+async def test_a_key_that_comes_back_in_gzip_is_redacted(clock: Clock, headers: dict[str, str]) -> None:
     """A server that repeats what it was asked, in gzip, does not land the key with a record."""
     body = gzip_of(orjson.dumps({"id": 603, "title": f"?api_key={KEY}"}))
-    async with wire(http(200, body, **headers)) as (url, _), tmdb_at(url, clock) as tmdb:
+    async with fixed_server(http(200, body, **headers)) as (url, _), tmdb_at(url, clock) as tmdb:
         outcome = await tmdb.title("tt0000001", "movie")
         assert outcome == Found("movie", 603, {"id": 603, "title": f"?api_key={REDACTED}"})
 
@@ -561,7 +561,7 @@ async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers
 )
 async def test_what_is_no_http_is_asked_again(clock: Clock, answer: bytes, reason: str) -> None:
     """Whatever bytes come, they are a reason to ask again, and never a crash."""
-    async with wire(answer) as (url, _), tmdb_at(url, clock) as tmdb:
+    async with fixed_server(answer) as (url, _), tmdb_at(url, clock) as tmdb:
         with pytest.raises(TmdbUnavailableError) as caught:
             await tmdb.check_key()
         assert caught.value.reason == reason
@@ -596,7 +596,7 @@ async def test_trouble_on_every_try_fails_the_title_alone(clock: Clock) -> None:
 
 @pytest.mark.parametrize("name", ["429", "429-bare", "429-absurd"])
 async def test_a_title_refused_on_every_try_fails_in_the_end(clock: Clock, name: str) -> None:
-    """429s are the pace's trouble, but twenty of them for one title, with others answered, are enough."""
+    """429s are the rate limiter's trouble, but twenty of them for one title, with others answered, are enough."""
     faults = scripted({("movie", FILM): [always(REFUSED[name])]})
     async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Failed("http_429") == await neighbours_and(tmdb, FILM)
@@ -645,7 +645,7 @@ async def test_silence_on_every_try_fails_the_title_alone(clock: Clock) -> None:
 
 
 async def test_a_title_alone_fails_only_after_tmdb_was_seen_to_answer(clock: Clock) -> None:
-    """Without neighbours to compare with, the cheapest request tells a title's own trouble from an outage."""
+    """Without neighbours to compare with, the cheapest request distinguishes a title's own trouble from an outage."""
     faults = scripted({("movie", FILM): [always(refusal(500))]})
     async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
         assert Failed("http_500") == await tmdb.title(FILM, "movie")
@@ -663,11 +663,11 @@ async def test_a_title_alone_fails_only_after_tmdb_was_seen_to_answer(clock: Clo
 )
 async def test_a_title_fails_on_any_of_its_requests(clock: Clock, id_: str, kind: Kind, routes: list[Any]) -> None:
     """Trouble at `/find` is never taken for an id that TMDB does not know, and nothing is asked for after trouble."""
-    for place, route in enumerate(routes, 1):
+    for count, route in enumerate(routes, 1):
         faults = scripted({(route, id_): [always(html(502))]})
         async with fake_tmdb(catalog=CATALOG, faults=faults) as server, tmdb_at(server.url, clock) as tmdb:
             assert Failed("http_502") == await tmdb.title(id_, kind)
-            assert {asked for asked, _ in server.asked} - {"authentication"} == set(routes[:place])
+            assert {asked for asked, _ in server.asked} - {"authentication"} == set(routes[:count])
             assert tmdb.answered == 0
 
 
@@ -687,20 +687,20 @@ async def test_waits_grow_and_have_an_end(clock: Clock) -> None:
 # 429
 
 
-async def test_a_429_holds_everybody_and_is_no_try_of_the_title(clock: Clock) -> None:
-    """Nobody at all is asked for while held, and a title refused more often than it has tries is still found."""
-    held = TRIES + 2
-    faults = scripted({("movie", FILM): [refusal(429, retry_after="7")] * held})
+async def test_a_429_stops_all_requests_and_is_no_try_of_the_title(clock: Clock) -> None:
+    """No title is asked for during a back-off, and a title refused more often than it has tries is still found."""
+    refusals = TRIES + 2
+    faults = scripted({("movie", FILM): [refusal(429, retry_after="7")] * refusals})
     async with (
         fake_tmdb(catalog=CATALOG, faults=faults, clock=clock.time) as server,
         tmdb_at(server.url, clock, limiter=RateLimiter(40, clock=clock.time, sleep=clock.sleep)) as tmdb,
     ):
         outcome = await fan_out(lambda id_: tmdb.title(id_, "movie"), [FILM, *ids(60)], at_once=61)
         assert [film(id_) for id_ in [FILM, *ids(60)]] == outcome
-        assert server.asked["movie", FILM] == held + 1
+        assert server.asked["movie", FILM] == refusals + 1
         arrivals = sorted(server.arrivals)
         gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
-        assert sum(gap >= 6.99 for gap in gaps) == held
+        assert sum(gap >= 6.99 for gap in gaps) == refusals
 
 
 async def test_a_limit_below_our_rate_costs_time_and_no_title(clock: Clock) -> None:
@@ -1036,7 +1036,7 @@ async def test_no_secret_in_any_error_or_log_line(clock: Clock, caplog: pytest.L
                     await tmdb.title(FILM, "movie")
                 errors.append(caught.value)
         await provoke(absent_server(), Tmdb.check_key)
-        async with wire(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as (url, _):
+        async with fixed_server(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as (url, _):
             await provoke(url, Tmdb.check_key)
     assert len(errors) == 2 * 9 + 1
     assert {"title_failed", "back_off"} <= {line["event"] for line in logs}

@@ -72,26 +72,26 @@ def test_a_raw_that_is_no_folder_is_left_alone(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("words", [(), ("--serve",), ("--chaos", "")], ids=["the story", "servers", "chaos"])
-async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, words: tuple[str, ...]) -> None:
+async def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path, words: tuple[str, ...]) -> None:
     """In a sentence that names it, with what to do; it is no bug of the harvester."""
     (tmp_path / "taken").touch()
-    result = "taken/out cannot be made (Not a directory): give another --folder\n"
-    assert await ended("demo", "--folder", "taken/out", *words) == (1, "", result)
+    message = "taken/out cannot be made (Not a directory): give another --folder\n"
+    assert await ended("demo", "--folder", "taken/out", *words) == (1, "", message)
 
 
-async def test_servers_that_are_kept_up_are_told_of_in_one_json_object(tmp_path: Path) -> None:
+async def test_servers_that_are_kept_up_are_reported_in_one_json_object(tmp_path: Path) -> None:
     """With `--json` a script has at once all that points a harvester at them; Ctrl-C ends it with 0."""
     process = await started("demo", "--serve", "--json", "--folder", str(tmp_path / "out"))
     assert process.stdout
-    result = json.loads(await process.stdout.readline())
-    code, planned, _ = await ended("plan", "--json", **result["settings"])
+    report = json.loads(await process.stdout.readline())
+    code, planned, _ = await ended("plan", "--json", **report["settings"])
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
-    assert (result["status"], code, json.loads(planned)["status"]) == ("serving", 0, "to_do")
+    assert (report["status"], code, json.loads(planned)["status"]) == ("serving", 0, "to_do")
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
-async def test_servers_that_are_kept_up_are_told_of_as_a_shell_takes_it(tmp_path: Path) -> None:
+async def test_servers_that_are_kept_up_are_printed_as_a_shell_takes_it(tmp_path: Path) -> None:
     """For people it is what they paste into another shell; a container's stop ends it with 0, and says nothing more."""
     process = await started("demo", "--serve", "--folder", str(tmp_path / "out"))
     assert process.stdout
