@@ -301,7 +301,7 @@ def decoded(body: bytes) -> FrozenIds | None:
         frozen = decode_ids(body)
     except ValueError:
         return None
-    ids = [id_ for some in frozen.ids.values() for id_ in some]
+    ids = [id_ for of_collection in frozen.ids.values() for id_ in of_collection]
     assert all(is_title_id(id_) for id_ in ids)
     assert len(set(ids)) == len(ids)
     assert frozen.fresh.keys() <= set(ids)

@@ -152,12 +152,12 @@ def child(order, folder):
     code = 1
     try:
         report = asyncio.run(work(order))
-        code, answer = report.exit_code, report.as_json()
+        code, response = report.exit_code, report.as_json()
     except HarvestError as error:
-        code, answer = error.exit_code, {"status": "error", "error": type(error).__name__, "message": str(error)}
+        code, response = error.exit_code, {"status": "error", "error": type(error).__name__, "message": str(error)}
     except BaseException:
-        answer = traceback.format_exc()
-    os.write(1, json.dumps(answer).encode())
+        response = traceback.format_exc()
+    os.write(1, json.dumps(response).encode())
     os._exit(code)
 
 def put(path, value):
@@ -291,7 +291,7 @@ def audit_day(lake: Lake, cuts: Sequence[Cut], *, unfinished: Sequence[Cut] = ()
         if "summary.json" in documents
     }
     wanted = sorted(tuple(ids_in(cut)) for cut in {json.dumps(cut, sort_keys=True): cut for cut in cuts}.values())
-    if sorted(tuple(some) for some in outcomes.values()) != wanted:
+    if sorted(tuple(ids) for ids in outcomes.values()) != wanted:
         problems.append(f"{len(outcomes)} runs are closed, not {len(wanted)}, or their ids are not those of the CSVs")
     for run in outcomes:
         problems += [f"{run}: {problem}" for problem in audit_run(lake, run, runs, outcomes)]
@@ -322,8 +322,8 @@ def audit_titles(lake: Lake, cuts: Sequence[Cut], unfinished: Sequence[Cut]) -> 
             else:
                 yield from (f"{id_} {problem} in {key}" for problem in audit_record(id_, record, of_collection[0]))
     finished = {id_ for cut in cuts for id_ in ids_in(cut)}
-    for id_, some in homes.items():
-        known = not isinstance(truth(id_, min(some)), str)
+    for id_, collections in homes.items():
+        known = not isinstance(truth(id_, min(collections)), str)
         if times[id_] > known or (id_ in finished and times[id_] != known):
             yield f"{id_} has {times[id_]} records instead of {int(known)}"
 
@@ -336,17 +336,17 @@ def audit_run(
     generation = json.loads(runs[run]["manifest.json"])["generation"]
     rows = lines_of(runs[run][f"ids-{generation}.jsonl.gz"])
     marks = {row["id"]: {"outcome": "fresh", "run": row["fresh"]} for row in rows if "fresh" in row}
-    said = dict(marks)
+    outcomes_by_id = dict(marks)
     for receipt in receipts:
         yield from audit_files(receipt, lake)
         if receipt["generation"] != generation:
             yield f"the receipt of {receipt['batch']} is of another generation"
         if receipt["batch"] != name_of_batch(receipt["collection"], list(receipt["outcomes"])):
             yield f"the receipt of {receipt['batch']} is of other ids"
-        said |= receipt["outcomes"]
+        outcomes_by_id |= receipt["outcomes"]
     if [row["id"] for row in rows if "id" in row] != list(outcomes[run]):
         yield "its ids and outcomes are not of the same titles"
-    if [{"id": id_} | said.get(id_, {}) for id_ in outcomes[run]] != list(outcomes[run].values()):
+    if [{"id": id_} | outcomes_by_id.get(id_, {}) for id_ in outcomes[run]] != list(outcomes[run].values()):
         yield "its outcomes are not those of its receipts"
     for id_, row in outcomes[run].items():
         if row["outcome"] not in ("found", "missing", "fresh"):

@@ -199,12 +199,12 @@ async def test_a_run_of_an_earlier_day_is_gone_on_with_only_where_it_is_unfinish
         old = await bucket.objects("Raw/API/Movies/2026/11/21/")
         asked = Counter(tmdb.asked)
         report = await gone_on_with(settings, NOON_22)
-        again = tmdb.asked - asked
+        repeated = tmdb.asked - asked
         assert (report.status, report.run) == ("closed", name.replace("-21-", f"-{ENDS[end]}-"))
         verification = await verify(settings, run=report.run)
         assert (verification.problems, verification.records) == ([], 210)
         if ENDS[end] == "22":
-            assert titles_of(again) == set(movies)
+            assert titles_of(repeated) == set(movies)
             assert await bucket.objects("Raw/API/Movies/2026/11/21/") == old
         report = await gone_on_with(settings, NOON_22)
         assert report.run[:10] == "2026-11-22"

@@ -155,10 +155,10 @@ async def closes(
     """Run once more: how it ends, how many are found, for whom TMDB was asked, and what is wrong afterwards."""
     asked = Counter(tmdb.asked)
     report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), lease_options=lease_options)
-    again = {id_ for _, id_ in Counter(tmdb.asked) - asked if id_}
+    repeated = {id_ for _, id_ in Counter(tmdb.asked) - asked if id_}
     left = await left_in(settings)
     assert left.failed_in_summary == 0
-    return report.status, report.totals.found, again, left.harm + [f"{id_} has failed" for id_ in left.failed]
+    return report.status, report.totals.found, repeated, left.harm + [f"{id_} has failed" for id_ in left.failed]
 
 
 class After(Silent):
@@ -529,9 +529,9 @@ def shell_for(s3: S3Server, tmp_path: Path) -> Callable[[Settings], Shell]:
     """Makes a shell in which the harvester has these settings."""
 
     def make(settings: Settings) -> Shell:
-        values = {name: getattr(settings, name) for name in ("movies_csv", "series_csv", "s3_bucket", "s3_prefix")}
-        values |= {"tmdb_base_url": settings.tmdb_base_url, "tmdb_rate": "1000", "tmdb_api_key": KEY}
-        ours = {name.upper(): str(value) for name, value in values.items() if value}
+        fields = {name: getattr(settings, name) for name in ("movies_csv", "series_csv", "s3_bucket", "s3_prefix")}
+        fields |= {"tmdb_base_url": settings.tmdb_base_url, "tmdb_rate": "1000", "tmdb_api_key": KEY}
+        ours = {name.upper(): str(value) for name, value in fields.items() if value}
         return Shell(kept() | s3.environment() | ours, tmp_path)
 
     return make
@@ -592,8 +592,8 @@ async def deviations(
 ) -> dict[str, dict[str, Any]]:
     """Of all stories, played side by side, those that went otherwise than `well`, and in what."""
     names = list(names)
-    values = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
-    unexpected = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in values.items()}
+    ends = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
+    unexpected = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in ends.items()}
     return {name: went for name, went in unexpected.items() if went}
 
 

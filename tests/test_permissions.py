@@ -242,13 +242,13 @@ class World:
 
 async def grant(server: S3Server, bucket: str, **policies: Statements) -> None:
     """Put the policy of a bucket: what each guest may do."""
-    statements = [
+    granted_statements = [
         each | {"Sid": f"{user}{each['Sid']}", "Principal": principal(user)}
         for user, statements in policies.items()
         for each in statements
     ]
     async with client_of(server) as client:
-        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        document = json.dumps({"Version": "2012-10-17", "Statement": granted_statements})
         await client.put_bucket_policy(Bucket=bucket, Policy=document)
 
 
@@ -303,7 +303,7 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
         await owner.put_object(**key, Body=b"1")
         one, other = [(await owner.create_multipart_upload(**key))["UploadId"] for _ in range(2)]
         etag = (await owner.upload_part(**key, UploadId=one, PartNumber=1, Body=b"1"))["ETag"]
-    values: dict[str, dict[str, Any]] = {
+    arguments: dict[str, dict[str, Any]] = {
         "list_objects_v2": {"Bucket": bucket, "Prefix": folder},
         "list_multipart_uploads": {"Bucket": bucket, "Prefix": folder},
         "put_object": {**key, "Key": f"{folder}/new", "Body": b"1"},
@@ -323,7 +323,7 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
     async with session.create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint, **who) as user:
         for call in ASKS:
             with suppress_refusal():
-                await getattr(user, call)(**values.get(call, key))
+                await getattr(user, call)(**arguments.get(call, key))
                 passed.add(call)
     return passed
 
@@ -532,8 +532,8 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     [sid] = {each["Sid"] for each in policy if action in each["Action"]} - {"ReadTheCsvs"}
     await world.grant(function=policy, lessened=without(policy, sid, action))
     planned = await plan_shards(world.settings(), children=1, clock=Clock(now=lambda: NOON))
-    [result] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
-    shard = replace(Shard.of(result), batches={"Series": (tuple(SERIES),)})
+    [document] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
+    shard = replace(Shard.of(document), batches={"Series": (tuple(SERIES),)})
     await world.begin(f"{LANDING}{BATCH}.json")
     world.tmdb.faults = scripted({})
 

@@ -235,8 +235,8 @@ def test_a_receipt_knows_its_records_and_whether_any_failed() -> None:
     )
     failed = a_receipt([*OUTCOMES, Failed("timeout")])
     assert (failed.recorded, failed.failed) == (receipt.recorded, True)
-    failed = a_receipt([*OUTCOMES, KEPT])
-    assert (failed.recorded, failed.failed) == (receipt.recorded | {"tt0000008": "movie"}, True)
+    with_record = a_receipt([*OUTCOMES, KEPT])
+    assert (with_record.recorded, with_record.failed) == (receipt.recorded | {"tt0000008": "movie"}, True)
     missing = a_receipt([Missing("unknown")])
     assert (missing.recorded, missing.failed) == ({}, False)
 

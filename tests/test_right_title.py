@@ -421,9 +421,9 @@ def test_titles_that_tmdb_has_merged_land_and_are_counted(play: Play) -> None:
             assert end.report
             assert end.verification
             landed = await lake(bucket)
-            result = landed[FILM]
-            assert (result["title"], result["harvest"]["tmdb_id"]) == (OTHER, number(OTHER))
-            assert result["harvest"]["tmdb_imdb_id"] == OTHER
+            record = landed[FILM]
+            assert (record["title"], record["harvest"]["tmdb_id"]) == (OTHER, number(OTHER))
+            assert record["harvest"]["tmdb_imdb_id"] == OTHER
             assert [id_ for id_ in MOVIES[:5] if "tmdb_imdb_id" in landed[id_]["harvest"]] == [FILM]
             assert (end.code, end.report.totals.found, end.report.totals.other_ids) == (0, 5, 1)
             assert (end.verification.problems, end.verification.totals.other_ids) == ([], 1)
@@ -431,8 +431,8 @@ def test_titles_that_tmdb_has_merged_land_and_are_counted(play: Play) -> None:
             outcomes = orjson.loads(await bucket.read(receipt) or b"")["outcomes"]
             assert outcomes[FILM] == {"outcome": "found", "kind": "movie", "tmdb_id": 133093, "other_id": OTHER}
             assert outcomes[MOVIES[1]].keys() == {"outcome", "kind", "tmdb_id"}
-            again = await harvest(settings, observer=Silent(), shutdown=Shutdown())
-            assert (again.status, again.totals.other_ids) == ("nothing_to_do", 1)
+            second = await harvest(settings, observer=Silent(), shutdown=Shutdown())
+            assert (second.status, second.totals.other_ids) == ("nothing_to_do", 1)
 
     play(story)
 
@@ -555,8 +555,8 @@ def test_a_row_that_is_gone_gives_way_to_the_next(case: Any, play: Play) -> None
             assert end.report
             assert end.verification
             [receipt] = await bucket.objects(f"Raw/API/_harvest/{end.report.run}/receipts/")
-            result = orjson.loads(await bucket.read(receipt) or b"")["outcomes"][id_]
-            assert (result["outcome"], result.get("tmdb_id") or result["reason"]) == (outcome, what)
+            outcome_json = orjson.loads(await bucket.read(receipt) or b"")["outcomes"][id_]
+            assert (outcome_json["outcome"], outcome_json.get("tmdb_id") or outcome_json["reason"]) == (outcome, what)
             asked = [path for path in tmdb.asked if path.partition("/")[2] in {str(each) for each in range(9001, 9021)}]
             assert (asked, {tmdb.asked[path] for path in asked}) == (requests, {1})
             assert (end.code, end.verification.problems) == (0, [])
@@ -614,9 +614,9 @@ def test_every_digit_and_character_lands(text: str, play: Play) -> None:
             assert end.report
             assert end.verification
             assert (end.code, end.report.totals.found, end.verification.problems) == (0, 3, [])
-            result = whole(await landed_text(bucket, FILM))
-            assert result.pop("harvest")["tmdb_id"] == number(FILM)
-            assert result == whole(body)
+            record = whole(await landed_text(bucket, FILM))
+            assert record.pop("harvest")["tmdb_id"] == number(FILM)
+            assert record == whole(body)
 
     play(story)
 
@@ -648,9 +648,9 @@ def test_every_digit_of_a_record_that_is_kept_stays(text: str, form: str, play: 
             [key] = await bucket.objects("Raw/API/Movies/")
             text = (await bucket.read(key) or b"").decode()
             records = whole(text) if form == "array" else [whole(line) for line in text.splitlines()]
-            kept = next(record for record in records if record["imdb_id"] == FILM)
-            del kept["harvest"]
-            assert kept == whole(body.decode())
+            record = next(record for record in records if record["imdb_id"] == FILM)
+            del record["harvest"]
+            assert record == whole(body.decode())
 
     play(story)
 
@@ -688,8 +688,8 @@ def test_a_key_harvest_of_tmdbs_own_is_kept(theirs: str, play: Play) -> None:
             end = await ended(settings_for(tmdb.url, movies=MOVIES[:3]))
             assert end.verification
             assert (end.code, end.verification.problems) == (0, [])
-            result = whole(await landed_text(bucket, FILM))
-            assert (result["harvest"]["tmdb_id"], result["harvest"]["tmdb_harvest"]) == (number(FILM), whole(theirs))
+            record = whole(await landed_text(bucket, FILM))
+            assert (record["harvest"]["tmdb_id"], record["harvest"]["tmdb_harvest"]) == (number(FILM), whole(theirs))
 
     play(story)
 

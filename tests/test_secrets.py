@@ -127,16 +127,16 @@ LAYOUT = re.compile(rb"\x1b\[[0-9;?]*[a-z]|\xe2\x94\x82|\s", re.IGNORECASE)
 
 def found(places: Mapping[str, bytes]) -> list[str]:
     """Which secret stands where, in which form, and between what; without regard to case or line ends."""
-    seen = []
+    leaks = []
     for place, content in places.items():
         texts = (content.lower(), LAYOUT.sub(b"", content).lower())
         for name, ways in FORMS.items():
             for (how, form), text in itertools.product(ways.items(), texts):
                 if (at := text.find(form)) >= 0:
                     around = text[max(at - 50, 0) : at + len(form) + 20].decode(errors="replace")
-                    seen.append(f"{place}: the {name}, {how}: …{around}…")
+                    leaks.append(f"{place}: the {name}, {how}: …{around}…")
                     break
-    return seen
+    return leaks
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -150,28 +150,28 @@ def command_lines(pid: int) -> dict[str, bytes]:
 
     Their environment is readable for their own user alone, who has put the keys there.
     """
-    values = {}
+    processes = {}
     for task in Path("/proc", str(pid), "task").glob("*"):
         with suppress(OSError):  # it has just ended
-            values[f"name of {task.name}"] = (task / "comm").read_bytes()
-            values[f"command line of {pid}"] = (task / "cmdline").read_bytes()
+            processes[f"name of {task.name}"] = (task / "comm").read_bytes()
+            processes[f"command line of {pid}"] = (task / "cmdline").read_bytes()
             for child in (task / "children").read_text(encoding="utf-8").split():
-                values |= command_lines(int(child))
-    return values
+                processes |= command_lines(int(child))
+    return processes
 
 
 async def objects(client: Any, bucket: str) -> dict[str, bytes]:
     """Every object and every unfinished upload, with key, body, unpacked too, and all that is said of them."""
-    values = {}
+    contents = {}
     for each in (await client.list_objects_v2(Bucket=bucket)).get("Contents", ()):
         got = await client.get_object(Bucket=bucket, Key=each["Key"])
         about = f"{each['Key']}\n{got['Metadata']}\n{got['ResponseMetadata']['HTTPHeaders']}\n"
         body = await got["Body"].read()
         unpacked = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else b""
-        values[f"object {each['Key']}"] = about.encode() + body + unpacked
+        contents[f"object {each['Key']}"] = about.encode() + body + unpacked
     uploads = await client.list_multipart_uploads(Bucket=bucket)
-    values["unfinished uploads"] = repr(uploads.get("Uploads")).encode()
-    return values
+    contents["unfinished uploads"] = repr(uploads.get("Uploads")).encode()
+    return contents
 
 
 # The harvester as users run it
@@ -439,8 +439,8 @@ def test_the_search_knows_every_form_of_every_secret(name: str) -> None:
     wrapped = f"{secret[:half]}     │\n│ \x1b[1m{secret[half:]}"
     ways = forms(secret) | basic | {"wrapped": wrapped, "shouted": secret.upper(), "as bytes": repr(secret.encode())}
     for how, form in ways.items():
-        seen = found({"here": f"so: {form}!".encode(), "there": b"nothing"})
-        assert [f"here: the {name}"] == [each.partition(",")[0] for each in seen], how
+        leaks = found({"here": f"so: {form}!".encode(), "there": b"nothing"})
+        assert [f"here: the {name}"] == [each.partition(",")[0] for each in leaks], how
     assert found({"here": f"{secret[:11]} {secret[-11:]} {REDACTED_FORMS}".encode()}) == []
 
 
@@ -483,14 +483,14 @@ async def test_the_search_finds_a_secret_in_every_place(shell_for: Any, nobody: 
         process = searching.running.process
         await searching.running.until((shell.work / "planted").exists)
         ending = asyncio.ensure_future(searching.ended())
-        seen = [each.partition(": ")[0] for each in found(command_lines(process.pid))]
+        places = [each.partition(": ")[0] for each in found(command_lines(process.pid))]
         await asyncio.sleep(0)  # so that it looks as well, before the end
         assert process.stdin
         process.stdin.write(b"\n")
         leaks = [each.partition(": ")[0] for each in (await ending).leaks]
-    assert sorted({place.rpartition(" ")[0] for place in seen}) == ["command line of", "name of"]
+    assert sorted({place.rpartition(" ")[0] for place in places}) == ["command line of", "name of"]
     [temporary] = [name for name in files(shell.folder) if name.startswith("tmp/")]
-    assert set(seen) <= set(leaks)
+    assert set(places) <= set(leaks)
     assert {
         "standard output",
         "standard error",
@@ -826,26 +826,26 @@ async def test_titles_that_fail_show_no_key(shell_for: Any) -> None:
 
 async def test_no_redirect_takes_the_key_to_another_host(shell_for: Any) -> None:
     """301, 302, 303, 307 and 308, before the first title and for a title: the other host is asked nothing."""
-    seen: list[str] = []
+    paths: list[str] = []
 
     async with fixed_server(healthy) as elsewhere:
         point = redirecting(elsewhere.url)
 
         def answer(head: str) -> bytes:
-            seen.append(path_of(head))
-            return point(head) if len(seen) <= 5 or seen.count(seen[-1]) == 1 else healthy(head)
+            paths.append(path_of(head))
+            return point(head) if len(paths) <= 5 or paths.count(paths[-1]) == 1 else healthy(head)
 
         async with fixed_server(answer) as tmdb:
             movies = [f"tt{number:07d}" for number in range(1, 11)]
             shell = await shell_for(f"{tmdb.url}/3", movies=movies)
             async with shell.start("--verbose", program=on_our_loop(slow=1.0)) as searching:
-                await searching.running.until(lambda: seen)
+                await searching.running.until(lambda: paths)
                 searching.running.hurry()
-                await searching.running.until(lambda: len(seen) > 5)
+                await searching.running.until(lambda: len(paths) > 5)
                 searching.running.slow_down()
                 ended = await searching.ended()
         assert elsewhere.heads == []
-    assert (ended.code, ended.leaks, len(seen)) == (0, [], 26)
+    assert (ended.code, ended.leaks, len(paths)) == (0, [], 26)
 
 
 @pytest.mark.parametrize("key", [V3, V4], ids=["v3", "v4"])
@@ -906,16 +906,16 @@ def s3_refusal(status: int, code: str, message: str) -> Response:
     def answer(head: str) -> bytes:
         credential = re.search(r"Credential=([^/]+)/", head)
         token = re.search(r"(?i)x-amz-security-token: (\S+)", head)
-        said = {"access": credential[1] if credential else "", "token": token[1] if token else ""}
-        said["quoted"] = quote(said["token"], safe="")
+        credentials = {"access": credential[1] if credential else "", "token": token[1] if token else ""}
+        credentials["quoted"] = quote(credentials["token"], safe="")
         words = {
-            "Code": code.format_map(said),
-            "Message": message.format_map(said),
-            "AWSAccessKeyId": said["access"],
+            "Code": code.format_map(credentials),
+            "Message": message.format_map(credentials),
+            "AWSAccessKeyId": credentials["access"],
             "StringToSign": head,
             "SignatureProvided": head,
-            "CanonicalRequest": f"{head}\nX-Amz-Security-Token={said['quoted']}",
-            "Token-0": said["token"],
+            "CanonicalRequest": f"{head}\nX-Amz-Security-Token={credentials['quoted']}",
+            "Token-0": credentials["token"],
         }
         parts = "".join(f"<{name}>{html.escape(text)}</{name}>" for name, text in words.items())
         return http(status, f"<?xml version='1.0'?><Error>{parts}</Error>", Content_Type="application/xml")
@@ -1152,12 +1152,12 @@ async def test_what_python_says_by_itself_has_no_secret(shell_for: Any, bug: str
         shell = shell.having(PYTHONASYNCIODEBUG="1")
         ended = await shell.run("--verbose", program=("-X", "dev", "-m", "harvester"))
     assert (ended.code, ended.leaks) == (0, [])
-    said = {
+    sentences = {
         "to_asyncio": ("never retrieved", "Executing <Handle", "took 0."),
         "as_warnings": ("Unclosed response",),
         "at_the_end": ("RuntimeError",),
     }
-    assert [words for words in said[bug] if words not in ended.said] == []
+    assert [words for words in sentences[bug] if words not in ended.said] == []
 
 
 # TLS
@@ -1346,9 +1346,9 @@ def test_http_is_refused_to_public_hosts(host: str) -> None:
     """The key stands in every request: over plain http everybody on the way would read it. DNS is not asked."""
     with pytest.raises(SettingsError) as caught:
         load_settings(tmdb_base_url=f"http://{host}/3", tmdb_api_key=V3)
-    said = str(caught.value)
-    assert said.startswith("TMDB_BASE_URL ")
-    assert "https://" in said
+    message = str(caught.value)
+    assert message.startswith("TMDB_BASE_URL ")
+    assert "https://" in message
     assert f"https://{host}/3" == load_settings(tmdb_base_url=f"https://{host}/3").tmdb_base_url
 
 

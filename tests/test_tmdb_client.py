@@ -840,17 +840,17 @@ async def test_a_key_revoked_on_the_way_ends_the_run(clock: Clock) -> None:
 @pytest.mark.parametrize("outage", [html(503), RESET], ids=["503", "reset"])
 async def test_an_outage_fails_no_title(clock: Clock, outage: Fault) -> None:
     """When nobody is answered the run stops within two minutes, and no title is failed by it."""
-    seen: list[Any] = []
+    outcomes: list[Any] = []
     async with fake_tmdb(catalog=CATALOG, outage=outage) as server, impatient_tmdb_at(server.url, clock) as tmdb:
 
         async def one(id_: str) -> None:
-            seen.append(await tmdb.title(id_, "movie"))
-            server.down = len(seen) >= 50
+            outcomes.append(await tmdb.title(id_, "movie"))
+            server.down = len(outcomes) >= 50
 
         start = clock.now
         with pytest.raises(TmdbUnavailableError):
             await fan_out(one, ids(1000), at_once=20)
-        assert {type(each) for each in seen} == {Found}
+        assert {type(each) for each in outcomes} == {Found}
         assert clock.now - start < 120
 
 
@@ -878,12 +878,12 @@ class Line:
     async def get(self, url: Any, **_: Any) -> AsyncIterator[Any]:
         self.asked += 1
         loop = asyncio.get_running_loop()
-        result = self.meets(loop.time(), url)
-        good = isinstance(result, tuple) and result[0] == 200
-        await asyncio.sleep(self.seconds if good else self.slow)
-        if isinstance(result, Exception):
-            raise result
-        yield Response(*result)
+        response = self.meets(loop.time(), url)
+        is_answered = isinstance(response, tuple) and response[0] == 200
+        await asyncio.sleep(self.seconds if is_answered else self.slow)
+        if isinstance(response, Exception):
+            raise response
+        yield Response(*response)
 
 
 class Response:
@@ -952,16 +952,16 @@ def test_titles_do_not_fail_by_an_outage_however_long(down: str, lasts: float) -
         line = Line(lambda now, _: trouble if 10 <= now < 10 + lasts else GOOD)
         line.slow = slow
         tmdb = tmdb_on(line)
-        seen: list[Any] = []
+        outcomes: list[Any] = []
 
         async def one(id_: str) -> None:
-            seen.append(await tmdb.title(id_, "movie"))
+            outcomes.append(await tmdb.title(id_, "movie"))
 
         with suppress(TmdbUnavailableError):
             async with asyncio.timeout(lasts + 600):
                 await fan_out(one, ids(1_000), at_once=300)
             assert lasts < 120
-        assert [each for each in seen if isinstance(each, Failed)] == []
+        assert [each for each in outcomes if isinstance(each, Failed)] == []
 
     in_virtual_time(story())
 
@@ -1040,6 +1040,6 @@ async def test_no_secret_in_any_error_or_log_line(clock: Clock, caplog: pytest.L
             await provoke(url, Tmdb.check_key)
     assert len(errors) == 2 * 9 + 1
     assert {"title_failed", "back_off"} <= {line["event"] for line in logs}
-    seen = [f"{error} {error!r} {''.join(traceback.format_exception(error))}" for error in errors]
-    seen += [repr(logs), caplog.text, *(repr(record.__dict__) for record in caplog.records)]
-    assert [text for text in seen if key in text] == []
+    texts = [f"{error} {error!r} {''.join(traceback.format_exception(error))}" for error in errors]
+    texts += [repr(logs), caplog.text, *(repr(record.__dict__) for record in caplog.records)]
+    assert [text for text in texts if key in text] == []
