@@ -119,9 +119,9 @@ JUDGED: list[Any] = [
         pytest.param(403, result(code), Retry("http_403"), id=f"403 with {code!r} for a code")
         for code in (403, 100, 0, -7, True, 45.0, "45", None, [45])
     ],
-    pytest.param(429, result(25), Retry("http_429", back_off=1.0), id="too many requests"),
-    pytest.param(429, HTML, Retry("http_429", back_off=1.0), id="too many requests, says the CDN"),
-    pytest.param(429, b"", Retry("http_429", back_off=1.0), id="too many requests, without a word"),
+    pytest.param(429, result(25), Retry("http_429"), id="too many requests"),
+    pytest.param(429, HTML, Retry("http_429"), id="too many requests, says the CDN"),
+    pytest.param(429, b"", Retry("http_429"), id="too many requests, without a word"),
     pytest.param(500, result(11), Retry("http_500"), id="internal error"),
     pytest.param(502, result(43), Retry("http_502"), id="no backend"),
     pytest.param(503, result(9), Retry("http_503"), id="offline"),
@@ -508,8 +508,8 @@ def test_every_recorded_error_is_judged_rightly(payloads: Path) -> None:
     assert outcomes == {
         "error/moviequeue_2021_movie_0_append_to_response_trailers_credits_releases.json": NotFound(),
         "error/quoted_404_no_success_field_2017.json": NotFound(),
-        "error/quoted_429_legacy_count_43.json": Retry("http_429", back_off=1.0),
-        "error/quoted_429_legacy_count_54.json": Retry("http_429", back_off=1.0),
+        "error/quoted_429_legacy_count_43.json": Retry("http_429"),
+        "error/quoted_429_legacy_count_54.json": Retry("http_429"),
         "error/tmdblib_401_authentication_token_validate_with_login.json": (401, 30),
     }
 
