@@ -248,8 +248,8 @@ BAD_ROWS = {
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_a_row_that_is_not_ours_is_refused(name: str) -> None:
     """First or behind a good one, it is a ValueError that fits on a screen."""
-    good = b'{"id":"tt0000001","collection":"Movies","line":1}\n'
-    for body in (BAD_ROWS[name], good + BAD_ROWS[name]):
+    valid = b'{"id":"tt0000001","collection":"Movies","line":1}\n'
+    for body in (BAD_ROWS[name], valid + BAD_ROWS[name]):
         with pytest.raises(ValueError, match=r"^line \d+ ") as caught:
             decode_ids(gzip_of(body))
         assert len(str(caught.value)) < 300
@@ -289,10 +289,10 @@ def test_a_file_cut_short_is_refused_wherever_it_is_cut() -> None:
 
 def test_a_flipped_bit_changes_nothing_or_is_refused() -> None:
     """The checksum covers what the file says; bits of the header that say nothing may be anything."""
-    for place, bit in itertools.product(range(len(GOOD)), range(8)):
+    for index, bit in itertools.product(range(len(GOOD)), range(8)):
         flipped = bytearray(GOOD)
-        flipped[place] ^= 1 << bit
-        assert decoded(bytes(flipped)) in (FROZEN, None), (place, bit)
+        flipped[index] ^= 1 << bit
+        assert decoded(bytes(flipped)) in (FROZEN, None), (index, bit)
 
 
 def decoded(body: bytes) -> FrozenIds | None:
@@ -301,7 +301,7 @@ def decoded(body: bytes) -> FrozenIds | None:
         frozen = decode_ids(body)
     except ValueError:
         return None
-    ids = [id_ for some in frozen.ids.values() for id_ in some]
+    ids = [id_ for of_collection in frozen.ids.values() for id_ in of_collection]
     assert all(is_title_id(id_) for id_ in ids)
     assert len(set(ids)) == len(ids)
     assert frozen.fresh.keys() <= set(ids)
@@ -334,10 +334,10 @@ def test_any_bytes_are_ids_or_a_value_error(body: bytes) -> None:
 @given(st.data())
 def test_a_damaged_file_is_ids_or_a_value_error(data: st.DataObject) -> None:
     """Bytes replaced, taken out and put in, in the file and in what it packs."""
-    for good, plain in ((GOOD, False), (gzip.decompress(GOOD), True), (gzip.decompress(GOOD_OUTCOMES), True)):
-        start = data.draw(st.integers(0, len(good)))
-        end = data.draw(st.integers(start, min(len(good), start + 9)))
-        damaged = good[:start] + data.draw(st.binary(max_size=9)) + good[end:]
+    for intact, plain in ((GOOD, False), (gzip.decompress(GOOD), True), (gzip.decompress(GOOD_OUTCOMES), True)):
+        start = data.draw(st.integers(0, len(intact)))
+        end = data.draw(st.integers(start, min(len(intact), start + 9)))
+        damaged = intact[:start] + data.draw(st.binary(max_size=9)) + intact[end:]
         decoded(gzip_of(damaged) if plain else damaged)
         outcomes_decoded(gzip_of(damaged) if plain else damaged)
 
@@ -432,11 +432,11 @@ def test_no_more_than_a_gigabyte_is_unpacked() -> None:
 @pytest.mark.parametrize("line", [ID_LINE, FOUND_LINE])
 def test_a_line_has_a_limit(line: bytes) -> None:
     """65,536 bytes with its end are read, one more is refused."""
-    for size, sound in ((LINE_BYTES, True), (LINE_BYTES + 1, False), (2 * LINE_BYTES, False)):
+    for size, valid in ((LINE_BYTES, True), (LINE_BYTES + 1, False), (2 * LINE_BYTES, False)):
         body = gzip_of(line.replace(b"}", b',"x":"' + b"x" * (size - len(line) - 7) + b'"}'))
         assert len(gzip.decompress(body)) == size
-        result = decoded(body) if line == ID_LINE else outcomes_decoded(body)
-        assert (result is not None) is sound
+        rows = decoded(body) if line == ID_LINE else outcomes_decoded(body)
+        assert (rows is not None) is valid
 
 
 def test_encoding_takes_the_memory_of_the_packed_bytes() -> None:

@@ -429,7 +429,7 @@ DOCUMENT = re.compile(
     r"((?:manifest|summary|receipts/(?:Movies|Series)/tt.+)\.json|(?:ids-([0-9a-f]{16})|outcomes)\.jsonl\.gz)"
 )
 LEASE = "Raw/API/_harvest/lease.json"
-SEAL = re.compile(rb',"checksum":"([0-9a-f]{64})"\}$')
+CHECKSUM = re.compile(rb',"checksum":"([0-9a-f]{64})"\}$')
 
 
 def audit(world: World, lake: Lake, totals: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> list[str]:
@@ -438,7 +438,7 @@ def audit(world: World, lake: Lake, totals: Mapping[str, Any], *, earlier: int =
     Args:
         world: What there was to harvest.
         lake: What has come of it.
-        books: As the harvester has them.
+        totals: As the harvester has them.
         earlier: Generations that may have begun before the one that counts; each has left its ids.
         ended: Whether the lease must have ended.
     """
@@ -450,8 +450,8 @@ def audit(world: World, lake: Lake, totals: Mapping[str, Any], *, earlier: int =
         f"{key} is of another run" for key, found in documents.items() if found[1] != documents[min(documents)][1]
     ]
     problems += [*audit_records(world, lake), *audit_receipts(world, lake), *audit_documents(world, lake, totals)]
-    if totals != (true := books_of(world, lake)):
-        problems.append(f"the books are {totals}, the true ones {true}")
+    if totals != (true := totals_of(world, lake)):
+        problems.append(f"the totals are {totals}, the true ones {true}")
     generations = [found[3] for found in documents.values() if found[3]]
     if len(generations) > 1 + earlier or lake.document("manifest").get("generation") not in generations:
         problems.append(f"there are ids of {len(generations)} generations")
@@ -521,7 +521,9 @@ def audit_receipts(world: World, lake: Lake) -> Iterator[str]:
         files.update(file["key"] for file in receipt["files"])
         if not key.endswith(f"/receipts/{batch[0]}/{batch[1]}.json") or receipt["batch"] != batch[1]:
             yield f"{key} has the ids of another batch"
-        if (receipt["format"], receipt["generation"]) != (1, lake.generation) or not is_sealed(lake.objects[key]):
+        if (receipt["format"], receipt["generation"]) != (1, lake.generation) or not has_valid_checksum(
+            lake.objects[key]
+        ):
             yield f"{key} is of another form or generation, or has been edited"
         yield from (f"{problem} in {key}" for problem in audit_files(receipt, lake))
         for id_, outcome in outcomes.items():
@@ -558,7 +560,7 @@ def audit_documents(world: World, lake: Lake, totals: Mapping[str, Any]) -> Iter
             yield f"{key} has other rows than the CSVs"
         if "/outcomes" in key and lines_of(body) != expected_outcomes:
             yield f"{key} has other outcomes than there are"
-        if key.endswith(("/manifest.json", "/summary.json")) and not is_sealed(body):
+        if key.endswith(("/manifest.json", "/summary.json")) and not has_valid_checksum(body):
             yield f"{key} has been edited"
     manifest, summary = lake.document("manifest"), lake.document("summary")
     batches = {home: [name for of, name in world.batches if of == home] for home in world.ids}
@@ -588,14 +590,14 @@ def lines_of(body: bytes) -> list[Any]:
     return [json.loads(line) for line in gzip.decompress(body).splitlines()]
 
 
-def is_sealed(body: bytes) -> bool:
-    """Whether the seal at the end of a document is that of all before it."""
-    checksum = SEAL.search(body)
+def has_valid_checksum(body: bytes) -> bool:
+    """Whether the checksum at the end of a document is that of all before it."""
+    checksum = CHECKSUM.search(body)
     return checksum is not None and hashlib.sha256(body[: checksum.start()] + b"}").hexdigest() == checksum[1].decode()
 
 
-def books_of(world: World, lake: Lake) -> dict[str, Any]:
-    """The books as they should be, by what is in the CSVs and in the lake."""
+def totals_of(world: World, lake: Lake) -> dict[str, Any]:
+    """The totals as they should be, by what is in the CSVs and in the lake."""
     ids = len(world.truths)
     bodies = [body for _, _, body in lake.data()]
     missing = Counter(truth for truth in world.truths.values() if isinstance(truth, str))
@@ -646,7 +648,7 @@ def audit_requests(lives: Sequence[Life]) -> list[str]:
 
 
 async def closed(scene: Scene, ended: Ended, *, earlier: int = 0) -> None:
-    """Assert that the last life has closed the books, waited for nobody, and that everything is as it should be."""
+    """Assert that the last life has reconciled the totals, did not wait, and that all is as it should be."""
     assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
     assert "another harvest is at work here" not in ended.err
     await proved(scene, ended.result["totals"], earlier=earlier, ended=ended.result["status"] != "nothing_to_do")
@@ -843,7 +845,7 @@ def without_renewals(seen: Mapping[str, int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("case", few_and_all(A_DOZEN, EVERYWHERE))
-async def test_killed_at_any_moment_the_next_run_closes_the_books(
+async def test_killed_at_any_moment_the_next_run_reconciles_the_totals(
     case: tuple[str, Point], s3: S3Server, tmp_path: Path
 ) -> None:
     """After a SIGKILL at any moment the same command loses nothing, doubles nothing, and asks for nothing done."""
@@ -859,7 +861,7 @@ SEEDS, MOSTS = range(10), (250, 250, 120, 60)
 
 @pytest.mark.parametrize("seed", few_and_all([0], SEEDS))
 async def test_killed_again_and_again_it_comes_to_an_end(seed: int, s3: S3Server, tmp_path: Path) -> None:
-    """Each life goes on where the last was killed, in the midst of going on or not, and the last closes the books."""
+    """Each life goes on where the last was killed, while going on or not, and the last reconciles the totals."""
     dice = random.Random(seed)
     async with scene_of(MIXED, s3, tmp_path) as scene:
         for most in MOSTS:
@@ -1006,8 +1008,8 @@ async def cut(scene: Scene, *patterns: str) -> None:
 
 
 @pytest.mark.parametrize("case", POWER_CUTS)
-async def test_whatever_a_power_cut_has_left_is_mended(case: str, s3: S3Server, tmp_path: Path) -> None:
-    """Whichever of the last writes have not arrived, the next harvest closes the books, and asks for nothing done."""
+async def test_whatever_a_power_cut_has_left_is_repaired(case: str, s3: S3Server, tmp_path: Path) -> None:
+    """Whichever of the last writes have not arrived, the next harvest reconciles the totals and repeats nothing."""
     world, lost = POWER_CUTS[case]
     async with scene_of(world, s3, tmp_path) as scene:
         await scene.harvest()
@@ -1087,19 +1089,19 @@ def without(lake: Lake, *patterns: str) -> Lake:
 
 
 def edited(lake: Lake, pattern: str, old: bytes, new: bytes) -> Lake:
-    """The lake with one thing changed in the first object whose key has the pattern, under a seal that fits."""
+    """The lake with one thing changed in the first object whose key has the pattern, under a checksum that fits."""
     key = next(key for key in lake.objects if re.search(pattern, key))
     body = gzip.decompress(lake.objects[key]) if key.endswith(".gz") else lake.objects[key]
     assert old in body
     body = body.replace(old, new, 1)
-    if (checksum := SEAL.search(body)) and old not in checksum[0]:
+    if (checksum := CHECKSUM.search(body)) and old not in checksum[0]:
         body = body[: checksum.start()] + b"}"
         body = body[:-1] + b',"checksum":"' + hashlib.sha256(body).hexdigest().encode() + b'"}'
     return Lake(lake.objects | {key: gzip_of(body) if key.endswith(".gz") else body}, lake.uploads)
 
 
-def unsealed(lake: Lake, pattern: str) -> Lake:
-    """The lake with the first object whose key has the pattern under a seal that does not fit."""
+def with_wrong_checksum(lake: Lake, pattern: str) -> Lake:
+    """The lake with the first object whose key has the pattern under a checksum that does not fit."""
     return edited(lake, pattern, b'"checksum":"', b'"checksum":"0')
 
 
@@ -1153,11 +1155,11 @@ HARMS_TO_RECEIPTS: dict[str, Callable[[Lake], Lake]] = {
     "a number of records": lambda lake: edited(lake, RECEIPT, b'"records":', b'"records":1'),
     "the generation of a receipt": lambda lake: edited(lake, RECEIPT, b'"generation":"', b'"generation":"0'),
     "the format of a receipt": lambda lake: edited(lake, RECEIPT, b'"format":1', b'"format":2'),
-    "the seal of a receipt": lambda lake: unsealed(lake, RECEIPT),
+    "the checksum of a receipt": lambda lake: with_wrong_checksum(lake, RECEIPT),
 }
 HARMS_TO_DOCUMENTS: dict[str, Callable[[Lake], Lake]] = {
     "the manifest gone": lambda lake: without(lake, "manifest"),
-    "the seal of the manifest": lambda lake: unsealed(lake, "manifest"),
+    "the checksum of the manifest": lambda lake: with_wrong_checksum(lake, "manifest"),
     "a batch of the manifest": lambda lake: edited(lake, "manifest", b'"tt0000001-', b'"tt0000002-'),
     "the fresh ids of the manifest": lambda lake: edited(lake, "manifest", b'"fresh":0', b'"fresh":1'),
     "the rows of the manifest": lambda lake: edited(lake, "manifest", b'"rows":', b'"rows":1'),
@@ -1168,9 +1170,9 @@ HARMS_TO_DOCUMENTS: dict[str, Callable[[Lake], Lake]] = {
     "the outcomes gone": lambda lake: without(lake, "outcomes"),
     "one of the outcomes": lambda lake: edited(lake, "outcomes", b'"missing"', b'"failed"'),
     "the summary gone": lambda lake: without(lake, "summary"),
-    "the seal of the summary": lambda lake: unsealed(lake, "summary"),
+    "the checksum of the summary": lambda lake: with_wrong_checksum(lake, "summary"),
     "the generation of the summary": lambda lake: edited(lake, "summary", b'"generation":"', b'"generation":"0'),
-    "the books of the summary": lambda lake: edited(lake, "summary", b'"found":', b'"found":1'),
+    "the totals of the summary": lambda lake: edited(lake, "summary", b'"found":', b'"found":1'),
     "the outcomes' digest": lambda lake: edited(lake, "summary", b'"outcomes":"', b'"outcomes":"0'),
 }
 HARMS: dict[str, Callable[[Lake], Lake]] = {
@@ -1196,7 +1198,7 @@ def generation_in(lake: Lake) -> str:
 
 
 async def test_the_audit_sees_every_harm(s3: S3Server, tmp_path: Path) -> None:
-    """A healthy lake has no harm, and each harm done to it is seen: a proof that cannot fail would prove nothing.
+    """A healthy lake has no harm, and each harm done to it is seen: a check that cannot fail would show nothing.
 
     What is done to records, receipts and documents is seen by what they say, not only by a digest that does not fit.
     """

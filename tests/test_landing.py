@@ -63,7 +63,7 @@ async def lake(bucket: Bucket) -> dict[str, list[dict[str, Any]]]:
 
 async def records_of(bucket: Bucket) -> dict[str, dict[str, Any]]:
     """The record of each title; none stands twice."""
-    records = [record for some in (await lake(bucket)).values() for record in some]
+    records = [record for in_file in (await lake(bucket)).values() for record in in_file]
     assert len({record["imdb_id"] for record in records}) == len(records)
     return {record["imdb_id"]: record for record in records}
 
@@ -127,11 +127,11 @@ async def test_a_title_that_fails_keeps_the_record_that_has_landed(
             assert [id_ for id_ in ids if records[id_] == before[id_]] == poison
             outcomes = dict(decode_outcomes(await bucket.read(layout.outcomes_key) or b""))
             assert [id_ for id_ in ids if outcomes[id_] != receipt.outcomes.get(id_, outcomes[id_])] == []
-            for key, some in (await lake(bucket)).items():
+            for key, in_file in (await lake(bucket)).items():
                 kind = "movie" if key.startswith("Raw/API/Movies/") else "tv"
                 name = key.rpartition("/")[2].removesuffix(".json")
                 batch = ids[:100] if name == names[0] else ids[100:]
-                assert [record["imdb_id"] for record in some] == [id_ for id_ in batch if kinds[id_] == kind]
+                assert [record["imdb_id"] for record in in_file] == [id_ for id_ in batch if kinds[id_] == kind]
             verification = await verify(settings)
             assert (verification.problems, verification.records) == ([], 130)
         tmdb.faults = healthy
@@ -217,7 +217,7 @@ async def test_a_title_found_as_the_other_kind_stands_in_one_place(bucket: Bucke
         verification = await verify(settings)
     assert (report.status, verification.problems, verification.records) == ("closed", [], 30)
     [name] = [batch.name for batch in cut("Movies", movies)]
-    files = {key: [record["imdb_id"] for record in some] for key, some in (await lake(bucket)).items()}
+    files = {key: [record["imdb_id"] for record in in_file] for key, in_file in (await lake(bucket)).items()}
     assert files == {
         layout.data_key("Movies", name): [id_ for id_ in movies if id_ != title],
         layout.data_key("Series", name): [title],

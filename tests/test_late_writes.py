@@ -1,4 +1,4 @@
-"""Late writes, files cut off or beside a run: nothing is doubled, lost or left behind, and no wrong books close."""
+"""Late writes, files cut off or beside a run: nothing is doubled, lost or left, and no wrong totals are accepted."""
 
 from __future__ import annotations
 
@@ -110,15 +110,15 @@ def edited(body: bytes, edit: Callable[[Any], object]) -> bytes:
         *[pytest.param(partial(edited, edit=edit), id=name) for name, edit in LATE.items()],
     ],
 )
-async def test_no_books_close_over_a_receipt_that_was_replaced(
+async def test_no_totals_are_reconciled_over_a_receipt_that_was_replaced(
     late: Callable[[bytes], bytes], s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
     """Such as by the put of a harvest that was killed, which arrives late: exit 1, and the next harvest closes them."""
 
     async def replaced(call: Call, forward: Forward) -> web.StreamResponse:
-        answer = await forward()
+        response = await forward()
         await bucket.put(call.key, late(await bucket.read(call.key) or b""))
-        return answer
+        return response
 
     async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         settings = settings_for(tmdb.url, movies=A, aws_endpoint_url_s3=link.url)
@@ -134,7 +134,7 @@ async def test_no_books_close_over_a_receipt_that_was_replaced(
 async def test_no_upload_is_left_whose_beginning_was_answered_too_late(
     what: str, s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
-    """S3 began it, the answer was lost, and botocore began another: the first is aborted before the summary."""
+    """S3 began it, the response was lost, and botocore began another: the first is aborted before the summary."""
     async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         rule: Any = on_keys(what, at_first(reset_after))
         link.rules["create"] = rule

@@ -482,12 +482,12 @@ async def test_it_is_renewed_every_30_s_beside_the_body(bucket: Bucket) -> None:
     """Each renewal changes the counter and nothing else."""
     ticks = Ticks()
     async with hold_lease(bucket, KEY, sleep=ticks.sleep):
-        seen = [await stored_lease(bucket)]
+        states = [await stored_lease(bucket)]
         for _ in range(3):
             await ticks.tick()
-            seen.append(await stored_lease(bucket))
-    assert [state.renewals for state in seen] == [0, 1, 2, 3]
-    assert {replace(state, renewals=0) for state in seen} == {seen[0]}
+            states.append(await stored_lease(bucket))
+    assert [state.renewals for state in states] == [0, 1, 2, 3]
+    assert {replace(state, renewals=0) for state in states} == {states[0]}
     assert ticks.slept == [30, 30, 30, 30]
 
 
@@ -579,9 +579,9 @@ async def test_children_of_one_token_renew_side_by_side(bucket: Bucket) -> None:
             await lease.renew()
 
     await asyncio.gather(*(child() for _ in range(8)))
-    kept = await stored_lease(bucket)
-    assert (kept.run, kept.ended) == (RUN, False)
-    assert kept.renewals >= 2
+    stored = await stored_lease(bucket)
+    assert (stored.run, stored.ended) == (RUN, False)
+    assert stored.renewals >= 2
     async with hold_lease(bucket, KEY, token="execution-1", wait=False, sleep=never):
         pass
     assert (await stored_lease(bucket)).ended

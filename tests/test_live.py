@@ -37,9 +37,9 @@ async def ask(id_: str, kind: str, *, append: tuple[str, ...] = ()) -> object:
 
 async def test_a_film_is_found_by_its_imdb_id_in_one_request() -> None:
     """`/movie/{tt}` still takes an IMDb id, with appended parts, although nobody has documented it."""
-    result = await ask("tt0133093", "movie", append=("credits", "watch/providers"))
-    assert isinstance(result, Found)
-    assert (result.tmdb_id, result.missing_parts, result.record["imdb_id"]) == (603, (), "tt0133093")
+    outcome = await ask("tt0133093", "movie", append=("credits", "watch/providers"))
+    assert isinstance(outcome, Found)
+    assert (outcome.tmdb_id, outcome.missing_parts, outcome.record["imdb_id"]) == (603, (), "tt0133093")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ async def test_a_film_is_found_by_its_imdb_id_in_one_request() -> None:
         ("tt9999999999", "movie", Missing("unknown")),
     ],
 )
-async def test_what_is_no_film_is_told_apart(id_: str, kind: str, expected: object) -> None:
+async def test_what_is_no_film_is_recognized(id_: str, kind: str, expected: object) -> None:
     """`/find` still fills the array of what the id really is."""
     assert await ask(id_, kind) == expected
 
@@ -66,13 +66,13 @@ async def test_a_title_of_the_other_kind_is_found_as_what_it_is(id_: str, kind: 
 
 async def test_a_double_hit_is_what_its_csv_says() -> None:
     """tt0137523 is Fight Club, and was an unrelated series besides."""
-    result = await ask("tt0137523", "movie")
-    assert isinstance(result, Found)
-    assert result.record["title"] == "Fight Club"
+    outcome = await ask("tt0137523", "movie")
+    assert isinstance(outcome, Found)
+    assert outcome.record["title"] == "Fight Club"
 
 
 async def test_a_wrong_key_is_refused() -> None:
-    """The cheapest request tells a wrong key."""
+    """The cheapest request detects a wrong key."""
     limiter = RateLimiter(10, clock=asyncio.get_running_loop().time)
     async with Tmdb(
         base_url="https://api.themoviedb.org/3", key="f" * 32, language=None, append=(), limiter=limiter, concurrency=2

@@ -100,7 +100,7 @@ def test_a_line_is_readable_on_a_terminal() -> None:
 @pytest.mark.parametrize("terminal", [False, True], ids=["elsewhere", "terminal"])
 @pytest.mark.parametrize("secret", SECRETS, ids=["key", "token"])
 def test_no_secret_is_ever_in_a_line(secret: str, terminal: bool) -> None:  # noqa: FBT001
-    """Struck out of the event, of names, of values however deep, and of whatever else has a secret in its text."""
+    """Redacted in the event, of names, of values however deep, and of whatever else has a secret in its text."""
     stream = Terminal() if terminal else io.StringIO()
     set_up_logs(stream=RedactingStream(stream, SECRETS))
     log = logging.getLogger("harvester")
@@ -153,7 +153,7 @@ def test_debug_lines_are_for_those_who_ask() -> None:
     assert [line["event"] for line in lines(loud)] == ["small", "large"]
 
 
-def test_whoever_had_a_logger_before_is_set_up_too() -> None:
+def test_a_logger_made_before_is_set_up_too() -> None:
     """Modules have their loggers at import, before anybody knows a secret."""
     log = logging.getLogger("harvester.of_a_module")
     set_up_logs(stream=io.StringIO())

@@ -152,12 +152,12 @@ def child(order, folder):
     code = 1
     try:
         report = asyncio.run(work(order))
-        code, answer = report.exit_code, report.as_json()
+        code, response = report.exit_code, report.as_json()
     except HarvestError as error:
-        code, answer = error.exit_code, {"status": "error", "error": type(error).__name__, "message": str(error)}
+        code, response = error.exit_code, {"status": "error", "error": type(error).__name__, "message": str(error)}
     except BaseException:
-        answer = traceback.format_exc()
-    os.write(1, json.dumps(answer).encode())
+        response = traceback.format_exc()
+    os.write(1, json.dumps(response).encode())
     os._exit(code)
 
 def put(path, value):
@@ -291,7 +291,7 @@ def audit_day(lake: Lake, cuts: Sequence[Cut], *, unfinished: Sequence[Cut] = ()
         if "summary.json" in documents
     }
     wanted = sorted(tuple(ids_in(cut)) for cut in {json.dumps(cut, sort_keys=True): cut for cut in cuts}.values())
-    if sorted(tuple(some) for some in outcomes.values()) != wanted:
+    if sorted(tuple(ids) for ids in outcomes.values()) != wanted:
         problems.append(f"{len(outcomes)} runs are closed, not {len(wanted)}, or their ids are not those of the CSVs")
     for run in outcomes:
         problems += [f"{run}: {problem}" for problem in audit_run(lake, run, runs, outcomes)]
@@ -322,8 +322,8 @@ def audit_titles(lake: Lake, cuts: Sequence[Cut], unfinished: Sequence[Cut]) -> 
             else:
                 yield from (f"{id_} {problem} in {key}" for problem in audit_record(id_, record, of_collection[0]))
     finished = {id_ for cut in cuts for id_ in ids_in(cut)}
-    for id_, some in homes.items():
-        known = not isinstance(truth(id_, min(some)), str)
+    for id_, collections in homes.items():
+        known = not isinstance(truth(id_, min(collections)), str)
         if times[id_] > known or (id_ in finished and times[id_] != known):
             yield f"{id_} has {times[id_]} records instead of {int(known)}"
 
@@ -336,17 +336,17 @@ def audit_run(
     generation = json.loads(runs[run]["manifest.json"])["generation"]
     rows = lines_of(runs[run][f"ids-{generation}.jsonl.gz"])
     marks = {row["id"]: {"outcome": "fresh", "run": row["fresh"]} for row in rows if "fresh" in row}
-    said = dict(marks)
+    outcomes_by_id = dict(marks)
     for receipt in receipts:
         yield from audit_files(receipt, lake)
         if receipt["generation"] != generation:
             yield f"the receipt of {receipt['batch']} is of another generation"
         if receipt["batch"] != name_of_batch(receipt["collection"], list(receipt["outcomes"])):
             yield f"the receipt of {receipt['batch']} is of other ids"
-        said |= receipt["outcomes"]
+        outcomes_by_id |= receipt["outcomes"]
     if [row["id"] for row in rows if "id" in row] != list(outcomes[run]):
         yield "its ids and outcomes are not of the same titles"
-    if [{"id": id_} | said.get(id_, {}) for id_ in outcomes[run]] != list(outcomes[run].values()):
+    if [{"id": id_} | outcomes_by_id.get(id_, {}) for id_ in outcomes[run]] != list(outcomes[run].values()):
         yield "its outcomes are not those of its receipts"
     for id_, row in outcomes[run].items():
         if row["outcome"] not in ("found", "missing", "fresh"):
@@ -648,7 +648,7 @@ TWOS = [two(seed) for seed in range(10)]
 async def test_two_harvesters_of_the_same_ids_both_killed_lose_and_double_nothing(
     case: tuple[Point, int, Point], s3: S3Server, tmp_path: Path, nursery: Nursery
 ) -> None:
-    """The second begins while the first is at work, both are killed, and one more run closes the books.
+    """The second begins while the first is at work, both are killed, and one more run reconciles the totals.
 
     While the first is alive the second asks for nothing, and nothing is done twice.
     """
@@ -687,7 +687,7 @@ LATE += [Point(when, "put receipt", 3) for when in ("after", "before")]
 async def test_a_holder_that_wakes_after_another_has_taken_over_writes_nothing_more(
     point: Point, s3: S3Server, tmp_path: Path, nursery: Nursery
 ) -> None:
-    """Stopped for so long that another has closed the books, it ends with 75, and the next run finds all in order.
+    """Stopped for so long that another has reconciled the totals, it ends with 75, and the next run finds all in order.
 
     Only a put of a receipt that was on its way is made again: then the next run asks again for that batch.
     """
@@ -854,7 +854,7 @@ class Day:
         return await lake_of(self.client, self.bucket.name)
 
     async def proved(self, *cuts: Cut, unfinished: Sequence[Cut] = ()) -> None:
-        """Assert that every title is there once, and that `verify` proves the day, and each closed run by itself."""
+        """Assert that every title is there once, and that `verify` confirms the day and each closed run."""
         lake = await self.lake()
         assert audit_day(lake, cuts, unfinished=unfinished) == []
         verification = await verify(self.settings(), day=DAY)
@@ -1093,7 +1093,7 @@ async def test_the_next_day_begins_with_everything(day: Day) -> None:
 
 
 async def test_the_audit_of_a_day_sees_every_harm(day: Day) -> None:
-    """A healthy day has no harm, and each harm done to it is seen: a proof that cannot fail would prove nothing."""
+    """A healthy day has no harm, and each harm done to it is seen: a check that cannot fail would show nothing."""
     cuts: list[Cut] = [{"Movies": IDS[:80]}, {"Movies": IDS[20:130], "Series": SHOWS[:20]}]
     for cut in cuts:
         await day.harvest(cut)

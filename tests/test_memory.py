@@ -65,17 +65,17 @@ BYTES_PER_ID = 400
 posix = pytest.mark.skipif(os.name != "posix", reason="the peak is read from the kernel")
 
 
-async def told_by(
+async def printed_by(
     program: str, *words: str, ids: int, url: str, s3: S3Server, bucket: Bucket, folder: Path
 ) -> tuple[int, int]:
     """The two numbers that a program prints, run with the settings of a harvest of so many ids."""
     csv = folder / f"{ids}.csv"
     csv.write_text("id|t\n" + "".join(f"tt{number:07d}|x\n" for number in range(1, ids + 1)), encoding="utf-8")
     settings = {"TMDB_API_KEY": KEY, "TMDB_BASE_URL": url, "TMDB_RATE": "10000", "MOVIES_CSV": str(csv)}
-    place = {"S3_BUCKET": bucket.name, "S3_PREFIX": f"Raw/{ids}"}
+    target = {"S3_BUCKET": bucket.name, "S3_PREFIX": f"Raw/{ids}"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", program, *words),
-        env=kept() | s3.environment() | settings | place,
+        env=kept() | s3.environment() | settings | target,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
@@ -99,7 +99,9 @@ async def test_memory_grows_by_no_more_than_the_ids(s3: S3Server, bucket: Bucket
         peaks = {}
         for ids in (FEW, MANY):
             words = ("--json", "--limit", str(LIMIT))
-            code, peaks[ids] = await told_by(PEAK, *words, ids=ids, url=tmdb.url, s3=s3, bucket=bucket, folder=tmp_path)
+            code, peaks[ids] = await printed_by(
+                PEAK, *words, ids=ids, url=tmdb.url, s3=s3, bucket=bucket, folder=tmp_path
+            )
             assert code == 75
         assert tmdb.asked.total() == 2 * (LIMIT + 1)
     assert (peaks[MANY] - peaks[FEW]) / (MANY - FEW) <= BYTES_PER_ID, peaks
@@ -113,6 +115,6 @@ async def test_a_batch_that_has_landed_leaves_nothing_behind(s3: S3Server, bucke
     async with fake_tmdb(catalog=Catalog(otherwise="movie"), compress=False) as tmdb:
         left = {}
         for ids in (SHORT, LONG):
-            seen, left[ids] = await told_by(LEFT, ids=ids, url=tmdb.url, s3=s3, bucket=bucket, folder=tmp_path)
+            seen, left[ids] = await printed_by(LEFT, ids=ids, url=tmdb.url, s3=s3, bucket=bucket, folder=tmp_path)
             assert seen == ids
     assert (left[LONG] - left[SHORT]) / (LONG - SHORT) <= BYTES_PER_ID, left

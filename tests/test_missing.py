@@ -1,4 +1,4 @@
-"""Missing: every row and id without a record is told, with its reason and the line it stands in."""
+"""Missing: every row and id without a record is listed, with its reason and the line it stands in."""
 
 from __future__ import annotations
 
@@ -75,18 +75,22 @@ def without_show(rows: list[MissingRow]) -> list[MissingRow]:
     return [MissingRow(row.outcome, row.collection, row.line, row.id, row.reason, text=row.text) for row in rows]
 
 
-async def test_whatever_has_no_record_is_told_with_its_line(bucket: Bucket, given: Make) -> None:
+async def test_whatever_has_no_record_is_listed_with_its_line(bucket: Bucket, given: Make) -> None:
     """Rejected rows, missing and failed ids, in the order of the sources; found ones and duplicates are not."""
     async with fake_tmdb(catalog=Catalog(kinds=KINDS), faults=FAULTS) as tmdb:
         settings = given(tmdb.url)
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
     assert report.exit_code == 5
-    result = await missing(settings)
-    assert (result.run, result.to_do, without_show(result.rows)) == (report.run, 0, EXPECTED)
-    shows = {row.id: row.show_id is not None for row in result.rows if row.id}
+    listing = await missing(settings)
+    assert (listing.run, listing.to_do, without_show(listing.rows)) == (
+        report.run,
+        0,
+        EXPECTED,
+    )
+    shows = {row.id: row.show_id is not None for row in listing.rows if row.id}
     assert shows == {"tt0000003": False, "tt0000004": False, "tt0000005": True, "tt0900002": True}
     totals = report.totals.as_json()
-    assert result.counts.total() == totals["rejected"] + totals["missing"] + totals["failed"]
+    assert listing.counts.total() == totals["rejected"] + totals["missing"] + totals["failed"]
 
 
 @pytest.mark.parametrize("damage", ["summary.json", "outcomes.jsonl.gz"])
@@ -105,19 +109,24 @@ async def test_ids_without_an_outcome_are_counted(bucket: Bucket, settings_for: 
     async with fake_tmdb() as tmdb:
         settings = settings_for(tmdb.url, movies=ids)
         await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=100))
-    result = await missing(settings)
-    assert (result.rows, result.to_do) == ([], 150)
+    listing = await missing(settings)
+    assert (listing.rows, listing.to_do) == ([], 150)
 
 
 async def test_ids_that_are_fresh_are_not_missing(bucket: Bucket, settings_for: Make, tmp_path: Path) -> None:
-    """What another run of the day knows is told for that run, not again for this one."""
+    """What another run of the day knows is listed for that run, not again for this one."""
     async with fake_tmdb(catalog=Catalog(kinds={"tt0000002": "unknown"})) as tmdb:
         first = settings_for(tmdb.url, movies=["tt0000001", "tt0000002"])
         earlier = await harvest(first, observer=Silent(), shutdown=Shutdown())
         settings = settings_for(tmdb.url, movies=["tt0000001", "tt0000002", "tt0000003"])
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
-    result = await missing(settings)
-    assert (report.totals.fresh, result.rows, result.to_do, result.fresh) == (2, [], 0, {earlier.run: 2})
+    listing = await missing(settings)
+    assert (report.totals.fresh, listing.rows, listing.to_do, listing.fresh) == (
+        2,
+        [],
+        0,
+        {earlier.run: 2},
+    )
 
 
 async def test_ids_that_became_fresh_on_the_way_are_counted_too(bucket: Bucket, settings_for: Make) -> None:
@@ -134,8 +143,12 @@ async def test_ids_that_became_fresh_on_the_way_are_counted_too(bucket: Bucket, 
     files = tuple(replace(file, records=1) for file in receipt.files)
     await bucket.put(key, encode_document(replace(receipt, outcomes=outcomes, files=files)))
     await bucket.delete(f"{folder}summary.json")
-    result = await missing(settings)
-    assert (result.rows, result.to_do, result.fresh) == ([], 0, {"2026-11-22-91ab03cc": 1})
+    listing = await missing(settings)
+    assert (listing.rows, listing.to_do, listing.fresh) == (
+        [],
+        0,
+        {"2026-11-22-91ab03cc": 1},
+    )
 
 
 async def test_outcomes_that_never_were_whole_are_read_from_the_receipts(bucket: Bucket, given: Make) -> None:
@@ -175,14 +188,14 @@ async def test_rows_are_written_as_a_csv(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_in_a_sentence(tmp_path: Path) -> None:
     """With its path, as it was given."""
     with pytest.raises(SettingsError, match=r"nowhere/x\.csv' cannot be written: No such file"):
         write_csv([], tmp_path / "nowhere" / "x.csv")
 
 
 @pytest.mark.parametrize("run", [None, "2026-11-22-3f9a1c2e"])
-async def test_no_run_is_told_in_a_sentence(bucket: Bucket, settings_for: Make, run: str | None) -> None:
+async def test_no_run_is_reported_in_a_sentence(bucket: Bucket, settings_for: Make, run: str | None) -> None:
     """Nothing was harvested, or not under this name."""
     with pytest.raises(CorruptLakeError, match="There is no run"):
         await missing(settings_for("http://127.0.0.1:9/3"), run=run)
@@ -236,7 +249,7 @@ def test_a_run_that_mostly_misses_says_why_that_may_be(
 
 
 async def test_a_harvest_that_mostly_misses_says_so(settings_for: Make) -> None:
-    """In its log, once the books are closed, and not again when there is nothing to do."""
+    """In its log, once the totals are reconciled, and not again when there is nothing to do."""
     kinds: Any = dict.fromkeys(ids_from(1, 61), "episode")
     async with fake_tmdb(catalog=Catalog(kinds)) as tmdb:
         settings = settings_for(tmdb.url, movies=ids_from(1, 110))

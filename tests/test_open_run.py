@@ -199,12 +199,12 @@ async def test_a_run_of_an_earlier_day_is_gone_on_with_only_where_it_is_unfinish
         old = await bucket.objects("Raw/API/Movies/2026/11/21/")
         asked = Counter(tmdb.asked)
         report = await gone_on_with(settings, NOON_22)
-        again = tmdb.asked - asked
+        repeated = tmdb.asked - asked
         assert (report.status, report.run) == ("closed", name.replace("-21-", f"-{ENDS[end]}-"))
         verification = await verify(settings, run=report.run)
         assert (verification.problems, verification.records) == ([], 210)
         if ENDS[end] == "22":
-            assert titles_of(again) == set(movies)
+            assert titles_of(repeated) == set(movies)
             assert await bucket.objects("Raw/API/Movies/2026/11/21/") == old
         report = await gone_on_with(settings, NOON_22)
         assert report.run[:10] == "2026-11-22"
@@ -282,7 +282,7 @@ async def test_a_run_dated_ahead_is_warned_of_and_neither_resumed_nor_in_the_way
 
 
 async def test_a_run_of_other_ids_dated_ahead_is_warned_of_too(bucket: Bucket, settings_for: Make) -> None:
-    """Whatever its ids: it tells of a clock that is wrong."""
+    """Whatever its ids: it shows a clock that is wrong."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         ahead = await gone_on_with(settings_for(tmdb.url, movies=ids_from(1_001, 10)), NOON_23)
         with capture_logs() as lines:
@@ -392,7 +392,7 @@ DOCUMENTS = ["manifest", "receipt", "summary"]
 
 
 async def altered(bucket: Bucket, observer: Silent, name: str, **values: Any) -> str:
-    """Put other values into a document of the run, sealed anew; its key."""
+    """Put other values into a document of the run, with a checksum that fits; its key."""
     layout = observer.layout
     keys = {
         "manifest": layout.manifest_key,
@@ -545,7 +545,7 @@ async def test_a_manifest_moves_nothing(
 
 
 async def test_a_receipt_has_nothing_deleted(bucket: Bucket, settings_for: Make, observer: Silent) -> None:
-    """Of another batch or of our own, of whichever generation, well sealed: what it names outside stays as it is."""
+    """Of any batch and generation, with a valid checksum: objects it names outside of ours are kept."""
     movies = ids_from(1, 120)
     ledger = next(iter(OTHERS))
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:

@@ -1,4 +1,4 @@
-"""Servers whose listing is not what their answers were: the books close, and the next start has nothing to do."""
+"""Servers whose listing is not what their answers were: the totals reconcile, and the next start has nothing to do."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ ETAG = re.compile(rb"<ETag>.*?</ETag>")
 
 
 def rewriting(change: Callable[[bytes], bytes]) -> Rule:
-    """Passes a call on, and changes the body of its answer."""
+    """Passes a call on, and changes the body of its response."""
 
     async def rule(_call: Call, forward: Forward) -> web.StreamResponse:
-        answer = await forward()
-        assert isinstance(answer.body, bytes)
-        return web.Response(status=answer.status, body=change(answer.body), content_type="application/xml")
+        response = await forward()
+        assert isinstance(response.body, bytes)
+        return web.Response(status=response.status, body=change(response.body), content_type="application/xml")
 
     return rule
 
@@ -86,7 +86,7 @@ async def answered(settings: Settings) -> Any:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-async def test_whatever_a_server_lists_the_books_close_and_stay_closed(
+async def test_whatever_a_server_lists_the_totals_reconcile_and_stay_so(
     name: str, s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
     """One rule when a run is opened and when it is closed: by ETag, or else by the bytes."""
@@ -149,7 +149,7 @@ async def test_what_differs_in_its_etag_and_in_its_bytes_is_not_what_landed(
 async def test_listings_without_etags_are_noticed_before_a_title_is_asked_for(
     s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
-    """Nothing that lands there could be told from what it replaces: exit 4, and TMDB was asked for the key alone."""
+    """An object that lands there looks like the one it replaces: exit 4, and TMDB was asked for the key alone."""
     async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         link.rules["list"] = rewriting(lambda body: ETAG.sub(b"", body))
         settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)

@@ -1,6 +1,6 @@
 """Outages and refusals in the midst of a harvest: the whole flow, and the command line in a process of its own.
 
-The flow is told on a loop that loses no time waiting, and its seconds are that loop's; between it and a real S3 stands
+Each flow runs on a loop that loses no time waiting, and its seconds are that loop's; between it and a real S3 stands
 a link, so that no more of them pass than S3 takes. Processes have the time of everybody, and nothing is asserted of it.
 """
 
@@ -76,7 +76,7 @@ CONTAINER_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a story is told in: the link before S3, and settings that lead through it."""
+    """What a story runs in: the link before S3, and settings that lead through it."""
 
     link: S3Proxy
     settings_for: Make
@@ -84,7 +84,7 @@ class World:
 
 @pytest.fixture
 def play(s3: S3Server, settings_for: Make) -> Play:
-    """Tells a story to its end on a loop that loses no time waiting."""
+    """Plays a story to its end on a loop that loses no time waiting."""
 
     async def whole(story: Story) -> None:
         async with s3_proxy(s3.endpoint) as link:
@@ -112,7 +112,7 @@ class Left:
     """What the bucket holds after a run.
 
     Attributes:
-        failed_in_summary: How many titles had failed when the books were closed; None where they were not.
+        failed_in_summary: How many titles had failed when the totals were reconciled; None where they were not.
         done: Outcomes by id, of batches that are done.
         failed: The same, of batches with failed titles, which are to be tried again.
         harm: What is wrong; a batch without a receipt is not.
@@ -155,10 +155,10 @@ async def closes(
     """Run once more: how it ends, how many are found, for whom TMDB was asked, and what is wrong afterwards."""
     asked = Counter(tmdb.asked)
     report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), lease_options=lease_options)
-    again = {id_ for _, id_ in Counter(tmdb.asked) - asked if id_}
+    repeated = {id_ for _, id_ in Counter(tmdb.asked) - asked if id_}
     left = await left_in(settings)
     assert left.failed_in_summary == 0
-    return report.status, report.totals.found, again, left.harm + [f"{id_} has failed" for id_ in left.failed]
+    return report.status, report.totals.found, repeated, left.harm + [f"{id_} has failed" for id_ in left.failed]
 
 
 class After(Silent):
@@ -192,7 +192,7 @@ WAYS: dict[str, tuple[Fault | None, str]] = {
     "reset": (RESET, "connection_lost"),
     "closed port": (None, "connection_refused"),
 }
-"""How TMDB can be gone: what everybody meets, none where there is nobody to meet; the reason that is told."""
+"""How TMDB can be gone: what everybody meets, none where there is nobody to meet; the reason that is reported."""
 
 
 CAUGHT = {"movies": MOVIES[:140], "series": SERIES[:30]}
@@ -270,7 +270,7 @@ def test_tmdb_gone_in_mid_harvest_ends_the_run_and_fails_nobody(way: str, play: 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_outage_of_twenty_seconds_is_waited_out(way: str, play: Play) -> None:
-    """What passes is survived: the books close in the same run, and nobody has failed."""
+    """What passes is survived: the totals reconcile in the same run, and nobody has failed."""
 
     async def story(world: World) -> None:
         async with tide(way) as tmdb:
@@ -328,13 +328,13 @@ def refused_for_a_minute() -> Callable[[Asked], Fault | None]:
 
 
 def down_for(*routes: str) -> Callable[[Asked], Fault | None]:
-    """Some of TMDB's doors are shut, and all others are open."""
+    """Some of TMDB's routes fail, and all others work."""
     return lambda asked: html(503) if asked.route in routes else None
 
 
 @pytest.mark.parametrize(("weather", "failed"), [(every_ten_seconds, 20), (refused_for_a_minute, 0)])
 def test_changing_weather_costs_time_and_hardly_a_title(weather: Any, failed: int, play: Play) -> None:
-    """Up and down every ten seconds, or refusing every second request for a minute: the books close all the same.
+    """Up and down every ten seconds, or refusing every second request for a minute: the totals reconcile all the same.
 
     Who asks seven times in half a minute, and each time while TMDB is down, has failed; the next run finds it.
     """
@@ -383,7 +383,7 @@ def test_tmdb_answering_one_in_five_loses_nobody(play: Play) -> None:
     play(story)
 
 
-def test_while_others_are_answered_those_behind_a_shut_door_fail_alone(play: Play) -> None:
+def test_while_others_are_answered_those_on_a_failing_route_fail_alone(play: Play) -> None:
     """With /find down, who needs it has failed and all others are found; once it is up, the next run finds them."""
     strays = MOVIES[10:40]
 
@@ -402,7 +402,7 @@ def test_while_others_are_answered_those_behind_a_shut_door_fail_alone(play: Pla
 
 @pytest.mark.parametrize("route", ["find", "tv"])
 def test_while_no_title_is_answered_none_fails(route: str, play: Play) -> None:
-    """With the door down that every title left needs, the run ends with exit 6 and nobody has failed."""
+    """With the route down that every title left needs, the run ends with exit 6 and nobody has failed."""
     series = [f"tt{number:07d}" for number in range(900_001, 900_101)]
 
     async def story(world: World) -> None:
@@ -529,9 +529,9 @@ def shell_for(s3: S3Server, tmp_path: Path) -> Callable[[Settings], Shell]:
     """Makes a shell in which the harvester has these settings."""
 
     def make(settings: Settings) -> Shell:
-        values = {name: getattr(settings, name) for name in ("movies_csv", "series_csv", "s3_bucket", "s3_prefix")}
-        values |= {"tmdb_base_url": settings.tmdb_base_url, "tmdb_rate": "1000", "tmdb_api_key": KEY}
-        ours = {name.upper(): str(value) for name, value in values.items() if value}
+        fields = {name: getattr(settings, name) for name in ("movies_csv", "series_csv", "s3_bucket", "s3_prefix")}
+        fields |= {"tmdb_base_url": settings.tmdb_base_url, "tmdb_rate": "1000", "tmdb_api_key": KEY}
+        ours = {name.upper(): str(value) for name, value in fields.items() if value}
         return Shell(kept() | s3.environment() | ours, tmp_path)
 
     return make
@@ -562,7 +562,7 @@ def test_the_kernel_itself_knows_no_way_to_an_address() -> None:
         going.connect((UNROUTED, 80))
 
 
-async def test_nobody_at_home_is_told_in_one_sentence_with_the_host_and_what_it_was(
+async def test_an_absent_server_is_reported_in_one_sentence_with_the_host_and_what_it_was(
     shell_for: Any, settings_for: Make
 ) -> None:
     """A refused connection, an unknown host, a port without TLS, no way at all: which it was, at which host."""
@@ -590,10 +590,10 @@ async def test_nobody_at_home_is_told_in_one_sentence_with_the_host_and_what_it_
 async def deviations(
     one: Callable[[str], Awaitable[dict[str, Any]]], names: Iterable[str], well: dict[str, Any], *, at_once: int = 4
 ) -> dict[str, dict[str, Any]]:
-    """Of all stories, told side by side, those that went otherwise than `well`, and in what."""
+    """Of all stories, played side by side, those that went otherwise than `well`, and in what."""
     names = list(names)
-    values = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
-    unexpected = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in values.items()}
+    ends = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
+    unexpected = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in ends.items()}
     return {name: went for name, went in unexpected.items() if went}
 
 
@@ -649,7 +649,7 @@ class Hush:
         return await forward()
 
 
-def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
+def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_reconciles_the_totals(
     settings_for: Make, tmp_path: Path
 ) -> None:
     """Killed before an upload is complete, S3 is given up with exit 4 and a sentence, soon; nothing is lost by it."""
@@ -689,7 +689,7 @@ def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
 
 
 def test_s3_gone_for_a_second_and_slow_to_come_back_is_waited_out(settings_for: Make, tmp_path: Path) -> None:
-    """A restart of S3 is botocore's to survive: the books close in the same run, and nobody is asked for twice.
+    """A restart of S3 is botocore's to survive: the totals reconcile in the same run, and nobody is asked for twice.
 
     Of six waits between seven tries, random up to 1, 2, 4, 8, 16 and 20 s, it takes all to be over within a second to
     fail: by one call in 15 million (1 / 6! of 1 · 2 · 4 · 8 · 16 · 20).
@@ -876,7 +876,7 @@ def test_a_stop_while_s3_says_nothing_takes_less_than_a_container_waits(stage: s
 
 
 def test_a_lease_that_cannot_be_given_back_holds_nobody_up(play: Play) -> None:
-    """S3 silent when all is done: closed books are soon known to be closed, whether somebody asks to stop or not."""
+    """S3 silent when all is done: reconciled totals are soon known to be so, whether somebody asks to stop or not."""
 
     async def story(world: World) -> None:
         async with fake_tmdb(catalog=CATALOG) as tmdb:
@@ -904,9 +904,9 @@ async def stopped_before(stage: str, settings: Settings) -> None:
 async def test_a_signal_while_s3_says_nothing_ends_it_by_itself(
     number: signal.Signals, s3: S3Server, shell_for: Any, settings_for: Make
 ) -> None:
-    """Whatever S3 falls silent in the midst of: exit 75, and not the 4 of a deadline; the next run closes the books.
+    """Whatever S3 falls silent in the midst of: exit 75, not the 4 of a deadline; the next run reconciles the totals.
 
-    How soon is told by the loop's clock, above; here time passes faster when nobody is left to be waited for.
+    How soon is measured by the loop's clock, above; here time passes faster when nobody is left to be waited for.
     """
     shared = settings_for("http://localhost/3", movies=IDS)
 
@@ -948,7 +948,7 @@ async def test_a_signal_while_tmdb_says_nothing_ends_it_by_itself(shell_for: Any
 async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
     s3: S3Server, shell_for: Any, settings_for: Make
 ) -> None:
-    """What S3 answers after the signal still counts: a batch lands, and books that were being closed are closed."""
+    """What S3 answers after the signal still counts: a batch lands, and reconciling that has begun ends."""
     backoffs = {
         "first look": (("list", ""), 75, 0),
         "lease": (("put", "/lease.json"), 75, 0),
@@ -1006,26 +1006,26 @@ async def test_a_signal_while_it_starts_is_a_stop_like_any_other(
     with narrow() as (read, write):
         async with shell.start(command, stderr=write) as running:
             os.close(write)
-            result = bytearray()
+            output = bytearray()
 
             def imports() -> bool:
                 with suppress(BlockingIOError):
-                    while b" pydantic_core\n" not in result:
-                        result.extend(os.read(read, 256))
-                return b" pydantic_core\n" in result
+                    while b" pydantic_core\n" not in output:
+                        output.extend(os.read(read, 256))
+                return b" pydantic_core\n" in output
 
-            def has_told_all() -> bool:
+            def has_ended() -> bool:
                 with suppress(BlockingIOError):
                     while block := os.read(read, 4096):
-                        result.extend(block)
+                        output.extend(block)
                     return True
                 return False
 
             await running.until(imports)
             running.send(number)  # a page later, at the most, it has stopped to wait for us
-            await running.until(has_told_all)
+            await running.until(has_ended)
             end = await running.ended()
-    (sentence,) = Ended(end.code, end.out, result.decode()).sentences
+    (sentence,) = Ended(end.code, end.out, output.decode()).sentences
     assert (end.code, end.out, sentence.partition(" ")[0].rstrip(".")) == (75, "", "Stopped")
 
 
@@ -1033,7 +1033,7 @@ async def test_a_signal_while_it_starts_is_a_stop_like_any_other(
 async def test_a_signal_after_the_end_changes_nothing(
     number: signal.Signals, shell_for: Any, settings_for: Make
 ) -> None:
-    """Who has told how it ended ends so: the code is that of the books that were shown, and there is no traceback."""
+    """A process that has reported its end ends so: the code fits the totals shown, without a traceback."""
     async with fake_tmdb(catalog=CATALOG) as tmdb:
         shell = shell_for(settings_for(tmdb.url, movies=MOVIES[:3]))
 

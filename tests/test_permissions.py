@@ -5,7 +5,7 @@ guest, who may do nothing that no statement allows. Where an action is taken awa
 the policy, in the same document: no policy is replaced while it is at work.
 
 What SeaweedFS decides otherwise than AWS, as far as we ask: it lets all who may put an object abort an upload as well
-(tried, see `test_seaweedfs_tells_the_actions_apart`), so there the abort is denied in so many words; and a missing
+(tried, see `test_seaweedfs_distinguishes_the_actions`), so there the abort is denied in so many words; and a missing
 object is a 404 also to who may not list, where AWS says 403: but without a right to list nothing is begun.
 """
 
@@ -139,7 +139,7 @@ def cells(statements: Statements) -> set[tuple[str, str]]:
 
 
 def refused(action: str) -> str:
-    """All that is told of an action that S3 has refused."""
+    """All that is reported of an action that S3 has refused."""
     advice = "Grant this action to the credentials in use (README, section on permissions)."
     return f"Cannot {action}: AccessDenied. {advice}"
 
@@ -242,13 +242,13 @@ class World:
 
 async def grant(server: S3Server, bucket: str, **policies: Statements) -> None:
     """Put the policy of a bucket: what each guest may do."""
-    result = [
+    granted_statements = [
         each | {"Sid": f"{user}{each['Sid']}", "Principal": principal(user)}
         for user, statements in policies.items()
         for each in statements
     ]
     async with client_of(server) as client:
-        document = json.dumps({"Version": "2012-10-17", "Statement": result})
+        document = json.dumps({"Version": "2012-10-17", "Statement": granted_statements})
         await client.put_bucket_policy(Bucket=bucket, Policy=document)
 
 
@@ -303,7 +303,7 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
         await owner.put_object(**key, Body=b"1")
         one, other = [(await owner.create_multipart_upload(**key))["UploadId"] for _ in range(2)]
         etag = (await owner.upload_part(**key, UploadId=one, PartNumber=1, Body=b"1"))["ETag"]
-    values: dict[str, dict[str, Any]] = {
+    arguments: dict[str, dict[str, Any]] = {
         "list_objects_v2": {"Bucket": bucket, "Prefix": folder},
         "list_multipart_uploads": {"Bucket": bucket, "Prefix": folder},
         "put_object": {**key, "Key": f"{folder}/new", "Body": b"1"},
@@ -323,7 +323,7 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
     async with session.create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint, **who) as user:
         for call in ASKS:
             with suppress_refusal():
-                await getattr(user, call)(**values.get(call, key))
+                await getattr(user, call)(**arguments.get(call, key))
                 passed.add(call)
     return passed
 
@@ -332,7 +332,7 @@ ALL = frozenset().union(*ASKS.values())
 
 
 @pytest.mark.parametrize("allowed", [frozenset(), *(frozenset([one]) for one in sorted(ALL)), ALL], ids=sorted)
-async def test_seaweedfs_tells_the_actions_apart(allowed: frozenset[str], s3: S3Server, bucket: Bucket) -> None:
+async def test_seaweedfs_distinguishes_the_actions(allowed: frozenset[str], s3: S3Server, bucket: Bucket) -> None:
     """A guest may call just what its actions are for, without any nothing at all, and with all only in its folder."""
     arn = f"arn:aws:s3:::{bucket.name}"
     of_bucket, of_objects = sorted(allowed & OF_BUCKET), sorted(allowed - OF_BUCKET)
@@ -426,7 +426,7 @@ async def test_by_just_that_policy_a_run_is_shared_out_and_closed(world: World) 
 
 
 async def test_to_verify_it_is_enough_to_list_and_read(world: World) -> None:
-    """Whoever proves the books need not be able to write, nor to see the CSVs."""
+    """Verification needs no right to write, nor to see the CSVs."""
     await world.grant(function=harvesting(world.lake.name))
     await world.harvest()
     assert (await world.harvest()).status == "closed"
@@ -464,7 +464,7 @@ async def test_another_bucket_is_closed(s3: S3Server, bucket: Bucket) -> None:
 
 # --- with an action taken away
 
-TOLD = {
+TRIED = {
     ("ListObjects", LIST): "list s3://{bucket}/Raw/Local/CSV/Movies/",
     ("ListUploads", UPLOADS): "list the uploads of s3://{bucket}/Raw/API/Movies/2026/11/22/",
     ("ReadAndLand", PUT): f"write s3://{{bucket}}/{LEASE}",
@@ -476,13 +476,13 @@ TOLD = {
 
 
 def test_no_action_is_left_out() -> None:
-    """Whoever gives the role another action is asked here what it is for."""
-    assert cells(harvesting()) == TOLD.keys()
+    """Every action of the role has an entry that says what it is for."""
+    assert cells(harvesting()) == TRIED.keys()
 
 
-@pytest.mark.parametrize(("sid", "action"), TOLD)
+@pytest.mark.parametrize(("sid", "action"), TRIED)
 async def test_without_one_action_it_is_named_and_nothing_is_lost(sid: str, action: str, world: World) -> None:
-    """Exit 4 and a sentence: what was tried, AccessDenied, what to do; and with it again the books are closed."""
+    """Exit 4 and a sentence: what was tried, AccessDenied, what to do; and with it again the totals are reconciled."""
     policy = harvesting(world.lake.name)
     await world.grant(function=policy, lessened=without(policy, sid, action))
     await world.half_done()
@@ -491,7 +491,7 @@ async def test_without_one_action_it_is_named_and_nothing_is_lost(sid: str, acti
 
     with pytest.raises(StoreError) as caught:
         await world.harvest("lessened")
-    assert str(caught.value) == refused(TOLD[sid, action].format(bucket=world.lake.name, run=run))
+    assert str(caught.value) == refused(TRIED[sid, action].format(bucket=world.lake.name, run=run))
     assert caught.value.exit_code == Exit.STORE
     stands = await world.lake.objects("Raw/API/")
     assert stood.keys() <= stands.keys()
@@ -504,7 +504,7 @@ async def test_without_one_action_it_is_named_and_nothing_is_lost(sid: str, acti
     assert await world.lake.read(FOREIGN) == b"{}"
 
 
-async def test_the_command_line_tells_it_in_one_sentence(world: World, tmp_path: Path) -> None:
+async def test_the_command_line_reports_it_in_one_sentence(world: World, tmp_path: Path) -> None:
     """Exit 4, and no word more; TMDB has been asked nothing."""
     policy = harvesting(world.lake.name)
     await world.grant(lessened=without(policy, "ReadAndLand", PUT))
@@ -532,8 +532,8 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     [sid] = {each["Sid"] for each in policy if action in each["Action"]} - {"ReadTheCsvs"}
     await world.grant(function=policy, lessened=without(policy, sid, action))
     planned = await plan_shards(world.settings(), children=1, clock=Clock(now=lambda: NOON))
-    [result] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
-    shard = replace(Shard.of(result), batches={"Series": (tuple(SERIES),)})
+    [document] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
+    shard = replace(Shard.of(document), batches={"Series": (tuple(SERIES),)})
     await world.begin(f"{LANDING}{BATCH}.json")
     world.tmdb.faults = scripted({})
 
@@ -554,7 +554,7 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     assert (report.status, report.totals.found, await world.lake.uploads("")) == ("landed", 5, [])
 
 
-@pytest.mark.parametrize(("sid", "action"), TOLD)
+@pytest.mark.parametrize(("sid", "action"), TRIED)
 async def test_the_doctor_names_the_action_that_is_missing(sid: str, action: str, world: World) -> None:
     """Before anything is harvested: the permission by the name that AWS has for it, or the CSV that cannot be read."""
     policy = harvesting(world.lake.name)
@@ -853,7 +853,7 @@ def test_who_has_one_csv_says_so(none: str, monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_the_key_is_given_by_where_it_is_kept(kept_in: str, name: str, action: str, resource: str) -> None:
-    """No parameter takes a secret; the function may read the one it is told of, and no other."""
+    """No parameter takes a secret; the function may read the one that its settings name, and no other."""
     resources = stack(TmdbKeyIn=kept_in, TmdbKeyName=name)
     variables = resources.properties("Function")["Environment"]["Variables"]
     assert variables["TMDB_API_KEY"] == f"{kept_in}:{name}"
@@ -876,14 +876,14 @@ FATAL = {
     "TmdbRefusedError": "the key is no good; asked again once, for one that has been replaced",
     "StoppedError": "the time of an invocation is too short for a batch",
 }
-"""What asking again does not change, with why; and contradictory books, but where they are closed."""
+"""What asking again does not change, with why; and contradictory totals, but where they are reconciled."""
 
 AGAIN = {
     "Plan": {"StoreError", "TmdbUnavailableError", "BusyError", "LeaseLostError"},
     "Harvest a shard": {"StoreError", "TmdbUnavailableError"},
     "Close the books": {"StoreError", "TmdbUnavailableError", "CorruptLakeError"},
 }
-"""By state that calls the function: what is asked again. Closing the books again does what is missing."""
+"""By state that calls the function: what is asked again. Reconciling the totals again does what is missing."""
 
 CAUGHT = {
     "Plan": dict.fromkeys(["SettingsError", "InputError", "NewerFormatError", "TmdbRefusedError"], "Nothing was begun"),

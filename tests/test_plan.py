@@ -63,7 +63,7 @@ async def test_a_new_run_is_counted_row_for_row(bucket: Bucket, settings_for: Ma
 
 
 async def test_a_movie_costs_one_request_and_a_series_two(bucket: Bucket, settings_for: Make) -> None:
-    """Requests are the least that is needed, and seconds what they take at the pace, its slack included."""
+    """Requests are the least that is needed, and seconds what they take at the rate, its spacing included."""
     settings = settings_for(NOBODY, movies=ids_from(1, 250), series=ids_from(900_001, 130), tmdb_rate=25)
     planned = await plan(settings)
     assert batches_of(planned) == {"Movies": (3, 0, 3), "Series": (2, 0, 2)}
@@ -214,7 +214,7 @@ async def test_planning_it_again_leaves_what_has_landed(bucket: Bucket, settings
 
 
 async def test_without_a_csv_there_is_nothing_to_plan(bucket: Bucket, settings_for: Make) -> None:
-    """What is missing is a setting, and is told before anybody is asked."""
+    """What is missing is a setting, and is reported before anybody is asked."""
     with pytest.raises(SettingsError, match="There is no CSV to read"):
         await plan(settings_for(NOBODY))
 

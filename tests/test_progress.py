@@ -59,14 +59,14 @@ def test_before_a_second_has_passed_there_is_no_rate(clock: Clock) -> None:
 
 
 def test_the_rate_is_of_late_and_smooth(clock: Clock) -> None:
-    """The newest second counts for three tenths: a hold shows, and a hiccup does not make the time left jump."""
+    """The newest second counts for three tenths: a back-off shows, and a hiccup does not make the time left jump."""
     counts = Counts(1_000, clock=clock.time)
     for _ in range(400):
         counts.add(FOUND)
     clock.now += 10
     assert counts.rate() == 40
     assert counts.rate() == 40
-    clock.now += 5  # a hold: nothing came
+    clock.now += 5  # a back-off: nothing came
     assert counts.rate() == 40 * (1 - SMOOTHING)
 
 
@@ -196,8 +196,8 @@ def test_a_back_off_is_a_line() -> None:
     """How long nobody asks, and at which rate it goes on."""
     with capture_logs() as logs:
         ProgressLog()(BackOffBegun(2.0, 36.84))
-    values = {"seconds": 2.0, "new_rate_per_second": 36.8}
-    assert logs == [{"event": "back_off", "log_level": "warning"} | values]
+    fields = {"seconds": 2.0, "new_rate_per_second": 36.8}
+    assert logs == [{"event": "back_off", "log_level": "warning"} | fields]
 
 
 def test_lines_that_never_began_can_end() -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FUZZ = Path(__file__).with_name("fuzz")
 
 QUICK = settings(deadline=None, database=None, derandomize=True, max_examples=200)
-"""The same examples everywhere, so that whoever changes a line is the first to see what it breaks."""
+"""The same examples everywhere, so that a change shows at once what it breaks."""
 
 
 def load(name: str) -> ModuleType:
@@ -60,7 +60,7 @@ RESPONSES, TITLES = load("fuzz_responses"), load("fuzz_titles")
 
 @pytest.mark.parametrize("target", [RESPONSES, TITLES], ids=lambda target: target.__name__)
 def test_the_fuzz_targets_still_hold_for_their_seeds(target: ModuleType) -> None:
-    """Whoever fuzzes next month begins with targets that work: each seed, whole and cut and with a byte changed."""
+    """Fuzzing begins with targets that work: each seed, whole and cut and with a byte changed."""
     assert len(target.SEEDS) >= 10
     for seed in target.SEEDS:
         target.check(seed)
@@ -134,11 +134,15 @@ BODIES = st.builds(
 )
 RECORDS_OF_TMDB = BODIES.map(lambda body: body | {"id": 603})
 STATUSES = st.sampled_from([200, 200, 200, 401, 403, 404, 429, 503]) | st.integers(0, 999)
-HOLDS = st.none() | st.text(max_size=12) | st.integers(-5, 10**12).map(str) | st.datetimes().map(str)
+RETRY_AFTER = st.none() | st.text(max_size=12) | st.integers(-5, 10**12).map(str) | st.datetimes().map(str)
 
 
 @QUICK
-@given(STATUSES, (BODIES | RECORDS_OF_TMDB).map(orjson.dumps) | JSON.map(orjson.dumps) | st.binary(max_size=40), HOLDS)
+@given(
+    STATUSES,
+    (BODIES | RECORDS_OF_TMDB).map(orjson.dumps) | JSON.map(orjson.dumps) | st.binary(max_size=40),
+    RETRY_AFTER,
+)
 def test_any_answer_ends_in_something_that_can_be_written(status: int, body: bytes, retry_after: str | None) -> None:
     """An object, `NotFound` or `Retry`, or a refused key; what is taken from an object comes back from its files."""
     RESPONSES.has_an_outcome(status, body, retry_after)
@@ -187,20 +191,20 @@ def test_each_id_is_in_one_batch_and_other_ids_make_other_names(ids: list[str], 
     assert len(set(names)) == len(names) == -(-len(ids) // 100)
     if not ids:
         return
-    place = data.draw(st.integers(0, len(ids) - 1))
+    index = data.draw(st.integers(0, len(ids) - 1))
     changed = data.draw(
         st.sampled_from(
             [
-                ids[:place] + ids[place + 1 :],
-                [*ids[:place], "tt10000000", *ids[place:]],
-                [*ids[:place], "tt10000000", *ids[place + 1 :]],
-                [*ids[:place], *reversed(ids[place : place + 2]), *ids[place + 2 :]],
+                ids[:index] + ids[index + 1 :],
+                [*ids[:index], "tt10000000", *ids[index:]],
+                [*ids[:index], "tt10000000", *ids[index + 1 :]],
+                [*ids[:index], *reversed(ids[index : index + 2]), *ids[index + 2 :]],
             ]
         )
     )
     for old, new in zip(batches, cut("Movies", changed), strict=False):
         assert (old.name == new.name) == (old.ids == new.ids)
-    assert [batch.name for batch in cut("Movies", changed)][: place // 100] == names[: place // 100]
+    assert [batch.name for batch in cut("Movies", changed)][: index // 100] == names[: index // 100]
 
 
 # Records
@@ -290,10 +294,10 @@ def places_in(value: Any) -> list[tuple[str | int, ...]]:
 
 
 def changed(whole: Any, changes: list[tuple[tuple[str | int, ...], Any]]) -> Any:
-    """A JSON value with other values at these places; a place that is there no more is left alone."""
+    """A JSON value with other values at these places; a index that is there no more is left alone."""
     whole = {"root": orjson.loads(orjson.dumps(whole))}
-    for place, value in changes:
-        *way, last = ("root", *place)
+    for path, value in changes:
+        *way, last = ("root", *path)
         inside = whole
         try:
             for step in way:
@@ -321,7 +325,7 @@ def cuts_of(body: bytes) -> st.SearchStrategy[bytes]:
 
 
 def with_checksum(whole: Any) -> bytes:
-    """A document with the seal that fits what it says: no key is needed to make one."""
+    """A document with the checksum that fits what it says: no key is needed to make one."""
     if not isinstance(whole, dict):
         return orjson.dumps(whole)
     rest = {name: value for name, value in whole.items() if name != "checksum"}
@@ -359,13 +363,15 @@ VALUES = JSON | st.sampled_from(
 
 
 def forged(whole: dict[str, Any]) -> st.SearchStrategy[bytes]:
-    """A document of the right keys: arbitrary JSON under some or all of them, well sealed or not."""
+    """A document of the right keys: arbitrary JSON under some or all of them, with a valid checksum or not."""
     whole = {name: value for name, value in whole.items() if name != "checksum"}
-    some = st.dictionaries(st.sampled_from(sorted(whole)), VALUES, max_size=3).map(lambda values: whole | values)
+    some_of_them = st.dictionaries(st.sampled_from(sorted(whole)), VALUES, max_size=3).map(
+        lambda values: whole | values
+    )
     formats = st.just(1) | st.sampled_from([2, 0, -1, None, True, 1.0, "1", [1], 2**63])
     all_of_them = st.fixed_dictionaries(dict.fromkeys(whole, VALUES) | {"format": formats})
-    values = some | all_of_them | changes_of(whole, VALUES)
-    return values.map(with_checksum) | values.map(orjson.dumps)
+    documents = some_of_them | all_of_them | changes_of(whole, VALUES)
+    return documents.map(with_checksum) | documents.map(orjson.dumps)
 
 
 def read(decode_document: Callable[[bytes], Any], key: str, body: bytes) -> Any:
@@ -428,7 +434,7 @@ def test_any_document_is_a_manifest_or_refused(body: bytes) -> None:
 @given(forged(WHOLE_SUMMARY) | cuts_of(encode_document(SUMMARY)) | st.binary(max_size=40))
 @example(with_checksum(WHOLE_SUMMARY))
 def test_any_document_is_a_summary_or_refused(body: bytes) -> None:
-    """Cut, edited or forged: refused by its key, or a summary of its run whose books can be read."""
+    """Cut, edited or forged: refused by its key, or a summary of its run whose totals can be read."""
     summary = read(lambda some: decode_summary(LAYOUT, some), LAYOUT.summary_key, body)
     if summary is None:
         return

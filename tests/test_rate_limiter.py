@@ -1,4 +1,4 @@
-"""The pace, on a clock that moves only when somebody sleeps by it."""
+"""Rate limiter, on a clock that moves only when a task sleeps by it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from conftest import Clock
 
 
-def pace_of(ceiling: float, clock: Clock, *, jitter: float = 0.0) -> RateLimiter:
+def limiter_of(ceiling: float, clock: Clock, *, jitter: float = 0.0) -> RateLimiter:
     return RateLimiter(ceiling, clock=clock.time, sleep=clock.sleep, jitter=lambda: jitter)
 
 
@@ -62,14 +62,14 @@ async def test_no_second_has_more_turns_than_the_ceiling(clock: Clock, ceiling: 
 @pytest.mark.parametrize(("ceiling", "most"), [(39.5, 39), (13.3, 13), (2.5, 2), (1.9, 1), (0.5, 1)])
 async def test_no_second_has_a_fraction_more_than_the_ceiling(clock: Clock, ceiling: float, most: int) -> None:
     """A ceiling that is no whole number is not rounded up in any second; 0.5 is one in any two seconds."""
-    turns = await turns_of(pace_of(ceiling, clock), 200)
+    turns = await turns_of(limiter_of(ceiling, clock), 200)
     assert most_in_a_second(turns) == most
     assert min(later - earlier for earlier, later in itertools.pairwise(turns)) > 1 / ceiling
 
 
 async def test_turns_are_spaced_evenly(clock: Clock) -> None:
     """There is no burst, not even at the start: each turn is 1/40 s and a little after the one before."""
-    turns = await turns_of(pace_of(40, clock), 200)
+    turns = await turns_of(limiter_of(40, clock), 200)
     gaps = [later - earlier for earlier, later in itertools.pairwise(turns)]
     assert min(gaps) == pytest.approx(max(gaps))
     assert 0.025 < min(gaps) < 0.0258
@@ -102,7 +102,7 @@ async def test_a_stall_is_not_made_up_for_by_a_burst(clock: Clock, stall: float)
 
 async def test_turns_that_nobody_took_are_not_saved_up(clock: Clock) -> None:
     """After a minute in which nobody asked, the next hundred are spaced like any others."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     await turns_of(limiter, 10)
     clock.now += 60.0
     assert most_in_a_second(await turns_of(limiter, 100)) <= 40
@@ -110,7 +110,7 @@ async def test_turns_that_nobody_took_are_not_saved_up(clock: Clock) -> None:
 
 async def test_first_come_first_served(clock: Clock) -> None:
     """Turns are given in the order of asking."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     served: list[int] = []
 
     async def ask(number: int) -> None:
@@ -122,7 +122,7 @@ async def test_first_come_first_served(clock: Clock) -> None:
 
 
 async def test_a_cancelled_waiter_blocks_nobody(clock: Clock) -> None:
-    """Whoever is cancelled in the queue, at its head or further back, gives way, and its slot is not lost."""
+    """A task that is cancelled in the queue, at its head or further back, gives way, and its slot is not lost."""
     morning = asyncio.Event()
 
     async def sleep_until_morning(seconds: float) -> None:
@@ -136,45 +136,45 @@ async def test_a_cancelled_waiter_blocks_nobody(clock: Clock) -> None:
     waiters[0].cancel()
     waiters[2].cancel()
     morning.set()
-    result = await asyncio.gather(*waiters, return_exceptions=True)
-    assert [isinstance(each, asyncio.CancelledError) for each in result] == [True, False, True, False]
-    assert [result[1], result[3]] == pytest.approx([first + SPACING, first + 2 * SPACING])
+    turns = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [isinstance(each, asyncio.CancelledError) for each in turns] == [True, False, True, False]
+    assert [turns[1], turns[3]] == pytest.approx([first + SPACING, first + 2 * SPACING])
 
 
-# The hold
+# The back-off
 
 
-async def test_a_hold_stops_those_who_come_after(clock: Clock) -> None:
-    """Nobody has a turn before TMDB's seconds are over."""
-    limiter = pace_of(40, clock)
+async def test_a_back_off_stops_those_who_come_after(clock: Clock) -> None:
+    """No request has a turn before TMDB's seconds are over."""
+    limiter = limiter_of(40, clock)
     turn = await limiter.acquire()
     clock.now = 0.2
     limiter.back_off(7.0, ticket=turn)
     assert await limiter.acquire() == pytest.approx(7.2)
 
 
-async def test_a_hold_also_stops_those_already_waiting(clock: Clock) -> None:
-    """After a 429 nobody asks again before TMDB's seconds are over, however early they queued."""
-    held: list[float] = []
+async def test_a_back_off_also_stops_requests_already_queued(clock: Clock) -> None:
+    """After a 429 no request is sent before TMDB's seconds are over, however early it queued."""
+    backed_off: list[float] = []
 
-    async def sleep_and_be_held(seconds: float) -> None:
+    async def sleep_and_back_off(seconds: float) -> None:
         await clock.sleep(seconds)
-        if not held:
-            held.append(clock.now)
+        if not backed_off:
+            backed_off.append(clock.now)
             limiter.back_off(7.0, ticket=first)
 
-    limiter = RateLimiter(40, clock=clock.time, sleep=sleep_and_be_held, jitter=lambda: 0.0)
+    limiter = RateLimiter(40, clock=clock.time, sleep=sleep_and_back_off, jitter=lambda: 0.0)
     first = await limiter.acquire()
     turns = await asyncio.gather(*(limiter.acquire() for _ in range(3)))
-    assert turns[0] == pytest.approx(held[0] + 7.0)
+    assert turns[0] == pytest.approx(backed_off[0] + 7.0)
     assert sorted(turns) == turns
     assert most_in_a_second(turns) == 3
     assert turns[1] - turns[0] > 1 / 40
 
 
-async def test_after_a_hold_there_is_no_burst(clock: Clock) -> None:
-    """Those who gathered during a hold are spaced when it is over."""
-    limiter = pace_of(40, clock)
+async def test_after_a_back_off_there_is_no_burst(clock: Clock) -> None:
+    """Those who gathered during a back-off are spaced when it is over."""
+    limiter = limiter_of(40, clock)
     limiter.back_off(30.0, ticket=await limiter.acquire())
     assert most_in_a_second(await turns_of(limiter, 200)) <= 40
 
@@ -186,14 +186,14 @@ async def test_a_back_off_takes_the_servers_seconds_within_bounds(
     clock: Clock, asked: float | None, waited: float
 ) -> None:
     """One second where the server names none, and never more than 60: an absurd one would stop a run for hours."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     assert limiter.back_off(asked, ticket=await limiter.acquire()) == waited
     assert await limiter.acquire() >= waited
 
 
-async def test_holds_prolong_and_never_shorten(clock: Clock) -> None:
-    """Of several holds the one that ends last counts."""
-    limiter = pace_of(40, clock)
+async def test_back_offs_prolong_and_never_shorten(clock: Clock) -> None:
+    """Of several back-offs the one that ends last counts."""
+    limiter = limiter_of(40, clock)
     turn = await limiter.acquire()
     limiter.back_off(10.0, ticket=turn)
     limiter.back_off(1.0, ticket=turn)
@@ -207,8 +207,8 @@ async def test_holds_prolong_and_never_shorten(clock: Clock) -> None:
 
 @pytest.mark.parametrize(("jitter", "after"), [(0.0, 5.0), (1.0, 5.25)])
 async def test_several_processes_do_not_come_back_as_one(clock: Clock, jitter: float, after: float) -> None:
-    """A hold is longer by up to a quarter of a second of jitter, and never shorter."""
-    limiter = pace_of(40, clock, jitter=jitter)
+    """A back-off is longer by up to a quarter of a second of jitter, and never shorter."""
+    limiter = limiter_of(40, clock, jitter=jitter)
     limiter.back_off(5.0, ticket=await limiter.acquire())
     assert await limiter.acquire() == pytest.approx(after)
 
@@ -218,7 +218,7 @@ async def test_several_processes_do_not_come_back_as_one(clock: Clock, jitter: f
 
 async def test_the_rate_sinks_once_however_many_were_under_way(clock: Clock) -> None:
     """429s of requests sent before the rate sank lower nothing more; one sent after it does."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     in_flight = await turns_of(limiter, 8)
     clock.now += 0.2
     assert [limiter.back_off(1.0, ticket=turn) for turn in in_flight] == [1.0] + [None] * 7
@@ -231,15 +231,15 @@ async def test_the_rate_sinks_once_however_many_were_under_way(clock: Clock) -> 
 @pytest.mark.parametrize(("ceiling", "limit"), [(60, 50), (100, 60), (40, 20)])
 async def test_a_refusal_shows_the_limit(clock: Clock, ceiling: int, limit: int) -> None:
     """So many were answered in the second before: that is the limit, and the rate sinks to just below it at once."""
-    limiter = pace_of(ceiling, clock)
+    limiter = limiter_of(ceiling, clock)
     *_, refused = await turns_of(limiter, limit + 1)
     limiter.back_off(1.0, ticket=refused)
     assert limiter.rate == pytest.approx(limit * NEAR_LIMIT_FACTOR)
 
 
 async def test_a_second_in_which_the_rate_sank_shows_no_limit(clock: Clock) -> None:
-    """Refused at once after a hold of no time, as with one title that always is, the rate sinks by a step."""
-    limiter = pace_of(40, clock)
+    """Refused at once after a back-off of no time, as with one title that always is, the rate sinks by a step."""
+    limiter = limiter_of(40, clock)
     *_, refused = await turns_of(limiter, 80)
     limiter.back_off(0.0, ticket=refused)
     limiter.rate = 40.0
@@ -250,7 +250,7 @@ async def test_a_second_in_which_the_rate_sank_shows_no_limit(clock: Clock) -> N
 
 async def test_a_refusal_at_the_right_rate_leaves_nearly_all_of_it(clock: Clock) -> None:
     """As much was answered as the rate allows, so the limit is no lower, and the way alone too uneven for the slack."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     *_, refused = await turns_of(limiter, 80)
     limiter.back_off(1.0, ticket=refused)
     assert limiter.rate == 40 * NEAR_LIMIT_FACTOR
@@ -258,7 +258,7 @@ async def test_a_refusal_at_the_right_rate_leaves_nearly_all_of_it(clock: Clock)
 
 async def test_a_sunken_rate_that_is_refused_sinks_by_more(clock: Clock) -> None:
     """Refused again before it has climbed back, the second before has shown too much, as with a bucket of tokens."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     for _ in range(2):
         *_, refused = await turns_of(limiter, 80)
         limiter.back_off(1.0, ticket=refused)
@@ -267,7 +267,7 @@ async def test_a_sunken_rate_that_is_refused_sinks_by_more(clock: Clock) -> None
 
 async def test_a_refusal_amid_few_requests_shows_no_limit(clock: Clock) -> None:
     """With less than half of the rate asked for in the second before, the rate sinks by a step and not to that."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     *_, refused = await turns_of(limiter, 10)
     limiter.back_off(1.0, ticket=refused)
     assert limiter.rate == 40 * DECREASE
@@ -275,7 +275,7 @@ async def test_a_refusal_amid_few_requests_shows_no_limit(clock: Clock) -> None:
 
 async def test_a_refusal_heard_of_late_shows_no_limit(clock: Clock) -> None:
     """Of a second that is half forgotten nothing is concluded."""
-    limiter = pace_of(60, clock)
+    limiter = limiter_of(60, clock)
     *_, refused = await turns_of(limiter, 50)
     clock.now += 4.3
     await limiter.acquire()
@@ -285,15 +285,15 @@ async def test_a_refusal_heard_of_late_shows_no_limit(clock: Clock) -> None:
 
 async def test_the_sunken_rate_is_the_one_kept(clock: Clock) -> None:
     """After a refusal the turns are further apart, by what the rate sank."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     limiter.back_off(1.0, ticket=await limiter.acquire())
     first, second = await turns_of(limiter, 2)
     assert second - first == pytest.approx(SPACING / (40 * DECREASE), rel=1e-3)
 
 
 async def test_a_sunken_rate_is_for_what_comes(clock: Clock) -> None:
-    """Turns taken before the rate sank keep nobody waiting after it: TMDB says for how long to hold, also if 0."""
-    limiter = pace_of(40, clock)
+    """Turns taken before the rate sank keep nobody waiting after it: TMDB says how long to back off, also if 0."""
+    limiter = limiter_of(40, clock)
     *_, refused = await turns_of(limiter, 80)
     limiter.back_off(0.0, ticket=refused)
     limiter.rate = 10.0
@@ -302,7 +302,7 @@ async def test_a_sunken_rate_is_for_what_comes(clock: Clock) -> None:
 
 async def test_the_rate_climbs_back_to_the_ceiling_and_no_further(clock: Clock) -> None:
     """Refused once, the rate is back at the ceiling in a few minutes, and stays there."""
-    limiter = pace_of(40, clock)
+    limiter = limiter_of(40, clock)
     limiter.back_off(1.0, ticket=await limiter.acquire())
     rates = []
     while clock.now < 400:
@@ -312,9 +312,9 @@ async def test_the_rate_climbs_back_to_the_ceiling_and_no_further(clock: Clock) 
     assert rates[-1] == 40
 
 
-async def test_no_climb_during_a_hold(clock: Clock) -> None:
-    """Seconds in which nobody may ask prove nothing: the first turn after a long hold has the sunken rate."""
-    limiter = pace_of(40, clock)
+async def test_no_climb_during_a_back_off(clock: Clock) -> None:
+    """Seconds without requests show nothing: the first turn after a long back-off has the lowered rate."""
+    limiter = limiter_of(40, clock)
     limiter.back_off(60.0, ticket=await limiter.acquire())
     await limiter.acquire()
     assert limiter.rate == pytest.approx(40 * DECREASE, rel=1e-3)
@@ -322,7 +322,7 @@ async def test_no_climb_during_a_hold(clock: Clock) -> None:
 
 async def test_the_climb_is_slow_where_the_limit_is(clock: Clock) -> None:
     """Far below the limit and above it the climb is quick; just below it, many times slower."""
-    limiter = pace_of(100, clock)
+    limiter = limiter_of(100, clock)
     for _ in range(3):
         turn = await limiter.acquire()
         limit = limiter.rate
@@ -341,8 +341,8 @@ async def test_the_climb_is_slow_where_the_limit_is(clock: Clock) -> None:
 
 @pytest.mark.parametrize("ceiling", [40.0, 1.0, 0.2])
 async def test_the_rate_never_sinks_below_the_floor(clock: Clock, ceiling: float) -> None:
-    """However often TMDB refuses, somebody asks every other second, or as seldom as the ceiling allows."""
-    limiter = pace_of(ceiling, clock)
+    """However often TMDB refuses, a request is sent every other second, or as seldom as the ceiling allows."""
+    limiter = limiter_of(ceiling, clock)
     for _ in range(200):
         limiter.back_off(3.0, ticket=await limiter.acquire())
     assert limiter.rate == pytest.approx(min(MIN_RATE, ceiling), rel=0.05)
@@ -353,7 +353,7 @@ async def test_the_rate_never_sinks_below_the_floor(clock: Clock, ceiling: float
 
 
 class Server:
-    """A strict limit over any second, half of `latency` away, and the pace that asks it, all on one virtual clock."""
+    """A strict limit over any second, half of `latency` away, and the rate limiter before it, on one virtual clock."""
 
     def __init__(
         self, *, limit: int, ceiling: float, latency: float = 0.2, jitter: float = 0.0, late: float = 0.002
@@ -417,7 +417,7 @@ async def test_a_limit_below_the_ceiling_is_found_and_used(
 
 
 async def test_a_limit_that_sinks_for_a_while_is_followed_down_and_up() -> None:
-    """When TMDB allows less for a time, so does the pace; ten minutes after it is at the ceiling again."""
+    """When TMDB allows less for a time, so does the limiter; ten minutes after it is at the ceiling again."""
     server = Server(limit=40, ceiling=40)
     await server.be_asked(until=60)
     assert (server.limiter.rate, server.refused) == (40, 0)

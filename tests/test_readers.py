@@ -130,11 +130,11 @@ def read(lake: Path, collection: Collection, columns: dict[str, Shape]) -> list[
 def assert_read_whole(lake: Path, kind: Kind, lines: list[bytes], columns: dict[str, Shape]) -> None:
     """Land the lines, and hold what is read of them, record for record and value for value, against their JSON."""
     land(lake, kind, lines)
-    seen = read(lake, COLLECTIONS[kind], columns)
+    rows = read(lake, COLLECTIONS[kind], columns)
     records = [json.loads(line) for line in lines]
-    assert sorted(record["imdb_id"] for record in seen) == sorted(record["imdb_id"] for record in records)
-    by_id = {record["imdb_id"]: record for record in seen}
-    wrong = [f"{r['imdb_id']} {result}" for r in records for result in altered(r, by_id[r["imdb_id"]], columns)]
+    assert sorted(record["imdb_id"] for record in rows) == sorted(record["imdb_id"] for record in records)
+    by_id = {record["imdb_id"]: record for record in rows}
+    wrong = [f"{r['imdb_id']} {difference}" for r in records for difference in altered(r, by_id[r["imdb_id"]], columns)]
     assert wrong[:10] == []
 
 
@@ -163,8 +163,8 @@ def test_every_recorded_title_is_read_whole(table: str, tmp_path: Path, payloads
 def test_no_column_is_always_empty(table: str) -> None:
     """Every column, to the last field of its structs, has a value in some record, but for those that say why not."""
     kind, columns = TABLES[table], athena_table(table).columns
-    seen = {leaf for line in stand_in_lines(kind) for leaf in filled(json.loads(line), columns)}
-    assert sorted(set(leaves(columns)) - seen) == sorted(EMPTY[table])
+    present = {leaf for line in stand_in_lines(kind) for leaf in filled(json.loads(line), columns)}
+    assert sorted(set(leaves(columns)) - present) == sorted(EMPTY[table])
 
 
 @each_table
@@ -176,8 +176,8 @@ def test_appended_parts_are_read_whole(table: str, tmp_path: Path, payloads: Pat
     lines = stand_in_lines(kind, append=APPENDED, count=30)
     assert_read_whole(tmp_path / "stand-in", kind, lines, columns)
     assert {key for line in lines for key in unexpected(json.loads(line), columns)} == {"watch/providers"}
-    seen = {leaf for line in lines for leaf in filled(json.loads(line), added)}
-    assert sorted(set(leaves(added)) - seen) == []
+    present = {leaf for line in lines for leaf in filled(json.loads(line), added)}
+    assert sorted(set(leaves(added)) - present) == []
     lines, parts = recorded_lines(payloads, kind)
     assert_read_whole(tmp_path / "recorded", kind, lines, columns)
     assert {key for line in lines for key in unexpected(json.loads(line), columns)} <= parts - set(added)
@@ -191,8 +191,8 @@ def test_a_key_with_a_slash_is_read_by_its_mapping(tmp_path: Path) -> None:
     columns = {table.properties.get(f"mapping.{name}", name): shape for name, shape in table.columns.items()}
     lines = stand_in_lines("movie", append=APPENDED, count=30)
     assert_read_whole(tmp_path, "movie", lines, columns)
-    seen = {leaf for line in lines for leaf in filled(json.loads(line), columns)}
-    assert sorted(set(leaves(columns)) - seen) == []
+    present = {leaf for line in lines for leaf in filled(json.loads(line), columns)}
+    assert sorted(set(leaves(columns)) - present) == []
 
 
 @each_table
@@ -234,22 +234,22 @@ def test_a_lost_key_and_a_made_up_column_would_be_seen() -> None:
 @pytest.mark.parametrize("table", [*TABLES, "movies_watch_providers"])
 def test_the_projected_folders_are_those_of_the_layout(table: str) -> None:
     """Every day of the projected years is looked for where the harvester lands it, and nowhere beside."""
-    result = athena_table(table)
+    definition = athena_table(table)
     collection = COLLECTIONS[TABLES[table.partition("_")[0]]]
-    assert result.properties["projection.enabled"] == "true"
-    assert result.partitions == {"year": "VARCHAR", "month": "VARCHAR", "day": "VARCHAR"}
-    first, last = (int(year) for year in result.properties["projection.year.range"].split(","))
+    assert definition.properties["projection.enabled"] == "true"
+    assert definition.partitions == {"year": "VARCHAR", "month": "VARCHAR", "day": "VARCHAR"}
+    first, last = (int(year) for year in definition.properties["projection.year.range"].split(","))
     day = date(first, 1, 1)
     assert (first, last >= first + 9) == (2026, True)
     while day.year <= last:
-        folder = result.properties["storage.location.template"]
+        folder = definition.properties["storage.location.template"]
         for name, value in (("year", day.year), ("month", day.month), ("day", day.day)):
-            of = {key: result.properties[f"projection.{name}.{key}"] for key in ("type", "range", "digits")}
+            of = {key: definition.properties[f"projection.{name}.{key}"] for key in ("type", "range", "digits")}
             least, most = (int(end) for end in of["range"].split(","))
             assert (of["type"], least <= value <= most) == ("integer", True)
             folder = folder.replace(f"${{{name}}}", str(value).zfill(int(of["digits"])))
         assert folder == f"s3://my-data-lake/{layout_of(day.isoformat()).data_folder(collection)}"
-        assert folder.startswith(result.location)
+        assert folder.startswith(definition.location)
         day += timedelta(days=1)
 
 
@@ -283,8 +283,8 @@ def raw_tables(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
         columns = athena_table(table).columns
         spelled = ", ".join(f"{name}: '{duckdb_type(shape)}'" for name, shape in columns.items())
         of_path = ", ".join(
-            f"regexp_extract(filename, '(\\d+)/(\\d+)/(\\d+)/[^/]+$', {place}) AS {name}"
-            for place, name in enumerate(("year", "month", "day"), start=1)
+            f"regexp_extract(filename, '(\\d+)/(\\d+)/(\\d+)/[^/]+$', {group}) AS {name}"
+            for group, name in enumerate(("year", "month", "day"), start=1)
         )
         connection.execute(
             f"CREATE TABLE tmdb.{table} AS SELECT * EXCLUDE (filename), {of_path} FROM read_json("
@@ -361,13 +361,15 @@ def test_duckdbs_queries_run_as_written(tmp_path: Path) -> None:
                 f"SELECT collected, count(*) FROM 'latest_{table}.parquet' GROUP BY 1"
             ).fetchall()
             assert dict(latest) == LATEST
-            kept = connection.execute(
+            rows = connection.execute(
                 f"FROM read_parquet('{lake}/Trusted/API/{collection}/*/*.parquet', hive_partitioning=false)"
             ).fetchall()
-            by_id = {row[0]: dict(zip(columns, row, strict=True)) for row in kept}
+            by_id = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
             sent = [json.loads(line) for line in stand_in_lines(TABLES[table], count=60)]
-            assert len(kept) == len(sent)
-            assert [seen for record in sent for seen in altered(record, by_id[record["imdb_id"]], columns)] == []
+            assert len(rows) == len(sent)
+            assert [
+                difference for record in sent for difference in altered(record, by_id[record["imdb_id"]], columns)
+            ] == []
 
 
 @each_table

@@ -68,13 +68,13 @@ def a_receipt(
 ) -> Receipt:
     """A receipt of as many ids; without `files`, one for each collection that has records."""
     batch = batch_of(len(outcomes), collection)
-    values = [
+    documents = [
         outcome if isinstance(outcome, dict) else outcome_json(id_, outcome)
         for id_, outcome in zip(batch.ids, outcomes, strict=True)
     ]
-    kinds = [outcome["kind"] for outcome in values if has_record(outcome)]
+    kinds = [outcome["kind"] for outcome in documents if has_record(outcome)]
     made = [a_file(batch, kinds.count(kind), collection=name) for name, kind in KINDS_IN_ORDER if kinds.count(kind) > 0]
-    by_id: dict[str, Any] = dict(zip(batch.ids, values, strict=True))
+    by_id: dict[str, Any] = dict(zip(batch.ids, documents, strict=True))
     landed = tuple(made if files is None else files)
     return Receipt(batch.name, collection, RUN, GENERATION, attempt, landed, by_id, NOW)
 
@@ -90,16 +90,16 @@ def read(receipt: Receipt, body: bytes) -> Receipt:
     return decode_receipt(LAYOUT, key_of(receipt), body)
 
 
-def seal_of(whole: dict[str, Any]) -> str:
+def checksum_of(whole: dict[str, Any]) -> str:
     """SHA-256 over all the rest of a document, as it stands."""
     rest = {name: value for name, value in whole.items() if name != "checksum"}
     return hashlib.sha256(orjson.dumps(rest)).hexdigest()
 
 
 def with_checksum(whole: dict[str, Any]) -> bytes:
-    """A document that was altered, with the seal that fits what it says now."""
+    """A document that was altered, with the checksum that fits what it says now."""
     rest = {name: value for name, value in whole.items() if name != "checksum"}
-    return orjson.dumps(rest | {"checksum": seal_of(rest)})
+    return orjson.dumps(rest | {"checksum": checksum_of(rest)})
 
 
 def test_another_imdb_id_of_tmdbs_stands_in_the_receipt() -> None:
@@ -108,12 +108,12 @@ def test_another_imdb_id_of_tmdbs_stands_in_the_receipt() -> None:
     unexpected = Found("movie", 604, {}, tmdb_imdb_id="x" * 5_000)
     receipt = a_receipt([merged, unexpected, *OUTCOMES])
     assert read(receipt, encode_document(receipt)) == receipt
-    result = [outcome.get("other_id") for outcome in receipt.outcomes.values()]
-    assert result == ["tt0133093", "x" * 100, *[None] * len(OUTCOMES)]
+    other_ids = [outcome.get("other_id") for outcome in receipt.outcomes.values()]
+    assert other_ids == ["tt0133093", "x" * 100, *[None] * len(OUTCOMES)]
 
 
 def test_a_receipt_that_was_edited_is_not_believed() -> None:
-    """Also an edit that contradicts nothing breaks the seal, and so does its absence."""
+    """Also an edit that contradicts nothing breaks the checksum, and so does its absence."""
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     assert read(receipt, with_checksum(whole)) == receipt
@@ -124,7 +124,7 @@ def test_a_receipt_that_was_edited_is_not_believed() -> None:
 
 
 def test_a_receipt_is_written_as_the_design_has_it() -> None:
-    """Format, batch, run, generation, files, the outcome of each id in the batch's order, the time, and the seal."""
+    """Format, batch, run, generation, files, the outcome of each id in the batch's order, time, checksum."""
     receipt = a_receipt((*OUTCOMES, Failed("http_500"), KEPT), attempt=ATTEMPT)
     whole = json.loads(encode_document(receipt))
     stem = f"2026/11/22/{receipt.batch}.json"
@@ -148,10 +148,16 @@ def test_a_receipt_is_written_as_the_design_has_it() -> None:
             "tt0000006": {"outcome": "fresh", "run": OTHER_RUN},
             "tt0000007": {"outcome": "missing", "reason": "season", "show_id": 1397},
             "tt0000008": {"outcome": "failed", "reason": "http_500"},
-            "tt0000009": {"outcome": "failed", "reason": "http_500", "kept": True, "kind": "movie", "tmdb_id": 607},
+            "tt0000009": {
+                "outcome": "failed",
+                "reason": "http_500",
+                "kept": True,
+                "kind": "movie",
+                "tmdb_id": 607,
+            },
         },
         "landed_at": NOW,
-        "checksum": seal_of(whole),
+        "checksum": checksum_of(whole),
     }
     assert list(whole["outcomes"]) == [f"tt{number:07d}" for number in range(1, 10)]
 
@@ -193,10 +199,10 @@ def test_a_receipt_comes_back_as_it_was_written(
         first = min(split, count)
         files += [a_file(batch, some, collection=name, number=n) for n, some in enumerate((first, count - first), 1)]
     receipt = a_receipt(outcomes, files=files, collection=collection, attempt=attempt)
-    again = read(receipt, encode_document(receipt))
-    assert again == receipt
-    assert again.ids == batch.ids
-    assert Batch(collection, again.ids).name == receipt.batch
+    decoded = read(receipt, encode_document(receipt))
+    assert decoded == receipt
+    assert decoded.ids == batch.ids
+    assert Batch(collection, decoded.ids).name == receipt.batch
 
 
 def kind_of(outcome: Outcome | dict[str, Any]) -> str | None:
@@ -213,13 +219,13 @@ def kind_of(outcome: Outcome | dict[str, Any]) -> str | None:
     ],
 )
 def test_reclassified_titles_keep_their_places(outcomes: list[Outcome]) -> None:
-    """First, last, adjacent or all of them: they stand in the receipt of their batch, which proves its own name."""
+    """First, last, adjacent or all of them: they stand in the receipt of their batch, which confirms its own name."""
     receipt = a_receipt(outcomes)
-    again = read(receipt, encode_document(receipt))
-    assert again.ids == IDS[: len(outcomes)]
-    assert list(again.recorded.values()) == [outcome.kind for outcome in outcomes if isinstance(outcome, Found)]
-    assert {file.key.split("/")[2] for file in again.files} == {
-        "Movies" if kind == "movie" else "Series" for kind in again.recorded.values()
+    decoded = read(receipt, encode_document(receipt))
+    assert decoded.ids == IDS[: len(outcomes)]
+    assert list(decoded.recorded.values()) == [outcome.kind for outcome in outcomes if isinstance(outcome, Found)]
+    assert {file.key.split("/")[2] for file in decoded.files} == {
+        "Movies" if kind == "movie" else "Series" for kind in decoded.recorded.values()
     }
 
 
@@ -232,8 +238,8 @@ def test_a_receipt_knows_its_records_and_whether_any_failed() -> None:
     )
     failed = a_receipt([*OUTCOMES, Failed("timeout")])
     assert (failed.recorded, failed.failed) == (receipt.recorded, True)
-    kept = a_receipt([*OUTCOMES, KEPT])
-    assert (kept.recorded, kept.failed) == (receipt.recorded | {"tt0000008": "movie"}, True)
+    with_record = a_receipt([*OUTCOMES, KEPT])
+    assert (with_record.recorded, with_record.failed) == (receipt.recorded | {"tt0000008": "movie"}, True)
     missing = a_receipt([Missing("unknown")])
     assert (missing.recorded, missing.failed) == ({}, False)
 
@@ -284,14 +290,14 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another batch": lambda whole: whole.update(batch="tt0000001-tt0000007-00000000"),
     "no batch's name": lambda whole: whole.update(batch="tt0000001"),
     "another collection": lambda whole: whole.update(collection="Series"),
-    "a strange collection": lambda whole: whole.update(collection="Books"),
+    "an unknown collection": lambda whole: whole.update(collection="Books"),
     "another run": lambda whole: whole.update(run=OTHER_RUN),
     "no run's name": lambda whole: whole.update(run="today"),
     "no generation": lambda whole: whole.pop("generation"),
-    "a strange generation": lambda whole: whole.update(generation="../../x"),
+    "a malformed generation": lambda whole: whole.update(generation="../../x"),
     "a generation of null": lambda whole: whole.update(generation=None),
     "no attempt": lambda whole: whole.pop("attempt"),
-    "a strange attempt": lambda whole: whole.update(attempt=5),
+    "an unknown attempt": lambda whole: whole.update(attempt=5),
     "more records": lambda whole: whole["files"][0].update(records=3),
     "less records": lambda whole: whole["files"][0].update(records=1),
     "no files": lambda whole: whole.update(files=[]),
@@ -306,7 +312,7 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a receipt for a file": lambda whole: whole["files"][0].update(key=LAYOUT.receipt_key("Movies", whole["batch"])),
     "a file's key of a list": lambda whole: whole["files"][0].update(key=[]),
     "found made missing": lambda whole: whole["outcomes"].update(tt0000001={"outcome": "missing", "reason": "unknown"}),
-    "a strange outcome": lambda whole: whole["outcomes"]["tt0000002"].update(outcome="lost"),
+    "an unknown outcome": lambda whole: whole["outcomes"]["tt0000002"].update(outcome="lost"),
     "an outcome of null": lambda whole: whole["outcomes"]["tt0000002"].update(outcome=None),
     "an outcome of a list": lambda whole: whole["outcomes"]["tt0000002"].update(outcome=["found"]),
     "no outcome": lambda whole: whole["outcomes"]["tt0000002"].pop("outcome"),
@@ -314,13 +320,13 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "outcomes of null": lambda whole: whole.update(outcomes=None),
     "no outcomes": lambda whole: whole.pop("outcomes"),
     "fresh by no run": lambda whole: whole["outcomes"]["tt0000006"].pop("run"),
-    "fresh by a strange run": lambda whole: whole["outcomes"]["tt0000006"].update(run="../x"),
+    "fresh by a malformed run": lambda whole: whole["outcomes"]["tt0000006"].update(run="../x"),
     "no time": lambda whole: whole.pop("landed_at"),
     "a time of a number": lambda whole: whole.update(landed_at=5),
     "a time of null": lambda whole: whole.update(landed_at=None),
     "no files' list": lambda whole: whole.pop("files"),
     "a file without digest": lambda whole: whole["files"][0].pop("sha256"),
-    "a strange digest": lambda whole: whole["files"][0].update(sha256="AB" * 32),
+    "a malformed digest": lambda whole: whole["files"][0].update(sha256="AB" * 32),
     "records of words": lambda whole: whole["files"][0].update(records="2"),
     "records of a fraction": lambda whole: whole["files"][0].update(records=2.0),
     "records below nothing": lambda whole: [
@@ -332,7 +338,7 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("contradiction", CONTRADICTIONS)
 def test_a_receipt_that_contradicts_itself_is_not_believed(contradiction: str) -> None:
-    """Tampered ids, wrong counts, strange or absent values: a CorruptLakeError that names the key."""
+    """Tampered ids, wrong counts, unexpected or absent values: a CorruptLakeError that names the key."""
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     CONTRADICTIONS[contradiction](whole)
@@ -353,7 +359,7 @@ def test_a_receipt_that_contradicts_itself_is_not_believed(contradiction: str) -
     ],
 )
 def test_a_receipt_without_a_reason_is_not_believed(outcome: dict[str, Any]) -> None:
-    """What is missing or failed has a reason; without one the books could not be made, and the error names the key."""
+    """What is missing or failed has a reason; without one the totals could not be made, and the error names the key."""
     receipt = a_receipt()
     whole = json.loads(encode_document(receipt))
     whole["outcomes"]["tt0000002"] = outcome
@@ -427,9 +433,9 @@ def test_keys_that_are_not_known_are_ignored() -> None:
     whole["files"][0] |= {"colour": ["red"]}
     for outcome in whole["outcomes"].values():
         outcome |= {"colour": None, "alias": "tt0000001"}
-    again = read(receipt, with_checksum(whole))
-    assert (again.batch, again.ids, again.files) == (receipt.batch, receipt.ids, receipt.files)
-    assert again.recorded == receipt.recorded
+    decoded = read(receipt, with_checksum(whole))
+    assert (decoded.batch, decoded.ids, decoded.files) == (receipt.batch, receipt.ids, receipt.files)
+    assert decoded.recorded == receipt.recorded
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"5", b"null", b'"text"', b"{}", b'{"files":5}', b"\xff"])

@@ -78,7 +78,7 @@ def test_tmdbs_own_imdb_id_is_kept_where_it_differs(kind: Kind, sent: dict[str, 
     assert values == kept
 
 
-def test_missing_parts_are_told_where_there_are_some() -> None:
+def test_missing_parts_are_named_where_there_are_some() -> None:
     """A record without an appended part says so; one with all of them says nothing of parts."""
     missing = record_of(Found("movie", 1, {"id": 1}, ("credits", "watch/providers")))
     assert missing["harvest"]["missing_parts"] == ["credits", "watch/providers"]
@@ -171,7 +171,7 @@ def test_an_array_is_compact_and_on_one_line() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_both_formats_are_decoded_alike(form: str) -> None:
-    """What was encoded is read back, told apart by the first byte."""
+    """What was encoded is read back, distinguished by the first byte."""
     [file] = FORMATS[form].encode(LINES)
     assert decode(file.body) == [{"n": number, "t": "Ação"} for number in range(3)]
 
@@ -250,7 +250,7 @@ SIZES = st.sampled_from([2, 3, 1_000, 900_000, 3_333_331, 4_999_997, 4_999_998, 
 @settings(max_examples=40, deadline=None)
 def test_any_records_land_in_order_within_both_limits(lengths: list[int], few: int, form: str) -> None:
     """No file breaks a limit but that of one record, none is lost or moved, and no two files could have been one."""
-    lines = [bytes([65 + place % 26]) * length for place, length in enumerate([*lengths, *[2] * few])]
+    lines = [bytes([65 + index % 26]) * length for index, length in enumerate([*lengths, *[2] * few])]
     files = list(FORMATS[form].encode(lines))
     for file in files:
         assert file.records <= 100
@@ -258,6 +258,6 @@ def test_any_records_land_in_order_within_both_limits(lengths: list[int], few: i
     head, between, tail = (b"", b"\n", b"\n") if form == "jsonl" else (b"[", b",", b"]\n")
     landed = [line for file in files for line in file.body.removeprefix(head).removesuffix(tail).split(between)]
     assert landed == lines
-    starts = [sum(file.records for file in files[:place]) for place in range(1, len(files))]
+    starts = [sum(file.records for file in files[:end]) for end in range(1, len(files))]
     for file, start in zip(files, starts, strict=False):
         assert file.records == 100 or len(file.body) + len(between) + len(lines[start]) > FILE_BYTES

@@ -1,4 +1,4 @@
-"""Redaction: every secret told of is struck out, in whatever form, of texts and of streams."""
+"""Redaction: every known secret is removed, in whatever form, of texts and of streams."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECRET = 's3cR/et+"quoted"/key'
         ("no UTF-8: \udcff\udcfeabcdef", ("\udcff\udcfeabcdef",), f"no UTF-8: {REDACTED}"),
     ],
 )
-def test_every_secret_is_struck_out(text: str, secrets: tuple[str, ...], redacted: str) -> None:
+def test_every_secret_is_redacted(text: str, secrets: tuple[str, ...], redacted: str) -> None:
     """However often it stands there, and whatever other secrets there are; one that is empty is none."""
     assert redact(text, secrets) == redacted
 
@@ -40,7 +40,7 @@ def test_every_secret_is_struck_out(text: str, secrets: tuple[str, ...], redacte
     ids=["as it is", "in a path", "in a query", "in JSON", "in JSON within JSON"],
 )
 def test_a_stream_strikes_secrets_out_of_all_that_is_written(form: str) -> None:
-    """In each of its forms, in the first line and in those after it, although the secrets are told but once."""
+    """In each of its forms, in the first line and in those after it, although the secrets are given only once."""
     stream = io.StringIO()
     redacted = RedactingStream(stream, (secret for secret in (SECRET, "")))
     for _ in range(2):
@@ -50,7 +50,7 @@ def test_a_stream_strikes_secrets_out_of_all_that_is_written(form: str) -> None:
 
 
 def test_a_stream_that_cannot_be_written_to_remembers_it_and_raises_nothing() -> None:
-    """A full disk and a reader who has left are told by `trouble`; whoever writes goes on."""
+    """A full disk and a reader who has left are reported by `trouble`; the writer goes on."""
     read, write = os.pipe()
     os.close(read)
     with Path("/dev/full").open("w", encoding="utf-8") as full, os.fdopen(write, "w", encoding="utf-8") as pipe:

@@ -116,9 +116,9 @@ async def test_a_foreign_object_is_named_left_by_harvest_and_moved_by_repair(nam
     assert (warning["log_level"], warning["count"], warning["first"]) == ("warning", 1, [foreign])
     assert await objects(lake) == before | {foreign: b"of others"}
     verification = await repaired(lake)
-    place = f"{lake.folder}quarantine/{foreign}"
-    assert (verification.problems, verification.repaired) == ([], [f"{foreign} was foreign, and is now {place}"])
-    assert await objects(lake) == before | {place: b"of others"}
+    target = f"{lake.folder}quarantine/{foreign}"
+    assert (verification.problems, verification.repaired) == ([], [f"{foreign} was foreign, and is now {target}"])
+    assert await objects(lake) == before | {target: b"of others"}
     with capture_logs() as logs:
         assert await lake.harvest() == "nothing_to_do"
     assert events(logs, "foreign_objects") == []
@@ -167,18 +167,18 @@ async def test_a_harvest_with_something_to_do_warns_of_foreign_objects_once(lake
 async def test_what_is_in_quarantine_is_never_overwritten(lake: Lake) -> None:
     """The same name again gets a number, also where somebody has already put something under that."""
     foreign = beside(lake.movies, "export.json")
-    place = f"{lake.folder}quarantine/{foreign}"
-    await lake.bucket.put(f"{place}.3", b"already there")
+    target = f"{lake.folder}quarantine/{foreign}"
+    await lake.bucket.put(f"{target}.3", b"already there")
     for body in (b"first", b"second", b"third", b"first"):
         await lake.bucket.put(foreign, body)
         assert (await repaired(lake)).problems == []
     kept_there = {key: body for key, body in (await objects(lake)).items() if "/quarantine/" in key}
     assert kept_there == {
-        place: b"first",
-        f"{place}.2": b"second",
-        f"{place}.3": b"already there",
-        f"{place}.4": b"third",
-        f"{place}.5": b"first",
+        target: b"first",
+        f"{target}.2": b"second",
+        f"{target}.3": b"already there",
+        f"{target}.4": b"third",
+        f"{target}.5": b"first",
     }
 
 
@@ -453,7 +453,7 @@ async def test_without_a_good_manifest_nothing_is_moved(lake: Lake) -> None:
 
 
 async def test_a_manifest_that_leaves_out_a_batch_has_no_data_file_moved(lake: Lake) -> None:
-    """A seal proves nothing of who has set it: where ids and batches differ, the batches are not acted on."""
+    """A checksum does not show who wrote it: where ids and batches differ, the batches are not acted on."""
     await lake.edit(lake.manifest, lambda manifest: manifest["batches"].update(Movies=[]), with_checksum=True)
     before = await objects(lake)
     verification = await repaired(lake)
@@ -474,7 +474,7 @@ async def test_another_runs_bad_manifest_has_none_of_its_files_moved(lake: Lake)
 
 
 async def test_a_forged_receipt_has_nothing_of_others_removed(lake: Lake) -> None:
-    """A receipt with a good seal that names an object of others is no receipt, and what it names stays."""
+    """A receipt with a valid checksum that names an object of others is no receipt, and what it names stays."""
     ledger = "Finance/ledger.parquet"
     await lake.bucket.put(ledger, b"PAR1")
     key = lake.receipt(lake.movies)

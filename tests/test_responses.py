@@ -73,7 +73,7 @@ HTML_STATUSES = [301, 400, 403, 404, 405, 418, 500, 502, 503, 504, 520]
 JUDGED: list[Any] = [
     pytest.param(200, GOOD, RECORD, id="a record"),
     pytest.param(200, b"\r\n " + GOOD + b"\n", RECORD, id="white space around it"),
-    pytest.param(200, ZIPPED, RECORD, id="gzip that no header told of"),
+    pytest.param(200, ZIPPED, RECORD, id="gzip that no header named"),
     pytest.param(200, b'{"success":true,"status_code":1}', {"success": True, "status_code": 1}, id="authentication"),
     pytest.param(200, b'{"success":null,"id":1}', {"success": None, "id": 1}, id="success is null"),
     pytest.param(200, ZIPPED[: len(ZIPPED) // 2], Retry("bad_body"), id="cut gzip"),
@@ -209,7 +209,7 @@ def http_date(**later: float) -> str:
 
 LAST_DATE = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
 
-HELD: list[Any] = [
+RETRY_AFTER: list[Any] = [
     pytest.param("7", 7.0, id="seconds"),
     pytest.param(" 7 ", 7.0, id="spaces around"),
     pytest.param("007", 7.0, id="zeros in front"),
@@ -244,7 +244,7 @@ HELD: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("retry_after", "expected"), HELD)
+@pytest.mark.parametrize(("retry_after", "expected"), RETRY_AFTER)
 def test_retry_after_is_understood_in_all_its_forms(retry_after: str | None, expected: float | None) -> None:
     """Seconds or a date; None where it is absent or says nothing."""
     assert Retry("http_429", retry_after=expected) == classify(answer(429, result(25), retry_after=retry_after))
@@ -270,7 +270,7 @@ def test_a_retry_after_is_never_negative(retry_after: str) -> None:
     ],
 )
 def test_a_date_of_http_is_a_moment_or_nothing(date: str | None, expected: datetime | None) -> None:
-    """Also where no zone is told, the moment can be compared with ours; what is no date is nobody's crash."""
+    """Without a zone too, the moment can be compared with ours; what is no date crashes nothing."""
     assert expected == moment(date)
 
 
@@ -488,24 +488,24 @@ RECORDED_FINDS = {
 @pytest.mark.parametrize("kind", ["movie", "tv"])
 def test_every_recorded_find_is_read_rightly(payloads: Path, kind: Kind) -> None:
     """Each recorded `/find` is the movie, series, episode, season or nothing that it was, whichever kind asks."""
-    seen = {}
+    outcomes = {}
     for file, (_, status, body) in exchanges(payloads, "find/").items():
         judged = classify(answer(status, body))
         candidates = read_find(judged, kind) if isinstance(judged, dict) else judged
         assert isinstance(candidates, Candidates), file
-        seen[file] = (*candidates.matches, candidates.missing)[0]
-    assert seen == RECORDED_FINDS
+        outcomes[file] = (*candidates.matches, candidates.missing)[0]
+    assert outcomes == RECORDED_FINDS
 
 
 def test_every_recorded_error_is_judged_rightly(payloads: Path) -> None:
-    """Recorded 404s are `NotFound`, 429s hold everybody, and the 401 is a refusal with its code."""
-    seen: dict[str, Any] = {}
+    """Recorded 404s are `NotFound`, 429s stop all requests, and the 401 is a refusal with its code."""
+    outcomes: dict[str, Any] = {}
     for file, (_, status, body) in exchanges(payloads, "error/").items():
         try:
-            seen[file] = classify(answer(status, body))
+            outcomes[file] = classify(answer(status, body))
         except TmdbRefusedError as error:
-            seen[file] = (error.status, error.code)
-    assert seen == {
+            outcomes[file] = (error.status, error.code)
+    assert outcomes == {
         "error/moviequeue_2021_movie_0_append_to_response_trailers_credits_releases.json": NotFound(),
         "error/quoted_404_no_success_field_2017.json": NotFound(),
         "error/quoted_429_legacy_count_43.json": Retry("http_429"),

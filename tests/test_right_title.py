@@ -55,7 +55,7 @@ ABSENT = 404, b'{"success":false,"status_code":34,"status_message":"The resource
 
 @pytest.fixture
 def play(s3: S3Server, settings_for: Make) -> Play:
-    """Tells a story to its end on a loop that loses no time waiting; settings and bucket lead to S3 through a link."""
+    """Plays a story to its end on a loop that loses no time waiting; settings and bucket lead to S3 through a link."""
 
     async def whole(story: Story) -> None:
         async with s3_proxy(s3.endpoint) as link:
@@ -101,7 +101,7 @@ class Raw:
 
     Attributes:
         odd: The answer to the n-th request for a path instead of the true one; None for that.
-        send: How an answer goes onto its connection, which is told the answer before, too.
+        send: How an answer goes onto its connection, which is given the answer before, too.
     """
 
     odd: Odd = lambda _path, _nth: None
@@ -170,7 +170,7 @@ class Ended:
 
 
 async def ended(settings: Settings) -> Ended:
-    """A harvest to its end, whichever, and the proof of what it has left, if it has begun a run."""
+    """A harvest to its end, whichever, and the verification of what it has left, if it has begun a run."""
     try:
         report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
         return Ended(report.exit_code, report, None, await verify(settings))
@@ -421,9 +421,9 @@ def test_titles_that_tmdb_has_merged_land_and_are_counted(play: Play) -> None:
             assert end.report
             assert end.verification
             landed = await lake(bucket)
-            result = landed[FILM]
-            assert (result["title"], result["harvest"]["tmdb_id"]) == (OTHER, number(OTHER))
-            assert result["harvest"]["tmdb_imdb_id"] == OTHER
+            record = landed[FILM]
+            assert (record["title"], record["harvest"]["tmdb_id"]) == (OTHER, number(OTHER))
+            assert record["harvest"]["tmdb_imdb_id"] == OTHER
             assert [id_ for id_ in MOVIES[:5] if "tmdb_imdb_id" in landed[id_]["harvest"]] == [FILM]
             assert (end.code, end.report.totals.found, end.report.totals.other_ids) == (0, 5, 1)
             assert (end.verification.problems, end.verification.totals.other_ids) == ([], 1)
@@ -431,8 +431,8 @@ def test_titles_that_tmdb_has_merged_land_and_are_counted(play: Play) -> None:
             outcomes = orjson.loads(await bucket.read(receipt) or b"")["outcomes"]
             assert outcomes[FILM] == {"outcome": "found", "kind": "movie", "tmdb_id": 133093, "other_id": OTHER}
             assert outcomes[MOVIES[1]].keys() == {"outcome", "kind", "tmdb_id"}
-            again = await harvest(settings, observer=Silent(), shutdown=Shutdown())
-            assert (again.status, again.totals.other_ids) == ("nothing_to_do", 1)
+            second = await harvest(settings, observer=Silent(), shutdown=Shutdown())
+            assert (second.status, second.totals.other_ids) == ("nothing_to_do", 1)
 
     play(story)
 
@@ -555,8 +555,8 @@ def test_a_row_that_is_gone_gives_way_to_the_next(case: Any, play: Play) -> None
             assert end.report
             assert end.verification
             [receipt] = await bucket.objects(f"Raw/API/_harvest/{end.report.run}/receipts/")
-            result = orjson.loads(await bucket.read(receipt) or b"")["outcomes"][id_]
-            assert (result["outcome"], result.get("tmdb_id") or result["reason"]) == (outcome, what)
+            outcome_json = orjson.loads(await bucket.read(receipt) or b"")["outcomes"][id_]
+            assert (outcome_json["outcome"], outcome_json.get("tmdb_id") or outcome_json["reason"]) == (outcome, what)
             asked = [path for path in tmdb.asked if path.partition("/")[2] in {str(each) for each in range(9001, 9021)}]
             assert (asked, {tmdb.asked[path] for path in asked}) == (requests, {1})
             assert (end.code, end.verification.problems) == (0, [])
@@ -604,7 +604,7 @@ def answering(id_: str, body: str | bytes) -> Odd:
 
 @pytest.mark.parametrize("text", EXACT.values(), ids=EXACT)
 def test_every_digit_and_character_lands(text: str, play: Play) -> None:
-    """The landed line says what TMDB's bytes said, its neighbours land too, and `verify` proves it."""
+    """The landed line says what TMDB's bytes said, its neighbours land too, and `verify` confirms it."""
     body = f'{{"id":{number(FILM)},"imdb_id":"{FILM}","title":"T","odd":{text}}}'
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
@@ -614,9 +614,9 @@ def test_every_digit_and_character_lands(text: str, play: Play) -> None:
             assert end.report
             assert end.verification
             assert (end.code, end.report.totals.found, end.verification.problems) == (0, 3, [])
-            result = whole(await landed_text(bucket, FILM))
-            assert result.pop("harvest")["tmdb_id"] == number(FILM)
-            assert result == whole(body)
+            record = whole(await landed_text(bucket, FILM))
+            assert record.pop("harvest")["tmdb_id"] == number(FILM)
+            assert record == whole(body)
 
     play(story)
 
@@ -648,9 +648,9 @@ def test_every_digit_of_a_record_that_is_kept_stays(text: str, form: str, play: 
             [key] = await bucket.objects("Raw/API/Movies/")
             text = (await bucket.read(key) or b"").decode()
             records = whole(text) if form == "array" else [whole(line) for line in text.splitlines()]
-            kept = next(record for record in records if record["imdb_id"] == FILM)
-            del kept["harvest"]
-            assert kept == whole(body.decode())
+            record = next(record for record in records if record["imdb_id"] == FILM)
+            del record["harvest"]
+            assert record == whole(body.decode())
 
     play(story)
 
@@ -688,8 +688,8 @@ def test_a_key_harvest_of_tmdbs_own_is_kept(theirs: str, play: Play) -> None:
             end = await ended(settings_for(tmdb.url, movies=MOVIES[:3]))
             assert end.verification
             assert (end.code, end.verification.problems) == (0, [])
-            result = whole(await landed_text(bucket, FILM))
-            assert (result["harvest"]["tmdb_id"], result["harvest"]["tmdb_harvest"]) == (number(FILM), whole(theirs))
+            record = whole(await landed_text(bucket, FILM))
+            assert (record["harvest"]["tmdb_id"], record["harvest"]["tmdb_harvest"]) == (number(FILM), whole(theirs))
 
     play(story)
 
@@ -768,8 +768,8 @@ def test_a_tmdb_that_knows_nobody_is_unavailable(
             end = await ended(settings)
             assert isinstance(end.error, TmdbUnavailableError)
             assert (end.code, await bucket.objects("Raw/API/Movies/"), await lake(bucket)) == (6, {}, {})
-            proofs = [*sum(KNOWN_TITLES.values(), ()), "nor what its /find has"]
-            assert any(verification in str(end.error) for verification in proofs)
+            reasons = [*sum(KNOWN_TITLES.values(), ()), "nor what its /find has"]
+            assert any(reason in str(end.error) for reason in reasons)
             tmdb.faults = healthy
             end = await ended(settings)
             assert end.report
@@ -804,7 +804,7 @@ def test_a_tmdb_that_forgets_everybody_in_mid_run_is_unavailable(at: int, play: 
 def test_an_outage_that_passes_leaves_next_to_no_title_missing(end_of_it: int, play: Play) -> None:
     """Those that were not there, one after the other, are asked for once more; if they still are not, it is exit 6.
 
-    A few at the ends of it, fewer than that takes, cannot be told from titles that TMDB never had.
+    A few at the ends of it, fewer than that takes, cannot be distinguished from titles that TMDB never had.
     """
 
     async def story(settings_for: Make, bucket: Bucket) -> None:

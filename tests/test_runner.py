@@ -1,4 +1,4 @@
-"""The door: however a command ends and whatever becomes of its output, there is an exit code and no traceback."""
+"""Runner: however a command ends and whatever becomes of its output, there is an exit code and no traceback."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ async def unshowable():
 with standard_streams():
     run_and_exit(globals()[sys.argv[1]], as_json="--json" in sys.argv)
 """
-"""Commands that end in every way, each at the door that the command line has."""
+"""Commands that end in every way, each run as the command line runs it."""
 
 
-def at_the_door(*words: str, program: str = PROGRAM, **streams: Any) -> subprocess.CompletedProcess[str]:
+def run_program(*words: str, program: str = PROGRAM, **streams: Any) -> subprocess.CompletedProcess[str]:
     """How a process of `program` has ended; its temporary files are in the working folder."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
     environment = {**os.environ, "TMPDIR": str(Path.cwd())}
@@ -96,7 +96,7 @@ UNWRITTEN = {
 def test_a_result_that_cannot_be_written_changes_no_exit_code(dead_end: Any, words: tuple[str, ...]) -> None:
     """The command ends as it has ended; that its result is nowhere is said, but to those who stopped reading it."""
     with dead_end() as stdout:
-        ended = at_the_door("stopped", *words, stdout=stdout)
+        ended = run_program("stopped", *words, stdout=stdout)
     assert (ended.returncode, ended.stderr) == (75, UNWRITTEN[dead_end])
 
 
@@ -105,16 +105,16 @@ def test_a_result_that_cannot_be_written_changes_no_exit_code(dead_end: Any, wor
 def test_logs_and_progress_that_cannot_be_written_change_nothing(dead_end: Any, words: tuple[str, ...]) -> None:
     """The command goes on to its end, and its result is there in whole."""
     with dead_end() as stderr:
-        ended = at_the_door("loud", *words, stderr=stderr)
+        ended = run_program("loud", *words, stderr=stderr)
     assert (ended.returncode, ended.stdout) == (75, '{"status":"stopped"}\n' if words else "Stopped.\n" * 10_000)
 
 
 @dead_ends
 @for_whom
-def test_an_error_that_cannot_be_told_keeps_its_exit_code(dead_end: Any, words: tuple[str, ...]) -> None:
-    """A script that has thrown both outputs away can still tell by the number what was wrong."""
+def test_an_error_that_cannot_be_shown_keeps_its_exit_code(dead_end: Any, words: tuple[str, ...]) -> None:
+    """A script that has thrown both outputs away can still see by the number what was wrong."""
     with dead_end() as stdout, dead_end() as stderr:
-        assert at_the_door("wrong", *words, stdout=stdout, stderr=stderr).returncode == 2
+        assert run_program("wrong", *words, stdout=stdout, stderr=stderr).returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code(dead_end: Any, words: 
 )
 @pytest.mark.parametrize("closed", [">/dev/full 2>/dev/full", "<&- >&- 2>&-", ">&-", "2>&-"])
 def test_the_command_line_bears_streams_that_are_full_or_closed(words: list[str], code: int, closed: str) -> None:
-    """From the first word on: usage and help are told before any command has begun."""
+    """From the first word on: usage and help are shown before any command has begun."""
     script = f'"$0" -m harvester "$@" {closed}'
     ended = subprocess.run(
         ["sh", "-c", script, sys.executable, *words], check=False, capture_output=True, text=True, env=os.environ
@@ -134,19 +134,19 @@ def test_the_command_line_bears_streams_that_are_full_or_closed(words: list[str]
 
 
 def test_a_command_that_is_cancelled_by_nobody_is_a_bug_of_ours() -> None:
-    """A `CancelledError` that comes as far as the door is told like any other bug: exit 1, a sentence, a file."""
-    ended = at_the_door("cancelled")
+    """A `CancelledError` that reaches the runner is reported like any other bug: exit 1, a sentence, a file."""
+    ended = run_program("cancelled")
     [saved] = Path.cwd().glob("harvester-*.txt")
     sentence = "This is a bug of the harvester (CancelledError). What has landed is safe."
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"{sentence} Please report {saved}.\n")
     assert "in cancelled" in saved.read_text(encoding="utf-8")
-    assert json.loads(at_the_door("cancelled", "--json").stdout)["error"] == "CancelledError"
+    assert json.loads(run_program("cancelled", "--json").stdout)["error"] == "CancelledError"
 
 
 @for_whom
 def test_a_result_that_cannot_be_shown_is_a_bug_of_ours(words: tuple[str, ...]) -> None:
     """As a table or as JSON: exit 1, a sentence, a file."""
-    ended = at_the_door("unshowable", *words)
+    ended = run_program("unshowable", *words)
     [saved] = Path.cwd().glob("harvester-*.txt")
     kind = "TypeError" if words else "ZeroDivisionError"
     sentence = f"The result cannot be shown ({kind}). Please report {saved}.\n"

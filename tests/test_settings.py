@@ -117,14 +117,14 @@ def test_flag_before_environment_before_dotenv_before_toml_before_default(
     monkeypatch.setenv(name.upper(), str(environment))
     dotenv(f"{name.upper()}={in_dotenv}\n")
     toml(f"{name} = {in_toml!r}\n")
-    seen = [getattr(load_settings(**{name: flag}), name), getattr(load_settings(**{name: None}), name)]
+    found = [getattr(load_settings(**{name: flag}), name), getattr(load_settings(**{name: None}), name)]
     monkeypatch.delenv(name.upper())
-    seen.append(getattr(load_settings(), name))
+    found.append(getattr(load_settings(), name))
     Path(".env").unlink()
-    seen.append(getattr(load_settings(), name))
+    found.append(getattr(load_settings(), name))
     Path("config/harvester.toml").unlink()
-    seen.append(getattr(load_settings(), name))
-    assert seen == [*values, Settings.model_fields[name].default]
+    found.append(getattr(load_settings(), name))
+    assert found == [*values, Settings.model_fields[name].default]
 
 
 OLDER = {
@@ -237,51 +237,53 @@ def test_an_empty_variable_does_not_hide_a_value_behind_it(monkeypatch: pytest.M
         ("OUTPUT_FORMAT", "JSONL"),
     ],
 )
-def test_a_wrong_value_is_told_by_its_environment_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """Whatever source it came from, a wrong setting is told by the name of the README and its value."""
+def test_a_wrong_value_is_reported_by_its_environment_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Whatever source it came from, a wrong setting is reported by the name of the README and its value."""
     monkeypatch.setenv(name, value)
-    said = wrong()
-    assert said.startswith(f"{name} ")
-    assert repr(value) in said
+    message = wrong()
+    assert message.startswith(f"{name} ")
+    assert repr(value) in message
     monkeypatch.delenv(name)
-    assert wrong(**{name.lower(): value}) == said
+    assert wrong(**{name.lower(): value}) == message
     toml(f"{name.lower()} = '{value}'\n")
-    assert wrong() == said
+    assert wrong() == message
 
 
-def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One start tells every setting to mend, not the first alone."""
+def test_all_that_is_wrong_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One start names every setting to fix, not the first alone."""
     monkeypatch.setenv("TMDB_RATE", "0")
     dotenv("OUTPUT_FORMAT=xml\n")
     toml('s3_bucket = "X"\n')
-    said = wrong(tmdb_language="Klingon")
-    assert [name for name in ("TMDB_RATE", "OUTPUT_FORMAT", "S3_BUCKET", "TMDB_LANGUAGE") if name not in said] == []
+    message = wrong(tmdb_language="Klingon")
+    assert [name for name in ("TMDB_RATE", "OUTPUT_FORMAT", "S3_BUCKET", "TMDB_LANGUAGE") if name not in message] == []
 
 
-def test_a_wrong_value_of_an_older_name_is_told_by_the_name_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_value_of_an_older_name_is_reported_by_the_name_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who set NOME_DO_BUCKET_S3 is not sent to look for S3_BUCKET, which they have never heard of."""
     monkeypatch.setenv("NOME_DO_BUCKET_S3", "Meu_Bucket")
-    said = wrong()
-    assert "NOME_DO_BUCKET_S3" in said
-    assert "'Meu_Bucket'" in said
+    message = wrong()
+    assert "NOME_DO_BUCKET_S3" in message
+    assert "'Meu_Bucket'" in message
 
 
-def test_a_key_that_is_no_setting_is_told() -> None:
+def test_a_key_that_is_no_setting_is_reported() -> None:
     """A misspelt key of the TOML file is refused with the nearest name: it would leave a default in force, unseen."""
     toml('tmdb_rte = 10\ntmdb_language = "pt-BR"\n[more]\ns3_bucket = "x"\n')
-    said = wrong()
-    assert "config/harvester.toml has more, tmdb_rte (nearest: tmdb_rate), which is no setting" in said
-    assert "tmdb_language" not in said
+    message = wrong()
+    assert "config/harvester.toml has more, tmdb_rte (nearest: tmdb_rate), which is no setting" in message
+    assert "tmdb_language" not in message
 
 
 @pytest.mark.parametrize("text", ["tmdb_rate = \n", "= 5\n", "tmdb_rate = 1\ntmdb_rate = 2\n", 's3_bucket = "open\n'])
-def test_a_broken_toml_file_is_told(text: str) -> None:
+def test_a_broken_toml_file_is_reported(text: str) -> None:
     """A TOML file that cannot be read is a settings error with its name, not a traceback."""
     toml(text)
     assert "config/harvester.toml" in wrong()
 
 
-def test_files_that_are_not_utf_8_are_told() -> None:
+def test_files_that_are_not_utf_8_are_reported() -> None:
     """Latin-1 in the TOML file or in `.env` is a settings error that names the file."""
     Path(".env").write_bytes("MOVIES_CSV=Séries.csv\n".encode("latin-1"))
     assert ".env" in wrong()
@@ -377,13 +379,13 @@ def test_appended_parts_may_be_a_list_in_toml() -> None:
 
 
 def test_more_than_20_parts_are_refused() -> None:
-    """TMDB answers 400 to a 21st part, for every title: it is told before the first request."""
+    """TMDB answers 400 to a 21st part, for every title: it is reported before the first request."""
     assert APPEND_LIMIT == 20
     parts = [f"season/{number}" for number in range(1, 22)]
     assert load_settings(tmdb_append=",".join(parts[:20])).tmdb_append == tuple(parts[:20])
-    said = wrong(tmdb_append=",".join(parts))
-    assert "TMDB_APPEND has 21 parts" in said
-    assert "20" in said
+    message = wrong(tmdb_append=",".join(parts))
+    assert "TMDB_APPEND has 21 parts" in message
+    assert "20" in message
 
 
 DAY = "{prefix}/{collection}/{yyyy}/{mm}/{dd}"
@@ -570,7 +572,7 @@ def test_a_prefix_or_template_that_works_is_taken_as_it_is(name: str, value: str
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_prefix_or_template_that_cannot_work_is_refused(name: str) -> None:
-    """It is told before TMDB is asked, with its value: all days in one folder, or what readers skip, is found late."""
+    """Reported before TMDB is asked, with its value: all days in one folder, or what readers skip, is found late."""
     assert [value for value in BAD[name] if not _is_refused(name, value)] == []
 
 
@@ -578,8 +580,8 @@ def _is_refused(name: str, value: str) -> bool:
     try:
         load_settings(**{name: value})
     except SettingsError as error:
-        said = str(error)
-        return said.startswith(f"{name.upper()} ") and repr(value)[:600] in said and "overlaps" not in said
+        message = str(error)
+        return message.startswith(f"{name.upper()} ") and repr(value)[:600] in message and "overlaps" not in message
     return False
 
 
@@ -619,12 +621,12 @@ def test_what_others_wrote_is_refused_at_once_however_large_it_would_become() ->
 )
 def test_csvs_and_harvest_keep_out_of_each_others_folders(prefix: str | None, template: str | None) -> None:
     """The harvest would take a CSV for a foreign file, or the upload a record for a CSV: the error names both."""
-    said = wrong(s3_prefix=prefix, s3_csv_template=template)
+    message = wrong(s3_prefix=prefix, s3_csv_template=template)
     fields = Settings.model_fields
-    assert said.startswith("S3_CSV_TEMPLATE overlaps with S3_PREFIX ")
-    assert repr((prefix or fields["s3_prefix"].default).strip("/")) in said
-    assert repr(template or fields["s3_csv_template"].default) in said
-    assert "Change one of the two" in said
+    assert message.startswith("S3_CSV_TEMPLATE overlaps with S3_PREFIX ")
+    assert repr((prefix or fields["s3_prefix"].default).strip("/")) in message
+    assert repr(template or fields["s3_csv_template"].default) in message
+    assert "Change one of the two" in message
 
 
 @pytest.mark.parametrize(
@@ -682,7 +684,7 @@ BETWEEN = st.sampled_from(["/", "", "-", "/x=", ".1/é"])
 def test_keys_of_an_accepted_template_lie_below_the_prefix_and_never_meet(
     prefix: str, between: tuple[str, ...], odd: str, at: int
 ) -> None:
-    """Every key begins with the prefix, readers skip no part of it, and it tells collection, date and batch apart."""
+    """Every key begins with the prefix, readers skip no part of it, and it distinguishes collection, date and batch."""
     texts = [text + odd if index == at else text for index, text in enumerate(between)]
     fields = ["{collection}", "{yyyy}", "{mm}", "{dd}", "/{batch}.json"]
     template = "{prefix}/" + "".join(text + field for text, field in zip(texts, fields, strict=True))
@@ -717,22 +719,22 @@ def test_slashes_around_prefix_and_base_url_do_not_matter() -> None:
 def test_both_shapes_of_tmdbs_key_are_taken(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """32 hexadecimal digits (v3) and `eyJ….….…` (v4), with the white space a copy brings along."""
     monkeypatch.setenv("TMDB_API_KEY", key)
-    held = load_settings().tmdb_api_key
-    assert held is not None
-    assert held.get_secret_value() == key.strip()
+    stored = load_settings().tmdb_api_key
+    assert stored is not None
+    assert stored.get_secret_value() == key.strip()
 
 
 @pytest.mark.parametrize(
     "key", [V3_KEY[:-1], V3_KEY + "0", "g" * 32, "eyJhbGciOiJIUzI1NiJ9", V4_TOKEN[3:], f"Bearer {V4_TOKEN}", "changeme"]
 )
 def test_what_has_neither_shape_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """The error tells the shapes and how long the value is, and not one that may be a key with a slip."""
+    """The error names the shapes and how long the value is, and not one that may be a key with a slip."""
     monkeypatch.setenv("TMDB_API_KEY", key)
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    said = str(caught.value)
-    assert said.startswith("TMDB_API_KEY is neither a v3 key")
-    assert f"{len(key)} characters" in said
+    message = str(caught.value)
+    assert message.startswith("TMDB_API_KEY is neither a v3 key")
+    assert f"{len(key)} characters" in message
     assert key not in "".join(traceback.format_exception(caught.value))
 
 
@@ -780,11 +782,11 @@ def test_an_error_beside_secrets_does_not_show_them() -> None:
     ],
 )
 def test_a_url_with_a_key_in_it_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """TMDB's site shows URLs with the key in their query: pasted as base URL, they are told without it."""
+    """TMDB's site shows URLs with the key in their query: pasted as base URL, they are reported without it."""
     monkeypatch.setenv("TMDB_BASE_URL", url)
-    said = wrong()
-    assert said.startswith("TMDB_BASE_URL ")
-    assert V3_KEY not in said
+    message = wrong()
+    assert message.startswith("TMDB_BASE_URL ")
+    assert V3_KEY not in message
 
 
 @pytest.mark.parametrize(
@@ -795,7 +797,7 @@ def test_a_url_with_a_key_in_it_is_refused_and_not_shown(monkeypatch: pytest.Mon
     ],
 )
 def test_what_a_command_needs_is_asked_for_by_name(name: str, said: str) -> None:
-    """A missing setting is told with its flag, if it has one, and every place it can be set in."""
+    """A missing setting is reported with its flag, if it has one, and every place it can be set in."""
     settings = load_settings()
     with pytest.raises(SettingsError) as caught:
         settings.require("tmdb_rate", name)
@@ -843,7 +845,7 @@ def test_an_endpoint_is_a_url_under_either_name(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "text", ["te\udcffst", "chave-não", "a\tb", "a\nb"], ids=["no UTF-8", "no ASCII", "tab", "line"]
 )
-def test_a_credential_that_no_header_can_carry_is_told_by_its_name(
+def test_a_credential_that_no_header_can_carry_is_reported_by_its_name(
     name: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a word of it: a byte that is not UTF-8 came out as a bug of ours."""

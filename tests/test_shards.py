@@ -85,10 +85,10 @@ def test_every_batch_is_in_one_shard_whole_and_in_order(movies: int, series: int
     shards = shards_of(batches, rate=rate, children=children)
     assert [batch for shard in shards for batch in shard.cut()] == batches
     for shard in shards:
-        some = shard.cut()
-        assert some
-        seconds = requests(some) * SPACING / rate
-        assert len(some) == 1 or (seconds <= SHARD_SECONDS and sum(len(each.ids) for each in some) <= SHARD_IDS)
+        cut = shard.cut()
+        assert cut
+        seconds = requests(cut) * SPACING / rate
+        assert len(cut) == 1 or (seconds <= SHARD_SECONDS and sum(len(each.ids) for each in cut) <= SHARD_IDS)
     expected = {(shard.run, shard.generation, shard.token, shard.attempt, shard.rate) for shard in shards}
     assert expected <= {(*WHERE.values(), rate)}
 
@@ -115,11 +115,11 @@ def test_the_largest_shard_fits_into_what_step_functions_hands_a_child() -> None
 @given(rate=st.floats(1, 10_000), children=st.integers(1, 1_000))
 def test_together_the_children_ask_no_more_than_the_rate(rate: float, children: int) -> None:
     """Whatever the rate, fractions too; nobody has a rate of nothing, and a shared one is a whole number."""
-    some, each = share(rate, children)
-    assert 1 <= some <= children
+    at_once, each = share(rate, children)
+    assert 1 <= at_once <= children
     assert each >= 1
-    assert some * each <= rate
-    assert some == 1 or each == int(each)
+    assert at_once * each <= rate
+    assert at_once == 1 or each == int(each)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def noon() -> str:
 
 
 def after_noon() -> str:
-    """A clock that tells another time whenever it is asked: two children's records differ in theirs."""
+    """A clock that gives another time whenever it is asked: two children's records differ in theirs."""
     seconds, rest = divmod(next(_ticks), 1_000)
     return f"2026-11-22T{13 + seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{rest:03}Z"
 
@@ -247,7 +247,7 @@ async def generation_of(bucket: Bucket, run: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def orders() -> dict[str, Callable[[list[Shard]], list[list[Shard]]]]:
+def groupings() -> dict[str, Callable[[list[Shard]], list[list[Shard]]]]:
     """Which shards are harvested side by side, one group after another."""
     return {
         "backwards, twice": lambda shards: [[shard] for shard in reversed(shards * 2)],
@@ -257,14 +257,14 @@ def orders() -> dict[str, Callable[[list[Shard]], list[list[Shard]]]]:
 
 @pytest.mark.parametrize("order", ["backwards, twice", "all at once, each by two"])
 async def test_children_in_any_order_leave_the_bucket_as_one_harvest_does(
-    order: str, orders: Any, bucket: Bucket, settings_for: Make
+    order: str, groupings: Any, bucket: Bucket, settings_for: Make
 ) -> None:
-    """The same keys, books, records and outcomes as of one harvest, reclassified and missing titles too; all proved."""
+    """The same keys, totals, records and outcomes as of one harvest, with reclassified and missing titles; verified."""
     async with fake_tmdb(catalog=Catalog(kinds=KINDS, otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES, series=SERIES)
         plan, shards = await planned(settings, bucket, children=2)
         assert (plan["status"], plan["shards"], len(shards), plan["batches"]) == ("to_do", 2, 2, 4)
-        for group in orders[order](shards):
+        for group in groupings[order](shards):
             reports = await fan_out(partial(child, settings), group, at_once=len(group))
             assert {report.status for report in reports} == {"landed"}
         closed = await closed_by(settings, plan)
@@ -397,8 +397,8 @@ async def test_failed_titles_are_tried_once_by_the_children_and_once_more_by_the
         first = await step(settings, shard)
         assert (first.status, first.exit_code, first.failed) == ("landed", 0, {poison: "http_500"})
         before = Counter(tmdb.asked)
-        again = await step(settings, shard)
-        assert (again.status, again.failed, asked_since(before, tmdb)) == ("landed", {poison: "http_500"}, set())
+        retried = await step(settings, shard)
+        assert (retried.status, retried.failed, asked_since(before, tmdb)) == ("landed", {poison: "http_500"}, set())
         tried = await closed_by(settings, plan)
         assert (tried.status, tried.exit_code, tried.failed) == ("failed", 5, {poison: "http_500"})
         assert asked_since(before, tmdb) == set(MOVIES[100:110])
@@ -420,7 +420,7 @@ async def test_failed_titles_are_tried_once_by_the_children_and_once_more_by_the
 async def test_a_failed_title_keeps_the_record_that_a_child_of_an_earlier_generation_has_landed(
     bucket: Bucket, settings_for: Make
 ) -> None:
-    """`again`, and TMDB fails for it: its neighbours are replaced, its record stands, and the books call it failed."""
+    """`again`, and TMDB fails for it: its neighbours are replaced, its record stands, and the totals call it failed."""
     poison = MOVIES[105]
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
@@ -471,10 +471,10 @@ async def test_two_plan_steps_of_one_execution_at_once_are_one(bucket: Bucket, s
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         both = await fan_out(lambda _: planned(settings, bucket, execution="arn:execution:1"), range(2), at_once=2)
-        (plan, some), (other, same) = both
+        (plan, first), (other, same) = both
         assert (plan["run"], plan["token"], plan["batches"]) == (other["run"], other["token"], other["batches"])
-        assert {shard.generation for shard in some + same} == {await generation_of(bucket, plan["run"])}
-        for shard in (some[0], same[1]):
+        assert {shard.generation for shard in first + same} == {await generation_of(bucket, plan["run"])}
+        for shard in (first[0], same[1]):
             assert (await child(settings, shard)).status == "landed"
         assert (await closed_by(settings, plan)).status == "closed"
         assert most_asked(tmdb) == 1
@@ -494,8 +494,8 @@ async def test_another_execution_finds_the_lake_busy_and_changes_nothing(bucket:
             await child(settings, shard)
         assert (await closed_by(settings, plan)).status == "closed"
         assert most_asked(tmdb) == 1
-        result, _ = await planned(settings, bucket, execution="arn:execution:2")
-        assert (result["status"], result["run"]) == ("nothing_to_do", plan["run"])
+        second, _ = await planned(settings, bucket, execution="arn:execution:2")
+        assert (second["status"], second["run"]) == ("nothing_to_do", plan["run"])
 
 
 async def test_another_execution_takes_over_a_lease_that_is_silent_and_the_old_children_are_lost(
@@ -543,7 +543,7 @@ async def at_first_write(call: Call, forward: Forward) -> web.StreamResponse:
 
 
 async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket, settings_for: Make) -> None:
-    """`to_close` while the books are open; then `nothing_to_do`, with the lease ended and nothing written."""
+    """`to_close` until the totals are reconciled; then `nothing_to_do`, with the lease ended and nothing written."""
     async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES[:110])
         plan, shards = await planned(settings, bucket, execution="arn:execution:1")
@@ -559,7 +559,7 @@ async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket,
         assert not (await lease_of(bucket)).ended
         assert (await closed_by(settings, plan_result)).status == "closed"
         assert (await lease_of(bucket)).ended
-        kept = await bucket.objects("")
+        before = await bucket.objects("")
         for execution in ("arn:execution:1", "arn:execution:2", None):
             plan_result = await plan_shards(settings, execution=execution, clock=Clock(now=noon))
             assert (plan_result["status"], plan_result["shards"], plan_result["totals"]["found"]) == (
@@ -568,9 +568,9 @@ async def test_a_plan_of_which_nothing_is_left_is_closed_or_done(bucket: Bucket,
                 110,
             )
         for day in ("2026-11-22", "2026-11-23"):  # an answer that was lost, and asked for once more
-            again = await closed_by(settings, plan, clock=Clock(now=lambda day=day: f"{day}T00:30:00.000Z"))
-            assert (again.status, again.run) == ("nothing_to_do", plan["run"])
-        assert await bucket.objects("") == kept
+            second = await closed_by(settings, plan, clock=Clock(now=lambda day=day: f"{day}T00:30:00.000Z"))
+            assert (second.status, second.run) == ("nothing_to_do", plan["run"])
+        assert await bucket.objects("") == before
 
 
 async def test_again_begins_one_generation_for_each_execution_that_asks_for_it(
@@ -585,18 +585,18 @@ async def test_again_begins_one_generation_for_each_execution_that_asks_for_it(
             await child(settings, shard)
         assert (await closed_by(settings, plan)).status == "closed"
         for number in (2, 3):
-            again = partial(planned, settings, bucket, execution=f"arn:execution:{number}", again=True)
-            plan, anew = await again()
+            plan_again = partial(planned, settings, bucket, execution=f"arn:execution:{number}", again=True)
+            plan, anew = await plan_again()
             assert (plan["status"], plan["shards"], plan["run"][:10]) == ("to_do", 2, "2026-11-22")
             generations.append(await generation_of(bucket, plan["run"]))
             assert [shard.batches for shard in anew] == [shard.batches for shard in shards]
             await child(settings, anew[0])
-            plan, rest = await again()
+            plan, rest = await plan_again()
             assert (plan["batches"], [shard.batches for shard in rest]) == (1, [shards[1].batches])
             await child(settings, rest[0])
-            assert (await again())[0]["status"] == "to_close"
+            assert (await plan_again())[0]["status"] == "to_close"
             assert (await closed_by(settings, plan)).status == "closed"
-            assert (await again())[0]["status"] == "nothing_to_do"
+            assert (await plan_again())[0]["status"] == "nothing_to_do"
             assert await generation_of(bucket, plan["run"]) == generations[-1]
             assert {tmdb.asked["movie", id_] for id_ in MOVIES[:110]} == {number}
         assert len(set(generations)) == 3
@@ -811,10 +811,10 @@ async def test_a_close_of_other_csvs_is_refused_and_begins_no_run(bucket: Bucket
         plan, shards = await planned(settings, bucket)
         for shard in shards:
             await child(settings, shard)
-        kept, asked = await bucket.objects(""), tmdb.asked.total()
+        stored, asked = await bucket.objects(""), tmdb.asked.total()
         with pytest.raises(InputError, match=f"movies.csv: has other ids or options than {plan['run']}"):
             await closed_by(settings_for(tmdb.url, movies=MOVIES[:111]), plan)
-        assert (await bucket.objects(""), tmdb.asked.total()) == (kept, asked)
+        assert (await bucket.objects(""), tmdb.asked.total()) == (stored, asked)
 
 
 CHANGES: dict[str, Any] = {

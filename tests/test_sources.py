@@ -37,7 +37,7 @@ def csv_of(number: int) -> bytes:
 
 
 async def test_a_folder_stands_for_the_latest_csv_in_it(bucket: Bucket, settings_for: Make) -> None:
-    """By its key, which ends in dates; whatever else lies there is passed over, and the books name the CSV itself."""
+    """By its key, which ends in dates; whatever else lies there is passed over, and the totals name the CSV itself."""
     keys = ["2026/02/09/movies.csv", "2026/11/22/movies.CSV", "2026/11/3/old.csv", "2025/12/31/movies.csv.gz"]
     for number, key in enumerate(keys, 1):
         await bucket.put(FOLDER + key, csv_of(number))

@@ -95,10 +95,10 @@ class Gate:
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, call: Call, forward: Forward) -> web.StreamResponse:
-        answer = await forward() if self.when == "after" else None
+        response = await forward() if self.when == "after" else None
         self.reached.set()
         await self.opened.wait()
-        return answer or await forward()
+        return response or await forward()
 
 
 async def left_of(bucket: Bucket) -> tuple[list[str], list[str]]:
@@ -122,7 +122,7 @@ async def test_what_landed_comes_back_byte_for_byte(bucket: Bucket, size: int, p
 
 
 async def test_what_has_landed_is_let_go_at_once(bucket: Bucket) -> None:
-    """Nobody holds a body that has landed until the collector of cycles comes by: with large files that is 150 MB."""
+    """A body that has landed is not kept until the cycle collector runs: with large files that is 150 MB."""
     body = bytes(6 * 2**20)
     before = sys.getrefcount(body)
     gc.disable()
@@ -178,7 +178,7 @@ async def test_nothing_is_visible_before_the_last_request(s3: S3Server, bucket: 
 
 
 async def test_a_part_that_is_refused_aborts_the_upload(s3: S3Server, bucket: Bucket) -> None:
-    """What is refused is told as it is, nothing is visible, and nothing is left that would be billed."""
+    """What is refused is reported as it is, nothing is visible, and nothing is left that would be billed."""
     async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["part"] = at_first(refusing(403, "AccessDenied"))
         with pytest.raises(StoreError) as caught:
@@ -237,7 +237,7 @@ async def test_an_upload_that_is_cancelled_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("trouble", ["refused", "cancelled"])
-async def test_an_abort_is_let_finish_whoever_is_cancelled(s3: S3Server, bucket: Bucket, trouble: str) -> None:
+async def test_an_abort_is_let_finish_whichever_task_is_cancelled(s3: S3Server, bucket: Bucket, trouble: str) -> None:
     """Two batches in trouble at once cancel each other: an abort under way goes on, and leaves nothing behind."""
     parts, aborts = Gate("before"), Gate("before")
     async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
@@ -335,7 +335,7 @@ async def test_uploads_are_listed_page_by_page() -> None:
 
 
 async def test_an_upload_that_is_gone_is_aborted_already(s3: S3Server, bucket: Bucket) -> None:
-    """Whoever aborts what nobody knows (any more) has what he wanted."""
+    """Aborting an upload that is unknown (by now) succeeds."""
     async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["abort"] = refusing(404, "NoSuchUpload")
         await lake.abort("a", "an-upload")
@@ -495,7 +495,7 @@ async def test_a_completion_that_meets_another_call_is_tried_again(times: int, s
 
 
 async def test_a_completion_that_always_meets_another_call_is_an_error(s3: S3Server, bucket: Bucket) -> None:
-    """After four tries the upload is aborted, and S3's word is told."""
+    """After four tries the upload is aborted, and S3's message is reported."""
     async with s3_proxy(s3.endpoint) as link, through(link, s3, bucket.name) as lake:
         link.rules["complete"] = refusing(409, "OperationAborted")
         with pytest.raises(StoreError, match=r"complete .*: OperationAborted"):
@@ -604,8 +604,8 @@ async def test_of_eight_puts_on_one_condition_one_is_done(bucket: Bucket, *, new
     """Exactly one of those who have seen the same is let through, and what it wrote stands."""
     if not new:
         await bucket.put("a", b"before")
-    seen = await bucket.read_stored("a", limit=100)
-    etag = seen.etag if seen else None
+    stored = await bucket.read_stored("a", limit=100)
+    etag = stored.etag if stored else None
     bodies = [str(number).encode() for number in range(8)]
     done = await fan_out(lambda body: bucket.put_if("a", body, etag=etag), bodies, at_once=8)
     assert sum(done) == 1
@@ -767,8 +767,10 @@ class Trouble:
     ],
     ids=lambda trouble: trouble.code,
 )
-async def test_what_the_server_refuses_is_told_with_what_to_do(s3: S3Server, bucket: Bucket, trouble: Trouble) -> None:
-    """The message names the action, the bucket, the key and the setting to mend, and never the secret."""
+async def test_what_the_server_refuses_is_reported_with_what_to_do(
+    s3: S3Server, bucket: Bucket, trouble: Trouble
+) -> None:
+    """The message names the action, the bucket, the key and the setting to fix, and never the secret."""
     name = trouble.name or bucket.name
     credentials = (trouble.access_key or s3.access_key, trouble.secret_key or s3.secret_key, None)
     async with open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=s3.endpoint) as lake:
@@ -806,7 +808,7 @@ async def test_what_the_server_refuses_is_told_with_what_to_do(s3: S3Server, buc
     ],
     ids=lambda trouble: trouble.code,
 )
-def test_what_s3_answers_is_told_with_what_to_do(trouble: Trouble) -> None:
+def test_what_s3_answers_is_reported_with_what_to_do(trouble: Trouble) -> None:
     """What may pass is tried five times, what will not once; the message is as above."""
 
     async def story() -> None:
@@ -821,8 +823,8 @@ def test_what_s3_answers_is_told_with_what_to_do(trouble: Trouble) -> None:
     hurried(story())
 
 
-def test_a_bucket_in_another_region_is_told_with_what_to_do() -> None:
-    """Sent elsewhere, botocore goes there, once; sent elsewhere again, the region is the setting to mend."""
+def test_a_bucket_in_another_region_is_reported_with_what_to_do() -> None:
+    """Sent elsewhere, botocore goes there, once; sent elsewhere again, the region is the setting to fix."""
 
     async def story() -> None:
         async with s3_proxy() as link, through(link) as lake:
@@ -841,7 +843,7 @@ def test_a_bucket_in_another_region_is_told_with_what_to_do() -> None:
     ("host", "does"),
     [("127.0.0.1", "refuses the connection"), ("nobody.onion", "has a name that cannot be resolved")],
 )
-def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str, does: str) -> None:
+def test_a_server_that_cannot_be_reached_is_reported_with_what_to_do(host: str, does: str) -> None:
     """A refused connection and a name that does not resolve are the network's trouble, or the endpoint's.
 
     No resolver asks the network for a name that ends in `.onion` (RFC 7686).
@@ -860,8 +862,10 @@ def test_a_server_that_cannot_be_reached_is_told_with_what_to_do(host: str, does
     hurried(story())
 
 
-async def test_no_credentials_anywhere_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Somebody who has set nothing yet is told what to set."""
+async def test_no_credentials_anywhere_is_reported_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A user who has set nothing yet learns what to set."""
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     async with open_bucket("lake", region="us-east-1", endpoint_url="http://127.0.0.1:9") as lake:
@@ -871,7 +875,7 @@ async def test_no_credentials_anywhere_is_told_with_what_to_do(monkeypatch: pyte
     Trouble("NoCredentialsError", advice).result(caught.value, "lake")
 
 
-async def test_an_unknown_profile_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_an_unknown_profile_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A profile is looked up before anything is asked."""
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
@@ -885,14 +889,14 @@ async def test_an_unknown_profile_is_told_with_what_to_do(monkeypatch: pytest.Mo
     )
 
 
-async def test_an_endpoint_that_is_none_is_told() -> None:
+async def test_an_endpoint_that_is_none_is_reported() -> None:
     """A setting that is no URL is an error of ours, not botocore's."""
     with pytest.raises(StoreError, match=r"^Cannot open s3://lake: ValueError\. Invalid endpoint: nonsense"):
         async with open_bucket("lake", credentials=("key", SECRET, None), endpoint_url="nonsense"):
             pytest.fail("it is open")
 
 
-async def test_a_role_that_is_refused_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_role_that_is_refused_is_reported_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is the credentials that cannot be had, not the bucket that refuses; at the hourly renewal of a role, too."""
     refused = (
         "<ErrorResponse><Error><Code>AccessDenied</Code>"

@@ -30,8 +30,8 @@ TIMES = {"started_at": "2026-11-22T12:00:00.000Z", "ended_at": "2026-11-22T13:43
 
 
 def totals(**more: Any) -> Totals:
-    """The books of the whole real input; they balance."""
-    values: dict[str, Any] = {
+    """The totals of the whole real input; they reconcile."""
+    fields: dict[str, Any] = {
         "rows": 1_045_161,
         "ids": 244_500,
         "duplicates": 800_654,
@@ -42,7 +42,7 @@ def totals(**more: Any) -> Totals:
         "files": 2_450,
         "bytes": 361_234_567,
     }
-    return Totals(**(values | more))
+    return Totals(**(fields | more))
 
 
 def report(status: Any, **more: Any) -> Report:
@@ -94,7 +94,7 @@ def test_bytes_are_written_for_people(number: int, text: str) -> None:
     assert size(number) == text
 
 
-def test_a_closed_harvest_shows_its_books(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_closed_harvest_shows_its_totals(capsys: pytest.CaptureFixture[str]) -> None:
     """Rows and ids are accounted for in sums one can follow; then what it cost, and where it lies."""
     show_report(report("closed"))
     assert shown(capsys) == [
@@ -148,7 +148,7 @@ def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(capsys: pytest.C
 def test_a_harvest_that_is_stopped_near_the_end_says_what_is_left(
     capsys: pytest.CaptureFixture[str], batches: int, text: str
 ) -> None:
-    """Nobody is told that nothing is left and that they shall run it again."""
+    """Never both: nothing is left, and run it again."""
     show_report(report("stopped", stopped_by="SIGTERM", batches_left=batches))
     assert shown(capsys)[-1] == text
 
@@ -171,7 +171,7 @@ def test_what_was_examined_is_shown_as_it_is(capsys: pytest.CaptureFixture[str],
     assert shown(capsys)[:2] == [f"bad {prefix} {prefix}", f"→ {prefix}"]
 
 
-def plan_told(**more: Any) -> dict[str, Any]:
+def plan_shown(**more: Any) -> dict[str, Any]:
     movies = {
         "source": "movies.csv",
         "rows": 1_045_161,
@@ -185,7 +185,7 @@ def plan_told(**more: Any) -> dict[str, Any]:
         "batches_done": 1_045,
         "batches_to_do": 1_400,
     }
-    values: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "status": "to_do",
         "run": RUN,
         "input": {"Movies": movies, "Series": movies | {"rejected": 0, "rejects": []}},
@@ -193,12 +193,12 @@ def plan_told(**more: Any) -> dict[str, Any]:
         "rate_per_second": 40.0,
         "seconds": 10_631.2,
     }
-    return values | more
+    return fields | more
 
 
 def test_a_plan_shows_every_number_whole(capsys: pytest.CaptureFixture[str]) -> None:
     """Also where standard output is 80 columns wide, as a file or a pipe is taken to be."""
-    show_plan(plan_told())
+    show_plan(plan_shown())
     lines = shown(capsys)
     rows = [line.replace("│", " ").split() for line in lines if "Movies" in line or "Series" in line]
     assert rows[:2] == [
@@ -210,7 +210,7 @@ def test_a_plan_shows_every_number_whole(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_plan_shows_rejects_and_the_time_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     """A reject can be found in the file by its line; requests and time are the least."""
-    show_plan(plan_told())
+    show_plan(plan_shown())
     assert shown(capsys)[-3:] == [
         "rejected: Movies, line 17: nm0000001|somebody",
         "rejected: Movies, line 18:",
@@ -220,20 +220,20 @@ def test_a_plan_shows_rejects_and_the_time_it_takes(capsys: pytest.CaptureFixtur
 
 def test_a_plan_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     """No time is promised for what is done."""
-    show_plan(plan_told(status="nothing_to_do", requests=0, seconds=0.0))
+    show_plan(plan_shown(status="nothing_to_do", requests=0, seconds=0.0))
     assert shown(capsys)[-1] == "Nothing to do: finished today (--again harvests anew)."
 
 
 @pytest.mark.parametrize("text", ["[red]Alert", "a [/] b", "[/b]", "[link=x]y", ":smile:"])
 def test_a_reject_is_shown_as_it_stands_in_the_file(capsys: pytest.CaptureFixture[str], text: str) -> None:
     """Whatever is in a CSV is text: no style, no emoji, and no error of ours."""
-    result = plan_told()
-    result["input"]["Movies"]["rejects"] = [{"line": 2, "text": text}]
-    show_plan(result)
+    plan = plan_shown()
+    plan["input"]["Movies"]["rejects"] = [{"line": 2, "text": text}]
+    show_plan(plan)
     assert f"rejected: Movies, line 2: {text}" in shown(capsys)
 
 
-def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verification_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     """Proved is a word one may rely on: files, records, bytes and receipts are counted."""
     show_verification(VerificationReport([RUN], totals=totals(), records=240_000))
     assert shown(capsys) == [
@@ -245,7 +245,7 @@ def test_a_proof_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_a_proof_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verification_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
     """The first twenty as they are, brackets too; how many more there are, and what to do."""
     problems = [f"Raw/API/[b]{number}.json is gone" for number in range(SHOWN + 5)]
     show_verification(VerificationReport([RUN], totals=totals(), records=1, problems=problems))
@@ -255,7 +255,7 @@ def test_a_proof_that_fails_names_its_problems(capsys: pytest.CaptureFixture[str
     assert lines[-2:] == ["… and 5 more, with --json", "25 problems. Harvest again to do what is missing."]
 
 
-def test_a_proof_that_fails_sends_nobody_to_harvest_an_earlier_day(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verification_that_fails_sends_nobody_to_harvest_an_earlier_day(capsys: pytest.CaptureFixture[str]) -> None:
     """Harvested again, the ids would be a new collection of today."""
     show_verification(VerificationReport([RUN], totals=totals(), problems=["a.json is gone"], past=True))
     assert shown(capsys)[-1] == (
@@ -263,7 +263,9 @@ def test_a_proof_that_fails_sends_nobody_to_harvest_an_earlier_day(capsys: pytes
     )
 
 
-def test_the_proof_of_a_day_names_its_runs_and_those_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verification_of_a_day_names_its_runs_and_those_that_are_not_finished(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """An unfinished run is no problem where every title stands once; fresh ids are a term of the sum."""
     runs = [RUN, "2026-11-22-91ab03cc"]
     of_day = totals(found=140_000, fresh=100_000)
@@ -278,7 +280,7 @@ def test_the_proof_of_a_day_names_its_runs_and_those_that_are_not_finished(capsy
     ]
 
 
-def test_a_proof_says_what_was_repaired(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verification_says_what_was_repaired(capsys: pytest.CaptureFixture[str]) -> None:
     """The first twenty objects as they are called, brackets too, and how many more there are."""
     lines = [f"Raw/API/[b]{number}.json was stale, and is removed" for number in range(SHOWN + 5)]
     show_verification(VerificationReport([RUN], totals=totals(), repaired=lines))

@@ -1,4 +1,4 @@
-"""Books: every row and every id is counted once, and one too many or too few is seen."""
+"""Totals: every row and every id is counted once, and one too many or too few is seen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def account_of(*, rows: int, ids: int, rejected: int) -> InputCounts:
     return InputCounts.of(InputIds("a.csv", names, rows, array("L", range(2, 2 + rejected))))
 
 
-def test_the_books_balance_when_every_row_and_id_is_accounted_for() -> None:
+def test_the_totals_reconcile_when_every_row_and_id_is_accounted_for() -> None:
     """Rows = ids + duplicates + rejected, ids = found + missing + failed + fresh, over both CSVs and all batches."""
     totals = Totals()
     assert totals.reconciles
@@ -44,7 +44,7 @@ def test_the_books_balance_when_every_row_and_id_is_accounted_for() -> None:
 
 @pytest.mark.parametrize("name", ["rows", "ids", "duplicates", "rejected", "found", "fresh"])
 @pytest.mark.parametrize("by", [-1, 1])
-def test_books_that_are_one_off_do_not_balance(name: str, by: int) -> None:
+def test_totals_that_are_one_off_do_not_reconcile(name: str, by: int) -> None:
     """One row or title too many or too few anywhere is seen."""
     totals = Totals()
     totals.add_input(account_of(rows=9, ids=7, rejected=1))
@@ -56,7 +56,7 @@ def test_books_that_are_one_off_do_not_balance(name: str, by: int) -> None:
 
 @pytest.mark.parametrize("name", ["missing", "failed"])
 @pytest.mark.parametrize("by", [-1, 1])
-def test_books_that_are_one_reason_off_do_not_balance(name: str, by: int) -> None:
+def test_totals_that_are_one_reason_off_do_not_reconcile(name: str, by: int) -> None:
     """Missing and failed titles are counted by reason, and one too many or too few of one is seen."""
     totals = Totals()
     totals.add_input(account_of(rows=9, ids=8, rejected=1))
@@ -88,7 +88,7 @@ def test_a_kept_title_counts_as_failed_and_its_record_stands_in_the_bytes() -> N
     )
 
 
-def test_the_books_are_shown_as_the_summary_has_them() -> None:
+def test_the_totals_are_shown_as_the_summary_has_them() -> None:
     """These keys stand in `summary.json` and in `--json`; reasons are counted, in alphabetical order."""
     totals = Totals()
     totals.add_input(account_of(rows=16, ids=11, rejected=2))
@@ -126,32 +126,32 @@ def test_a_found_title_that_tmdb_has_under_another_id_is_counted_besides() -> No
     assert (totals.found, totals.other_ids, totals.as_json()["other_ids"]) == (2, 1, 1)
 
 
-def some_books(by: int) -> Totals:
-    """Books in which every number is another one."""
+def some_totals(by: int) -> Totals:
+    """Totals in which every number differs."""
     totals = Totals()
-    for place, each in enumerate(fields(Totals), by):
+    for number, each in enumerate(fields(Totals), by):
         if isinstance(getattr(totals, each.name), int):
-            setattr(totals, each.name, place)
+            setattr(totals, each.name, number)
     totals.missing.update({"unknown": by, "season": 2 * by})
     totals.failed.update({"timeout": 3 * by, "http_500": by})
     return totals
 
 
-def test_books_come_back_from_what_is_shown_of_them() -> None:
-    """A summary's books are those that were closed, number by number."""
-    for totals in (Totals(), some_books(5)):
+def test_totals_come_back_from_what_is_shown_of_them() -> None:
+    """A summary's totals are those that were reconciled, number by number."""
+    for totals in (Totals(), some_totals(5)):
         assert Totals.of_json(totals.as_json()) == totals
 
 
-def test_the_books_of_a_day_are_the_sum_over_its_runs() -> None:
-    """Every number and every reason of both runs is in the sum, and the second run's books stay as they are."""
-    totals, other = some_books(1), some_books(10)
-    before, kept = totals.as_json(), other.as_json()
+def test_the_totals_of_a_day_are_the_sum_over_its_runs() -> None:
+    """Every number and every reason of both runs is in the sum, and the second run's totals stay as they are."""
+    totals, other = some_totals(1), some_totals(10)
+    before, unchanged = totals.as_json(), other.as_json()
     totals.add(other)
     shown = totals.as_json()
-    assert other.as_json() == kept
+    assert other.as_json() == unchanged
     for name, value in before.items():
         if isinstance(value, dict):
-            assert shown[name] == {reason: value[reason] + kept[name][reason] for reason in value}
+            assert shown[name] == {reason: value[reason] + unchanged[name][reason] for reason in value}
         else:
-            assert shown[name] == value + kept[name]
+            assert shown[name] == value + unchanged[name]

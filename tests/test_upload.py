@@ -101,10 +101,10 @@ class World:
         )
 
     async def head(self, key: str) -> dict[str, Any]:
-        """What S3 tells of an object, asked by somebody else."""
+        """What S3 says of an object, asked by another client."""
         async with client_of(self.server) as client:
-            result: dict[str, Any] = await client.head_object(Bucket=self.lake.name, Key=key)
-        return result
+            head: dict[str, Any] = await client.head_object(Bucket=self.lake.name, Key=key)
+        return head
 
     async def left(self) -> tuple[list[str], list[str]]:
         """The keys of all objects, and of all unfinished uploads."""
@@ -134,13 +134,13 @@ async def world(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Path
         ("CSV/{collection}/{name}", "CSV/Movies/movies.csv", "CSV/Movies/movies.csv", ()),
     ],
 )
-def test_a_key_follows_from_the_template_and_tells_its_day(template: str, key: str, folder: str, date: Any) -> None:
+def test_a_key_follows_from_the_template_and_gives_its_day(template: str, key: str, folder: str, date: Any) -> None:
     """Whatever the order of its parts, the newest of several days is known by the date, not by the alphabet."""
     keys = CsvKeys(KeyTemplate(template), "Movies", "movies.csv")
     assert (keys.key(DAY), keys.folder) == (key, folder)
     assert keys.date_in(key) == (tuple(date.split("-")) if isinstance(date, str) else date)
-    strangers = (f"{key}.gz", f"x{key}", key.replace("Movies", "Series"), key.replace("movies", "films"))
-    assert [keys.date_in(stranger) for stranger in strangers] == [None] * 4
+    foreign = (f"{key}.gz", f"x{key}", key.replace("Movies", "Series"), key.replace("movies", "films"))
+    assert [keys.date_in(foreign_key) for foreign_key in foreign] == [None] * 4
 
 
 def test_a_date_that_contradicts_itself_is_none() -> None:
@@ -170,7 +170,7 @@ def test_no_file_has_over_ten_thousand_parts(size: int, length: int) -> None:
 
 
 async def test_both_csvs_land_byte_for_byte_and_say_what_they_are(world: World) -> None:
-    """Under today's key of their collection, with SHA-256 and type, whatever they are called here; and it is told."""
+    """Under today's key of their collection, with SHA-256 and type, whatever they are called here; all is reported."""
     movies, series = csv_of(LARGE), csv_of(4_000)
     sources = {
         "movies_csv": world.write("Filmes e séries.txt", movies),
@@ -179,8 +179,8 @@ async def test_both_csvs_land_byte_for_byte_and_say_what_they_are(world: World) 
     report = await world.upload(**sources)
     assert [await world.lake.read(key) for key in (MOVIES_KEY, SERIES_KEY)] == [movies, series]
     for key, body in ((MOVIES_KEY, movies), (SERIES_KEY, series)):
-        result = await world.head(key)
-        assert (result["ContentType"], result["Metadata"]) == ("text/csv", {"sha256": sha256(body).hexdigest()})
+        head = await world.head(key)
+        assert (head["ContentType"], head["Metadata"]) == ("text/csv", {"sha256": sha256(body).hexdigest()})
     assert report.as_json() | {"seconds": 0} == {
         "status": "uploaded",
         "exit_code": 0,
@@ -340,21 +340,21 @@ async def test_neighbours_are_not_taken_for_the_csv(world: World) -> None:
     ],
     ids=lambda value: repr(value[:12]),
 )
-async def test_what_cannot_be_uploaded_is_told_before_anything_is_sent(
+async def test_what_cannot_be_uploaded_is_reported_before_anything_is_sent(
     world: World, source: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sentence and exit 2; the good file beside it is not sent either, and S3 is asked nothing."""
-    good = world.write("movies.csv", csv_of(900))
+    valid = world.write("movies.csv", csv_of(900))
     monkeypatch.chdir(world.folder)
     Path("empty.csv").touch()
     os.mkfifo("fifo")
     with pytest.raises(InputError) as caught:
-        await world.upload(movies_csv=good, series_csv=source)
+        await world.upload(movies_csv=valid, series_csv=source)
     assert (str(caught.value), caught.value.exit_code, world.link.seen) == (sentence, Exit.USAGE, [])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-async def test_a_file_that_may_not_be_read_is_told(world: World) -> None:
+async def test_a_file_that_may_not_be_read_is_reported(world: World) -> None:
     """The system's own word for it."""
     csv = world.write("movies.csv", csv_of(900))
     Path(csv).chmod(0)
@@ -366,7 +366,7 @@ async def test_a_file_that_may_not_be_read_is_told(world: World) -> None:
     ("more", "sentence"),
     [({}, "There is no CSV to read"), ({"movies_csv": "a", "s3_bucket": None}, "S3_BUCKET is not set: give --bucket")],
 )
-async def test_what_is_not_set_is_told(world: World, more: dict[str, Any], sentence: str) -> None:
+async def test_what_is_not_set_is_reported(world: World, more: dict[str, Any], sentence: str) -> None:
     """As for every command."""
     with pytest.raises(SettingsError, match=f"^{sentence}"):
         await world.upload(**more)
@@ -457,7 +457,7 @@ async def test_an_upload_that_is_gone_at_its_end_is_done_again(world: World) -> 
 
 
 async def test_a_refusal_aborts_the_upload(world: World) -> None:
-    """What S3 says is told with its exit code; nothing is visible and nothing is billed."""
+    """What S3 says is reported with its exit code; nothing is visible and nothing is billed."""
     world.link.rules["part"] = on_keys("series", refusing(403, "AccessDenied"))
     movies, series = world.write("movies.csv", csv_of(900)), world.write("series.csv", csv_of(LARGE))
     with pytest.raises(StoreError) as caught:
@@ -508,14 +508,14 @@ async def test_what_is_read_back_must_be_what_was_sent(world: World, result: web
 
 
 async def test_uploads_that_a_kill_has_left_are_aborted_of_whatever_day(world: World) -> None:
-    """Yesterday's key never comes again, and its parts would be billed for ever; a stranger's upload is left alone."""
-    yesterday, stranger = MOVIES_KEY.replace("/22/", "/21/"), "Raw/Local/CSV/Movies/2026/11/22/other.csv"
+    """Yesterday's key never comes again, its parts would be billed for ever; an upload to another key is left alone."""
+    yesterday, other_key = MOVIES_KEY.replace("/22/", "/21/"), "Raw/Local/CSV/Movies/2026/11/22/other.csv"
     async with client_of(world.server) as client:
-        for key in (MOVIES_KEY, MOVIES_KEY, yesterday, stranger, SERIES_KEY):
+        for key in (MOVIES_KEY, MOVIES_KEY, yesterday, other_key, SERIES_KEY):
             await client.create_multipart_upload(Bucket=world.lake.name, Key=key)
     with capture_logs() as logs:
         await world.upload(movies_csv=world.write("movies.csv", csv_of(900)))
-    assert sorted((await world.left())[1]) == sorted([SERIES_KEY, stranger])
+    assert sorted((await world.left())[1]) == sorted([SERIES_KEY, other_key])
     aborted = [line["key"] for line in logs if line["event"] == "upload_aborted"]
     assert sorted(aborted) == sorted([MOVIES_KEY, MOVIES_KEY, yesterday])
 
@@ -554,20 +554,20 @@ async def test_asked_to_stop_it_aborts_at_once(world: World, where: Any) -> None
 
 
 def on_the_way(steps: Callable[[io.BytesIO], AsyncIterator[None]]) -> tuple[float, list[int]]:
-    """Seconds after which a part that moves so is given up, or has arrived, and what was told of it."""
-    seen: list[int] = []
+    """Seconds after which a part that moves so is given up, or has arrived, and what was reported of it."""
+    progress: list[int] = []
 
     async def story() -> float:
         loop, part = asyncio.get_running_loop(), io.BytesIO(bytes(1_000))
         began = loop.time()
         with contextlib.suppress(TimeoutError):
-            async with progress_deadline(part, CALL_SECONDS, seen.append):
+            async with progress_deadline(part, CALL_SECONDS, progress.append):
                 async for _ in steps(part):
                     pass
-                seen.append(-1)
+                progress.append(-1)
         return loop.time() - began
 
-    return run_on(Leaping(look=0), story()), seen
+    return run_on(Leaping(look=0), story()), progress
 
 
 def test_a_part_that_gets_on_has_all_the_time_it_needs() -> None:
@@ -579,10 +579,10 @@ def test_a_part_that_gets_on_has_all_the_time_it_needs() -> None:
             part.read(1)
             yield
 
-    seconds, result = on_the_way(steps)
+    seconds, progress = on_the_way(steps)
     assert seconds == pytest.approx(600)
-    assert result[-2:] == [-1, 1_000]
-    assert result[:-2] == sorted(result[:-2])
+    assert progress[-2:] == [-1, 1_000]
+    assert progress[:-2] == sorted(progress[:-2])
 
 
 @pytest.mark.parametrize("far", [0, 400, 1_000])
@@ -594,9 +594,9 @@ def test_a_part_that_does_not_get_on_is_given_up_after_a_minute(far: int) -> Non
         await asyncio.sleep(10_000)
         yield
 
-    seconds, result = on_the_way(steps)
+    seconds, progress = on_the_way(steps)
     assert seconds == pytest.approx(CALL_SECONDS + (POLL_SECONDS if 0 < far < 1_000 else 0))
-    assert -1 not in result
+    assert -1 not in progress
 
 
 def test_a_part_that_is_sent_again_has_its_time_again() -> None:
@@ -614,7 +614,7 @@ def test_a_part_that_is_sent_again_has_its_time_again() -> None:
 
 
 def test_a_slow_part_of_a_file_lands(settings_for: Make) -> None:
-    """At 33 KB a second a part takes minutes, and no call gives it up; the progress is told meanwhile.
+    """At 33 KB a second a part takes minutes, and no call gives it up; the progress is reported meanwhile.
 
     Only the first megabytes are slow: the loopback's buffers take 4.7 at once, and a server has 20 s from the end on.
     """
@@ -656,7 +656,7 @@ def test_a_slow_part_of_a_file_lands(settings_for: Make) -> None:
 # --- progress
 
 
-async def test_progress_tells_bytes_of_all_files_to_the_end(world: World) -> None:
+async def test_progress_reports_bytes_of_all_files_to_the_end(world: World) -> None:
     """Which file, and how far of both together; what is unchanged is not counted."""
     movies, series = world.write("movies.csv", csv_of(LARGE)), world.write("series.csv", csv_of(900))
     await world.upload(movies_csv=movies, series_csv=series)
@@ -760,12 +760,12 @@ async def test_the_command_uploads_and_says_where_and_what_next(shell_for: Any, 
         assert lines[-1] == f"Next: python -m harvester harvest --bucket {world.lake.name} --movies {world.url(day)}"
         harvested = await shell.run(*lines[-1].removeprefix("Next: python -m harvester ").split(), "--json")
     assert (harvested.code, harvested.result["totals"]["found"]) == (0, 150)
-    again = await shell.run("upload", "--json")
-    assert (again.code, again.result["status"], again.result["files"][0]["url"]) == (0, "unchanged", world.url(day))
+    second = await shell.run("upload", "--json")
+    assert (second.code, second.result["status"], second.result["files"][0]["url"]) == (0, "unchanged", world.url(day))
 
 
 async def test_then_harvest_does_both_and_ends_as_the_harvest_does(shell_for: Any, world: World) -> None:
-    """The CSVs go up, the books close, and one JSON object tells both; a second time neither has anything to do."""
+    """The CSVs go up, the totals reconcile, and one JSON object reports both; a second time there is nothing to do."""
     movies = HEAD_OF_CSV + b"".join(b"tt%07d|x\n" % number for number in range(1, 251))
     series = HEAD_OF_CSV + b"tt0900001|x\n"
     async with fake_tmdb(catalog=Catalog(kinds={"tt0900001": "tv"}, otherwise="movie")) as tmdb:
@@ -817,7 +817,7 @@ async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, wo
 async def test_wrong_usage_is_exit_2_and_nothing_is_asked(
     shell_for: Any, world: World, words: list[str], environment: dict[str, str], sentence: str
 ) -> None:
-    """One sentence, before S3 or TMDB hear of us; a key that is missing is not told after 165 MB."""
+    """One sentence, before S3 or TMDB hear of us; a key that is missing is reported before, not after 165 MB."""
     ended = await shell_for(movies=csv_of(900)).having(**environment).run("upload", *words)
     assert (ended.code, ended.out, world.link.seen) == (2, "", [])
     assert ended.err.startswith(sentence)
@@ -877,8 +877,12 @@ async def test_a_large_file_takes_a_few_parts_of_memory(s3: S3Server, bucket: Bu
         csv = tmp_path / f"{size}.csv"
         with csv.open("wb") as file:
             file.truncate(size)
-        place = {"MOVIES_CSV": str(csv), "S3_BUCKET": bucket.name, "S3_CSV_TEMPLATE": f"{size}/{{collection}}/{{name}}"}
-        ended = await Shell(kept() | s3.environment() | place, tmp_path).run("upload", "--json", program=("-c", PEAK))
+        target = {
+            "MOVIES_CSV": str(csv),
+            "S3_BUCKET": bucket.name,
+            "S3_CSV_TEMPLATE": f"{size}/{{collection}}/{{name}}",
+        }
+        ended = await Shell(kept() | s3.environment() | target, tmp_path).run("upload", "--json", program=("-c", PEAK))
         code, peaks[size] = map(int, ended.out.split())
         assert code == 0, ended.err
         assert (await bucket.objects(f"{size}/"))[f"{size}/Movies/movies.csv"].bytes == size

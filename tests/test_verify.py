@@ -114,7 +114,7 @@ class Lake:
         return body
 
     async def edit(self, key: str, change: Callable[[dict[str, Any]], object], *, with_checksum: bool) -> None:
-        """Change the JSON object at `key`: sealed as the harvester would, or with the seal of what it was."""
+        """Change the JSON object at `key`: with the checksum that fits, or with that of what it was."""
         whole = orjson.loads(await self.read(key))
         change(whole)
         if with_checksum:
@@ -186,7 +186,7 @@ async def lake(bucket: Bucket, settings_for: Make, tmp_path: Path) -> AsyncItera
 
 
 async def test_a_healthy_run_is_proved(lake: Lake) -> None:
-    """What was read is what the books say: every record once, nothing written, nothing wrong."""
+    """What was read is what the totals say: every record once, nothing written, nothing wrong."""
     before = await lake.bucket.objects("")
     verification = await verify(lake.settings)
     assert (verification.runs, verification.problems, verification.records) == ([lake.run], [], 8)
@@ -419,7 +419,7 @@ async def summary_edited(lake: Lake) -> str:
     return f"{lake.summary} has been edited"
 
 
-async def summary_with_other_books(lake: Lake) -> str:
+async def summary_with_other_totals(lake: Lake) -> str:
     await lake.edit(lake.summary, lambda summary: summary["totals"].update(found=9), with_checksum=True)
     return f"{lake.summary} has other books than the receipts"
 
@@ -482,10 +482,10 @@ async def manifest_with_fresh_ids(lake: Lake) -> str:
     return f"{lake.manifest} has other "
 
 
-BOOKS_HARMS = [
+TOTALS_HARMS = [
     summary_deleted,
     summary_edited,
-    summary_with_other_books,
+    summary_with_other_totals,
     summary_of_another_generation,
     summary_of_another_run,
     summary_garbled,
@@ -500,8 +500,8 @@ BOOKS_HARMS = [
 ]
 
 
-@pytest.mark.parametrize("harm", BOOKS_HARMS, ids=lambda harm: harm.__name__)
-async def test_harmed_books_are_named_and_written_anew_by_the_next_harvest(harm: Harm, lake: Lake) -> None:
+@pytest.mark.parametrize("harm", TOTALS_HARMS, ids=lambda harm: harm.__name__)
+async def test_harmed_totals_are_named_and_written_anew_by_the_next_harvest(harm: Harm, lake: Lake) -> None:
     """The receipts and data files still stand, so the next harvest asks for no title, and the run is proved."""
     expected = await harm(lake)
     verification = await verify(lake.settings)
@@ -572,7 +572,7 @@ IDS_HARMS = [
     manifest_of_another_generation,
 ]
 
-HARMS = [*BATCH_HARMS, *BOOKS_HARMS, *IDS_HARMS]
+HARMS = [*BATCH_HARMS, *TOTALS_HARMS, *IDS_HARMS]
 """All of them; the README says how many there are."""
 
 
@@ -624,9 +624,9 @@ async def test_a_template_in_the_manifest_is_no_place_to_act_on(template: str, l
     await lake.edit(
         lake.manifest, lambda manifest: manifest["options"].update(key_template=template), with_checksum=True
     )
-    before = {key: seen for key, seen in (await lake.bucket.objects("")).items() if RUNS not in key}
+    before = {key: stored for key, stored in (await lake.bucket.objects("")).items() if RUNS not in key}
     assert await lake.harvest() == "closed"
-    assert {key: seen for key, seen in (await lake.bucket.objects("")).items() if RUNS not in key} == before
+    assert {key: stored for key, stored in (await lake.bucket.objects("")).items() if RUNS not in key} == before
     await is_proved(lake)
 
 
@@ -675,8 +675,8 @@ async def test_runs_of_two_days_have_folders_of_their_own(bucket: Bucket, settin
                 settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=lambda clock=clock: clock)
             )
             assert report.status == "closed"
-        proofs = [await verify(settings), await verify(settings, day="2026-11-20")]
-    assert [([name[:10] for name in verification.runs], verification.problems) for verification in proofs] == [
+        verifications = [await verify(settings), await verify(settings, day="2026-11-20")]
+    assert [([name[:10] for name in verification.runs], verification.problems) for verification in verifications] == [
         (["2026-11-21"], []),
         (["2026-11-20"], []),
     ]
@@ -769,8 +769,11 @@ async def test_two_runs_of_one_day_with_other_ids_do_not_disturb_each_other(lake
     settings = await lake.another(["tt0000007", "tt0000008"])
     assert await lake.harvest(settings) == "closed"
     [second] = set(await lake.runs()) - {lake.run}
-    proofs = [await verify(settings), await verify(settings, run=lake.run)]
-    assert [(verification.runs, verification.problems) for verification in proofs] == [([second], []), ([lake.run], [])]
+    verifications = [await verify(settings), await verify(settings, run=lake.run)]
+    assert [(verification.runs, verification.problems) for verification in verifications] == [
+        ([second], []),
+        ([lake.run], []),
+    ]
     assert await lake.harvest(again=True) == "closed"
     assert (await verify(settings)).runs == [lake.run]
 
@@ -834,7 +837,7 @@ async def day(lake: Lake) -> Day:
 
 
 async def test_a_day_is_proved_over_all_its_runs(day: Day) -> None:
-    """Every title stands once, whichever run has it; the books are those of all runs together."""
+    """Every title stands once, whichever run has it; the totals are those of all runs together."""
     before = await day.lake.bucket.objects("")
     verification = await day.verification()
     assert (verification.runs, verification.problems, verification.unfinished) == (
@@ -861,8 +864,10 @@ async def test_a_day_is_proved_over_all_its_runs(day: Day) -> None:
 
 async def test_each_run_of_a_day_is_proved_for_itself(day: Day) -> None:
     """Fresh ids are proved against the run that has them, so the later run has only its own records."""
-    proofs = [await verify(day.settings, run=run) for run in (day.lake.run, day.run)]
-    assert [(verification.problems, verification.records, verification.totals.fresh) for verification in proofs] == [
+    verifications = [await verify(day.settings, run=run) for run in (day.lake.run, day.run)]
+    assert [
+        (verification.problems, verification.records, verification.totals.fresh) for verification in verifications
+    ] == [
         ([], 8, 0),
         ([], 2, 6),
     ]
@@ -917,7 +922,7 @@ async def test_a_fresh_id_that_the_other_run_has_no_more_is_a_harm_of_both(
 
 
 async def test_a_receipt_that_a_closed_run_has_lost_is_a_harm_of_its_day(day: Day) -> None:
-    """Its books were closed with that receipt, so it is not merely unfinished."""
+    """Its totals were reconciled with that receipt, so it is not merely unfinished."""
     await day.lake.bucket.delete(day.lake.receipt(day.lake.movies))
     assert f"{day.lake.summary} has other books than the receipts" in (await day.verification()).problems
     assert await day.lake.harvest() == "closed"
@@ -1159,7 +1164,7 @@ async def test_the_command_ends_with_1_for_a_harm_and_with_0_without(s3: S3Serve
     assert (code, printed["status"], f"{lake.movies} is gone" in printed["problems"]) == (1, "wrong", True)
 
 
-async def test_the_command_proves_a_day(s3: S3Server, lake: Lake, tmp_path: Path) -> None:
+async def test_the_command_verifies_a_day(s3: S3Server, lake: Lake, tmp_path: Path) -> None:
     """`--day` ends with 0 with an unfinished run, which it names, and with 1 once a title stands twice."""
     _, run, data = await unfinished(lake)
     code, out, _ = await command(lake, s3, tmp_path, "--day", DAY)
