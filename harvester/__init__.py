@@ -1,7 +1,6 @@
-"""Harvest TMDB for every IMDb id of two CSVs into S3, with closed books.
+"""Harvest TMDB for every IMDb id of two CSVs into S3, and reconcile the totals.
 
-`from harvester import harvest` loads the module that has it, and no other: a name is looked up when it is asked for
-(PEP 562), so that nobody waits for what is not used.
+Public names are loaded lazily (PEP 562): `from harvester import harvest` imports only the module that defines it.
 """
 
 TYPE_CHECKING = False  # `typing` would be the one import
@@ -45,12 +44,12 @@ _MODULES = {
     "upload": "commands.upload",
     "verify": "commands.verify",
 }
-"""Where each public name is."""
+"""The module that defines each public name."""
 
 __all__ = [*_MODULES]  # noqa: PLE0604
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # a type checker would accept any name
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

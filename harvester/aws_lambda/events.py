@@ -1,10 +1,10 @@
-"""Events: what an event that AWS hands to the Lambda asks for.
+"""Events: from the JSON that AWS passes to the Lambda to an `Invocation`.
 
-- `{}`, or what a schedule of EventBridge sends: harvest the CSVs that the environment names;
-- S3's `ObjectCreated` of a CSV, sent by S3 itself or by EventBridge: harvest that one, as what its folder says;
+- `{}`, or the event of an EventBridge schedule: harvest the CSVs that the environment names;
+- S3's `ObjectCreated` of a CSV, sent by S3 itself or by EventBridge: harvest that one, its collection by its folder;
 - `{"action": "plan" | "harvest" | "close", …}`: a step of a fan-out (see `shards`).
 
-All but S3's may have `settings`, which come before those of the environment, and `again`. Anything else is an error: a
+All but S3's may have `again`, and `settings`, which override those of the environment. Anything else is an error: a
 misspelt event would otherwise harvest for hours.
 """
 
@@ -36,16 +36,16 @@ Action = Literal["plan", "harvest", "close"]
 CSVS = tuple(CSV_SETTINGS.values())
 
 FOLDERS: dict[str, Collection] = {"movies": "Movies", "filmes": "Movies", "series": "Series", "séries": "Series"}
-"""Names of folders and files, without regard to case, and the collection that a CSV below is of."""
+"""Names of folders and files, in any case, and the collection of the CSVs in them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """What an event asks for.
 
-    `settings` come before those of the environment, and `sources`, if there are any, are the only CSVs: both by field
-    name. At most so many `children` harvest at a time. The tokens of lease and generation follow from the `execution`.
-    To be closed is the `run`, in the lease that this `token` has, without titles that failed in this `attempt`.
+    Both by field name: `settings` override those of the environment, and `sources`, if any, are the only CSVs. At most
+    so many `children` harvest at a time. The tokens of lease and generation follow from the `execution`. `close`
+    finishes the `run` under the lease of this `token`, without titles that failed in this `attempt`.
     """
 
     action: Action = "harvest"
@@ -67,20 +67,20 @@ def _sources(sources: dict[str, str]) -> dict[str, str]:
 
 
 class _Event(BaseModel):
-    """Keys of an event of any action. A description says what to give instead of a wrong value.
+    """Keys of an event of any action. A description is the advice for a wrong value.
 
-    `execution`, `token` and `attempt` are checked in all of them, and count in one.
+    `execution`, `token` and `attempt` are checked for all actions; each is used by one.
     """
 
-    # Built when it is needed: few cold starts are for an event with keys.
+    # Built on first use: few cold starts have an event with keys.
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
-    COUNTING: ClassVar[tuple[str, ...]] = ()
-    """Keys that count in events of this action alone."""
+    OWN_KEYS: ClassVar[tuple[str, ...]] = ()
+    """Keys that only this action uses."""
 
     action: Action = "harvest"
     event: Any = None  # what the state machine was started with
-    settings: Any = {}  # `_settings` has another error for them
+    settings: Any = {}  # checked by `_settings`, with errors of its own
     sources: Annotated[dict[str, str], AfterValidator(_sources), Field(description=f"{', '.join(CSVS)}, or both")] = {}
     again: Annotated[bool, Field(description="true or false")] = False
     children: Annotated[
@@ -92,13 +92,13 @@ class _Event(BaseModel):
             description="a number from 1 to 1,000",
         ),
     ] = str(CHILDREN)
-    execution: Annotated[str | None, Field(description="a text, or leave it away")] = None
-    token: Annotated[Token | None, Field(description="back what the answer before said")] = None
-    attempt: Annotated[Token | None, Field(description="back what the answer before said")] = None
+    execution: Annotated[str | None, Field(description="a text, or leave it out")] = None
+    token: Annotated[Token | None, Field(description="back the value from the answer before")] = None
+    attempt: Annotated[Token | None, Field(description="back the value from the answer before")] = None
 
 
 class _Plan(_Event):
-    COUNTING = ("execution",)
+    OWN_KEYS = ("execution",)
 
 
 class _Harvest(_Event):
@@ -106,16 +106,16 @@ class _Harvest(_Event):
 
 
 class _Close(_Event):
-    COUNTING = ("run", "token", "attempt")
+    OWN_KEYS = ("run", "token", "attempt")
 
-    run: Annotated[RunName, Field(description="back what the answer before said")]
+    run: Annotated[RunName, Field(description="back the value from the answer before")]
 
 
 EVENTS: dict[Action, type[_Event]] = {"plan": _Plan, "harvest": _Harvest, "close": _Close}
 
 
 def parse_event(event: Any) -> Invocation | None:
-    """What `event` asks for; None if it is S3's and not of a new CSV. An InputError or SettingsError if it is none."""
+    """What `event` asks for; None if it is S3's, but not of a new CSV. InputError or SettingsError if it is invalid."""
     if event is None:  # an invocation without a payload
         return Invocation()
     if not isinstance(event, dict):
@@ -128,69 +128,70 @@ def parse_event(event: Any) -> Invocation | None:
         return Invocation(sources=sources) if sources else None
     if event.get("detail-type") == "Scheduled Event":
         return Invocation()
-    began = event.get("event")
-    if isinstance(began, dict) and "event" in began:
+    start_event = event.get("event")
+    if isinstance(start_event, dict) and "event" in start_event:
         raise InputError("the event", "has an event within its event: give what the state machine was started with")
-    if isinstance(began, dict) and "children" in began:
-        event = event | {"children": began["children"]}
+    if isinstance(start_event, dict) and "children" in start_event:
+        event = event | {"children": start_event["children"]}
     try:
         step = EVENTS[action].model_validate(event)
     except ValidationError as error:
         raise _problem(error, event, action) from None
-    first = parse_event(began)
-    if first is None:
-        raise InputError("the event", "that began this is of no CSV: let only those of CSVs begin it")
+    started_with = parse_event(start_event)
+    if started_with is None:
+        raise InputError("the event", "that started the state machine is of no CSV: start it for CSVs only")
     return Invocation(
         action=action,
-        settings=first.settings | _settings(step.settings),
-        sources=first.sources | step.sources,
-        again=(first.again or step.again) and action != "close",  # called once more, it would begin anew
+        settings=started_with.settings | _settings(step.settings),
+        sources=started_with.sources | step.sources,
+        again=(started_with.again or step.again) and action != "close",  # a repeated close would begin anew
         children=int(step.children),
         shard=Shard.of(event["shard"]) if "shard" in event else None,
-        **{name: getattr(step, name) for name in step.COUNTING},
+        **{name: getattr(step, name) for name in step.OWN_KEYS},
     )
 
 
 def _problem(error: ValidationError, event: dict[str, Any], action: Action) -> InputError:
-    """What is wrong with `event`: the keys that no action has, or else the first value that is not as it should be."""
+    """What is wrong with `event`: its unknown keys, or else its first wrong value."""
     known = {name for model in EVENTS.values() for name in model.model_fields}
     if unexpected := event.keys() - known:
-        return InputError("the event", f"has {', '.join(sorted(map(repr, unexpected))):.500}, which says nothing to us")
+        return InputError("the event", f"has {', '.join(sorted(map(repr, unexpected))):.500}, which is unknown")
     problem = error.errors(include_url=False, include_input=False)[0]
     name = str(problem["loc"][0])
-    its = EVENTS[action].model_fields.get(name)
-    if its is None or name not in event:
+    declared = EVENTS[action].model_fields.get(name)
+    if declared is None or name not in event:
         rule = "close needs a run, harvest may have a shard"
         return InputError("the event", f"does not go with {action}: {rule}")
-    return InputError("the event", f"has {event[name]!r:.200} for {name}: give {its.description}")
+    return InputError("the event", f"has {event[name]!r:.200} for {name}: give {declared.description}")
 
 
-def _settings(given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise SettingsError(f"The event has the settings {given!r:.200}: give an object of them, by name")
-    if unexpected := given.keys() - set(EVENT_SETTINGS):
+def _settings(settings: Any) -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        raise SettingsError(f"The event has the settings {settings!r:.200}: give an object of them, by name")
+    if unexpected := settings.keys() - set(EVENT_SETTINGS):
         only = ", ".join(EVENT_SETTINGS)
         raise SettingsError(f"The event may not set {', '.join(sorted(unexpected))}, but only {only}")
-    for name, value in given.items():
+    for name, value in settings.items():
         if isinstance(value, str) and not value.isprintable():
             raise SettingsError(f"The event sets {name} to {value!r:.200}, which has unprintable characters")
-    return given
+    return settings
 
 
 def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
-    """The CSVs of an event of S3's, by the setting they are for.
+    """The CSVs of an event of S3's, by the setting that each is for.
 
-    S3 itself sends keys in the encoding of forms (`Filmes+e+s%C3%A9ries`), EventBridge as they are.
+    S3 itself sends keys form-encoded (`Filmes+e+s%C3%A9ries`), EventBridge as they are.
     """
     try:
         if "Records" in event:
-            details = [r["s3"] for r in event["Records"] if str(r["eventName"]).startswith("ObjectCreated")]
+            records = event["Records"]
+            details = [each["s3"] for each in records if str(each["eventName"]).startswith("ObjectCreated")]
         else:
             details = [event["detail"]] if event.get("detail-type") == "Object Created" else []
         decode = unquote_plus if "Records" in event else str
         objects = [(str(each["bucket"]["name"]), decode(str(each["object"]["key"]))) for each in details]
     except (KeyError, TypeError) as error:
-        raise InputError("the event", f"is not as S3 sends them: {error!r:.200}") from error
+        raise InputError("the event", f"is not as S3 sends it: {error!r:.200}") from error
     created = [
         (_setting_of(key), str(S3Url(bucket, key))) for bucket, key in objects if key.lower().endswith(CSV_NAMES)
     ]
@@ -201,9 +202,9 @@ def _uploaded(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _setting_of(key: str) -> str:
-    """The setting a CSV is for, by the nearest of its folders that says so, or its own name."""
+    """The setting that a CSV is for, by the nearest folder with a name of `FOLDERS`, or else by its own name."""
     path = PurePosixPath(key)
     for name in (*reversed(path.parent.parts), path.name.partition(".")[0]):
-        if collection := FOLDERS.get(unicodedata.normalize("NFC", name).casefold()):  # macOS takes the é apart
+        if collection := FOLDERS.get(unicodedata.normalize("NFC", name).casefold()):  # macOS writes é as two characters
             return CSV_SETTINGS[collection]
-    raise InputError(key, f"is in no folder that says what it holds: {', '.join(FOLDERS)}")
+    raise InputError(key, f"is in no folder that names its collection: {', '.join(FOLDERS)}")

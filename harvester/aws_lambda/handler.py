@@ -1,16 +1,16 @@
-"""The Lambda: a door to the harvest, as a whole or, for a state machine, in parts.
+"""The Lambda handler: a harvest as a whole or, for a state machine, in parts.
 
-Before its time is over, an invocation takes no more batches, lands the open ones and answers `{"status": "more", …}`:
-called again with the same event, it goes on. Errors have the names of their classes (see `errors`), for Retry and Catch
-to match; titles that failed are a status. Clients are made anew by each invocation, because connections die while the
-process is frozen in between; only TMDB's key, where it is kept in AWS, is fetched once per cold start.
+Before its time is over, an invocation begins no more batches, lands the open ones and answers `{"status": "more", …}`:
+invoked again with the same event, it resumes. An error's type is the name of its class (see `errors`), for Retry and
+Catch to match; failed titles are a status. Each invocation creates its clients, because connections die while the
+process is frozen in between; only TMDB's key, if it is kept in AWS, is fetched once per cold start.
 """
 
 from __future__ import annotations
 
 import gc
 
-gc.disable()  # looking for cycles in what is just being imported is a seventh of a cold start
+gc.disable()  # looking for cycles during the imports took a seventh of a cold start
 
 import asyncio
 import logging
@@ -49,38 +49,38 @@ if TYPE_CHECKING:
     from harvester.settings.settings import Settings
 
 SPARE_SECONDS = 10.0
-"""What is left of the time once all has landed or been given up: for the answer, and for clocks that differ."""
+"""Seconds left after draining: for the answer, and for clocks that differ."""
 
 FAILED_SHOWN = 100
-"""Failed titles in an answer; Step Functions takes 256 KiB of one. The bucket has them all, in `outcomes.jsonl.gz`."""
+"""Failed titles in an answer: Step Functions accepts 256 KiB. `outcomes.jsonl.gz` in the bucket has all of them."""
 
 _log = logging.getLogger(__name__)
 
 _keys: dict[str, str] = {}
-"""TMDB's key, by where it is kept."""
+"""TMDB's key by its reference, such as `ssm:/path`."""
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """What came of the event, as JSON, or one of `errors`; a bare `HarvestError` is a bug, its traceback in the log."""
+    """The answer to the event. Raises one of `errors`; a bare `HarvestError` is a bug, with its traceback logged."""
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1_000
     log: Any = RedactingStream(sys.stderr, raw_secrets())
-    lines = logging.StreamHandler(log)
-    lines.setFormatter(JsonFormatter())  # CloudWatch finds an event by its values
-    logging.basicConfig(handlers=[lines], level=logging.WARNING, force=True)
+    log_handler = logging.StreamHandler(log)
+    log_handler.setFormatter(JsonFormatter())  # CloudWatch can query JSON values
+    logging.basicConfig(handlers=[log_handler], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger("harvester").setLevel(logging.INFO)
-    context = copy_context()  # of this invocation alone: the next one begins without its run
+    context = copy_context()  # of this invocation: `CURRENT_RUN` must not reach the next one
     try:
         with asyncio.Runner() as runner:
             return runner.run(_answer(event, log, until=until), context=context)
     except HarvestError as error:
         problem = error
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last door: no traceback may pass
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # no traceback may be shown
         context.run(partial(_log.exception, "bug", extra={"traceback": traceback.format_exc()}))
         problem = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
     if isinstance(problem, TmdbRefusedError):
-        _keys.clear()  # it may have been replaced where it is kept
-    text = log.redacted(str(problem)).encode(errors="backslashreplace").decode()  # JSON may hold half a character
+        _keys.clear()  # it may have been replaced in AWS
+    text = log.redacted(str(problem)).encode(errors="backslashreplace").decode()  # JSON may have a lone surrogate
     problem.args = (text,)
     raise problem.with_traceback(None) from None
 
@@ -91,16 +91,17 @@ async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str
         return result_json("ignored", Exit.CLOSED)
     for unknown in unknown_names():
         _log.warning("unknown_setting", extra=asdict(unknown))
-    ours, settings = load_settings(), load_settings(**invocation.settings)
-    for name, source in (
-        invocation.settings | invocation.sources
-    ).items():  # the function's own files are not for events to name
-        if name in CSV_SETTINGS.values() and not is_s3_url(str(source)) and source != getattr(ours, name):
-            raise SettingsError(f"The event may not have {name} be {source!r:.200}: give s3://bucket/key")
+    environment, settings = load_settings(), load_settings(**invocation.settings)
+    for name, source in (invocation.settings | invocation.sources).items():
+        own = getattr(environment, name)
+        if name in CSV_SETTINGS.values() and not is_s3_url(str(source)) and source != own:  # no other local file
+            raise SettingsError(f"The event may not set {name} to {source!r:.200}: give s3://bucket/key")
     rate = max(settings.tmdb_rate, invocation.shard.rate if invocation.shard else 0)
-    for name, asked in {"tmdb_rate": rate, "tmdb_concurrency": settings.tmdb_concurrency}.items():
-        if asked > (most := getattr(ours, name)):
-            raise SettingsError(f"The event may not have {name} be {asked:g}: the function's own is {most:g}, the most")
+    for name, value in {"tmdb_rate": rate, "tmdb_concurrency": settings.tmdb_concurrency}.items():
+        if value > (limit := getattr(environment, name)):
+            raise SettingsError(
+                f"The event may not set {name} to {value:g}: the function's own, {limit:g}, is the limit"
+            )
     if invocation.sources:
         settings = settings.model_copy(update=dict.fromkeys(CSV_SETTINGS.values()) | invocation.sources)
     if "-" in source_texts(settings).values():
@@ -119,7 +120,7 @@ async def _harvest(settings: Settings, invocation: Invocation, *, until: float) 
     observer, shutdown = ProgressLog(), Shutdown()
     attempt = invocation.attempt or secrets.token_hex(8) if invocation.run else None
     rate = effective_rate(invocation.shard.rate if invocation.shard else settings.tmdb_rate)
-    timer = _ask_in_time(shutdown, rate=rate, seconds=until - time.monotonic())
+    timer = _request_shutdown_in_time(shutdown, rate=rate, seconds=until - time.monotonic())
     try:
         if invocation.shard:
             report = await harvest_shard(settings, invocation.shard, observer=observer, shutdown=shutdown)
@@ -138,18 +139,18 @@ async def _harvest(settings: Settings, invocation: Invocation, *, until: float) 
         timer.cancel()
     answer = report.as_json()
     if report.status == "stopped":
-        # Called again, a step of a fan-out leaves batches whose titles have failed; anybody else tries them again.
+        # Invoked again, a step of a fan-out skips batches with failed titles; without a fan-out they are tried again.
         if not (observer.landed if invocation.shard or invocation.run else observer.complete):
-            advice = f"give the function more of it (900 s is the most), or raise the rate, which is {rate:g} a second"
+            advice = f"give the function more time (at most 900 s), or raise the rate, which is {rate:g} a second"
             raise StoppedError(f"The time was over before one batch had landed: {advice}.")
-        _log.warning("more", extra={"why": "the time is over: invoked again, it goes on"})
+        _log.warning("more", extra={"why": "the time is over; invoke it again to go on"})
         answer["status"] = "more"
     return answer | {"attempt": attempt, "failed": dict(islice(report.failed.items(), FAILED_SHOWN))}
 
 
-def _ask_in_time(shutdown: Shutdown, *, rate: float, seconds: float) -> asyncio.TimerHandle:
-    """Ask to stop while there is time for a batch begun just then, at this rate; at the earliest at half time."""
+def _request_shutdown_in_time(shutdown: Shutdown, *, rate: float, seconds: float) -> asyncio.TimerHandle:
+    """Request a shutdown while there is time for a batch begun just then, at this rate; not before half of the time."""
     batch_seconds = seconds_for(BATCH_SIZE * max(REQUESTS.values()), rate)
     at = max(seconds - SPARE_SECONDS - DRAIN_SECONDS - batch_seconds, seconds / 2)
-    ask = partial(shutdown.request, "deadline", drain_seconds=max(seconds - SPARE_SECONDS - at, 0.0))
-    return asyncio.get_running_loop().call_later(at, ask)
+    request = partial(shutdown.request, "deadline", drain_seconds=max(seconds - SPARE_SECONDS - at, 0.0))
+    return asyncio.get_running_loop().call_later(at, request)

@@ -1,7 +1,8 @@
-"""The commands of the command line: `harvest`, and what one wants to know before and after it.
+"""The commands of the command line.
 
-The result goes to standard output, for people or, with `--json`, as one JSON object; progress and logs go to standard
-error. Every command ends with one of the exit codes of `errors`. Heavy imports wait until a command needs them.
+The result goes to standard output, as text or, with `--json`, as one JSON object; progress and logs go to standard
+error. Every command ends with one of the exit codes of `errors`. Heavy modules are imported by the command that needs
+them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harvester import __version__
-from harvester.cli.options import AGAIN, INPUT, LIMIT, OUTPUT, PROOF, RUN, STORE, THEN, TMDB, option, setting
+from harvester.cli.options import AGAIN, INPUT, LIMIT, OUTPUT, RUN, STORE, THEN, TMDB, VERIFY, option, setting
 from harvester.cli.runner import run_and_exit, run_command
 from harvester.cli.signals import on_shutdown_signals
 from harvester.cli.streams import add_secrets, standard_streams
@@ -37,8 +38,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Harvest TMDB for every IMDb id of two CSVs into S3, with closed books. Without a command: harvest.",
-    epilog="Exit codes: 0 closed, 1 something wrong, 2 usage or input, 3 TMDB refuses the key, 4 the bucket refuses, "
+    help="Harvest TMDB for every IMDb id of two CSVs into S3, with reconciled totals. Default command: harvest.",
+    epilog="Exit codes: 0 complete, 1 something is wrong, 2 usage or input, 3 TMDB refuses the key, 4 the bucket refuses, "
     "5 some ids failed, 6 TMDB is unavailable, 75 stopped before the end. Settings: flag > environment > .env > "
     "config/harvester.toml.",
 )
@@ -48,8 +49,8 @@ def _command(*options: Parameter) -> Callable[[Command], None]:
     """Make a coroutine function a command with these options, `--json` and `--verbose`; see `run_command`."""
 
     def register(command: Command) -> None:
-        def run(**given: Any) -> None:
-            run_command(command, given)
+        def run(**options: Any) -> None:
+            run_command(command, options)
 
         parameters = (*options, *OUTPUT)
         run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # this is what typer reads
@@ -70,17 +71,17 @@ def _version(
 
 @_command(*INPUT, *TMDB, *STORE, LIMIT, AGAIN)
 async def harvest(settings: Settings, *, limit: int | None, again: bool) -> CommandResult:
-    """Harvest the CSVs; go on where an earlier run has stopped."""
+    """Harvest the CSVs; resume where an earlier run stopped."""
     from harvester.runtime.shutdown import Shutdown
 
-    settings = await _having_key(settings)
+    settings = await _with_key(settings)
     shutdown = Shutdown(limit=limit)
     on_shutdown_signals(shutdown)
     return await _harvest_until(shutdown, settings, again=again)
 
 
-async def _having_key(settings: Settings) -> Settings:
-    """The settings with TMDB's key itself, wherever it is kept."""
+async def _with_key(settings: Settings) -> Settings:
+    """The settings with TMDB's key itself, fetched if they have a reference to it."""
     from harvester.commands.resources import with_key
 
     known: dict[str, str] = {}
@@ -100,7 +101,7 @@ async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool)
 
 @_command(*INPUT, *map(setting, ("tmdb_language", "tmdb_append", "tmdb_rate")), *STORE, AGAIN)
 async def plan(settings: Settings, *, again: bool) -> CommandResult:
-    """Show what harvest would do; asks nobody but the bucket."""
+    """Show what harvest would do; reads the bucket, asks TMDB nothing."""
     from harvester.commands.plan import plan as make_plan
     from harvester.reports.text import show_plan
 
@@ -110,25 +111,25 @@ async def plan(settings: Settings, *, again: bool) -> CommandResult:
 
 @_command(setting("movies_csv", "Movies: a path"), *INPUT[1:], *TMDB, *STORE, LIMIT, AGAIN, THEN)
 async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> CommandResult:
-    """Upload the CSVs themselves, byte for byte; unchanged ones are left alone."""
+    """Upload the CSV files themselves, byte for byte; unchanged ones are skipped."""
     from harvester.cli.progress import upload_progress
     from harvester.commands.upload import upload as send
     from harvester.reports.text import show_upload
     from harvester.runtime.shutdown import Shutdown
 
     if then_harvest:
-        settings = await _having_key(settings)
+        settings = await _with_key(settings)
     elif limit is not None or again:
-        raise SettingsError("--limit and --again are about the harvest: give --then-harvest too, or leave them away")
+        raise SettingsError("--limit and --again are options of the harvest: add --then-harvest, or leave them out")
     shutdown = Shutdown(limit=limit)
-    on_shutdown_signals(shutdown, **({} if then_harvest else {"then": "giving up what is on its way"}))
+    on_shutdown_signals(shutdown, **({} if then_harvest else {"then": "aborting the upload"}))
     with upload_progress() as progress:
         report = await send(settings, shutdown=shutdown, progress=progress, pass_s3=then_harvest)
     if not then_harvest:
         return Exit.CLOSED, report.as_json(), partial(show_upload, report)
-    for file in report.files:  # the result is told at the end of the harvest, hours later
+    for file in report.files:  # the result is printed at the end of the harvest, hours later
         logging.getLogger(__name__).info(file.status, extra=file.as_json())
-    # From the local file: it need not come back over the network, and a read-only disk has no room for it.
+    # From the local file: reading it back from S3 would cost a download, and a read-only disk has no room for it.
     code, harvested, show_harvest = await _harvest_until(shutdown, settings, again=again)
 
     def show() -> None:
@@ -138,15 +139,15 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
     return code, report.as_json() | {"exit_code": int(code), "harvest": harvested}, show
 
 
-@_command(*PROOF, *map(setting, ("s3_bucket", "s3_prefix")))
+@_command(*VERIFY, *map(setting, ("s3_bucket", "s3_prefix")))
 async def verify(settings: Settings, *, run: str | None, day: str | None, repair: bool) -> CommandResult:
-    """Read a run, or a whole day, back from the bucket and prove its books."""
+    """Read a run, or a whole day, back from the bucket and check its totals."""
     from harvester.cli.progress import count_progress
-    from harvester.commands.verify import verify as prove
+    from harvester.commands.verify import verify as run_verify
     from harvester.reports.text import show_verification
 
     with count_progress("receipts read back") as progress:
-        verification = await prove(settings, run=run, day=day, repairing=repair, progress=progress)
+        verification = await run_verify(settings, run=run, day=day, repairing=repair, progress=progress)
     return (
         verification.exit_code,
         verification.as_json(),
@@ -154,7 +155,7 @@ async def verify(settings: Settings, *, run: str | None, day: str | None, repair
     )
 
 
-@_command(RUN, option("csv", "--csv", "Write all of them to this file."), *map(setting, ("s3_bucket", "s3_prefix")))
+@_command(RUN, option("csv", "--csv", "Write all rows to this CSV file."), *map(setting, ("s3_bucket", "s3_prefix")))
 async def missing(settings: Settings, *, run: str | None, csv: str | None) -> CommandResult:
     """List the rows and ids that have no record: rejected, missing or failed, and why."""
     from harvester.commands.missing import missing as list_missing
@@ -169,47 +170,51 @@ async def missing(settings: Settings, *, run: str | None, csv: str | None) -> Co
 
 @_command(*INPUT, *TMDB, *STORE)
 async def doctor(flags: dict[str, Any], secrets: list[str]) -> CommandResult:
-    """Try everything a harvest needs, and say what to mend."""
+    """Check everything a harvest needs, and say what to fix."""
     from harvester.cli.progress import check_progress
     from harvester.commands.doctor import DoctorReport, run_checks
     from harvester.reports.text import show_doctor_report
 
-    with check_progress() as look:
-        findings = [look(finding.without(secrets)) async for finding in run_checks(flags, secrets)]
+    with check_progress() as show_progress:
+        findings = [show_progress(finding.without(secrets)) async for finding in run_checks(flags, secrets)]
     doctor_report = DoctorReport(tuple(findings))
     return doctor_report.exit_code, doctor_report.as_json(), partial(show_doctor_report, doctor_report)
 
 
 @app.command()
 def demo(
-    serve: Annotated[bool, typer.Option("--serve", help="Keep both servers up, to try every command by hand.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Keep both servers running, to try every command by hand.")
+    ] = False,
     chaos: Annotated[
-        str | None, typer.Option(help="Faults and kills of your own: 429=5%,reset=2%,slow=3%,s3-503=1%,kill=3.")
+        str | None, typer.Option(help="Faults and kills, such as 429=5%,reset=2%,slow=3%,s3-503=1%,kill=3.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Which requests the chaos falls on.")] = 1,
-    folder: Annotated[Path, typer.Option("--folder", help="Where the landed files are left.")] = Path("harvester-demo"),
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the faults: which requests they hit.")] = 1,
+    folder: Annotated[Path, typer.Option("--folder", help="Where the landed files are copied to.")] = Path(
+        "harvester-demo"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """The whole thing on this machine: faults, a kill, a resume; no account and no network."""
+    """Run all of it on this machine: faults, a kill, a resume; no account and no network."""
     from harvester.demo.chaos import parse_chaos
     from harvester.demo.chaos import run as run_chaos
     from harvester.demo.walkthrough import run as run_walkthrough
     from harvester.demo.walkthrough import serve as keep_serving
 
-    async def inside() -> CommandResult:
+    async def run_demo() -> CommandResult:
         if serve and chaos is not None:
-            raise SettingsError("--serve keeps healthy servers up, and --chaos plays to its end: give one of the two")
+            raise SettingsError("--serve and --chaos do not go together: give one of the two")
         if chaos is not None:
             return await run_chaos(parse_chaos(chaos), folder, seed=seed, as_json=as_json)
         return await (keep_serving(folder, as_json=as_json) if serve else run_walkthrough(folder, as_json=as_json))
 
-    run_and_exit(inside, as_json=as_json)
+    run_and_exit(run_demo, as_json=as_json)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command in `arguments` (the command line's own), and exit with its code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    words = [REDACTED if redact_shapes(word) == REDACTED else word for word in words]  # typer repeats unknown ones
-    named = bool(words) and (not words[0].startswith("-") or words[0] in ("-h", "--help", "--version"))
+    args = sys.argv[1:] if arguments is None else arguments
+    args = [REDACTED if redact_shapes(arg) == REDACTED else arg for arg in args]  # typer prints unknown ones
+    has_command = bool(args) and (not args[0].startswith("-") or args[0] in ("-h", "--help", "--version"))
     with standard_streams():
-        app(args=words if named else ["harvest", *words], prog_name="harvester")
+        app(args=args if has_command else ["harvest", *args], prog_name="harvester")

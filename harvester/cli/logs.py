@@ -17,21 +17,21 @@ STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold
 
 
 def set_up_logs(*, verbose: bool = False, stream: TextIO | RedactingStream | None = None) -> None:
-    """Log to `stream` (standard error), which is to strike out secrets itself; `verbose` adds debug lines.
+    """Log to `stream` (standard error), which must redact secrets itself; `verbose` adds debug lines.
 
-    An event's name and the values in its `extra` are a readable line on a terminal, elsewhere (cron) a JSON object.
+    A record's message is the event's name, and its `extra` the values.
     """
     out: Any = stream or sys.stderr
     handler: logging.Handler = TerminalHandler(out) if out.isatty() else logging.StreamHandler(out)
-    handler.setFormatter(JsonFormatter())  # a terminal's handler has lines of its own
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)  # of libraries, only what warns
+    handler.setFormatter(JsonFormatter())  # `TerminalHandler` ignores it
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)  # of libraries, only warnings
     logging.getLogger("harvester").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 class TerminalHandler(logging.Handler):
-    """Writes a line for people: the time here, the level, the event, and its values.
+    """Writes a readable line: the local time, the level, the event, and its values.
 
-    Lines are not wrapped, and no value is cut into styles: a secret in one stays whole, so that it is struck out.
+    Lines are not wrapped and values not styled in parts: a secret stays whole, so that the stream can redact it.
     """
 
     def __init__(self, out: Any) -> None:
@@ -55,6 +55,6 @@ class TerminalHandler(logging.Handler):
 
 
 def _shown(value: Any) -> str:
-    """A value on one line: what cannot be printed is escaped."""
+    """A value on one line, unprintable characters escaped."""
     text = str(value)
     return text if text.isprintable() else repr(text)

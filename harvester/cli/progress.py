@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def harvest_observer() -> Observer:
-    """What observes a harvest; a new observer is a file, and a line here."""
+    """The observers of a harvest; add a new one here."""
     console = Console(stderr=True)
     return all_of(
         ProgressBar(console) if console.is_terminal else ProgressLog(),
@@ -31,57 +31,57 @@ def harvest_observer() -> Observer:
 
 @contextmanager
 def count_progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that shows how much is done, of how much."""
+    """A function that shows how much is done, and the total."""
     columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(what))
     with _advancing(what, columns, rate="per_second") as advance:
-        yield lambda done, of: advance(done, max(done, of))
+        yield lambda done, total: advance(done, max(done, total))
 
 
 @contextmanager
 def upload_progress(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, int, int], None]]:
-    """A function that shows which file is being sent, and how many bytes of how many."""
-    far = (rich.DownloadColumn(), rich.TransferSpeedColumn(), rich.TimeRemainingColumn(), rich.TextColumn("left"))
-    columns = (rich.TextColumn("{task.fields[file]}", markup=False), rich.BarColumn(), *far)
+    """A function that shows the file being sent, the bytes sent, and their total."""
+    numbers = (rich.DownloadColumn(), rich.TransferSpeedColumn(), rich.TimeRemainingColumn(), rich.TextColumn("left"))
+    columns = (rich.TextColumn("{task.fields[file]}", markup=False), rich.BarColumn(), *numbers)
     with _advancing("sending", columns, rate="bytes_per_second", clock=clock) as advance:
-        yield lambda name, done, of: advance(done, of, file=name)
+        yield lambda name, done, total: advance(done, total, file=name)
 
 
 @contextmanager
 def _advancing(
     event: str, columns: Iterable[rich.ProgressColumn], *, rate: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[..., None]]:
-    """A function that is given how much is done, of how much, and values for the bar's `columns` or the line."""
+    """A function that takes how much is done, the total, and values for the bar's `columns` or the log line."""
     console = Console(stderr=True)
     if console.is_terminal:
         with rich.Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=None, file="")
-            yield lambda done, of, **more: progress.update(task, completed=done, total=of, **more)
+            yield lambda done, total, **values: progress.update(task, completed=done, total=total, **values)
         return
-    then, before = clock(), 0
+    last, done_last = clock(), 0
 
-    def line(done: int, of: int, **more: str) -> None:
-        nonlocal then, before
-        seconds = clock() - then
+    def log_line(done: int, total: int, **more: str) -> None:
+        nonlocal last, done_last
+        seconds = clock() - last
         if seconds >= LINE_SECONDS:
-            speed = max(done - before, 0) / seconds
-            left = round((of - done) / speed) if speed else None
-            values = {"done": done, "of": of, rate: round(speed), "seconds_left": left, **more}
+            speed = max(done - done_last, 0) / seconds
+            left = round((total - done) / speed) if speed else None
+            values = {"done": done, "of": total, rate: round(speed), "seconds_left": left, **more}
             logging.getLogger(__name__).info(event, extra=values)
-            then, before = then + seconds, done
+            last, done_last = last + seconds, done
 
-    yield line
+    yield log_line
 
 
 @contextmanager
 def check_progress() -> Iterator[Callable[[Finding], Finding]]:
-    """A function that shows what has been looked at last, on a terminal, and hands it back."""
-    with Console(stderr=True).status("looking") as status:
+    """A function that shows, on a terminal, what was checked last, and returns the finding."""
+    with Console(stderr=True).status("checking") as status:
 
-        def look(finding: Finding) -> Finding:
-            status.update(f"looked at {finding.what}")
+        def show(finding: Finding) -> Finding:
+            status.update(f"checked {finding.what}")
             return finding
 
-        yield look
+        yield show
 
 
 class ProgressBar:
@@ -90,16 +90,16 @@ class ProgressBar:
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn("{task.description}"))
         self._progress = rich.Progress(*columns, console=console, transient=True)
-        self._task = self._progress.add_task("reading what has landed before", total=None)
+        self._task = self._progress.add_task("reading what has landed already", total=None)
         self._clock = clock
         self._progress.start()
 
     def __call__(self, event: Event) -> None:
-        """Show the event; the rate of the bar is the one that is reached, not the one allowed."""
+        """Show the event; the rate shown is the one reached, not the limit."""
         match event:
             case RunBegun(run, titles, batches_done):
                 self._counts = Counts(titles, clock=self._clock)
-                self._progress.print(f"Run {run}: {titles:,} titles to look up, {batches_done:,} batches done before")
+                self._progress.print(f"Run {run}: {titles:,} titles to look up, {batches_done:,} batches done already")
                 self._progress.update(self._task, total=titles)
             case BackOffBegun(seconds, rate):
                 self._progress.print(f"TMDB asks us to wait (429): {seconds:g} s, then at most {rate:.1f}/s")
@@ -109,11 +109,11 @@ class ProgressBar:
                     self._task, completed=self._counts.outcomes.total(), description=self._description()
                 )
             case RunEnded():
-                self._progress.stop()  # leaves the terminal as it was
+                self._progress.stop()  # restores the terminal
 
     def _description(self) -> str:
         counts = self._counts
         outcomes = " · ".join(f"{name} {counts.outcomes[name]:,}" for name in ("found", "missing", "failed"))
         seconds = counts.seconds_left()
-        left = "-:--:--" if seconds is None else str(timedelta(seconds=seconds))  # rich writes both alike
+        left = "-:--:--" if seconds is None else str(timedelta(seconds=seconds))  # as rich writes them
         return f"{counts.rate():.1f}/s · {outcomes} · {left} left"

@@ -22,8 +22,8 @@ def set_signal_handler(handler: Any) -> None:
         signal.signal(number, handler)
 
 
-def on_shutdown_signals(shutdown: Shutdown, *, then: str = "taking no more batches, landing the open ones") -> None:
-    """The first SIGINT or SIGTERM asks to stop, and says what happens `then`; the second ends the process at once."""
+def on_shutdown_signals(shutdown: Shutdown, *, then: str = "beginning no more batches, landing the open ones") -> None:
+    """Have the first SIGINT or SIGTERM request a shutdown and print what happens `then`, the second end the process."""
     loop = asyncio.get_running_loop()
 
     def on_signal(name: str) -> None:

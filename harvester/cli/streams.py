@@ -1,6 +1,6 @@
-"""The standard streams: they take any text, show no secret, and never raise.
+"""The standard streams: they accept any text, show no secret, and never raise.
 
-Output that cannot be written changes nothing of how a command ends.
+Output that cannot be written does not change how a command ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """All three streams, taking any text and never raising, even where cron or a pipe has closed them."""
+    """Make the standard streams accept any text and never raise, even where cron or a pipe has closed them."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -32,13 +32,13 @@ def standard_streams() -> Iterator[None]:
         yield
     finally:
         out.flush()
-        if out.trouble and not isinstance(out.trouble, BrokenPipeError):  # who stops reading has read enough
+        if out.trouble and not isinstance(out.trouble, BrokenPipeError):  # the reader has read enough
             sys.stderr.write(f"The result could not be written to standard output: {out.trouble.strerror}.\n")
         err.flush()
 
 
 def _writable(stream: TextIO | None) -> TextIO:
-    """The stream, for any text; None is one that was closed before we began."""
+    """The stream, made to accept any text; None stands for one that was closed before we began."""
     if stream is None:
         return Path(os.devnull).open("w", encoding="utf-8")
     if isinstance(stream, io.TextIOWrapper):
@@ -47,6 +47,6 @@ def _writable(stream: TextIO | None) -> TextIO:
 
 
 def add_secrets(*secrets: str) -> None:
-    """Let these secrets through neither of the standard streams, which must be those of `standard_streams`."""
+    """Redact these secrets in both output streams, which must be those of `standard_streams`."""
     for stream in (sys.stdout, sys.stderr):
         cast("RedactingStream", stream).secrets.update(secrets)

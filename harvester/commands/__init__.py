@@ -1,1 +1,1 @@
-"""The commands: one function each; the clients are made here and nowhere else."""
+"""The commands, one module each. Clients are created here and nowhere else."""

@@ -1,6 +1,6 @@
-"""The doctor: tries everything a harvest needs, and says what to mend.
+"""Doctor: checks everything a harvest needs, and says what to fix.
 
-Nothing is believed: the CSVs are read, TMDB is asked, and each permission is tried in the bucket (`probes`).
+Every check does the real thing: the CSVs are read, TMDB is asked, and each permission is tried (`permissions`).
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
 State = Literal["good", "note", "bad", "not set", "not tried"]
-"""`note`: it works, and could be better. Only `bad` keeps a harvest from its end."""
+"""`note`: it works, but could be better. Only `bad` makes a harvest fail."""
 
-FAST_SECONDS = 60
-SKEW_SECONDS = 300
-"""Seconds by which this machine's clock may differ: S3 refuses what is signed more than 15 minutes off."""
+SKEW_NOTE_SECONDS = 60
+SKEW_LIMIT_SECONDS = 300
+"""Clock skew from which on it is a note, and bad. S3 refuses requests signed more than 15 minutes off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, what was seen, and what to do about it, if anything."""
+    """What was checked, what was found, and what to do about it, if anything."""
 
     what: str
     state: State
@@ -51,19 +51,19 @@ class Finding:
     fix: str = ""
 
     def without(self, secrets: Sequence[str]) -> Finding:
-        """The finding with every secret struck out, before it is broken into lines."""
+        """The finding with secrets redacted; to be called before the text is wrapped, which may cut a secret in two."""
         return replace(self, seen=redact(self.seen, secrets), fix=redact(self.fix, secrets))
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
-    """All findings, in the order of looking."""
+    """All findings, in the order of the checks."""
 
     findings: tuple[Finding, ...]
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing keeps a harvest from its end."""
+        """Whether no finding is `bad`."""
         return all(finding.state != "bad" for finding in self.findings)
 
     @property
@@ -73,29 +73,29 @@ class DoctorReport:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        findings = [asdict(each) for each in self.findings]
+        findings = [asdict(finding) for finding in self.findings]
         return result_json("healthy" if self.healthy else "wrong", self.exit_code, findings=findings)
 
 
 async def run_checks(flags: dict[str, Any], secrets: list[str] | None = None) -> AsyncIterator[Finding]:
-    """Every finding, as soon as it is made; `flags` by field name. TMDB's key joins `secrets`, wherever it is kept."""
+    """Yield each finding as it is made; `flags` by field name. TMDB's key is added to `secrets` once fetched."""
     yield _python()
     for unknown in unknown_names():
-        fix = f"Correct it, if {unknown.nearest} is meant." if unknown.nearest else "Remove it, if it is meant for us."
+        fix = f"Correct it, if you mean {unknown.nearest}." if unknown.nearest else "Remove it, if it is meant for us."
         yield Finding(unknown.setting, "note", f"is no setting, and has no effect  ({unknown.where})", fix)
     try:
         settings = load_settings(**flags)
     except SettingsError as error:
         for problem in error.problems:
-            name, _, what = problem.partition(" ")
-            yield Finding(name, "bad", what, "Correct it; the rest is looked at then.")
+            name, _, text = problem.partition(" ")
+            yield Finding(name, "bad", text, "Correct it; the rest is checked then.")
         return
     for finding in _settings(settings, provenance(**flags)):
         yield finding
     if exposed := await asyncio.to_thread(_exposed):
         yield exposed
-    for look in (_inputs(settings), _tmdb(settings, [] if secrets is None else secrets), _bucket(settings)):
-        async for finding in look:
+    for checks in (_inputs(settings), _tmdb(settings, [] if secrets is None else secrets), _bucket(settings)):
+        async for finding in checks:
             yield finding
 
 
@@ -109,12 +109,12 @@ def _python() -> Finding:
     return Finding("Python", "good", f"{seen} in C, uvloop {version('uvloop')}")
 
 
-def _settings(settings: Settings, where: dict[str, str]) -> Iterator[Finding]:
+def _settings(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
     """A finding for each setting: its value, unless it is secret, and where it came from."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if value is not None:
-            yield Finding(name.upper(), "good", f"{_shown(name, value)}  ({where[name]})")
+            yield Finding(name.upper(), "good", f"{_shown(name, value)}  ({origins[name]})")
         elif name in ("tmdb_api_key", "s3_bucket"):
             yield Finding(name.upper(), "bad", "not set", f"Set it in the environment or in {ENV_FILE}.")
         else:
@@ -122,7 +122,7 @@ def _settings(settings: Settings, where: dict[str, str]) -> Iterator[Finding]:
     try:
         settings.require_input()
     except SettingsError as error:
-        yield Finding("MOVIES_CSV, SERIES_CSV", "bad", str(error), "Two files are read, or one of them.")
+        yield Finding("MOVIES_CSV, SERIES_CSV", "bad", str(error), "Give two different files, or only one.")
 
 
 def _shown(name: str, value: object) -> str:
@@ -138,36 +138,36 @@ def _shown(name: str, value: object) -> str:
 
 
 def _exposed() -> Finding | None:
-    """A note if git would take the file that holds the keys; None where there is no such file, repository or git."""
+    """A note if git would commit the file with the keys; None where there is no such file, repository or git."""
     if not ENV_FILE.is_file():
         return None
     command = ("git", "check-ignore", "--quiet", str(ENV_FILE))
     with suppress(OSError, subprocess.TimeoutExpired):
         ignored = subprocess.run(command, check=False, capture_output=True, timeout=10).returncode  # noqa: S603
-        if ignored == 1:  # 0: git leaves it alone; 128: there is no repository
+        if ignored == 1:  # 0: it is ignored; 128: there is no repository
             fix = f"Add {ENV_FILE} to .gitignore; if it has been committed, ask TMDB and AWS for new keys."
-            return Finding(str(ENV_FILE), "note", "holds keys, and git would take it", fix)
+            return Finding(str(ENV_FILE), "note", "has keys in it, and git would commit it", fix)
     return None
 
 
 async def _inputs(settings: Settings) -> AsyncIterator[Finding]:
-    """What the CSVs hold, each looked at for itself."""
+    """Yield what is in each CSV."""
     for collection, text in source_texts(settings).items():
-        what = CSV_SETTINGS[collection].upper()
+        setting = CSV_SETTINGS[collection].upper()
         if text == "-":
-            yield Finding(what, "not tried", "standard input is left to the harvest")
+            yield Finding(setting, "not tried", "standard input is read only once, by the harvest")
             continue
         try:
             account = await source_of(text, source_options(settings)).read(set())
         except HarvestError as error:
-            yield Finding(what, "bad", str(error))
+            yield Finding(setting, "bad", str(error))
             continue
         seen = f"{account.rows:,} rows: {len(account.ids):,} ids, {account.duplicates:,} duplicates, "
         if not account.rejected:
-            yield Finding(what, "good", f"{seen}none rejected")
+            yield Finding(setting, "good", f"{seen}none rejected")
             continue
-        fix = f"Line {account.rejects[0].line} is the first without an IMDb id; `plan` shows more. They are left out."
-        yield Finding(what, "note", f"{seen}{account.rejected:,} rejected", fix)
+        fix = f"Line {account.rejects[0].line} is the first without an IMDb id; `plan` shows more. Rejected rows are left out."
+        yield Finding(setting, "note", f"{seen}{account.rejected:,} rejected", fix)
 
 
 async def _tmdb(settings: Settings, secrets: list[str]) -> AsyncIterator[Finding]:
@@ -185,7 +185,7 @@ async def _tmdb(settings: Settings, secrets: list[str]) -> AsyncIterator[Finding
     except HarvestError as error:
         yield Finding("TMDB", "bad", str(error))
         return
-    yield Finding("TMDB", "good", f"{settings.tmdb_base_url} takes the key, after {milliseconds:.0f} ms")
+    yield Finding("TMDB", "good", f"{settings.tmdb_base_url} accepts the key, after {milliseconds:.0f} ms")
     yield clock
 
 
@@ -196,14 +196,14 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
     day = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     try:
         async with Resources(settings).lake() as bucket:
-            probes = PermissionChecks(bucket, prefix=settings.s3_prefix, template=settings.s3_key_template, day=day)
-            for permission, attempt in probes.tries.items():
+            checks = PermissionChecks(bucket, prefix=settings.s3_prefix, template=settings.s3_key_template, day=day)
+            for permission, attempt in checks.tries.items():
                 try:
                     yield Finding(permission, "good", await attempt())
                 except StoreError as error:
                     yield _refused(permission, error)
-                    if error.kind is not StoreErrorKind.DENIED:  # it is no matter of one permission
-                        yield Finding("S3", "not tried", "the rest, before this is mended")
+                    if error.kind is not StoreErrorKind.DENIED:  # not only this permission is missing
+                        yield Finding("S3", "not tried", "the other permissions, until this is fixed")
                         return
             yield _clock("S3", await bucket.server_time(f"{settings.s3_prefix}/{RUNS}/"))
     except StoreError as error:
@@ -213,16 +213,16 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
 def _refused(what: str, error: StoreError) -> Finding:
     seen = f"cannot {error.action}: {error.code}"
     if what == OPTIONAL_PERMISSION and error.kind is StoreErrorKind.DENIED:
-        return Finding(what, "note", seen, "A harvest does without; `verify --repair` does not (README, Permissions).")
+        return Finding(what, "note", seen, "Only `verify --repair` needs it (README, Permissions).")
     return Finding(what, "bad", seen, error.advice)
 
 
-def _clock(whose: str, said: datetime | None) -> Finding:
-    if said is None:
-        return Finding("clock", "not tried", f"{whose} does not say what time it is")
-    seconds = round((datetime.now(timezone.utc) - said).total_seconds())
-    if abs(seconds) <= FAST_SECONDS:
-        return Finding("clock", "good", f"within {max(abs(seconds), 1)} s of {whose}'s")
-    seen = f"{abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'} {whose}'s"
+def _clock(server: str, server_time: datetime | None) -> Finding:
+    if server_time is None:
+        return Finding("clock", "not tried", f"{server} does not say what time it is")
+    seconds = round((datetime.now(timezone.utc) - server_time).total_seconds())
+    if abs(seconds) <= SKEW_NOTE_SECONDS:
+        return Finding("clock", "good", f"within {max(abs(seconds), 1)} s of {server}'s")
+    seen = f"{abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'} {server}'s"
     fix = "Set this machine's clock: S3 refuses what is signed 15 minutes off, and the date in the keys follows it."
-    return Finding("clock", "bad" if abs(seconds) > SKEW_SECONDS else "note", seen, fix)
+    return Finding("clock", "bad" if abs(seconds) > SKEW_LIMIT_SECONDS else "note", seen, fix)

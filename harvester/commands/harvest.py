@@ -1,9 +1,9 @@
-"""The harvest: the one road from CSV to closed books.
+"""Harvest: the whole road from the sources to reconciled totals.
 
-`read inputs → open run → lease → begin → batches → look up → land → receipt → close`
+`read sources → open run → take the lease → begin → batches → look up → encode → land → receipt → reconcile`
 
-Killed at any moment, it loses nothing: data lands first and the receipt last, so a batch without one is done again,
-under the same names.
+Killed at any moment, it loses nothing: data lands first and the receipt last, so a batch without a receipt is done
+again, under the same names.
 """
 
 from __future__ import annotations
@@ -46,36 +46,36 @@ if TYPE_CHECKING:
     from harvester.tmdb.client import Tmdb
 
 BATCHES_AT_ONCE = 32
-"""Open batches at most. Usually two or three are open; more only while slow titles, or S3, keep some from landing."""
+"""Open batches at most. Usually two or three are open; more only while slow titles, or S3, delay some."""
 
 OPEN_BYTES = 32 * 10**6
-"""Bytes of records in open batches, from which on none is begun. With `append_to_response` a record has 20 KB and more:
-7,000 of them, while S3 was away, took 658 MB before there was this limit."""
+"""Bytes of records in open batches, above which no batch is begun. With `append_to_response`, a record has 20 KB and
+more: 7,000 of them took 658 MB while S3 was unreachable, without this limit."""
 
-MANY = 100
-"""Ids above which it is worth a warning that TMDB has less than half of them."""
+MOSTLY_MISSING_IDS = 100
+"""Ids above which there is a warning if TMDB has less than half of them."""
 
-LIKELY = {
+LIKELY_REASONS = {
     "unknown": "TMDB has no games and podcasts, and few shorts; or the ids are not those of the titles",
     "episode": "episodes have no record of their own: leave out the rows of titleType tvEpisode",
     "season": "seasons have no record of their own",
 }
-"""Why TMDB lacks most of a CSV, by the reason that it is missing for."""
+"""Why TMDB may lack most ids of a CSV, by the reason that most are missing for."""
 
 BEGIN_TRIES = 5
-"""How often a run is opened again whose manifest a process without the lease has replaced."""
+"""How often a run is opened again after a process without the lease has replaced its manifest."""
 
 
 Status = Literal["closed", "nothing_to_do", "failed", "stopped", "landed"]
-"""How a harvest can end; `landed` is what the child of a fan-out has done, which leaves the books to be closed."""
+"""How a harvest can end. `landed`: the child of a fan-out is done; the totals are still to be reconciled."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseOptions:
     """How a harvest gets the lease of its prefix."""
 
-    wait: bool = True  # while another harvest is at work; otherwise it ends with `BusyError`
-    token: str | None = None  # where several processes share the lease; a random one without it
+    wait: bool = True  # while another harvest is at work; False: raise `BusyError`
+    token: str | None = None  # of a lease that several processes share; None: a random one
     times: LeaseTimes = field(default_factory=LeaseTimes)
 
 
@@ -125,7 +125,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """When a harvest began: UTC, and by the clock that nobody sets."""
+    """When a harvest began: in UTC, and by the monotonic clock."""
 
     at: str
     clock: float
@@ -137,12 +137,12 @@ async def harvest(
     shutdown: Shutdown,
     observer: Observer = ignore,
     again: bool = False,  # harvest also if these ids were finished today
-    only: str | None = None,  # the run that is meant; without it, the one that `open_run` finds
-    attempt: str | None = None,  # batches whose failed titles it has tried are left; without it they are tried again
-    lease_options: LeaseOptions | None = None,  # by default it waits for the lease
+    only: str | None = None,  # this run; None: the one that `open_run` finds
+    attempt: str | None = None,  # leave titles that failed in this attempt; None: try all again
+    lease_options: LeaseOptions | None = None,  # None: wait for the lease
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Report:
-    """Harvest the CSVs of `settings` into its bucket, or what is left of that.
+    """Harvest the CSVs of `settings` into its bucket; resume where an earlier run stopped.
 
     Whatever is raised (see `errors`), what has landed is safe.
     """
@@ -171,11 +171,11 @@ async def harvest(
 async def start(
     stack: AsyncExitStack, resources: Resources, lease_options: LeaseOptions, **which: Any
 ) -> tuple[Run, Tmdb]:
-    """The run that `open_run` finds by `which`, begun unless it is finished, and TMDB; all ends with `stack`.
+    """The run that `open_run` finds by `which`, begun unless it is finished, and TMDB; both are closed with `stack`.
 
-    The lake is read first without the lease; only what is read with the lease decides what is left. TMDB is asked
-    nothing, not even whether it takes the key, before the lake has shown that it can be harvested into. Uploads that
-    the holder before has left open, killed, are aborted.
+    The lake is read first without the lease, then again with it; only the second reading decides what is left. TMDB is
+    asked nothing, not even to check the key, before the lake is known to be usable. Uploads that a killed holder of
+    the lease left open are aborted.
     """
     settings, clock = resources.settings, resources.clock
     settings.require_input()
@@ -183,24 +183,26 @@ async def start(
     inputs = await resources.inputs()
     tmdb = await stack.enter_async_context(resources.tmdb())
     bucket = await stack.enter_async_context(resources.lake())
-    look = partial(open_run, inputs=inputs, prefix=resources.prefix, options=resources.options, clock=clock, **which)
-    look = partial(look, day=clock.now()[:10], notices=Warnings())  # the day of the start, however long it waits
-    run = await look(bucket)
+    open_ = partial(open_run, inputs=inputs, prefix=resources.prefix, options=resources.options, clock=clock, **which)
+    open_ = partial(
+        open_, day=clock.now()[:10], notices=Warnings()
+    )  # the day of the start, however long the wait for the lease
+    run = await open_(bucket)
     CURRENT_RUN.set(run_ref(bucket, run.layout))
     if run.finished:
         return run, tmdb
-    # S3 is there, so from now on we wait for it: with titles in hand, not to hear that an address is wrong.
+    # S3 has answered, so its address is right: from now on an outage is waited out.
     bucket = await stack.enter_async_context(resources.lake(retry_policy=RetryPolicy.WAIT_OUT))
-    holding = hold_lease(
+    lease_context = hold_lease(
         bucket, run.layout.lease_key, token=lease_options.token, wait=lease_options.wait, times=lease_options.times
     )
-    lease = await stack.enter_async_context(holding)
-    await bucket.objects(run.layout.lease_key)  # an object that is sure to exist: do listings have ETags?
+    lease = await stack.enter_async_context(lease_context)
+    await bucket.objects(run.layout.lease_key)  # it exists, so this shows whether listings have ETags
     await tmdb.check_key()
     if lease.previous_run:
         await abort_uploads(bucket, replace(run.layout, run=lease.previous_run))
     for _ in range(BEGIN_TRIES):
-        run = await look(bucket)  # again: what was read without the lease may have changed since
+        run = await open_(bucket)  # again: the lake may have changed before the lease was ours
         run.lease = lease
         CURRENT_RUN.set(run_ref(bucket, run.layout))
         if run.finished:
@@ -231,22 +233,22 @@ def report_of(run: Run, tmdb: Tmdb, shutdown: Shutdown, *, done: Status, started
 
 
 def warn_if_mostly_missing(totals: Totals) -> None:
-    """Say so, with the likely reasons, if TMDB has less than half of more than `MANY` ids."""
-    if totals.ids > MANY and 2 * totals.missing.total() > totals.ids:
-        likely = [LIKELY[reason] for reason, _ in totals.missing.most_common() if reason in LIKELY]
+    """Log a warning, with the likely reasons, if TMDB has less than half of more than `MOSTLY_MISSING_IDS` ids."""
+    if totals.ids > MOSTLY_MISSING_IDS and 2 * totals.missing.total() > totals.ids:
+        likely = [LIKELY_REASONS[reason] for reason, _ in totals.missing.most_common() if reason in LIKELY_REASONS]
         values = {"missing": totals.missing.total(), "ids": totals.ids, "likely": "; ".join(likely)}
         logging.getLogger(__name__).warning("mostly_missing", extra=values)
 
 
 async def harvest_batches(run: Run, *, tmdb: Tmdb, resources: Resources, shutdown: Shutdown) -> None:
-    """Harvest what is to do of `run`, batch after batch, as many open as it takes to use the whole rate."""
+    """Harvest what is to do of `run`, with as many batches open as it takes to use the whole rate."""
     titles = sum(len(batch.ids) for batch in run.pending)
     resources.observer(RunBegun(run.name, titles, run.totals.batches, tmdb.limiter.ceiling))
     budget = MemoryBudget(OPEN_BYTES)
-    one = partial(harvest_batch, run=run, tmdb=tmdb, resources=resources, shutdown=shutdown, budget=budget)
-    gc.freeze()  # what has been made until now stays: looking through it for cycles again and again is 5 % of the work
+    harvest_one = partial(harvest_batch, run=run, tmdb=tmdb, resources=resources, shutdown=shutdown, budget=budget)
+    gc.freeze()  # ids and batches live until the end; scanning them for cycles over and over took 5 % of the time
     try:
-        await fan_out(one, run.pending, at_once=BATCHES_AT_ONCE)
+        await fan_out(harvest_one, run.pending, at_once=BATCHES_AT_ONCE)
     finally:
         gc.unfreeze()
 
@@ -254,10 +256,10 @@ async def harvest_batches(run: Run, *, tmdb: Tmdb, resources: Resources, shutdow
 async def harvest_batch(
     batch: Batch, *, run: Run, tmdb: Tmdb, resources: Resources, shutdown: Shutdown, budget: MemoryBudget
 ) -> None:
-    """Look up every title of `batch`, land what was found, and write the receipt, last.
+    """Look up every title of `batch`, land the records, and write the receipt last.
 
-    Batches are begun in their order, each when the titles before it are on their way. So a slow title keeps its own
-    batch from landing and nobody from being asked, while only two or three batches are open.
+    Batches begin in order, each once all titles before it have been admitted. So a slow title delays its own batch
+    only, no other request, and usually only two or three batches are open.
     """
     kind, options, observer = KINDS[batch.collection], resources.options, resources.observer
     lines: dict[str, bytes] = {}
@@ -270,7 +272,9 @@ async def harvest_batch(
             if line:
                 lines[id_] = line
                 budget.reserve(len(line))
-            outcome = replace(outcome, record={}) if line else Failed("too_deep")  # a line takes a fifth of the memory
+            outcome = (
+                replace(outcome, record={}) if line else Failed("too_deep")
+            )  # the line takes a fifth of its memory
         return outcome
 
     async def look_up_observed(id_: str) -> Outcome:
@@ -278,7 +282,7 @@ async def harvest_batch(
         observer(TitleDone(id_, name_of(outcome), getattr(outcome, "reason", None)))
         return outcome
 
-    async def in_line() -> AsyncGenerator[str, None]:
+    async def admitted_ids() -> AsyncGenerator[str, None]:
         async with tmdb.admission():
             await budget.wait()
             if shutdown.admits(len(batch.ids)):
@@ -286,16 +290,16 @@ async def harvest_batch(
                     yield id_
 
     mixes_answers = tmdb.mixes_answers
-    outcomes = await fan_out(look_up_observed, in_line(), at_once=len(batch.ids))
+    outcomes = await fan_out(look_up_observed, admitted_ids(), at_once=len(batch.ids))
     if not outcomes:
         return
-    if tmdb.mixes_answers > mixes_answers or are_unknown_in_a_row(outcomes):  # ask again: is what is missing missing?
+    if tmdb.mixes_answers > mixes_answers or are_unknown_in_a_row(outcomes):  # are the missing really missing?
         missing = [id_ for id_, outcome in zip(batch.ids, outcomes, strict=True) if isinstance(outcome, Missing)]
-        later = dict(zip(missing, await fan_out(look_up, missing, at_once=len(batch.ids)), strict=True))
-        outcomes = [later.get(id_, outcome) for id_, outcome in zip(batch.ids, outcomes, strict=True)]
+        second = dict(zip(missing, await fan_out(look_up, missing, at_once=len(batch.ids)), strict=True))
+        outcomes = [second.get(id_, outcome) for id_, outcome in zip(batch.ids, outcomes, strict=True)]
     await check_missing(tmdb, kind, outcomes)
-    held = sum(map(len, lines.values()))
+    reserved = sum(map(len, lines.values()))
     receipt = await land_batch(run, batch, outcomes, lines, form=FORMATS[options.output_format])
-    budget.reserve(-held)
+    budget.reserve(-reserved)
     counts = Counter[str](outcome["outcome"] for outcome in receipt.outcomes.values())
     observer(BatchLanded(batch.name, batch.collection, counts, sum(file.bytes for file in receipt.files)))

@@ -1,4 +1,4 @@
-"""Missing: which rows of a run were rejected, which ids are missing or failed, why, and in which line they stand."""
+"""Missing: the rejected rows, missing ids and failed ids of a run, each with its reason and source line."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MissingRow:
-    """A row that has no id, or an id that is missing or failed; `line` counts from 1, the header being line 1.
+    """A rejected row, or an id that is missing or failed; the header is `line` 1.
 
-    `text` is that of a rejected row, of the first thousand alone and at most 200 characters. `show_id` is TMDB's number
-    of the series of an episode or season.
+    `text` is that of a rejected row: of the first thousand only, and cut at 200 characters. `show_id` is TMDB's number
+    of the series that an episode or season belongs to.
     """
 
     outcome: Literal["rejected", "missing", "failed"]
@@ -50,9 +50,9 @@ class MissingRow:
 
 @dataclass(frozen=True, slots=True)
 class MissingReport:
-    """All such rows of a run, in the order of its sources. `to_do`: ids that have no outcome yet.
+    """All such rows of a run, in source order. `to_do`: ids that have no outcome yet.
 
-    `fresh`: ids left to another run of the day, counted per run.
+    `fresh`: the number of ids that another run of the day has, per run.
     """
 
     ref: RunRef
@@ -69,12 +69,12 @@ class MissingReport:
 
     @property
     def status(self) -> Literal["some_missing", "unfinished", "none_missing"]:
-        """Whether any are listed, and if not, whether there may be yet."""
+        """Whether any row is listed, and if not, whether there may be some later."""
         return "some_missing" if self.rows else "unfinished" if self.to_do else "none_missing"
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
-        """How many there are of each outcome and reason, most first."""
+        """The number of rows by outcome and reason."""
         return Counter((row.outcome, row.reason) for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
@@ -112,20 +112,20 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
         key = layout.ids_key(manifest.generation)
         body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
     if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
-        raise CorruptLakeError(f"{key} is not the ids of this run: it is not as it was written")
+        raise CorruptLakeError(f"{key} is not the ids of this run: its SHA-256 is not the manifest's")
     rows, to_do, fresh = [], 0, Counter[str]()
     try:
         for row in decode_rows(body):
-            where = row["collection"], row["line"]
+            origin = row["collection"], row["line"]
             outcome = outcomes.get(row.get("id"), {})
             to_do += "id" in row and not outcome and "fresh" not in row
             if "fresh" in row or outcome.get("outcome") == "fresh":
                 fresh[row.get("fresh") or outcome["run"]] += 1
             elif "rejected" in row:
-                rows.append(MissingRow("rejected", *where, None, row["rejected"], text=row.get("text")))
+                rows.append(MissingRow("rejected", *origin, None, row["rejected"], text=row.get("text")))
             elif outcome.get("outcome") in ("missing", "failed"):
                 name, reason = outcome["outcome"], outcome["reason"]
-                rows.append(MissingRow(name, *where, row["id"], reason, outcome.get("show_id")))
+                rows.append(MissingRow(name, *origin, row["id"], reason, outcome.get("show_id")))
     except ValueError as error:
         raise CorruptLakeError(f"{key} is not the ids of this run: {error}") from error
     ref = run_ref(bucket, layout, reconciled=summary is not None)
@@ -135,19 +135,19 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
 async def _outcomes(
     bucket: Store, layout: Layout, generation: str, summary: Summary | None, notices: Warnings
 ) -> dict[str | None, Mapping[str, Any]]:
-    """The outcome of each id: as written at closing, or else by the receipts of this generation."""
+    """The outcome of each id: from `outcomes.jsonl.gz` if its checksum is right, or else from the receipts."""
     body = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b"" if summary else b""
     if summary and hashlib.sha256(body).hexdigest() == summary.digests.outcomes:
-        with suppress(ValueError):  # it was never whole
+        with suppress(ValueError):  # it was damaged before the checksum was taken
             return dict(decode_outcomes(body))
     outcomes: dict[str | None, Mapping[str, Any]] = {}
 
-    async def take(key: str) -> None:
+    async def add_receipt(key: str) -> None:
         receipt = await receipt_or_none(bucket, layout, key, notices)
         if receipt and receipt.generation == generation:
             outcomes.update(receipt.outcomes)
 
-    await fan_out(take, await bucket.objects(layout.receipts), at_once=READS_AT_ONCE)
+    await fan_out(add_receipt, await bucket.objects(layout.receipts), at_once=READS_AT_ONCE)
     return outcomes
 
 
@@ -155,15 +155,15 @@ def write_csv(rows: list[MissingRow], path: Path) -> None:
     """Write the rows to a CSV file, with a header.
 
     Raises:
-        SettingsError: The file cannot be written, or is one that this has not written.
+        SettingsError: The file cannot be written, or exists and was not written by `missing`.
     """
     header = [field.name for field in fields(MissingRow)]
     try:
         with path.open("a+b") as file:
             file.seek(0)
-            first = file.readline()
-        if first and not first.startswith(",".join(header).encode()):
-            raise SettingsError(f"--csv {str(path)!r} is a file of something else: name one that is not there yet")
+            first_line = file.readline()
+        if first_line and not first_line.startswith(",".join(header).encode()):
+            raise SettingsError(f"--csv {str(path)!r} is some other file: give a new name")
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(header)

@@ -1,7 +1,7 @@
-"""Probes: each permission that a harvest needs in the bucket, tried by doing what needs it.
+"""Permission checks: each permission that a harvest needs in the bucket, tried by a request that needs it.
 
-What is written stands below `_harvest/doctor/` and is removed again. In the data folders an upload is begun and
-aborted, so that no reader ever sees anything. A probe that was killed is cleared away by the next.
+Objects are written below `_harvest/doctor/` and removed again. In the data folders an upload is only begun and aborted,
+so that readers never see anything. What a killed check has left is removed by the next one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from harvester.store.store import Store
 
 OPTIONAL_PERMISSION = "s3:DeleteObject"
-"""What no harvest needs, but `verify --repair`."""
+"""Needed by `verify --repair` alone, not by a harvest."""
 
 _BODY = b'{"what": "written by `harvester doctor`, which removes it again"}\n'
 
 
 class PermissionChecks:
-    """What is tried in one bucket: `tries` has a call for each permission, which says what was done."""
+    """The checks of one bucket: `tries` has a call for each permission; it returns what was done."""
 
     def __init__(self, bucket: Store, *, prefix: str, template: str, day: str) -> None:
         self._bucket = bucket
@@ -59,7 +59,7 @@ class PermissionChecks:
 
     async def _get(self) -> str:
         if await self._bucket.read(self._small) != _BODY and self._was_put:
-            raise StoreError(f"read {self._small}", "not what was put there", "Is it S3 that answers?")
+            raise StoreError(f"read {self._small}", "not what was put there", "Is this endpoint really S3?")
         return self._small
 
     async def _land(self) -> str:

@@ -1,4 +1,4 @@
-"""Plan: what a harvest would do, asking nobody but the bucket."""
+"""Plan: what a harvest would do. Only the bucket is asked, not TMDB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
     """What `harvest` would do with these settings, as `--json` prints it; nothing is written.
 
-    Requests and seconds are for titles that cost their `REQUESTS`, and answers that are all good.
+    Requests and seconds are a lower bound: every title costs its `REQUESTS`, and no request is repeated.
     """
     started_at = utc_now()
     settings.require_input()

@@ -1,4 +1,4 @@
-"""What a command makes of its settings first: the sources, the bucket, TMDB with its key."""
+"""Resources of a command, made from its settings: the sources, the bucket, TMDB with its key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def source_texts(settings: Settings) -> SourceTexts:
 
 
 def source_options(settings: Settings) -> SourceOptions:
-    """What the sources need beside their text."""
+    """What reading a source needs beside its text."""
     return SourceOptions(settings.csv_id_column, partial(open_bucket_of, settings))
 
 
@@ -62,26 +62,29 @@ def open_bucket_of(
 async def with_key(settings: Settings, known: dict[str, str]) -> Settings:
     """The settings with TMDB's key itself, fetched if they only say where it is kept.
 
-    `known` has the keys fetched before, by where they are kept; this one is added. `SettingsError` means that there is
-    no key or none that can be one, `StoreError` that AWS cannot be reached or refuses the credentials.
+    `known` caches fetched keys by their reference, such as `ssm:/path`; this one is added.
+
+    Raises:
+        SettingsError: There is no key, or what is there cannot be one.
+        StoreError: AWS cannot be reached or refuses the credentials.
     """
     settings.require("tmdb_api_key")
-    kept = settings.api_key_ref
-    if kept is None:
+    secret_ref = settings.api_key_ref
+    if secret_ref is None:
         return settings
-    if (key := known.get(kept)) is None:
+    if (key := known.get(secret_ref)) is None:
         region, profile = settings.aws_region, settings.aws_profile
-        key = await fetch_key(kept, region=region, profile=profile, credentials=settings.credentials)
-    holding = settings.with_api_key(key)
-    known[kept] = key.strip()
-    return holding
+        key = await fetch_key(secret_ref, region=region, profile=profile, credentials=settings.credentials)
+    with_api_key = settings.with_api_key(key)
+    known[secret_ref] = key.strip()
+    return with_api_key
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What a command works with, made once from the settings: the lake, TMDB, the clock and the observer.
 
-    Nothing below `commands/` takes settings: it takes what is made here.
+    Packages below `commands/` do not take settings, but what is made here.
     """
 
     settings: Settings
@@ -99,7 +102,7 @@ class Resources:
         return self.settings.record_options
 
     def layout(self, run: str = "") -> Layout:
-        """The keys of `run`, or those that are the same for all runs."""
+        """The keys of `run`; without one, only those that all runs share."""
         return Layout(self.prefix, self.options.key_template, run)
 
     async def inputs(self) -> dict[Collection, InputIds]:
@@ -111,7 +114,7 @@ class Resources:
         return open_bucket_of(self.settings, retry_policy=retry_policy)
 
     def tmdb(self, *, rate: float | None = None) -> Tmdb:
-        """TMDB, with at most `rate` requests per second instead of those of the settings, which hold the key itself."""
+        """A TMDB client; `rate` replaces that of the settings. The settings must have the key itself, no reference."""
         settings = self.settings
         settings.require("tmdb_api_key")
         key = settings.tmdb_api_key

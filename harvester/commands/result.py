@@ -1,4 +1,4 @@
-"""The result contract: what every object of `--json`, and every answer of the Lambda, has in common.
+"""The result contract: the keys that every `--json` result and every answer of the Lambda have in common.
 
 | key | is |
 |---|---|
@@ -12,7 +12,7 @@
 | `totals` | of `harvest` and `verify`: flat numbers, always all of them, and reasons in `…_by_reason` |
 
 `run` to `ended_at` are there where there is a run. In `totals`, `rows = ids + duplicates + rejected + filtered` and
-`ids = found + missing + failed + fresh` (and, in a run that is not finished, what is to do).
+`ids = found + missing + failed + fresh` (plus, in an unfinished run, the ids to do).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from harvester.store.store import Store
 
 CommandResult: TypeAlias = "tuple[Exit, dict[str, Any], Callable[[], object]]"
-"""What a command of the command line returns: an exit code, the result for `--json` (empty if it was printed before the
-end), and what prints it for people."""
+"""What a command of the command line returns: an exit code, the result for `--json` (empty if already printed), and a
+function that prints the result as text."""
 
 INPUT = ("rows", "ids", "duplicates", "rejected")
 """The totals that come before `filtered`."""
@@ -48,7 +48,7 @@ def result_json(
     ended_at: str | None = None,
     **values: Any,
 ) -> dict[str, Any]:
-    """A result with the common keys first, and the `values` of its command."""
+    """A result: the common keys first, then the `values` of its command."""
     result: dict[str, Any] = {"status": status, "exit_code": int(exit_code), "version": __version__}
     if ref:
         result |= asdict(ref) | {"started_at": started_at, "ended_at": ended_at}
@@ -56,11 +56,11 @@ def result_json(
 
 
 def run_ref(bucket: Store, layout: Layout, *, reconciled: bool = False) -> RunRef:
-    """The run of `layout` in `bucket`; its summary is named where the run is `reconciled`."""
+    """The run of `layout` in `bucket`, with its summary if it is `reconciled`."""
     return RunRef(layout.run, bucket.url(layout.prefix), layout.summary_key if reconciled else None)
 
 
 def totals_json(totals: Totals) -> dict[str, Any]:
-    """The totals as results have them; `filtered` is 0, because nothing filters rows yet."""
+    """The totals as results have them; `filtered` is 0: nothing filters rows yet."""
     values = totals.as_json()
     return {name: values[name] for name in INPUT} | {"filtered": 0} | values

@@ -1,9 +1,9 @@
-"""Shards: one run harvested in parts, side by side, by children that know nothing of each other.
+"""Shards: one run harvested in parallel by children that do not communicate.
 
 `plan_shards` takes the lease, writes the manifest and cuts what is left of the run into shards. Each child harvests one
-and renews the lease (`harvest_shard`). `harvest` does what is left then, closes the books and ends the lease. All that
-is written is as of any other harvest, so a run begun on a laptop can be ended like this, and the reverse. Each child
-has its share of the rate, and never more of them run at a time than it was shared among.
+and renews the lease (`harvest_shard`). `harvest` then does what is left, reconciles the totals and ends the lease. What
+is written is the same as in any other harvest, so a run begun on a laptop can be finished like this, and the reverse.
+Each child has its share of the rate, and at most as many run at a time as the rate was divided by.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 CHILDREN = 4
 
 SHARD_SECONDS = 420.0
-"""What a shard takes if every title is what its CSV says. A Lambda has 900 s; a movie that is missing costs twice, and
-so do the answers that are no good."""
+"""Seconds for a shard if every title is found under its kind. A Lambda has 900 s: a missing movie costs two requests
+instead of one, and failed requests are repeated."""
 
 SHARD_IDS = 12_000
 """Ids in a shard at most: 15 bytes each in JSON, and Step Functions hands a child 256 KiB (docs, quotas)."""
@@ -59,85 +59,85 @@ Cut = dict[Collection, tuple[Annotated[tuple[TitleId, ...], Field(min_length=1, 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one child harvests: whole batches of one run, in their order."""
+    """What one child harvests: whole batches of one run, in order."""
 
     run: RunName
     generation: Token
     token: Token  # of the lease, which the child renews
-    attempt: Token  # titles that failed in it are left to the close
+    attempt: Token  # called again, a child leaves titles that failed in it to `close`
     rate: Annotated[float, Field(gt=0, le=10_000)]  # requests per second at most
     batches: Cut
     format: int = FORMAT
 
     def cut(self) -> list[Batch]:
         """The batches."""
-        return [Batch(collection, ids) for collection, some in self.batches.items() for ids in some]
+        return [Batch(collection, ids) for collection, cuts in self.batches.items() for ids in cuts]
 
     @classmethod
-    def of(cls, result: Any) -> Shard:
-        """The shard in `told`, which is JSON as `plan_shards` has written it; an InputError if it is none."""
-        seen = result.get("format") if isinstance(result, dict) else None
-        if type(seen) is int and seen > FORMAT:
-            raise NewerFormatError("the shard", seen)
-        if type(seen) is not int or seen != FORMAT:
-            raise InputError("the event", f"is no shard, as planning writes it: its format is {seen!r:.50}")
+    def of(cls, payload: Any) -> Shard:
+        """The shard in `payload`, JSON as `plan_shards` writes it; an InputError if it is none."""
+        version = payload.get("format") if isinstance(payload, dict) else None
+        if type(version) is int and version > FORMAT:
+            raise NewerFormatError("the shard", version)
+        if type(version) is not int or version != FORMAT:
+            raise InputError("the event", f"is no shard as `plan` writes it: its format is {version!r:.50}")
         try:
-            # Made here: 5 ms of every cold start, and few are of children.
-            return TypeAdapter(cls).validate_python(result)
+            # Built here, not on import: it would cost every cold start 5 ms, and few are of children.
+            return TypeAdapter(cls).validate_python(payload)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise InputError("the event", f"is no shard, as planning writes it: {where:.200} {first['msg']}") from None
+            path = ".".join(map(str, first["loc"]))
+            raise InputError("the event", f"is no shard as `plan` writes it: {path:.200} {first['msg']}") from None
 
 
 def share(rate: float, children: int) -> tuple[int, float]:
-    """How many of at most `children` may share the `rate`, and what each may ask a second: a whole number.
+    """The number of children, at most `children`, that share the `rate`, and the rate of each: a whole number.
 
-    The pace of a fraction could send one request more in some second than the fraction allows (14 at 13.3 a second).
+    At a fractional rate a limiter could send one request too many in some second (14 at 13.3 a second).
     """
     children = max(1, min(children, int(rate)))
     return children, effective_rate(rate) if children == 1 else float(rate // children)
 
 
 def cut_shards(batches: Sequence[Batch], *, rate: float, children: int) -> list[Cut]:
-    """The `batches` in parts of about as many requests each, a multiple of `children` so that all end together.
+    """The `batches` in shards of about equal cost; a multiple of `children` of them, so that all children end together.
 
-    None takes longer than `SHARD_SECONDS` or has more than `SHARD_IDS`, unless it is of one batch alone.
+    No shard takes longer than `SHARD_SECONDS` or has more than `SHARD_IDS`, unless it is a single batch.
     """
     costs = [len(batch.ids) * REQUESTS[batch.collection] for batch in batches]
     most = min(SHARD_SECONDS * rate / SPACING, SHARD_IDS)
-    even = max(most - max(costs, default=0), most / 2)  # a batch belongs where it begins, and may reach beyond the end
+    even = max(most - max(costs, default=0), most / 2)  # a batch belongs to the shard it begins in, and may exceed it
     number = children * ceil(sum(costs) / even / children)
     parts: list[Cut] = []
-    done, place, held = 0, -1, 0
+    done, index, shard_cost = 0, -1, 0
     for batch, cost in zip(batches, costs, strict=True):
-        if (here := done * number // sum(costs)) > place or held + cost > most:
+        if (next_index := done * number // sum(costs)) > index or shard_cost + cost > most:
             parts.append({})
-            place, held = here, 0
+            index, shard_cost = next_index, 0
         parts[-1][batch.collection] = (*parts[-1].get(batch.collection, ()), batch.ids)
-        done, held = done + cost, held + cost
+        done, shard_cost = done + cost, shard_cost + cost
     return parts
 
 
-def token_of(execution: str | None, what: str) -> str:
-    """A token for `what`: the same whenever the same execution asks for it, a random one without any."""
-    return hashlib.sha256(f"{what}\n{execution}".encode()).hexdigest()[:16] if execution else secrets.token_hex(8)
+def token_of(execution: str | None, purpose: str) -> str:
+    """A token for `purpose`: the same for the same execution; random without an execution."""
+    return hashlib.sha256(f"{purpose}\n{execution}".encode()).hexdigest()[:16] if execution else secrets.token_hex(8)
 
 
 async def plan_shards(
     settings: Settings,
     *,
-    children: int = CHILDREN,  # that may harvest at a time, at most
+    children: int = CHILDREN,  # at most so many harvest at a time
     again: bool = False,  # begin a new generation where today's run is finished
-    execution: str | None = None,  # of the state machine; makes the tokens, so that a repeated plan is the same
+    execution: str | None = None,  # of the state machine; tokens follow from it, so that a repeated plan is the same
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> dict[str, Any]:
-    """Write the manifest of the run to go on with, and the shards of what is left of it, as a JSON list in the bucket.
+    """Write the run's manifest, and the shards of what is left of it as a JSON list in the bucket.
 
-    What comes back says where they are, how many children may harvest them at a time, the token of the lease, which is
-    left to them, and where the CSVs were found, so that the same are read when the books are closed. `status` is
-    `to_do`, `to_close` where no batch is left, or `nothing_to_do`, with the lease ended.
+    Returns the key of the list, how many children may harvest at a time, the token of the lease, which stays open for
+    them, and where the CSVs were found, so that the same ones are read to reconcile the totals. `status` is `to_do`,
+    `to_close` if no batch is left, or `nothing_to_do`, with the lease ended.
     """
     started_at, generation, token = clock.now(), token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:
@@ -178,7 +178,7 @@ async def harvest_shard(
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Report:
-    """Harvest what is left of `shard`, in the lease that its plan has taken."""
+    """Harvest what is left of `shard`, under the lease that `plan_shards` took."""
     started = Started(clock.now(), time.monotonic())
     settings.require("tmdb_api_key", "s3_bucket")
     resources = Resources(settings, clock=clock, observer=observer)

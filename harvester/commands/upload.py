@@ -1,7 +1,7 @@
-"""Upload: the CSV files themselves, byte for byte, into the raw zone, from where any harvest can take them.
+"""Upload: the CSV files themselves, byte for byte, into the raw zone, where any harvest can read them.
 
-Each file is read twice: to know its SHA-256, and to send it. What is sent is hashed as well: a file that has changed in
-between is not stored. The object carries its SHA-256, by which an unchanged file is known the next day.
+Each file is read twice: for its SHA-256, and to send it. The bytes sent are hashed too: a file that changes in between
+is not stored. The SHA-256 is stored with the object, so that an unchanged file is recognized later.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from harvester.store.store import Store
 
 SHA256 = "sha256"
-"""The metadata by which an upload of ours is known (`x-amz-meta-sha256`), in hexadecimal digits."""
+"""Metadata of our uploads (`x-amz-meta-sha256`), in hexadecimal digits."""
 
 Progress: TypeAlias = Callable[[str, int, int], object]
-"""Result the name of the file under way, and how many bytes of all files have been sent, of how many."""
+"""Called with the name of the file being sent, the bytes sent of all files, and their total."""
 
 
 @dataclass(frozen=True, slots=True)
 class CsvKeys:
-    """The keys of one CSV in the raw zone, one for each day."""
+    """The keys of one CSV in the raw zone, one a day."""
 
     template: KeyTemplate
     collection: Collection
@@ -64,9 +64,9 @@ class CsvKeys:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What became of one CSV: `url` is today's key, or that of the day `since` which it is unchanged, if the key tells.
+    """What became of one CSV. `url` is today's object, or the unchanged one of the day `since`, if its key has a date.
 
-    The status `in_s3` is a source that was there already; it has not been looked at.
+    Status `in_s3`: the source is in S3 already; it has not been read.
     """
 
     source: str
@@ -111,12 +111,14 @@ async def upload(
     pass_s3: bool = False,
     now: Callable[[], str] = utc_now,
 ) -> UploadReport:
-    """Upload the CSVs of `settings` to its bucket, but for those that stand there unchanged.
+    """Upload the CSVs of `settings` to its bucket, except those that are there unchanged.
 
-    All of them are looked at before anything is sent. An earlier upload of the same CSV that was killed is aborted.
-    A request to shut down aborts what is under way. `pass_s3`: a CSV that is in S3 already is passed over, and not
-    refused. The day of `now` is that of the keys. An InputError is of a CSV that cannot be uploaded, or has
-    changed on the way; it has not been stored.
+    All are checked before anything is sent. An unfinished upload of the same CSV, left by a kill, is aborted. A
+    request to shut down aborts the upload in progress. `pass_s3`: skip a CSV that is in S3 already instead of refusing
+    it. The keys are of the day of `now`.
+
+    Raises:
+        InputError: A CSV cannot be uploaded, or changed during the upload; it has not been stored.
     """
     settings.require_input()
     settings.require("s3_bucket")
@@ -142,55 +144,55 @@ async def upload(
 async def _upload_all(
     settings: Settings, local: dict[CsvKeys, CsvFile], day: str, progress: Progress
 ) -> list[Uploaded]:
-    """What became of the files; those that are not there unchanged are sent one after another."""
+    """What became of the files; new or changed ones are sent one after another."""
     async with Resources(settings).lake() as bucket:
         found = {keys: await _find(bucket, keys, csv, day) for keys, csv in local.items()}
     files = [file for file in found.values() if file]
     to_send = {keys: csv for keys, csv in local.items() if not found[keys]}
     done, total = 0, sum(csv.bytes for csv in to_send.values())
-    # S3 is there, so from now on we wait for it: with half a file on its way, not to hear that an address is wrong.
+    # S3 has answered, so its address is right: from now on an outage is waited out.
     async with Resources(settings).lake(retry_policy=RetryPolicy.WAIT_OUT) as bucket:
         for keys, csv in to_send.items():
 
-            def sent(here: int, name: str = keys.name, before: int = done) -> None:
-                progress(name, before + here, total)
+            def report_sent(file_bytes: int, name: str = keys.name, before: int = done) -> None:
+                progress(name, before + file_bytes, total)
 
-            files.append(await _send(bucket, keys, csv, day, sent))
+            files.append(await _send(bucket, keys, csv, day, report_sent))
             done += csv.bytes
     return files
 
 
 async def _find(bucket: Store, keys: CsvKeys, csv: CsvFile, day: str) -> Uploaded | None:
-    """Where the newest object of this CSV is just this file; None if it is another, or not known to be ours."""
+    """The newest object of this CSV, if it is this very file; None if it is another, or has no SHA-256 of ours."""
     today = keys.date_in(keys.key(day)) or ()
-    there = {key: date for key in await bucket.objects(keys.folder) if (date := keys.date_in(key)) is not None}
-    newest = max((key for key, date in there.items() if date <= today), key=lambda key: (there[key], key), default=None)
+    dates = {key: date for key in await bucket.objects(keys.folder) if (date := keys.date_in(key)) is not None}
+    newest = max((key for key, date in dates.items() if date <= today), key=lambda key: (dates[key], key), default=None)
     head = await bucket.head(newest) if newest else None
     if newest is None or head is None or (head.bytes, head.metadata.get(SHA256)) != (csv.bytes, csv.sha256):
         return None
-    url, date = bucket.url(newest), there[newest]
+    url, date = bucket.url(newest), dates[newest]
     since = "-".join(date) if len(date) == len(DATE_FIELDS) else None
     return Uploaded(csv.source, keys.collection, "unchanged", url, csv.bytes, csv.sha256, since)
 
 
 async def _send(bucket: Store, keys: CsvKeys, csv: CsvFile, day: str, progress: Callable[[int], object]) -> Uploaded:
-    """Land the file under the key of the day, and read back what S3 keeps of it.
+    """Upload the file under the key of the day, and read back its size and SHA-256.
 
-    Unfinished uploads of this CSV are aborted, of whichever day; another process that has one under way just now begins
-    again (`Store.land_parts`).
+    Unfinished uploads of this CSV are aborted, of any day; if another process is in the middle of one, that process
+    begins again (`Store.land_parts`).
     """
     key = keys.key(day)
-    for begun, number in await bucket.uploads(keys.folder):
-        if keys.date_in(begun) is not None:
-            await bucket.abort(begun, number)
-            said = {"key": begun, "why": "an earlier upload has left it unfinished"}
-            logging.getLogger(__name__).warning("upload_aborted", extra=said)
+    for unfinished, upload_id in await bucket.uploads(keys.folder):
+        if keys.date_in(unfinished) is not None:
+            await bucket.abort(unfinished, upload_id)
+            values = {"key": unfinished, "why": "an earlier upload has left it unfinished"}
+            logging.getLogger(__name__).warning("upload_aborted", extra=values)
     content_type = "application/gzip" if csv.zipped else "text/csv"
     await bucket.land_parts(key, Body(csv.parts, content_type, {SHA256: csv.sha256}, progress))
     url = bucket.url(key)
     head = await bucket.head(key)
     if head is None or (head.bytes, head.metadata.get(SHA256)) != (csv.bytes, csv.sha256):
         seen = f"{head.bytes:,} bytes with sha256 {head.metadata.get(SHA256)}" if head else "nothing there"
-        advice = f"It was {csv.bytes:,} bytes with {csv.sha256}. Does somebody else write there? Upload it again."
+        advice = f"It was {csv.bytes:,} bytes with {csv.sha256}. Does another program write there? Upload it again."
         raise StoreError(f"read back {url}", seen, advice)
     return Uploaded(csv.source, keys.collection, "uploaded", url, csv.bytes, csv.sha256)

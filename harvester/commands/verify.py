@@ -1,8 +1,8 @@
-"""Verify: read a run, or a day over all its runs, back from the bucket and prove its books.
+"""Verify: read a run, or all runs of a day, back from the bucket and check its totals.
 
-Nothing is believed but the bytes: every data file is read, measured, digested and parsed, and held against its
-receipt; the ids of all receipts together are held against the run's fingerprint, and each id that is fresh against the
-run that has it. Nothing is written but by `repair`, which is asked for.
+Every data file is read, and its size, SHA-256 and records are compared with its receipt; the ids of all receipts
+together with the run's fingerprint, and each fresh id with the run that has it. Only `repair` writes, and only on
+request.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class VerificationReport:
-    """What was read of the runs, and every problem found, each naming what it was found in."""
+    """What was read of the runs, and every problem found; each names the object it is in."""
 
     runs: list[str]
-    day: str | None = None  # that was read over all its runs
+    day: str | None = None  # set where all runs of a day were read
     totals: Totals = field(default_factory=Totals)
     records: int = 0
     problems: list[str] = field(default_factory=list)
-    unfinished: list[str] = field(default_factory=list)  # runs of a day; no harm where every title stands once
-    foreign: dict[str, Layout] = field(default_factory=dict)  # keys, with the run in whose quarantine they belong
-    stale: list[str] = field(default_factory=list)  # keys of batches that are done, whose receipts do not name them
+    unfinished: list[str] = field(default_factory=list)  # runs of a day; no problem while each title is there once
+    foreign: dict[str, Layout] = field(default_factory=dict)  # key to the layout of the run whose quarantine it goes to
+    stale: list[str] = field(default_factory=list)  # keys of finished batches that their receipts do not name
     repaired: list[str] = field(default_factory=list)
-    past: bool = False  # of an earlier day and closed, so that `harvest` collects anew instead of doing it again
-    harvested: dict[str, str] = field(default_factory=dict)  # the key that each id has its record in
+    past: bool = False  # of an earlier day and reconciled: `harvest` begins a new run instead
+    harvested: dict[str, str] = field(default_factory=dict)  # id to the key of the file with its record
     lake: str = ""
-    summary_key: str | None = None  # of the one run that was read, if its summary is of the generation that counts
+    summary_key: str | None = None  # of the one run read, if its summary is of the current generation
     started_at: str = ""  # UTC, as is `ended_at`
     ended_at: str = ""
 
@@ -72,7 +72,7 @@ class VerificationReport:
 
     @property
     def left_to_harvest(self) -> bool:
-        """Whether the next harvest does something again of what is wrong."""
+        """Whether the next harvest repairs any of the problems."""
         return not self.past and len(self.problems) > len(self.foreign) + len(self.stale)
 
     def as_json(self) -> dict[str, Any]:
@@ -99,13 +99,14 @@ async def verify(
     *,
     run: str | None = None,
     day: str | None = None,  # such as 2026-11-29
-    repairing: bool = False,  # first move foreign objects to quarantine and remove stale files, once the lease is ours
+    repairing: bool = False,  # first take the lease, move foreign objects to quarantine and remove stale files
     times: LeaseTimes | None = None,
     progress: Progress = lambda _read, _all: None,  # receipts read, and their total
 ) -> VerificationReport:
-    """The proof of `run`, of all runs of a `day`, or of the run that was at work last.
+    """Verify `run`, all runs of a `day`, or the run that was at work last.
 
-    A CorruptLakeError if there is no such run, or its manifest cannot be read.
+    Raises:
+        CorruptLakeError: There is no such run, or its manifest cannot be read.
     """
     settings.require("s3_bucket")
     if run is not None and day is not None:
@@ -113,7 +114,7 @@ async def verify(
     try:
         day = None if day is None else date.fromisoformat(day).isoformat()
     except ValueError:
-        raise SettingsError(f"--day {day!r:.100} is no day: give one such as 2026-11-29") from None
+        raise SettingsError(f"--day {day!r:.100} is no date: give one such as 2026-11-29") from None
     resources = Resources(settings)
     layout = resources.layout()
     async with AsyncExitStack() as stack:
@@ -172,7 +173,7 @@ async def _read_run(bucket: Store, layout: Layout, verification: VerificationRep
         verification.problems.append(f"{key} is not the ids of this run: {error}")
         return
     if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
-        verification.problems.append(f"{key} is not what {layout.manifest_key} says: another SHA-256")
+        verification.problems.append(f"{key} is not what {layout.manifest_key} says: its SHA-256 differs")
     frozen = replace(frozen, ids={collection: frozen.ids.get(collection, []) for collection in manifest.input})
     by_others = await day.harvested_by_others({id_ for some in frozen.ids.values() for id_ in some})
     ours = {key: file for key, file in day.listed.items() if key not in by_others.files}
@@ -183,7 +184,7 @@ async def _read_run(bucket: Store, layout: Layout, verification: VerificationRep
 
 @dataclass(slots=True)
 class _Reading:
-    """One reading of a run: what of it has been seen so far."""
+    """The state of reading one run."""
 
     day: Day
     manifest: Manifest
@@ -192,10 +193,10 @@ class _Reading:
     by_others: HarvestedByOthers
     checkpoint: Checkpoint
     verification: VerificationReport
-    fresh: dict[str, str]  # all ids that are fresh, with the run that is said to have them
+    fresh: dict[str, str]  # each fresh id, and the run that should have it
     progress: Progress
-    complete: bool = True  # nothing is left to do, as far as has been seen
-    fits: bool = True  # manifest and ids say the same; otherwise nothing is repaired by what they say
+    complete: bool = True  # nothing left to do was found so far
+    fits: bool = True  # manifest and ids agree; otherwise nothing is repaired
 
     async def read(self) -> None:
         self._check_ids()
@@ -203,22 +204,22 @@ class _Reading:
         await fan_out(self._read_receipt, stored.items(), at_once=READS_AT_ONCE)
         self._check_outcomes()
         await self._check_files()
-        await self._check_closing()
+        await self._check_summary()
         self.verification.totals.add(self.checkpoint.totals)
 
     def _check_ids(self) -> None:
-        """The ids are those that the run is named after, and as many and in such batches as the manifest says."""
+        """Check the ids against the run's fingerprint, and their number and batches against the manifest."""
         layout, manifest, frozen = self.day.layout, self.manifest, self.frozen
-        mark = manifest.options.fingerprint(frozen.ids)
-        if not layout.run.endswith(mark):
-            self._wrong(f"the ids and options of {layout.run} make the fingerprint {mark}")
+        fingerprint = manifest.options.fingerprint(frozen.ids)
+        if not layout.run.endswith(fingerprint):
+            self._wrong(f"the ids and options of {layout.run} make the fingerprint {fingerprint}")
         counts = {name: (len(ids), frozen.rejected.get(name, 0)) for name, ids in frozen.ids.items()}
-        said = {name: (account.ids, account.rejected) for name, account in manifest.input.items()}
+        expected = {name: (account.ids, account.rejected) for name, account in manifest.input.items()}
         names = frozenset(batch.name for batch in self.batches)
-        self.fits = (counts, len(frozen.fresh), names) == (said, manifest.fresh, manifest.names)
+        self.fits = (counts, len(frozen.fresh), names) == (expected, manifest.fresh, manifest.names)
         if not self.fits:
             key = layout.ids_key(manifest.generation)
-            self._wrong(f"{layout.manifest_key} has other counts or batches than {key} makes")
+            self._wrong(f"{layout.manifest_key} has other counts or batches than follow from {key}")
 
     async def _read_receipt(self, stored: tuple[str, Listed]) -> None:
         key, listed = stored
@@ -235,12 +236,12 @@ class _Reading:
             self.checkpoint.add(key, receipt, listed.etag)
             self.progress(len(self.checkpoint.receipts), len(self.manifest.names))
             self.fresh |= {
-                id_: result["run"] for id_, result in receipt.outcomes.items() if result["outcome"] == "fresh"
+                id_: outcome["run"] for id_, outcome in receipt.outcomes.items() if outcome["outcome"] == "fresh"
             }
             await self._check_receipt(receipt)
 
     async def _check_receipt(self, receipt: Receipt) -> None:
-        """The records in the files of a receipt are those that it says, in the order of the batch."""
+        """Check that the files of a receipt have the records that it names, in the order of the batch."""
         recorded = receipt.recorded
         for collection, kind in KINDS.items():
             expected = [id_ for id_ in receipt.ids if recorded.get(id_) == kind]
@@ -253,22 +254,22 @@ class _Reading:
                 self._wrong(f"{receipt.collection}/{receipt.batch}: files and receipt differ in {unexpected}")
 
     async def _ids_in(self, key: str, landed: LandedFile | None = None) -> list[str]:
-        """The ids of the records in a data file, which is as it `landed`; each stands in one file of the day."""
+        """The ids of the records in a data file; checks the file against `landed`, and that no other file has them."""
         if (listed := self.day.listed.get(key)) is None:
             self._wrong(f"{key} is gone")
             return []
-        too_large = listed.bytes > DATA_BYTES  # for any of ours
+        too_large = listed.bytes > DATA_BYTES  # to be one of ours
         body = b"" if too_large else await self.day.bucket.read(key) or b""
         if landed and len(body) != landed.bytes:
-            self._wrong(f"{key} is not what landed: {len(body)} bytes of {landed.bytes}")
+            self._wrong(f"{key} is not what landed: it has {len(body)} bytes, not {landed.bytes}")
         elif landed and hashlib.sha256(body).hexdigest() != landed.sha256:
-            self._wrong(f"{key} is not what landed: another SHA-256")
+            self._wrong(f"{key} is not what landed: its SHA-256 differs")
         try:
             records = decode(body)
             ids = [str(record["imdb_id"]) for record in records]
             kinds = {str(record["harvest"]["kind"]) for record in records}
         except (ValueError, KeyError, TypeError) as error:
-            self._wrong(f"{key} has something else than records in it: {error!r}")
+            self._wrong(f"{key} has something other than records in it: {error!r}")
             return []
         if len(records) > BATCH_SIZE or (len(body) > FILE_BYTES and len(records) > 1):
             self._wrong(f"{key} is too large: {len(records)} records, {len(body)} bytes")
@@ -282,7 +283,7 @@ class _Reading:
         return ids
 
     def _check_outcomes(self) -> None:
-        """Every batch has a receipt, every id an outcome, and each fresh id stands under some other run of the day."""
+        """Check that every batch has a receipt, every id an outcome, and another run of the day has each fresh id."""
         for batch in self.batches:
             if batch.name not in self.checkpoint.outcomes:
                 self._unfinished(f"{batch.collection}/{batch.name} has no receipt: harvest goes on with it")
@@ -294,15 +295,15 @@ class _Reading:
             self._wrong(f"{len(ids)} ids are fresh by {', '.join(runs)}, which does not have them: {sorted(ids)[:3]}")
 
     async def _check_files(self) -> None:
-        """No data file stands where this run's do, but those of its receipts and of other runs of the day."""
+        """Check that the data folders have only files of this run's receipts and of other runs of the day."""
         for key in self.day.foreign(self.manifest.names):
-            if key not in self.verification.foreign:  # of a day, the first of its runs has named it
+            if key not in self.verification.foreign:  # of a day, another run may have reported it
                 self._wrong(f"{key} is foreign: no run of the day has such a file; --repair moves it away")
                 if self.fits:
                     self.verification.foreign[key] = self.day.layout
         for name, files in self.checkpoint.files.items():
             if any(name in other.names for other in self.day.others):
-                continue  # other files may be of a batch of that name that another run has still to do
+                continue  # the file may be of the same batch in another run, which is not done with it
             for key in files.keys() - self.checkpoint.landed.keys():
                 if self.checkpoint.tried.get(name) is False:
                     self._wrong(f"{key} is in no receipt: --repair removes it")
@@ -311,8 +312,8 @@ class _Reading:
                 elif self.verification.day:
                     await self._ids_in(key)
 
-    async def _check_closing(self) -> None:
-        """The summary and the outcomes are of this generation, and say what the receipts say."""
+    async def _check_summary(self) -> None:
+        """Check that summary and outcomes are of this generation and agree with the receipts."""
         bucket, layout = self.day.bucket, self.day.layout
         key = layout.summary_key
         try:
@@ -322,13 +323,13 @@ class _Reading:
             summary, problem = None, str(error)
         if summary is None or summary.generation != self.manifest.generation:
             if self.complete:
-                self._unfinished(f"{problem}: harvest closes the books")
+                self._unfinished(f"{problem}: harvest reconciles the totals")
             return
         if self.verification.day is None:
             self.verification.summary_key = key
         self.verification.past = self.verification.past or layout.date < utc_now()[:10]
         if summary.totals != self.checkpoint.totals.as_json():
-            self._wrong(f"{key} has other books than the receipts")
+            self._wrong(f"{key} has other totals than the receipts")
         outcomes = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
         if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
             self._wrong(f"{layout.outcomes_key} is gone or not what the summary says")
@@ -344,7 +345,7 @@ class _Reading:
             return False
 
     def _unfinished(self, problem: str) -> None:
-        """Something is left to do: a harm of the run, if it is asked for by name, and none of its day."""
+        """Note that something is left to do: a problem if one run is verified, none if a day is."""
         if self.verification.day is None:
             self._wrong(problem)
         elif self.day.layout.run not in self.verification.unfinished:

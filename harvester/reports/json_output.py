@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json  # orjson refuses half characters, as a path or a profile may have
+import json  # orjson refuses lone surrogates, which a path or a profile may have
 import sys
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Progress as log lines: each batch and back-off, and how far the harvest is every 10 s."""
+"""Progress as log lines: each batch and back-off, and the progress every 10 s."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ if TYPE_CHECKING:
 
 
 LINE_SECONDS = 10.0
-SMOOTHING = 0.3  # share of the newest second in the rate shown
+SMOOTHING = 0.3  # weight of the newest measurement in the rate shown
 
 
 class Counts:
-    """The outcomes of a run so far, by name, and the recent rate; the clock tells seconds."""
+    """Counts the outcomes of a run, by name, and the recent rate."""
 
     def __init__(self, titles: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.titles = titles
         self.outcomes: Counter[str] = Counter()
         self._clock = clock
         self._rate = 0.0
-        self._then, self._done_then = clock(), 0
+        self._last, self._done_last = clock(), 0
 
     def add(self, outcome: str) -> None:
         """Count a title."""
         self.outcomes[outcome] += 1
 
     def rate(self) -> float:
-        """Titles per second, smoothed; 0 before the first second is over."""
-        seconds = self._clock() - self._then
+        """Titles per second, smoothed; 0 during the first second."""
+        seconds = self._clock() - self._last
         if seconds >= 1:
             done = self.outcomes.total()
-            newest = (done - self._done_then) / seconds
+            newest = (done - self._done_last) / seconds
             self._rate = newest if not self._rate else SMOOTHING * newest + (1 - SMOOTHING) * self._rate
-            self._then, self._done_then = self._clock(), done
+            self._last, self._done_last = self._clock(), done
         return self._rate
 
     def seconds_left(self) -> int | None:
-        """Seconds left at this rate; None before there is a rate."""
+        """Seconds left at this rate; None while the rate is 0."""
         if not (rate := self.rate()):
             return None
         return round(max(self.titles - self.outcomes.total(), 0) / rate)
 
 
 class ProgressLog:
-    """An observer that logs each batch and back-off, and a line every 10 s.
+    """An observer that logs each batch and back-off, and the progress every 10 s.
 
-    `landed` batches are counted, and those that are `complete`: without a failed title.
+    It counts the batches that `landed`, and those of them that are `complete`: without a failed title.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -92,6 +92,6 @@ class ProgressLog:
 
 
 def _shown(outcomes: Mapping[str, int]) -> dict[str, int]:
-    """The counts for a log line; of fresh titles only where there are some, as in few runs."""
+    """The counts for a log line; `fresh` only if it is not 0."""
     names = ("found", "missing", "failed") + (("fresh",) if outcomes.get("fresh") else ())
     return {name: outcomes.get(name, 0) for name in names}

@@ -1,1 +1,1 @@
-"""The settings, their checks, where a value came from, and what must not be shown."""
+"""The settings, their validators, their provenance, and redaction of secrets."""

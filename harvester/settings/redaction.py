@@ -1,7 +1,7 @@
-"""Redaction: no secret in anything that is written, whatever it came in.
+"""Redaction: removes secrets from everything that is written.
 
-A second lock: nothing is meant to say a secret. It knows those it is given, in the forms that URLs and JSON give them,
-and by their shape TMDB's keys and AWS's access keys, which people paste where they do not belong.
+A safety net: no code prints a secret on purpose. It finds the secrets that it is given, also URL-encoded and in JSON,
+and by their shape TMDB's keys and AWS's access keys, which users paste into the wrong place.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 REDACTED = "[secret]"
 
-SHORTEST = 8
-"""Characters of a secret. TMDB's keys have 32 and more, AWS's access keys 20; local S3 servers take anything."""
+MIN_LENGTH = 8
+"""Characters of a secret at least. TMDB's keys have 32 and more, AWS's access keys 20; local S3 servers accept any."""
 
 _SHAPES = re.compile(
     r"eyJ[\w-]{8,}(?:\.[\w-]*){0,2}|(?<![0-9a-zA-Z])[0-9a-fA-F]{32}(?![0-9a-zA-Z])|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
@@ -28,9 +28,9 @@ _SHAPES = re.compile(
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every secret struck out; those too short to be one would take words with them."""
-    forms = {form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}
-    for form in sorted(forms, key=len, reverse=True):  # one may be part of another
+    """`text` with every secret replaced by `REDACTED`, except short ones, which could be part of a word."""
+    forms = {form for secret in secrets if len(secret) >= MIN_LENGTH for form in _forms(secret)}
+    for form in sorted(forms, key=len, reverse=True):  # one may contain another
         text = text.replace(form, REDACTED)
     return text
 
@@ -38,33 +38,33 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 @cache
 def _forms(secret: str) -> set[str]:
     """A secret as it is, in a URL, in JSON, and in JSON within JSON."""
-    body = secret.encode(errors="surrogatepass")  # what stands in the environment need not be text
+    body = secret.encode(errors="surrogatepass")  # the environment may have bytes that are not UTF-8
     once = json.dumps(secret)[1:-1]
     return {secret, quote(body, safe=""), quote(body), quote_plus(body), once, json.dumps(once)[1:-1]}
 
 
 def redact_shapes(text: str) -> str:
-    """`text` with everything struck out that has the shape of a key."""
+    """`text` with everything that has the shape of a key replaced by `REDACTED`."""
     return _SHAPES.sub(REDACTED, text)
 
 
 class RedactingStream:
-    """A stream that lets no secret through, whatever writes to it: rich, logs, warnings, Python itself.
+    """A stream that redacts secrets, whatever writes to it: rich, logs, warnings, Python itself.
 
-    Nor does it raise where it cannot be written to: a full disk or a closed pipe ends no harvest.
+    It does not raise if it cannot be written to: a full disk or a closed pipe must not end a harvest.
     """
 
     def __init__(self, stream: TextIO, secrets: Iterable[str] = ()) -> None:
         self._stream = stream
         self.secrets = set(secrets)
-        self.trouble: OSError | None = None  # what has kept something from being written
+        self.trouble: OSError | None = None  # of the last write that failed
 
     def redacted(self, text: str) -> str:
         """`text` as it would be written."""
         return redact(text, self.secrets)
 
     def write(self, text: str) -> int:
-        """Write `text` without the secrets in it, if it can be written."""
+        """Write `text` redacted, if it can be written."""
         self._try(self._stream.write, self.redacted(text))
         return len(text)
 
@@ -75,8 +75,8 @@ class RedactingStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _try(self, act: Callable[..., object], *words: str) -> None:
+    def _try(self, action: Callable[..., object], *texts: str) -> None:
         try:
-            act(*words)
+            action(*texts)
         except OSError as error:
             self.trouble = error

@@ -1,7 +1,7 @@
 """The settings: each with its names, flag, help, limits and default; read from flag > environment > `.env` > TOML.
 
-One `_field(…)` declares all there is to say of a setting. The command line's options, the README's table, and the names
-that a Lambda event may set are made from it. A field's name in upper case is its environment variable, in lower case
+One `_field(…)` declares everything about a setting. The command line's options, the README's table, and the names that
+a Lambda event may set follow from it. A field's name in upper case is its environment variable, in lower case
 its key in `config/harvester.toml`. TMDB's key and the AWS credentials are `SecretStr`: nothing prints them by accident.
 """
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 TOML_FILE = Path("config/harvester.toml")
 ENV_FILE = Path(".env")
-LONGEST_MESSAGE = 1_000
-"""Characters said of one wrong setting."""
+MESSAGE_LIMIT = 1_000
+"""Characters of the message about one wrong setting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How a setting is set where not by its environment variable: by a flag, or by the event of a Lambda."""
+    """How a setting can be set other than by its environment variable: by a flag, or by a Lambda event."""
 
     flag: str | None
     panel: str  # of the command line's help
     help: str
-    event: bool  # whether a Lambda event may set it: not where TMDB and the bucket are, nor who we are there
+    event: bool  # whether a Lambda event may set it: never where TMDB and the bucket are, nor credentials
 
 
 def _field(
@@ -55,19 +55,19 @@ def _field(
     *,
     flag: str | None = None,
     panel: str = "",
-    help: str = "",  # noqa: A002  # typer's word for it
+    help: str = "",  # noqa: A002  # typer's name for it
     event: bool = False,
-    names: tuple[str, ...] = (),  # all that it is read by, where there are more than its own
+    names: tuple[str, ...] = (),  # all that it is read from, if more than its own
     **limits: Any,
 ) -> Any:
-    """A setting, with its `Option`; the keywords left over are its limits."""
+    """A setting with its `Option`; other keywords are its limits."""
     alias = AliasChoices(*names) if names else None
     option: Any = {"flag": flag, "panel": panel, "help": help, "event": event}
     return Field(default, description=description, validation_alias=alias, json_schema_extra=option, **limits)
 
 
 class Settings(BaseSettings):
-    """Every setting. All may be absent, because no command needs all: `require` checks for some."""
+    """Every setting. Each may be absent, because no command needs all: `require` checks for some."""
 
     model_config = SettingsConfigDict(
         toml_file=TOML_FILE,
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     )
 
     tmdb_api_key: Annotated[SecretStr, AfterValidator(validators.api_key)] | None = _field(
-        "required; 32-hex v3 key or `eyJ…` v4 read token, told apart by shape; "
+        "required; 32-hex v3 key or `eyJ…` v4 read token, recognized by its shape; "
         "or where it is kept: `ssm:/path`, `secret:name`"
     )
     tmdb_base_url: Annotated[str, AfterValidator(validators.base_url)] = _field(
@@ -150,10 +150,10 @@ class Settings(BaseSettings):
         event=True,
     )
     s3_bucket: validators.Bucket | None = _field(
-        "required; the bucket everything lands in",
+        "required; the bucket for everything that is written",
         flag="--bucket",
         panel="Bucket",
-        help="Where it lands",
+        help="Bucket for the records",
         names=("s3_bucket", "nome_do_bucket_s3"),
     )
     s3_prefix: Annotated[str, AfterValidator(validators.prefix)] = _field(
@@ -196,12 +196,13 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def settings_customise_sources(cls, *_: Any, **its: Any) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flag > environment > `.env` > TOML."""
-        return its["init_settings"], its["env_settings"], its["dotenv_settings"], TomlConfigSettingsSource(cls)
+        flags, environment, env_file = (sources[f"{name}_settings"] for name in ("init", "env", "dotenv"))
+        return flags, environment, env_file, TomlConfigSettingsSource(cls)
 
     def require(self, *names: str) -> None:
-        """Raise a `SettingsError` that says how to set it, if one of these fields is not set."""
+        """Raise a `SettingsError` if one of these fields is not set; it says how to set it."""
         for name in names:
             if getattr(self, name) is None:
                 flag = flag_of(name)
@@ -213,49 +214,51 @@ class Settings(BaseSettings):
         if self.movies_csv is None and self.series_csv is None:
             raise SettingsError("There is no CSV to read: give --movies or --series, or set MOVIES_CSV or SERIES_CSV")
         if self.movies_csv == self.series_csv:
-            raise SettingsError(f"MOVIES_CSV and SERIES_CSV are both {self.movies_csv!r}: two files are needed, or one")
+            raise SettingsError(
+                f"MOVIES_CSV and SERIES_CSV are both {self.movies_csv!r}: give two different files, or only one"
+            )
 
     @property
     def credentials(self) -> tuple[str, str, str | None] | None:
-        """Access key, secret and session token, if the first two are set here; else the SDK finds its own."""
+        """Access key, secret and session token if the first two are set; None: the SDK looks for others."""
         fields = (self.aws_access_key_id, self.aws_secret_access_key, self.aws_session_token)
         key, secret, token = (field.get_secret_value() if field else None for field in fields)
         return (key, secret, token) if key and secret else None
 
     @property
     def api_key_ref(self) -> str | None:
-        """Where TMDB's key is kept, if the settings say that instead of the key: `ssm:/path` or `secret:name`."""
+        """The reference to TMDB's key, if the settings have one instead of the key: `ssm:/path` or `secret:name`."""
         key = self.tmdb_api_key.get_secret_value() if self.tmdb_api_key else ""
         return key if validators.SECRET_REF.fullmatch(key) else None
 
     def with_api_key(self, key: str) -> Settings:
-        """These settings with TMDB's `key` itself, from where it is kept; a `SettingsError` if it is none."""
+        """These settings with TMDB's `key`, which was fetched; a `SettingsError` if it cannot be a key."""
         key = key.strip()
         if not validators.KEY.fullmatch(key):
-            seen = f"holds neither a v3 key nor a v4 read token, but {len(key)} other characters"
-            raise SettingsError(f"TMDB_API_KEY: {self.api_key_ref} {seen}: put the key there")
+            problem = f"holds neither a v3 key nor a v4 read token, but {len(key)} other characters"
+            raise SettingsError(f"TMDB_API_KEY: {self.api_key_ref} {problem}: put the key there")
         return self.model_copy(update={"tmdb_api_key": SecretStr(key)})
 
     @property
     def record_options(self) -> RecordOptions:
-        """What shapes the records and files of a harvest, beside its ids."""
+        """The options that determine the content and names of a harvest's files, beside its ids."""
         append = tuple(sorted(self.tmdb_append))
         return RecordOptions(self.tmdb_language, append, self.output_format, self.s3_key_template)
 
 
 def option_of(name: str) -> Option:
-    """How a field is set by a flag or an event."""
+    """The `Option` of a field."""
     extra: Any = Settings.model_fields[name].json_schema_extra
     return Option(**extra)
 
 
 def flag_of(name: str) -> str | None:
-    """The command line's flag for a field; None if it has none."""
+    """The command line's flag of a field; None if it has none."""
     return option_of(name).flag
 
 
 def names_of(name: str) -> tuple[str, ...]:
-    """The environment variables a field is read from, in upper case, the first that is set winning."""
+    """The environment variables of a field, in upper case; the first that is set counts."""
     field = Settings.model_fields.get(name)
     alias = field.validation_alias if field else None
     return tuple(str(each).upper() for each in (alias.choices if isinstance(alias, AliasChoices) else [name]))
@@ -271,8 +274,8 @@ SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" 
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The one of the `known` names that `name` may have been meant for; None if none looks like it."""
-    from difflib import get_close_matches  # few starts need it
+    """The `known` name that is most like `name`; None if none is."""
+    from difflib import get_close_matches  # imported on use: few starts need it
 
     return next(iter(get_close_matches(name, known, n=1)), None)
 
@@ -280,20 +283,21 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 def load_settings(**flags: Any) -> Settings:
     """The settings in force; `flags` by field name, None where a flag is not given.
 
-    A SettingsError names all that are wrong by their environment names, without a secret, or a file that is.
+    Raises:
+        SettingsError: Names every wrong setting by its environment variable, or a file that cannot be read; no secret.
     """
     try:
         toml = TomlConfigSettingsSource(Settings).toml_data
         if unexpected := sorted(toml.keys() - Settings.model_fields.keys()):
             nearest = [(name, nearest_name(name, Settings.model_fields)) for name in unexpected]
-            seen = ", ".join(f"{name} (nearest: {known})" if known else name for name, known in nearest)
-            raise SettingsError(f"{TOML_FILE} has {seen}, which is no setting (see the README)")
+            listed = ", ".join(f"{name} (nearest: {known})" if known else name for name, known in nearest)
+            raise SettingsError(f"{TOML_FILE} has {listed}, which is no setting (see the README)")
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         secrets = raw_secrets(**flags)
-        raise SettingsError(*(_tell(problem, secrets) for problem in error.errors())) from None
+        raise SettingsError(*(_sentence(problem, secrets) for problem in error.errors())) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        # What stands in the file may be a secret, so that no word of it is repeated.
+        # The content of the file may be a secret, so none of it is quoted.
         why = f"byte {error.start} is not UTF-8" if isinstance(error, UnicodeDecodeError) else redact_shapes(str(error))
         raise SettingsError(f"{TOML_FILE} or {ENV_FILE} cannot be read: {why}") from None
 
@@ -303,11 +307,11 @@ SOURCES: dict[str, type[PydanticBaseSettingsSource]] = {
     str(ENV_FILE): DotEnvSettingsSource,
     "environment": EnvSettingsSource,
 }
-"""Each source but the flags, the weakest first."""
+"""The sources except flags, the one of lowest rank first."""
 
 
 def raw_secrets(**flags: Any) -> list[str]:
-    """Whatever is given for a secret setting, sound or not, so that it can be struck out before anything else."""
+    """The values of all secret settings, valid or not, from every source: to be redacted before anything is printed."""
     sources: list[dict[str, Any]] = [flags]
     for source in SOURCES.values():
         with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
@@ -317,18 +321,18 @@ def raw_secrets(**flags: Any) -> list[str]:
     return [text for text in texts if not validators.SECRET_REF.fullmatch(text)]
 
 
-def _tell(problem: Any, secrets: list[str]) -> str:
-    """One wrong setting in a sentence; the value only where it is no secret."""
+def _sentence(problem: Any, secrets: list[str]) -> str:
+    """One wrong setting in a sentence; with its value unless it is a secret."""
     field = str(problem["loc"][0]).lower()
     name, *others = names_of(field)
     if others:
         name += f" (or {', '.join(others)})"
-    what = str(problem["msg"]).removeprefix("Value error, ")
-    what = what[0].lower() + what[1:]
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     if field in SECRETS or field not in Settings.model_fields:
-        return f"{name} {what}"
-    seen = problem["input"]
-    if "URL" in name:  # whoever puts a key into the URL does not want to see it here
-        seen = re.sub(r"//.*@|[?#&;].{8,}", "…", str(seen))
-    text = redact_shapes(redact(f"{name} {what} (it is {seen!r})", secrets))
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"
+        return f"{name} {message}"
+    value = problem["input"]
+    if "URL" in name:  # it may have a password or a key in it
+        value = re.sub(r"//.*@|[?#&;].{8,}", "…", str(value))
+    text = redact_shapes(redact(f"{name} {message} (it is {value!r})", secrets))
+    return text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]}…"

@@ -1,6 +1,6 @@
-"""Forms: what the text of each setting must look like.
+"""Validators: what the text of each setting must look like.
 
-Each returns its argument, tidied, or raises a `ValueError` that goes after the setting's name, without any secret.
+Each returns its argument, normalized, or raises a `ValueError` whose text follows the setting's name and has no secret.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from harvester.model.key_template import KeyTemplate, check_path
 from harvester.model.record_options import APPEND_LIMIT
 from harvester.model.s3_url import BUCKET_NAME
 
-KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")  # of TMDB's
-SECRET_REF = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")  # where such a key is kept
+KEY = re.compile(r"[0-9a-fA-F]{32}|eyJ[\w-]+\.[\w-]+\.[\w-]+")  # TMDB's
+SECRET_REF = re.compile(r"(?:ssm|secret):[\w/+=.@:!-]+")  # a reference to a key kept in AWS
 
 
 def api_key(key: SecretStr) -> SecretStr:
-    """TMDB's key, or where it is kept."""
+    """TMDB's key, or a reference to it."""
     secret = key.get_secret_value().strip()
     if not (KEY.fullmatch(secret) or SECRET_REF.fullmatch(secret)):
-        must = "v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…), nor says where one is kept"
-        raise ValueError(f"is neither a {must} (ssm:/path, secret:name); it has {len(secret)} characters")
+        kinds = "v3 key (32 hexadecimal digits) nor a v4 read token (eyJ….….…), nor says where one is kept"
+        raise ValueError(f"is neither a {kinds} (ssm:/path, secret:name); it has {len(secret)} characters")
     return SecretStr(secret)
 
 
 def credential(secret: SecretStr) -> SecretStr:
-    """A key, secret or token for S3, which go into HTTP headers."""
+    """A key, secret or token for S3, which is sent in an HTTP header."""
     text = secret.get_secret_value()
     if not (text.isascii() and text.isprintable()):
         raise ValueError("has a character that is not printable ASCII")
@@ -41,21 +41,21 @@ Credential = Annotated[SecretStr, AfterValidator(credential)]
 
 
 def base_url(url: str) -> str:
-    """A URL of TMDB's API, without a slash at its end."""
+    """A URL of TMDB's API, without a slash at the end."""
     if not re.fullmatch(r"https?://[^/?#@\s]+(/[\w./~-]*)?", url):
         raise ValueError("must look like https://api.themoviedb.org/3")
-    if not (url.startswith("https:") or _is_near(urlsplit(url).hostname or "")):
-        raise ValueError("must begin with https://, or the key would cross the internet for all to read")
+    if not (url.startswith("https:") or _is_private(urlsplit(url).hostname or "")):
+        raise ValueError("must begin with https://, or the key would be sent unencrypted")
     return url.rstrip("/")
 
 
-def _is_near(host: str) -> bool:
-    """Whether `host` is this machine or one of a private network; no name is resolved, its shape decides."""
+def _is_private(host: str) -> bool:
+    """Whether `host` is this machine or one of a private network, by its form; no name is resolved."""
     try:
         return ip_address(host).is_private
     except ValueError:
-        single = re.fullmatch(r"[a-z][a-z0-9-]*", host)  # 134744072 and 0x08080808 are ways to write 8.8.8.8
-        return single is not None or host.endswith((".internal", ".local", ".localhost"))
+        single_label = re.fullmatch(r"[a-z][a-z0-9-]*", host)  # 134744072 and 0x08080808 are ways to write 8.8.8.8
+        return single_label is not None or host.endswith((".internal", ".local", ".localhost"))
 
 
 def prefix(folder: str) -> str:
@@ -70,7 +70,7 @@ def prefix(folder: str) -> str:
 
 
 def matching(pattern: str | re.Pattern[str], must: str) -> AfterValidator:
-    """A text that matches `pattern`; it `must` be so, in words."""
+    """A validator of texts that match `pattern`; `must` says it in words."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -99,14 +99,14 @@ def _parts(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Parts = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_parts)]
-"""Parts of `append_to_response`, given as a list or as a text with commas; each once."""
+"""Parts of `append_to_response`, from a list or a text with commas; duplicates removed."""
 
 
 def key_template(template: str) -> str:
-    """The template of a data file's key, also where it is text from outside."""
+    """The template of a data file's key."""
     return KeyTemplate.of_data_files(template).text
 
 
 def csv_template(template: str, info: ValidationInfo) -> str:
-    """The template of an uploaded CSV's key; `s3_prefix`, which it may not overlap with, is validated before it."""
-    return KeyTemplate.of_csvs(template, prefix=str(info.data.get("s3_prefix", ""))).text  # not there if it is wrong
+    """The template of an uploaded CSV's key; it may not overlap with `s3_prefix`, which is validated before it."""
+    return KeyTemplate.of_csvs(template, prefix=str(info.data.get("s3_prefix", ""))).text  # absent if it is invalid
