@@ -321,7 +321,7 @@ async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(
     values["StoreError"] = await world.invoke()
     assert {name: error.name for name, error in values.items()} == {name: name for name in values}
     assert {name: frames(error.error or {}) for name, error in values.items()} == {name: ["handler"] for name in values}
-    assert values["SettingsError"].sentence.startswith("The event may not set s3_bucket, but only movies_csv")
+    assert values["SettingsError"].sentence.startswith("The event may not set s3_bucket, but only tmdb_language, ")
     assert values["InputError"].sentence == "the event: has 'acton', which says nothing to us"
     own_file = await world.invoke({"settings": {"movies_csv": "/proc/self/environ"}})
     refused = "The event may not have movies_csv be '/proc/self/environ': give s3://bucket/key"

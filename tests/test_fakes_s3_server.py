@@ -230,7 +230,7 @@ async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     """A port that is in use is named at once, and nothing is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ServerFailedError, match=f"Port {port} is taken"):
+        with pytest.raises(ServerFailedError, match=f"Port {port} or its twin {port + 10_000} is taken"):
             async with s3_server(tmp_path, port=port):
                 pass
 

@@ -1,4 +1,4 @@
-"""TMDB: what goes over the wire, counted by the server; what comes of every kind of trouble; and no secret in sight."""
+"""TMDB: what goes over the network, counted by the server; what comes of every kind of trouble; and no secret in sight."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def http(status: int = 200, body: bytes = b'{"id":603}', **headers: str) -> byte
 
 
 @asynccontextmanager
-async def wire(*answers: bytes) -> AsyncIterator[tuple[str, list[str]]]:
+async def raw_server(*answers: bytes) -> AsyncIterator[tuple[str, list[str]]]:
     """A server that sends these bytes, the last ones again and again; its URL, and the requests' heads as they came."""
     heads: list[str] = []
 
@@ -233,7 +233,7 @@ async def test_a_movie_that_only_find_knows_is_fetched_by_its_number(clock: Cloc
 
 async def test_a_v3_key_goes_into_the_query_only(clock: Clock) -> None:
     """TMDB takes the 32 digits as `api_key` and nowhere else."""
-    async with wire(http()) as (url, heads), tmdb_at(url, clock) as tmdb:
+    async with raw_server(http()) as (url, heads), tmdb_at(url, clock) as tmdb:
         await tmdb.title(FILM, "movie")
         await tmdb.check_key()
     for head in heads:
@@ -244,7 +244,7 @@ async def test_a_v3_key_goes_into_the_query_only(clock: Clock) -> None:
 
 async def test_a_v4_token_goes_into_the_header_only(clock: Clock) -> None:
     """TMDB takes the JWT as a bearer and nowhere else."""
-    async with wire(http()) as (url, heads), tmdb_at(url, clock, key=TOKEN) as tmdb:
+    async with raw_server(http()) as (url, heads), tmdb_at(url, clock, key=TOKEN) as tmdb:
         await tmdb.title(FILM, "movie")
         await tmdb.check_key()
     for head in heads:
@@ -258,7 +258,7 @@ async def test_the_requests_are_what_tmdb_documents(clock: Clock) -> None:
     whole = http(body=orjson.dumps({"id": 1396, "credits": {}, "watch/providers": {}}))
     find = http(body=orjson.dumps({"movie_results": [], "tv_results": [{"id": 1396}]}))
     options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits", "watch/providers")}
-    async with wire(whole, find, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
+    async with raw_server(whole, find, whole) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
         await tmdb.title(FILM, "movie")
         await tmdb.title(SHOW, "tv")
     parts = "language=pt-BR&append_to_response=credits,watch/providers"
@@ -278,7 +278,7 @@ async def test_a_reclassified_title_is_asked_for_by_its_number_in_its_kind(clock
     show = http(body=orjson.dumps({"id": 1396, "credits": {}}))
     film = http(body=orjson.dumps({"id": 603, "credits": {}}))
     options: Any = {"key": TOKEN, "language": "pt-BR", "append": ("credits",)}
-    async with wire(absent, series, show, movie, film) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
+    async with raw_server(absent, series, show, movie, film) as (url, heads), tmdb_at(url, clock, **options) as tmdb:
         assert Found("tv", 1396, {"id": 1396, "credits": {}}) == await tmdb.title(SHOW, "movie")
         assert Found("movie", 603, {"id": 603, "credits": {}}) == await tmdb.title(FILM, "tv")
     parts = "language=pt-BR&append_to_response=credits"
@@ -304,7 +304,7 @@ async def test_redirects_are_not_followed(clock: Clock) -> None:
     """A key is not carried to wherever somebody points: a redirect is no usable answer."""
     async with (
         fake_tmdb() as elsewhere,
-        wire(http(302, b"", Location=f"{elsewhere.url}/authentication?api_key={KEY}")) as (url, _),
+        raw_server(http(302, b"", Location=f"{elsewhere.url}/authentication?api_key={KEY}")) as (url, _),
         tmdb_at(url, clock) as tmdb,
     ):
         with pytest.raises(TmdbUnavailableError) as caught:
@@ -536,7 +536,7 @@ async def test_what_is_merely_odd_is_fine_at_once(clock: Clock, name: str) -> No
 )
 async def test_a_strange_date_header_harms_nobody(clock: Clock, date: str) -> None:
     """A proxy may write what it likes into `Date`: the title is found."""
-    async with wire(http(Date=date)) as (url, _), tmdb_at(url, clock) as tmdb:
+    async with raw_server(http(Date=date)) as (url, _), tmdb_at(url, clock) as tmdb:
         assert Found("movie", 603, {"id": 603}) == await tmdb.title(FILM, "movie")
 
 
@@ -544,7 +544,7 @@ async def test_a_strange_date_header_harms_nobody(clock: Clock, date: str) -> No
 async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers: dict[str, str]) -> None:
     """A server that repeats what it was asked, in gzip, does not land the key with a record."""
     body = gzip_of(orjson.dumps({"id": 603, "title": f"?api_key={KEY}"}))
-    async with wire(http(200, body, **headers)) as (url, _), tmdb_at(url, clock) as tmdb:
+    async with raw_server(http(200, body, **headers)) as (url, _), tmdb_at(url, clock) as tmdb:
         outcome = await tmdb.title("tt0000001", "movie")
         assert outcome == Found("movie", 603, {"id": 603, "title": f"?api_key={REDACTED}"})
 
@@ -563,7 +563,7 @@ async def test_a_key_that_comes_back_in_gzip_is_struck_out(clock: Clock, headers
 )
 async def test_what_is_no_http_is_asked_again(clock: Clock, answer: bytes, reason: str) -> None:
     """Whatever bytes come, they are a reason to ask again, and never a crash."""
-    async with wire(answer) as (url, _), tmdb_at(url, clock) as tmdb:
+    async with raw_server(answer) as (url, _), tmdb_at(url, clock) as tmdb:
         with pytest.raises(TmdbUnavailableError) as caught:
             await tmdb.check_key()
         assert caught.value.reason == reason
@@ -1038,7 +1038,7 @@ async def test_no_secret_in_any_error_or_log_line(clock: Clock, caplog: pytest.L
                     await tmdb.title(FILM, "movie")
                 errors.append(caught.value)
         await provoke(absent_server(), Tmdb.check_key)
-        async with wire(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as (url, _):
+        async with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as (url, _):
             await provoke(url, Tmdb.check_key)
     assert len(errors) == 2 * 9 + 1
     assert {"title_failed", "back_off"} <= {line["event"] for line in logs}

@@ -48,7 +48,7 @@ _SENTENCES: Final = {
     ),
 }
 _NAMES: Final = {
-    "en": ("The Lighthouse Debt", "Salt \\ Sugar", 'A "Quiet" Harbour', "Paper Moons 🌙", "Zoë's Radio"),
+    "en": ("The Lighthouse Debt", "Salt \\ Sugar", 'A "Quiet" Harbour', "Glass Moons 🌙", "Zoë's Radio"),
     "pt": ("A Dívida do Farol", "Sal \\ Açúcar", 'Um Porto "Calmo"', "Luas de Papel 🌙", "O Rádio de Zoë"),
     "ja": ("灯台の借金", "塩 \\ 砂糖", '"静かな"港', "紙の月 🌙", "ゾエのラジオ"),
 }
