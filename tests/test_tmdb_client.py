@@ -1,4 +1,4 @@
-"""TMDB: what goes over the network, counted by the server; what comes of every kind of trouble; and no secret in sight."""
+"""TMDB: what goes over the network, counted by the server; what comes of every kind of trouble; no secret in sight."""
 
 from __future__ import annotations
 
