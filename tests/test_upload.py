@@ -22,6 +22,7 @@ from rich.console import Console
 from shells import Shell, kept
 from test_memory import PEAK, posix
 
+from harvester import __version__
 from harvester.cli.progress import upload_progress
 from harvester.commands.upload import CsvKeys, Uploaded, UploadReport, upload
 from harvester.errors import Exit, InputError, SettingsError, StoppedError, StoreError
@@ -184,6 +185,7 @@ async def test_both_csvs_land_byte_for_byte_and_say_what_they_are(world: World) 
     assert report.as_json() | {"seconds": 0} == {
         "status": "uploaded",
         "exit_code": 0,
+        "version": __version__,
         "files": [
             {
                 "source": source,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from conftest import Silent, capture_logs, gzip_of
+from contract import COMMON, OF_A_RUN, holds
 from loops import no_wait
 from shells import Shell, kept
 
@@ -845,10 +846,12 @@ async def test_a_day_is_proved_over_all_its_runs(day: Day) -> None:
         [],
         [],
     )
-    assert verification.as_json() | {"totals": None} == {
+    result = verification.as_json()
+    holds(result, code=0, of_a_run=True, day=True)
+    assert (result["status"], result["lake"]) == ("proved", f"s3://{day.lake.bucket.name}/Raw/API")
+    assert {name: result[name] for name in result if name not in (*COMMON, *OF_A_RUN)} | {"totals": None} == {
         "day": DAY,
         "runs": verification.runs,
-        "status": "proved",
         "records": 10,
         "totals": None,
         "problems": [],
