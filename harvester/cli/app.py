@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Harvest TMDB for every IMDb id of two CSVs into S3, with reconciled totals. Default command: harvest.",
-    epilog="Exit codes: 0 complete, 1 something is wrong, 2 usage or input, 3 TMDB refuses the key, 4 the bucket refuses, "
+    epilog="Exit codes: 0 complete, 1 something wrong, 2 usage or input, 3 TMDB refuses the key, 4 the bucket refuses, "
     "5 some ids failed, 6 TMDB is unavailable, 75 stopped before the end. Settings: flag > environment > .env > "
     "config/harvester.toml.",
 )

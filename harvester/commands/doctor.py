@@ -166,7 +166,7 @@ async def _inputs(settings: Settings) -> AsyncIterator[Finding]:
         if not account.rejected:
             yield Finding(setting, "good", f"{seen}none rejected")
             continue
-        fix = f"Line {account.rejects[0].line} is the first without an IMDb id; `plan` shows more. Rejected rows are left out."
+        fix = f"Line {account.rejects[0].line} is the first without an IMDb id; `plan` shows more. They are left out."
         yield Finding(setting, "note", f"{seen}{account.rejected:,} rejected", fix)
 
 
