@@ -205,7 +205,7 @@ async def test_no_event_raises_the_rate_or_the_concurrency(deploy: Callable[...,
         reply = await world.invoke(event)
         assert (reply.name, reply.sentence.partition(" be ")[0]) == (
             "SettingsError",
-            f"The event may not have {name.strip()}",
+            f"The event may not set {name.strip()}",
         )
     assert world.titles() == {}
 
@@ -322,9 +322,9 @@ async def test_each_error_has_the_name_that_retry_and_catch_know_and_a_sentence(
     assert {name: error.name for name, error in values.items()} == {name: name for name in values}
     assert {name: frames(error.error or {}) for name, error in values.items()} == {name: ["handler"] for name in values}
     assert values["SettingsError"].sentence.startswith("The event may not set s3_bucket, but only tmdb_language, ")
-    assert values["InputError"].sentence == "the event: has 'acton', which says nothing to us"
+    assert values["InputError"].sentence == "the event: has 'acton', which is unknown"
     own_file = await world.invoke({"settings": {"movies_csv": "/proc/self/environ"}})
-    refused = "The event may not have movies_csv be '/proc/self/environ': give s3://bucket/key"
+    refused = "The event may not set movies_csv to '/proc/self/environ': give s3://bucket/key"
     assert (own_file.name, own_file.sentence) == ("SettingsError", refused)
     assert values["CorruptLakeError"].sentence == "Raw/API/_harvest/2026-11-22-01234567/manifest.json is not there"
     assert values["NewerFormatError"].sentence.startswith("the shard has format 2, and this harvester reads format 1")

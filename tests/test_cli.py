@@ -56,7 +56,7 @@ async def test_without_a_command_it_harvests_and_then_plan_and_verify_agree(shel
         shell = shell_for(tmdb)
         harvested = await shell.run()
         assert harvested.code == 0
-        assert "Books closed." in harvested.out
+        assert "Complete." in harvested.out
         assert "350 = 350 found + 0 missing + 0 failed" in " ".join(harvested.out.split())
         assert all(json.loads(line)["event"] for line in harvested.err.splitlines())
         verified = await shell.run("verify", "--json")
@@ -169,8 +169,8 @@ async def test_the_sdks_own_variables_work_from_a_dotenv(s3: S3Server, bucket: B
         (["verify"], {}, 1, "There is no run below"),
         (["verify", "--repair"], {}, 1, "There is no run below"),
         (["verify", "--day", "2026-11-29"], {}, 1, "There is no run of 2026-11-29 below"),
-        (["verify", "--day", "yesterday"], {}, 2, "--day 'yesterday' is no day: give one such as 2026-11-29"),
-        (["verify", "--day", "2026-02-30"], {}, 2, "--day '2026-02-30' is no day: give one such as 2026-11-29"),
+        (["verify", "--day", "yesterday"], {}, 2, "--day 'yesterday' is no date: give one such as 2026-11-29"),
+        (["verify", "--day", "2026-02-30"], {}, 2, "--day '2026-02-30' is no date: give one such as 2026-11-29"),
         (["verify", "--day", "2026-11-29", "--run", "2026-11-29-3f9a1c2e"], {}, 2, "--run and --day are both given"),
     ],
 )
@@ -345,11 +345,11 @@ async def test_the_doctor_says_what_to_fix_and_ends_with_1_until_nothing_is(shel
         shell = shell_for(tmdb)
         healthy = await shell.run("doctor")
         assert (healthy.code, healthy.err) == (0, "")
-        assert "Nothing keeps a harvest from its end. Next: plan" in healthy.out
+        assert "Everything a harvest needs is there. Next: plan" in healthy.out
         ill = await shell.having(TMDB_API_KEY="f" * 32).run("doctor")
     assert ill.code == 1
     shown = " ".join(ill.out.split())
     assert "bad TMDB TMDB refuses the key (HTTP 401, code 7" in shown
-    assert "1 to mend before a harvest can end well." in shown
+    assert "1 problem to fix before a harvest." in shown
     for name in ("Python", "TMDB_API_KEY", "MOVIES_CSV", "s3:GetObject", "clock"):
         assert f"good {name}" in shown

@@ -56,7 +56,7 @@ async def test_a_healthy_set_up_is_healthy(bucket: Bucket, settings_for: Make) -
     assert {finding.state for finding in doctor_report.findings} == {"good", "not set"}
     assert of(doctor_report, "Python").startswith(f"good: {platform.python_version()} on {platform.system()} ")
     assert of(doctor_report, "MOVIES_CSV").endswith("good: 2 rows: 1 ids, 1 duplicates, none rejected")
-    assert of(doctor_report, "TMDB").startswith(f"good: {tmdb.url} takes the key")
+    assert of(doctor_report, "TMDB").startswith(f"good: {tmdb.url} accepts the key")
     assert [finding.what for finding in doctor_report.findings if ":" in finding.what] == [
         "s3:ListBucket",
         "s3:ListBucketMultipartUploads",
@@ -93,7 +93,7 @@ async def test_a_variable_that_is_no_setting_is_noted(monkeypatch: pytest.Monkey
     (tmp_path / ".env").write_text("OUTPUT_OF_THE_MILL=secretly\n", encoding="utf-8")
     doctor_report = DoctorReport(tuple([finding async for finding in run_checks({})]))
     assert of(doctor_report, "TMDB_API_KYE") == (
-        "note: is no setting, and has no effect  (environment) Correct it, if TMDB_API_KEY is meant."
+        "note: is no setting, and has no effect  (environment) Correct it, if you mean TMDB_API_KEY."
     )
     assert of(doctor_report, "OUTPUT_OF_THE_MILL").startswith("note: is no setting, and has no effect  (.env)")
     assert KEY not in str(doctor_report)
@@ -184,7 +184,7 @@ async def test_each_permission_that_is_lacking_is_named(
             assert await left_behind(bucket) == []
     assert of(doctor_report, permission).startswith(f"{state}: cannot ")
     assert "AccessDenied" in of(doctor_report, permission)
-    assert ("`verify --repair` does not" in of(doctor_report, permission)) == (operation == "delete")
+    assert ("Only `verify --repair` needs it" in of(doctor_report, permission)) == (operation == "delete")
     assert doctor_report.healthy == (state == "note")
     assert of(doctor_report, "s3:ListBucketMultipartUploads") != ""
     assert of(doctor_report, "s3:DeleteObject") != ""
@@ -195,7 +195,7 @@ async def test_a_bucket_that_is_not_there_is_reported_once(bucket: Bucket, setti
     async with fake_tmdb() as tmdb:
         doctor_report = await examined(settings_for(tmdb.url, movies=["tt0000001"]), s3_bucket="no-such-bucket")
     assert "NoSuchBucket Create the bucket, or correct S3_BUCKET." in of(doctor_report, "s3:ListBucket")
-    assert of(doctor_report, "S3") == "not tried: the rest, before this is mended"
+    assert of(doctor_report, "S3") == "not tried: the other permissions, until this is fixed"
     assert of(doctor_report, "s3:PutObject") == ""
 
 
@@ -254,6 +254,6 @@ async def test_what_a_harvest_would_refuse_of_the_csvs_is_reported(tmp_path: Pat
     (tmp_path / "one.csv").write_text("id\ntt0000001\n", encoding="utf-8")
     findings = [finding async for finding in run_checks({"movies_csv": "one.csv", "series_csv": "one.csv"})]
     [twice] = [finding.seen for finding in findings if finding.what == "MOVIES_CSV, SERIES_CSV"]
-    assert twice == "MOVIES_CSV and SERIES_CSV are both 'one.csv': two files are needed, or one"
+    assert twice == "MOVIES_CSV and SERIES_CSV are both 'one.csv': give two different files, or only one"
     findings = [finding async for finding in run_checks({"movies_csv": "-"})]
     assert [finding.state for finding in findings if finding.what == "MOVIES_CSV"] == ["good", "not tried"]

@@ -95,7 +95,7 @@ def test_what_is_not_of_a_new_csv_is_ignored(event: dict[str, Any]) -> None:
 def test_what_others_send_over_eventbridge_is_refused() -> None:
     """A rule that matches too much would have every change of an instance begin a harvest."""
     event = {"version": "0", "source": "aws.ec2", "detail-type": "EC2 Instance State-change Notification", "detail": {}}
-    with pytest.raises(InputError, match="which says nothing to us"):
+    with pytest.raises(InputError, match="which is unknown"):
         parse_event(event)
 
 
@@ -151,7 +151,7 @@ def test_the_shard_of_a_newer_harvester_is_refused_in_a_sentence(more: dict[str,
         parse_event({"action": "harvest", "shard": more | {"format": 2}})
     assert caught.value.exit_code == 2
     for other in (2.0, "2", 0, None, True):
-        with pytest.raises(InputError, match="is no shard, as planning writes it: its format is"):
+        with pytest.raises(InputError, match="is no shard as `plan` writes it: its format is"):
             parse_event({"action": "harvest", "shard": SHARD | {"format": other}})
     invocation = parse_event({"action": "harvest", "shard": SHARD | {"colour": "blue"}})
     assert invocation == Invocation("harvest", shard=Shard.of(SHARD))
@@ -191,7 +191,7 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
     ("event", "words"),
     [
         ([{}], "is no JSON object but"),
-        ({"acton": "plan"}, "has 'acton', which says nothing to us"),
+        ({"acton": "plan"}, "has 'acton', which is unknown"),
         ({"action": "Plan"}, "has the action 'Plan': give plan, harvest or close"),
         ({"action": ["plan"]}, "has the action"),
         ({"action": "plan", "children": "four"}, "has 'four' for children: give a number from 1 to 1,000"),
@@ -206,8 +206,8 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"action": "close"}, "close needs a run"),
         ({"action": "harvest", "run": "2026-11-22-0123abcd"}, "close needs a run"),
         ({"action": "plan", "shard": SHARD}, "harvest may have a shard"),
-        ({"action": "harvest", **SHARD}, "says nothing to us"),
-        ({"action": "harvest", "shard": SHARD | {"rate": 0}}, "is no shard, as planning writes it: rate"),
+        ({"action": "harvest", **SHARD}, "is unknown"),
+        ({"action": "harvest", "shard": SHARD | {"rate": 0}}, "is no shard as `plan` writes it: rate"),
         ({"action": "harvest", "shard": SHARD | {"rate": 1e999}}, "is no shard"),
         ({"action": "harvest", "shard": SHARD | {"rate": float("nan")}}, "is no shard"),
         ({"action": "harvest", "shard": SHARD | {"run": None}}, "is no shard"),
@@ -215,12 +215,12 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"action": "harvest", "shard": SHARD | {"run": f"{SHARD['run']}\n"}}, "is no shard"),
         (
             {"action": "harvest", "shard": SHARD | {"generation": "../x"}},
-            "is no shard, as planning writes it: generation",
+            "is no shard as `plan` writes it: generation",
         ),
-        ({"action": "harvest", "shard": SHARD | {"token": None}}, "is no shard, as planning writes it: token"),
-        ({"action": "harvest", "shard": SHARD | {"attempt": "\ud800"}}, "is no shard, as planning writes it: attempt"),
+        ({"action": "harvest", "shard": SHARD | {"token": None}}, "is no shard as `plan` writes it: token"),
+        ({"action": "harvest", "shard": SHARD | {"attempt": "\ud800"}}, "is no shard as `plan` writes it: attempt"),
         ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [["tt0000001"] * 101]}}}, "is no shard"),
-        ({"action": "plan", "execution": 5}, "has 5 for execution: give a text, or leave it away"),
+        ({"action": "plan", "execution": 5}, "has 5 for execution: give a text, or leave it out"),
         ({"action": "close", "run": "../2026-11-22-0123abcd"}, "for run"),
         ({"action": "close", "run": "x-0123abcd"}, "for run"),
         ({"action": "close", "run": f"{SHARD['run']}\n"}, "for run"),
@@ -240,9 +240,9 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"event": []}, "is no JSON object"),
         ({"event": {"event": {}}}, "an event within its event"),
         ({"action": "plan", "event": sent(name="ObjectRemoved:Delete")}, "is of no CSV"),
-        (sent("inbox/x.csv"), "inbox/x.csv: is in no folder that says what it holds: movies, filmes, series, séries"),
-        ({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}, "is not as S3 sends them: KeyError"),
-        ({"Records": None}, "is not as S3 sends them"),
+        (sent("inbox/x.csv"), "inbox/x.csv: is in no folder that names its collection: movies, filmes, series, séries"),
+        ({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}, "is not as S3 sends it: KeyError"),
+        ({"Records": None}, "is not as S3 sends it"),
     ],
 )
 def test_an_event_without_a_meaning_is_an_input_error(event: Any, words: str) -> None:

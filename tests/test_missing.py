@@ -169,7 +169,7 @@ def test_a_file_of_something_else_is_not_overwritten(tmp_path: Path, content: st
     """`--csv` sounds like an input: the CSV of the movies must survive that. Its own output is replaced."""
     path = tmp_path / "movies.csv"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(SettingsError, match="is a file of something else"):
+    with pytest.raises(SettingsError, match="is some other file"):
         write_csv([], path)
     assert path.read_text(encoding="utf-8") == content
     path.write_text("", encoding="utf-8")

@@ -572,7 +572,7 @@ async def test_to_the_doctor_it_is_no_fault_that_nothing_can_be_deleted(world: W
     assert doctor_report.healthy
     assert of(doctor_report, DELETE) == (
         f"note: cannot remove s3://{world.lake.name}/Raw/API/_harvest/doctor/probe.json: AccessDenied "
-        "A harvest does without; `verify --repair` does not (README, Permissions)."
+        "Only `verify --repair` needs it (README, Permissions)."
     )
 
 

@@ -230,7 +230,7 @@ def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Consol
     bar(batch("found"))
     bar(RunEnded("closed"))
     text = written(terminal)
-    assert "Run 2026-11-22-3f9a1c2e: 1,250 titles to look up, 3 batches done before" in text
+    assert "Run 2026-11-22-3f9a1c2e: 1,250 titles to look up, 3 batches done already" in text
     assert "1032/1250" in text
     assert "40.0/s · found 1,000 · missing 30 · failed 2 · 0:00:05 left" in text
 
@@ -258,7 +258,7 @@ def test_a_bar_that_never_began_can_end(terminal: Console) -> None:
     """A run that fails while it looks what is done has shown just that."""
     bar = ProgressBar(terminal)
     bar(RunEnded("closed"))
-    assert "reading what has landed before" in written(terminal)
+    assert "reading what has landed already" in written(terminal)
 
 
 # --- which of them

@@ -531,7 +531,7 @@ async def test_a_harvest_that_reconciles_its_totals_shows_no_secret(
         shell = await shell_for(tmdb.url, key=key, AIOHTTP_NO_EXTENSIONS=pure, PYTHONASYNCIODEBUG="1")
         debugged = await shell.run("--verbose", program=("-X", "dev", "-m", "harvester"))
         assert (debugged.code, debugged.leaks) == (0, [])
-        assert "Books closed." in debugged.out
+        assert "Complete." in debugged.out
         for words in then:
             ended = await shell.run(*words.split())
             assert (ended.code, ended.leaks) == (0, []), words
@@ -549,7 +549,7 @@ async def test_a_terminal_is_shown_no_secret(shell_for: Any) -> None:
             ended = await searching.ended()
         shown = await reading
     assert (ended.code, ended.leaks) == (0, [])
-    assert b"Books closed." in shown
+    assert b"Complete." in shown
     assert found({"terminal": shown}) == []
 
 

@@ -98,11 +98,11 @@ def test_a_closed_harvest_shows_its_totals(capsys: pytest.CaptureFixture[str]) -
     """Rows and ids are accounted for in sums one can follow; then what it cost, and where it lies."""
     show_report(report("closed"))
     assert shown(capsys) == [
-        f"Books closed. Run {RUN}",
+        f"Complete. Run {RUN}",
         "rows 1,045,161 = 244,500 ids + 800,654 duplicates + 7 rejected",
         "ids 244,500 = 240,000 found + 4,500 missing + 0 failed",
         "missing 4,500 = 100 episode + 4,400 unknown",
-        "247,600 requests in 1 h 43 min (40.0/s), 3 holds; 2,450 files, 361.2 MB in s3://lake/Raw/API/",
+        "247,600 requests in 1 h 43 min (40.0/s), 3 back-offs; 2,450 files, 361.2 MB in s3://lake/Raw/API/",
     ]
 
 
@@ -110,8 +110,8 @@ def test_nothing_to_do_says_how_to_do_it_all_the_same(capsys: pytest.CaptureFixt
     """A run that was finished today is left alone, and `--again` is named; no time is no division by nothing."""
     show_report(report("nothing_to_do", seconds=0.0, requests=0, backoffs=0))
     heading, *_, last = shown(capsys)
-    assert heading == f"Nothing to do: finished today (--again harvests anew). Run {RUN}"
-    assert last.startswith("0 requests in 0.0 s (0.0/s), 0 holds; ")
+    assert heading == f"Nothing to do: finished today (--again harvests it again). Run {RUN}"
+    assert last.startswith("0 requests in 0.0 s (0.0/s), 0 back-offs; ")
 
 
 def test_failed_titles_are_named_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,14 +135,14 @@ def test_a_stopped_harvest_says_who_stopped_it_and_what_is_left(capsys: pytest.C
     lines = shown(capsys)
     assert lines[0] == f"Stopped by SIGTERM before the end. Run {RUN}"
     assert "ids 244,500 = 100,000 found + 4,500 missing + 0 failed + 140,000 to do" in lines
-    assert lines[-1] == "1,400 batches are left; run again to go on."
+    assert lines[-1] == "1,400 batches left; run again to go on."
 
 
 @pytest.mark.parametrize(
     ("batches", "text"),
     [
-        (1, "1 batch is left; run again to go on."),
-        (0, "The closing of the books is left; run again to go on."),
+        (1, "1 batch left; run again to go on."),
+        (0, "Only the totals are left; run again to go on."),
     ],
 )
 def test_a_harvest_that_is_stopped_near_the_end_says_what_is_left(
@@ -221,7 +221,7 @@ def test_a_plan_shows_rejects_and_the_time_it_takes(capsys: pytest.CaptureFixtur
 def test_a_plan_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     """No time is promised for what is done."""
     show_plan(plan_shown(status="nothing_to_do", requests=0, seconds=0.0))
-    assert shown(capsys)[-1] == "Nothing to do: finished today (--again harvests anew)."
+    assert shown(capsys)[-1] == "Nothing to do: finished today (--again harvests it again)."
 
 
 @pytest.mark.parametrize("text", ["[red]Alert", "a [/] b", "[/b]", "[link=x]y", ":smile:"])
@@ -252,14 +252,14 @@ def test_a_verification_that_fails_names_its_problems(capsys: pytest.CaptureFixt
     lines = shown(capsys)
     assert lines[0] == f"Something is wrong. Run {RUN}"
     assert lines[-SHOWN - 2 : -2] == problems[:SHOWN]
-    assert lines[-2:] == ["… and 5 more, with --json", "25 problems. Harvest again to do what is missing."]
+    assert lines[-2:] == ["… and 5 more, with --json", "25 problems. Harvest again to repair it."]
 
 
 def test_a_verification_that_fails_sends_nobody_to_harvest_an_earlier_day(capsys: pytest.CaptureFixture[str]) -> None:
     """Harvested again, the ids would be a new collection of today."""
     show_verification(VerificationReport([RUN], totals=totals(), problems=["a.json is gone"], past=True))
     assert shown(capsys)[-1] == (
-        "1 problems. This run is of an earlier day: harvest leaves it as it is, and collects anew."
+        "1 problem. This run is of an earlier day: harvest leaves it as it is, and begins a new run."
     )
 
 
@@ -276,7 +276,7 @@ def test_the_verification_of_a_day_names_its_runs_and_those_that_are_not_finishe
         "ids 244,500 = 140,000 found + 4,500 missing + 0 failed + 100,000 fresh",
         "missing 4,500 = 100 episode + 4,400 unknown",
         "read 2,450 files, 140,000 records, 361.2 MB; 2,445 receipts",
-        "2026-11-22-91ab03cc is not finished: the same harvest goes on with it",
+        "2026-11-22-91ab03cc is not finished: run its harvest again to go on with it",
     ]
 
 
@@ -302,7 +302,7 @@ def test_ids_and_reasons_of_what_is_missing_are_whole_in_80_columns(
     assert "tt1234567890 failed: connection_refused" in "\n".join(lines)
     assert any("1,045,161" in line for line in lines)
     assert any("rejected: no_id" in line and "[b] [31mé" in line and line.rstrip().endswith("…") for line in lines)
-    assert "asked for in the same day's run 2026-11-22-91ab03cc" in " ".join(lines)
+    assert "are in run 2026-11-22-91ab03cc of the same day" in " ".join(lines)
 
 
 def test_a_run_in_the_midst_of_which_nothing_is_missing_says_so_far(capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,5 +310,5 @@ def test_a_run_in_the_midst_of_which_nothing_is_missing_says_so_far(capsys: pyte
     show_missing(MissingReport(REF, [], 100, Counter(), **TIMES), None)
     assert shown(capsys)[:2] == [
         f"Nothing is missing so far. Run {RUN}",
-        "to do 100 the same harvest goes on with them",
+        "to do 100 not looked up yet: run its harvest again",
     ]

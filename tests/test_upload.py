@@ -505,7 +505,7 @@ async def test_what_is_read_back_must_be_what_was_sent(world: World, result: web
         await world.upload(movies_csv=world.write("movies.csv", body))
     assert str(caught.value) == (
         f"Cannot read back {world.url(MOVIES_KEY)}: {seen}. It was 900 bytes with {sha256(body).hexdigest()}. "
-        "Does somebody else write there? Upload it again."
+        "Does another program write there? Upload it again."
     )
 
 
@@ -724,7 +724,7 @@ def test_the_result_is_shown_with_urls_and_the_next_command(capsys: pytest.Captu
     show_upload(UploadReport((Uploaded("s3://a/b", "Movies", "in_s3", "s3://a/b"),), 1.0), harvested=True)
     assert capsys.readouterr().out.splitlines() == [
         "Nothing to upload.",
-        " Movies             taken from S3  s3://a/b",
+        " Movies             in S3 already  s3://a/b",
     ]
 
 
@@ -786,7 +786,7 @@ async def test_then_harvest_does_both_and_ends_as_the_harvest_does(shell_for: An
         same = await shell.run("harvest", *taken, "--json", "--language", "pt-BR")
     assert [line.split(". ")[0] for line in shown.out.splitlines() if not line.startswith(" ")][:2] == [
         "Nothing to upload.",
-        "Nothing to do: finished today (--again harvests anew)",
+        "Nothing to do: finished today (--again harvests it again)",
     ]
     assert "Next:" not in shown.out
     assert (same.result["status"], same.result["run"]) == ("nothing_to_do", ended.result["harvest"]["run"])
@@ -800,8 +800,8 @@ async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, wo
         source = world.url("Filmes e series/m.csv")
         ended = await shell_for(url=tmdb.url).run("upload", "--then-harvest", "--movies", source)
     assert ended.code == 0
-    assert ended.out.splitlines()[:2] == ["Nothing to upload.", f" Movies             taken from S3  {source}"]
-    assert "Books closed." in ended.out
+    assert ended.out.splitlines()[:2] == ["Nothing to upload.", f" Movies             in S3 already  {source}"]
+    assert "Complete." in ended.out
 
 
 @pytest.mark.parametrize(
@@ -810,8 +810,8 @@ async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, wo
         (["--movies", "s3://lake/a.csv"], {}, "s3://lake/a.csv: is in S3, and a file is uploaded"),
         (["--movies", "-", "--then-harvest"], {}, "-: standard input cannot be uploaded"),
         (["--then-harvest"], {"TMDB_API_KEY": ""}, "TMDB_API_KEY is not set"),
-        (["--limit", "1"], {}, "--limit and --again are about the harvest: give --then-harvest too"),
-        (["--again"], {}, "--limit and --again are about the harvest: give --then-harvest too"),
+        (["--limit", "1"], {}, "--limit and --again are options of the harvest: add --then-harvest"),
+        (["--again"], {}, "--limit and --again are options of the harvest: add --then-harvest"),
         ([], {"MOVIES_CSV": ""}, "There is no CSV to read: give --movies or --series"),
         ([], {"S3_CSV_TEMPLATE": "x/{name}"}, "S3_CSV_TEMPLATE must have {collection} and end in /{name}"),
     ],

@@ -215,12 +215,12 @@ async def data_truncated(lake: Lake) -> str:
 
 async def data_emptied(lake: Lake) -> str:
     await lake.bucket.put(lake.movies, b"")
-    return f"{lake.movies} is not what landed: 0 bytes of "
+    return f"{lake.movies} is not what landed: it has 0 bytes, not "
 
 
 async def data_edited(lake: Lake) -> str:
     await lake.replace(lake.movies, b'"status":"Released"', b'"status":"Rumoured"')
-    return f"{lake.movies} is not what landed: another SHA-256"
+    return f"{lake.movies} is not what landed: its SHA-256 differs"
 
 
 async def data_garbled(lake: Lake) -> str:
@@ -266,7 +266,7 @@ async def reclassified_deleted(lake: Lake) -> str:
 
 async def reclassified_edited(lake: Lake) -> str:
     await lake.replace(lake.reclassified, b'"popularity"', b'"popolarity"')
-    return f"{lake.reclassified} is not what landed: another SHA-256"
+    return f"{lake.reclassified} is not what landed: its SHA-256 differs"
 
 
 async def receipt_deleted(lake: Lake) -> str:
@@ -412,7 +412,7 @@ async def test_a_harmed_batch_is_named_and_done_again_by_the_next_harvest(harm: 
 
 async def summary_deleted(lake: Lake) -> str:
     await lake.bucket.delete(lake.summary)
-    return f"{lake.summary} is not there: harvest closes the books"
+    return f"{lake.summary} is not there: harvest reconciles the totals"
 
 
 async def summary_edited(lake: Lake) -> str:
@@ -422,12 +422,12 @@ async def summary_edited(lake: Lake) -> str:
 
 async def summary_with_other_totals(lake: Lake) -> str:
     await lake.edit(lake.summary, lambda summary: summary["totals"].update(found=9), with_checksum=True)
-    return f"{lake.summary} has other books than the receipts"
+    return f"{lake.summary} has other totals than the receipts"
 
 
 async def summary_of_another_generation(lake: Lake) -> str:
     await lake.edit(lake.summary, lambda summary: summary.update(generation="0" * 16), with_checksum=True)
-    return f"{lake.summary} is of an earlier generation: harvest closes the books"
+    return f"{lake.summary} is of an earlier generation: harvest reconciles the totals"
 
 
 async def summary_of_another_run(lake: Lake) -> str:
@@ -465,7 +465,7 @@ async def manifest_with_other_ids(lake: Lake) -> str:
 async def manifest_with_other_duplicates(lake: Lake) -> str:
     account = {"duplicates": 1, "rows": 7}
     await lake.edit(lake.manifest, lambda manifest: manifest["input"]["Movies"].update(account), with_checksum=True)
-    return f"{lake.summary} has other books than the receipts"
+    return f"{lake.summary} has other totals than the receipts"
 
 
 async def manifest_with_other_options(lake: Lake) -> str:
@@ -555,7 +555,7 @@ async def ids_twice(lake: Lake) -> str:
 async def ids_with_other_bytes(lake: Lake) -> str:
     key = await lake.ids_key()
     await lake.edit_lines(key, lambda rows: rows[0].update(remark="of the same meaning"))
-    return f"{key} is not what {lake.manifest} says: another SHA-256"
+    return f"{key} is not what {lake.manifest} says: its SHA-256 differs"
 
 
 async def manifest_of_another_generation(lake: Lake) -> str:
@@ -927,7 +927,7 @@ async def test_a_fresh_id_that_the_other_run_has_no_more_is_a_harm_of_both(
 async def test_a_receipt_that_a_closed_run_has_lost_is_a_harm_of_its_day(day: Day) -> None:
     """Its totals were reconciled with that receipt, so it is not merely unfinished."""
     await day.lake.bucket.delete(day.lake.receipt(day.lake.movies))
-    assert f"{day.lake.summary} has other books than the receipts" in (await day.verification()).problems
+    assert f"{day.lake.summary} has other totals than the receipts" in (await day.verification()).problems
     assert await day.lake.harvest() == "closed"
     assert (await day.verification()).problems == []
 
@@ -1112,7 +1112,7 @@ async def test_a_day_that_is_none_is_refused_before_s3_is_asked(day: str, settin
     settings = settings_for("http://127.0.0.1:9/3", aws_endpoint_url_s3="http://127.0.0.1:9")
     with pytest.raises(SettingsError) as caught:
         await verify(settings, day=day)
-    assert str(caught.value) == f"--day {day!r} is no day: give one such as 2026-11-29"
+    assert str(caught.value) == f"--day {day!r} is no date: give one such as 2026-11-29"
 
 
 async def test_a_run_and_a_day_are_not_given_both(settings_for: Make) -> None:
@@ -1172,7 +1172,7 @@ async def test_the_command_verifies_a_day(s3: S3Server, lake: Lake, tmp_path: Pa
     _, run, data = await unfinished(lake)
     code, out, _ = await command(lake, s3, tmp_path, "--day", DAY)
     assert (code, out.splitlines()[0]) == (0, f"Proved. {DAY}, runs {', '.join(await lake.runs())}")
-    assert f"{run} is not finished: the same harvest goes on with it" in out
+    assert f"{run} is not finished: run its harvest again to go on with it" in out
     first = (await lake.read(lake.movies)).splitlines(keepends=True)[0]
     await lake.bucket.put(data, await without_the_last_record(lake, data) + first)
     code, out, _ = await command(lake, s3, tmp_path, "--day", DAY, "--json")
