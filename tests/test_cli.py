@@ -235,7 +235,7 @@ async def test_a_signal_lands_the_open_batches_and_ends_in_75(shell_for: Any, nu
             running.send(number)
             ended = await running.ended()
         assert (ended.code, ended.result["stopped_by"]) == (75, number.name)
-        assert "taking no more batches" in ended.err
+        assert "beginning no more batches" in ended.err
         assert tmdb.asked.total() - 1 == ended.result["totals"]["found"] > 0
         resumed = await shell.run("--json")
         assert (resumed.code, resumed.result["totals"]["found"]) == (0, 350)
@@ -263,7 +263,7 @@ async def test_a_second_signal_ends_it_at_once(shell_for: Any) -> None:
     ):
         await running.until(lambda: tmdb.asked.total() >= 20)
         running.send(signal.SIGINT)
-        await running.says("taking no more batches")
+        await running.says("beginning no more batches")
         running.send(signal.SIGINT)
         ended = await running.ended()
     assert (ended.code, ended.out) == (75, "")  # drained, it would have shown its totals

@@ -967,7 +967,7 @@ async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
             async with shell.start() as running:
                 await running.until(hush.held.is_set)
                 running.send(signal.SIGTERM)
-                await running.says("taking no more batches")
+                await running.says("beginning no more batches")
                 hush.opened.set()
                 end = await running.ended()
             left = await left_in(settings)

@@ -226,7 +226,7 @@ async def data_edited(lake: Lake) -> str:
 async def data_garbled(lake: Lake) -> str:
     body = await lake.read(lake.movies)
     await lake.bucket.put(lake.movies, body.replace(b"{", b"[", 1))
-    return f"{lake.movies} has something else than records in it"
+    return f"{lake.movies} has something other than records in it"
 
 
 async def data_of_another_batch(lake: Lake) -> str:

@@ -112,4 +112,4 @@ async def test_serve_and_chaos_exclude_each_other() -> None:
     """Both at once is a usage error: exit 2 and one sentence."""
     code, out, err = await ended("demo", "--serve", "--chaos", "kill=1")
     assert (code, out) == (2, "")
-    assert err == "--serve keeps healthy servers up, and --chaos plays to its end: give one of the two\n"
+    assert err == "--serve and --chaos do not go together: give one of the two\n"

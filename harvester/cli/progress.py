@@ -30,10 +30,10 @@ def harvest_observer() -> Observer:
 
 
 @contextmanager
-def count_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def count_progress(text: str) -> Iterator[Callable[[int, int], None]]:
     """A function that shows how much is done, and the total."""
-    columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(what))
-    with _advancing(what, columns, rate="per_second") as advance:
+    columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(text))
+    with _advancing(text, columns, rate="per_second") as advance:
         yield lambda done, total: advance(done, max(done, total))
 
 

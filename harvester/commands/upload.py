@@ -192,7 +192,7 @@ async def _send(bucket: Store, keys: CsvKeys, csv: CsvFile, day: str, progress: 
     url = bucket.url(key)
     head = await bucket.head(key)
     if head is None or (head.bytes, head.metadata.get(SHA256)) != (csv.bytes, csv.sha256):
-        seen = f"{head.bytes:,} bytes with sha256 {head.metadata.get(SHA256)}" if head else "nothing there"
+        stored = f"{head.bytes:,} bytes with sha256 {head.metadata.get(SHA256)}" if head else "nothing there"
         advice = f"It was {csv.bytes:,} bytes with {csv.sha256}. Does another program write there? Upload it again."
-        raise StoreError(f"read back {url}", seen, advice)
+        raise StoreError(f"read back {url}", stored, advice)
     return Uploaded(csv.source, keys.collection, "uploaded", url, csv.bytes, csv.sha256)
