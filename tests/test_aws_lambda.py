@@ -191,7 +191,7 @@ async def test_the_steps_of_a_state_machine_close_the_books(deploy: Callable[...
 
 
 async def test_no_event_raises_the_rate_or_the_concurrency(deploy: Callable[..., Any]) -> None:
-    """Whoever may send events may not have TMDB block the key: the function's own settings are the most."""
+    """No event makes TMDB block the key: the function's own settings are the limit."""
     world = await deploy(MOVIES[:10], TMDB_RATE="5000")
     step = {"action": "plan", "execution": EXECUTION, "event": {}}
     [shard] = orjson.loads(await world.bucket.read((await world.invoke(step)).answer["shards_key"]) or b"")
@@ -203,7 +203,7 @@ async def test_no_event_raises_the_rate_or_the_concurrency(deploy: Callable[...,
     }
     for name, event in refused.items():
         reply = await world.invoke(event)
-        assert (reply.name, reply.sentence.partition(" be ")[0]) == (
+        assert (reply.name, reply.sentence.partition(" to ")[0]) == (
             "SettingsError",
             f"The event may not set {name.strip()}",
         )

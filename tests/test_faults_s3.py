@@ -742,7 +742,7 @@ def test_a_lease_that_cannot_be_renewed_or_given_back_keeps_no_run_open(
         world.tmdb.faults = scripted({("movie", POISON): [refusal(429, retry_after=str(BACK_OFF_SECONDS))]})
         world.spoil(operation, lasting(what.rule, lasts), LEASE, after=RENEWAL if moment == "renewal" else END)
         with capture_logs() as logs:
-            report = await world.harvest(clock=Clock(sleep=asyncio.sleep))
+            report = await world.harvest(sleep=asyncio.sleep)
         contents = await world.closed(report)
         problems = [(line["event"], line["problem"]) for line in logs if line["event"].startswith("lease_")]
         event = "lease_not_ended" if moment == "end" or lasts == "always" else "lease_not_renewed"

@@ -124,7 +124,7 @@ from pathlib import Path
 from harvester.errors import HarvestError
 from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.runs.lease import LeaseTimes
-from harvester.cli.progress import harvest_observer
+from harvester.reports.observers import harvest_observer
 from harvester.runtime.clock import Clock, utc_now
 from harvester.cli.logs import set_up_logs
 from harvester.settings.settings import load_settings

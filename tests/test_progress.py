@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,9 @@ from conftest import capture_logs
 from loops import Leaping, run_on
 from rich.console import Console
 
-from harvester.cli.progress import ProgressBar, harvest_observer
+from harvester.commands.harvest import end_observed
+from harvester.reports.observers import harvest_observer
+from harvester.reports.progress_bar import ProgressBar
 from harvester.reports.progress_log import LINE_SECONDS, SMOOTHING, Counts, ProgressLog
 from harvester.runtime.observer import BackOffBegun, BatchLanded, RunBegun, RunEnded, TitleDone
 
@@ -267,3 +271,28 @@ def test_a_bar_that_never_began_can_end(terminal: Console) -> None:
 def test_where_no_terminal_is_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard error that goes to a file or to CloudWatch gets no bar."""
     assert type(harvest_observer()) is ProgressLog
+
+
+def test_a_new_observer_is_a_line_in_the_registry() -> None:
+    """Each event goes to every observer that is listed, and to those of the caller."""
+    seen: list[Any] = []
+    added: list[Any] = []
+    factories = (lambda _: seen.append, lambda _: None)
+    observe = harvest_observer(added.append, is_terminal=False, factories=factories)
+    observe(batch("found"))
+    assert seen == added == [batch("found")]
+
+
+@pytest.mark.parametrize("wrong", [None, RuntimeError("bug")], ids=["report", "error"])
+async def test_the_last_event_says_how_the_harvest_ended(wrong: Exception | None) -> None:
+    """The status of the report, or None where an error ended it."""
+    events: list[Any] = []
+
+    async def work() -> Any:
+        if wrong:
+            raise wrong
+        return SimpleNamespace(status="stopped")
+
+    with suppress(RuntimeError):
+        await end_observed(work(), events.append)
+    assert events == [RunEnded(None if wrong else "stopped")]

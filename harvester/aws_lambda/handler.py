@@ -32,8 +32,9 @@ from harvester.commands.shards import harvest_shard, plan_shards
 from harvester.errors import Exit, HarvestError, SettingsError, StoppedError, TmdbRefusedError
 from harvester.model.batch import BATCH_SIZE
 from harvester.model.s3_url import is_s3_url
-from harvester.reports.progress_log import ProgressLog
+from harvester.reports.observers import harvest_observer
 from harvester.runtime.json_log import JsonFormatter
+from harvester.runtime.observer import BatchLanded, Event
 from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
 from harvester.settings.provenance import unknown_names
 from harvester.settings.redaction import RedactingStream
@@ -116,8 +117,21 @@ async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str
     return await _harvest(settings, invocation, until=until)
 
 
+class _Landed:
+    """An observer that counts landed batches, and those that are `complete`: without a failed title."""
+
+    def __init__(self) -> None:
+        self.batches = self.complete = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BatchLanded):
+            self.batches += 1
+            self.complete += not event.outcomes.get("failed")
+
+
 async def _harvest(settings: Settings, invocation: Invocation, *, until: float) -> dict[str, Any]:
-    observer, shutdown = ProgressLog(), Shutdown()
+    shutdown, landed = Shutdown(), _Landed()
+    observer = harvest_observer(landed, is_terminal=False)
     attempt = invocation.attempt or secrets.token_hex(8) if invocation.run else None
     rate = effective_rate(invocation.shard.rate if invocation.shard else settings.tmdb_rate)
     timer = _request_shutdown_in_time(shutdown, rate=rate, seconds=until - time.monotonic())
@@ -140,7 +154,7 @@ async def _harvest(settings: Settings, invocation: Invocation, *, until: float) 
     answer = report.as_json()
     if report.status == "stopped":
         # Invoked again, a step of a fan-out skips batches with failed titles; without a fan-out they are tried again.
-        if not (observer.landed if invocation.shard or invocation.run else observer.complete):
+        if not (landed.batches if invocation.shard or invocation.run else landed.complete):
             advice = f"give the function more time (at most 900 s), or raise the rate, which is {rate:g} a second"
             raise StoppedError(f"The time was over before one batch had landed: {advice}.")
         _log.warning("more", extra={"why": "the time is over; invoke it again to go on"})

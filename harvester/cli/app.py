@@ -91,8 +91,8 @@ async def _with_key(settings: Settings) -> Settings:
 
 
 async def _harvest_until(shutdown: Shutdown, settings: Settings, *, again: bool) -> CommandResult:
-    from harvester.cli.progress import harvest_observer
     from harvester.commands.harvest import harvest as run_harvest
+    from harvester.reports.observers import harvest_observer
     from harvester.reports.text import show_report
 
     report = await run_harvest(settings, observer=harvest_observer(), shutdown=shutdown, again=again)

@@ -36,7 +36,7 @@ from harvester.runtime.observer import BatchLanded, RunBegun, RunEnded, TitleDon
 from harvester.tmdb.known_titles import are_unknown_in_a_row, check_missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Coroutine
 
     from harvester.model.batch import Batch
     from harvester.model.manifest import Totals
@@ -146,26 +146,35 @@ async def harvest(
 
     Whatever is raised (see `errors`), what has landed is safe.
     """
-    started, which = Started(clock.now(), time.monotonic()), {"again": again, "only": only, "attempt": attempt}
     resources = Resources(settings, clock=clock, observer=observer)
+    which = {"again": again, "only": only, "attempt": attempt}
+    return await end_observed(_harvest(resources, shutdown, lease_options or LeaseOptions(), **which), observer)
+
+
+async def end_observed(work: Coroutine[Any, Any, Report], observer: Observer) -> Report:
+    """The report of `work`, after the observer has seen how it ended."""
     status: Status | None = None
     try:
-        async with AsyncExitStack() as stack:
-            async with shutdown.immediately():
-                run, tmdb = await start(stack, resources, lease_options or LeaseOptions(), **which)
-            status = "nothing_to_do"
-            if not run.finished:
-                async with shutdown.draining():
-                    await harvest_batches(run, tmdb=tmdb, resources=resources, shutdown=shutdown)
-                    if not shutdown.interrupted:
-                        await run.close()
-                        warn_if_mostly_missing(run.totals)
-                status = "failed" if run.totals.failed else "closed"
-            report = report_of(run, tmdb, shutdown, done=status, started=started)
-            status = report.status
-            return report
+        report = await work
+        status = report.status
     finally:
         observer(RunEnded(status))
+    return report
+
+
+async def _harvest(resources: Resources, shutdown: Shutdown, lease_options: LeaseOptions, **which: Any) -> Report:
+    started = Started(resources.clock.now(), time.monotonic())
+    async with AsyncExitStack() as stack:
+        async with shutdown.immediately():
+            run, tmdb = await start(stack, resources, lease_options, **which)
+        if run.finished:
+            return report_of(run, tmdb, shutdown, done="nothing_to_do", started=started)
+        async with shutdown.draining():
+            await harvest_batches(run, tmdb=tmdb, resources=resources, shutdown=shutdown)
+            if not shutdown.interrupted:
+                await run.close()
+                warn_if_mostly_missing(run.totals)
+        return report_of(run, tmdb, shutdown, done="failed" if run.totals.failed else "closed", started=started)
 
 
 async def start(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from harvester.aws.client import RetryPolicy
@@ -80,7 +80,7 @@ async def with_key(settings: Settings, known: dict[str, str]) -> Settings:
     return with_api_key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resources:
     """What a command works with, made once from the settings: the lake, TMDB, the clock and the observer.
 
@@ -96,7 +96,7 @@ class Resources:
         """The folder of the harvest in the lake."""
         return self.settings.s3_prefix
 
-    @property
+    @cached_property
     def options(self) -> RecordOptions:
         """What shapes the records."""
         return self.settings.record_options
@@ -122,7 +122,7 @@ class Resources:
             base_url=settings.tmdb_base_url,
             key=key.get_secret_value() if key else "",
             language=self.options.language,
-            append=self.options.append,
+            append=settings.tmdb_append,
             limiter=RateLimiter(rate or settings.tmdb_rate, clock=asyncio.get_running_loop().time),
             concurrency=settings.tmdb_concurrency,
             observer=self.observer,

@@ -21,7 +21,7 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harvester.aws.client import RetryPolicy
-from harvester.commands.harvest import LeaseOptions, Report, Started, harvest_batches, report_of, start
+from harvester.commands.harvest import LeaseOptions, Report, Started, end_observed, harvest_batches, report_of, start
 from harvester.commands.resources import CSV_SETTINGS, Resources
 from harvester.commands.result import result_json, run_ref, totals_json
 from harvester.errors import Exit, InputError, NewerFormatError
@@ -33,7 +33,7 @@ from harvester.runs.open import open_part
 from harvester.runs.run import abort_uploads
 from harvester.runtime.clock import Clock
 from harvester.runtime.current_run import CURRENT_RUN
-from harvester.runtime.observer import RunEnded, ignore
+from harvester.runtime.observer import ignore
 from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import SPACING, effective_rate
 
@@ -179,13 +179,17 @@ async def harvest_shard(
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Report:
     """Harvest what is left of `shard`, under the lease that `plan_shards` took."""
-    started = Started(clock.now(), time.monotonic())
     settings.require("tmdb_api_key", "s3_bucket")
     resources = Resources(settings, clock=clock, observer=observer)
+    return await end_observed(_harvest_shard(resources, shard, shutdown, times), observer)
+
+
+async def _harvest_shard(resources: Resources, shard: Shard, shutdown: Shutdown, times: LeaseTimes) -> Report:
+    clock = resources.clock
+    started = Started(clock.now(), time.monotonic())
     layout = resources.layout(shard.run)
     batches = shard.cut()
     async with AsyncExitStack() as stack:
-        stack.callback(observer, RunEnded("landed"))
         async with shutdown.immediately():
             bucket = await stack.enter_async_context(resources.lake(retry_policy=RetryPolicy.WAIT_OUT))
             CURRENT_RUN.set(run_ref(bucket, layout))

@@ -53,16 +53,12 @@ class Counts:
 
 
 class ProgressLog:
-    """An observer that logs each batch and back-off, and the progress every 10 s.
-
-    It counts the batches that `landed`, and those of them that are `complete`: without a failed title.
-    """
+    """An observer that logs each batch and back-off, and the progress every 10 s."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = logging.getLogger(__name__)
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
-        self.landed = self.complete = 0
 
     def __call__(self, event: Event) -> None:
         """Log or count the event."""
@@ -79,8 +75,6 @@ class ProgressLog:
                 failed = outcomes.get("failed", 0)
                 values = {"batch": batch, "collection": collection, **_shown(outcomes), "bytes": size}
                 self._log.info("batch_failed" if failed else "batch_landed", extra=values)
-                self.landed += 1
-                self.complete += not failed
             case RunEnded() if self._timer:
                 self._timer.cancel()
 

@@ -48,7 +48,10 @@ class BackOffBegun:
 
 @dataclass(frozen=True, slots=True)
 class TitleDone:
-    """A title has its outcome (`found`, `missing`, `failed`, `fresh`); it has not landed yet."""
+    """A title has its outcome (`found`, `missing`, `failed`, `fresh`); it has not landed yet.
+
+    A missing title may be looked up once more before its batch lands: `BatchLanded` has the final counts.
+    """
 
     id: str
     outcome: str
@@ -81,6 +84,8 @@ Observer: TypeAlias = Callable[[Event], object]
 
 def all_of(*observers: Observer) -> Observer:
     """One observer that calls several, in this order."""
+    if len(observers) == 1:
+        return observers[0]
 
     def observe(event: Event) -> None:
         for each in observers:

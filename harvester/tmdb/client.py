@@ -328,15 +328,18 @@ class Tmdb:
             started = self._clock()
             async with open_session(self._headers, connections=1) if new else nullcontext(self._session) as session:
                 http_response = await get(session, f"{self.base_url}/{path}{query}")
-            seconds = self._clock() - started
-            response: T | dict[str, Any] | NotFound | Retry = (
-                http_response if isinstance(http_response, Retry) else self._classify(http_response)
-            )
+            seconds, route = self._clock() - started, path.partition("/")[0]
+            response: T | dict[str, Any] | NotFound | Retry
+            try:
+                response = http_response if isinstance(http_response, Retry) else self._classify(http_response)
+            except TmdbRefusedError:
+                self._observe(RequestDone(route, "refused", seconds))
+                raise
         if isinstance(response, dict):
             response = read(response)
         elif isinstance(response, NotFound) and path.startswith("find/"):
             response = Retry("http_404")  # `/find` exists for every id
-        trouble, route = None, path.partition("/")[0]
+        trouble = None
         if isinstance(response, Retry):
             trouble = None if response.partial_record else response.reason
             if response.is_rate_limit:
