@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from harvester.runtime.observer import BackOffBegun, BatchLanded, RunBegun, RunEnded, TitleDone
@@ -65,7 +64,7 @@ class ProgressLog:
         match event:
             case RunBegun(titles=titles):
                 self._counts = Counts(titles, clock=self._clock)
-                self._log.info("run", extra=asdict(event))
+                self._log.info("run", extra=event._asdict())
                 self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._line)
             case BackOffBegun(seconds, rate):
                 self._log.warning("back_off", extra={"seconds": seconds, "new_rate_per_second": round(rate, 1)})

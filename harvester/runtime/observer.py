@@ -7,12 +7,10 @@ event loop, in order. An observer must not wait or raise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
-class RunBegun:
+class RunBegun(NamedTuple):
     """A run begins or resumes, with `titles` to look up, at `rate_per_second` requests at most."""
 
     run: str
@@ -21,8 +19,7 @@ class RunBegun:
     rate_per_second: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestDone:
+class RequestDone(NamedTuple):
     """One request to the route `movie`, `tv`, `find` or `authentication`; `reason`: why its answer is not usable."""
 
     route: str
@@ -30,24 +27,21 @@ class RequestDone:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class RetryBegun:
+class RetryBegun(NamedTuple):
     """`path` is requested again, because its last response was not usable."""
 
     path: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class BackOffBegun:
+class BackOffBegun(NamedTuple):
     """After a 429 no request is sent for `seconds`, then `rate_per_second` at most."""
 
     seconds: float
     rate_per_second: float
 
 
-@dataclass(frozen=True, slots=True)
-class TitleDone:
+class TitleDone(NamedTuple):
     """A title has its outcome (`found`, `missing`, `failed`, `fresh`); it has not landed yet.
 
     A missing title may be looked up once more before its batch lands: `BatchLanded` has the final counts.
@@ -58,8 +52,7 @@ class TitleDone:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchLanded:
+class BatchLanded(NamedTuple):
     """A batch has landed, with the number of titles by outcome, in files of `bytes` in total."""
 
     batch: str
@@ -68,8 +61,7 @@ class BatchLanded:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(NamedTuple):
     """The harvest has ended, with this status or, if None, with an error.
 
     Always the last event, and the only one of a run that never began.
