@@ -881,14 +881,14 @@ FATAL = {
 AGAIN = {
     "Plan": {"StoreError", "TmdbUnavailableError", "BusyError", "LeaseLostError"},
     "Harvest a shard": {"StoreError", "TmdbUnavailableError"},
-    "Close the books": {"StoreError", "TmdbUnavailableError", "CorruptLakeError"},
+    "Reconcile the totals": {"StoreError", "TmdbUnavailableError", "CorruptLakeError"},
 }
 """By state that calls the function: what is asked again. Reconciling the totals again does what is missing."""
 
 CAUGHT = {
     "Plan": dict.fromkeys(["SettingsError", "InputError", "NewerFormatError", "TmdbRefusedError"], "Nothing was begun"),
     "Harvest a shard": {"LeaseLostError": "Landed"},
-    "Close the books": {"BusyError": "Plan", "LeaseLostError": "Plan"},
+    "Reconcile the totals": {"BusyError": "Plan", "LeaseLostError": "Plan"},
 }
 """By state that calls the function: where it goes on after an error. A child waits for nobody, and is never busy."""
 
@@ -910,7 +910,7 @@ def test_each_error_is_asked_again_or_caught_or_known_to_be_fatal(state: str) ->
     task = tasks()[state]
     assert names_in(task["Retry"]) == AGAIN[state] | {"TmdbRefusedError"}
     assert {name: rule["Next"] for rule in task.get("Catch", []) for name in rule["ErrorEquals"]} == CAUGHT[state]
-    fatal_here = {"CorruptLakeError"} if state != "Close the books" else set()
+    fatal_here = {"CorruptLakeError"} if state != "Reconcile the totals" else set()
     fatal_here |= {"BusyError"} if state == "Harvest a shard" else set()
     assert AGAIN[state] | CAUGHT[state].keys() | FATAL.keys() | fatal_here == OURS.keys()
 
@@ -933,8 +933,8 @@ def test_what_a_step_needs_of_the_plan_is_handed_on() -> None:
     assert states["Harvest the shards"]["ItemSelector"] == selected
     assert steps["Harvest a shard"] == {"action": "harvest", "shard.$": "$.shard", "settings.$": "$.settings"}
     taken = {f"{name}.$": f"$.plan.{name}" for name in ("run", "sources", "settings", "token")}
-    assert steps["Close the books"] == {"action": "close", "attempt.$": "$.closed.attempt"} | taken
-    assert states["Close the books"]["ResultSelector"]["attempt.$"] == "$.Payload.attempt"
+    assert steps["Reconcile the totals"] == {"action": "close", "attempt.$": "$.closed.attempt"} | taken
+    assert states["Reconcile the totals"]["ResultSelector"]["attempt.$"] == "$.Payload.attempt"
     assert states["Begin to close"]["Result"] == {"attempt": None}
 
 
