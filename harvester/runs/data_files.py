@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from harvester.aws.errors import store_error
 from harvester.errors import CorruptLakeError
 from harvester.formats.registry import decode
-from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
 
 if TYPE_CHECKING:
@@ -68,12 +67,6 @@ def by_batch(layout: Layout, listed: Mapping[str, Listed], names: frozenset[str]
 def of_batches(layout: Layout, listed: Mapping[str, Listed], names: frozenset[str]) -> dict[str, Listed]:
     """The listed data files of the batches of these `names`, by key."""
     return {key: entry for key, entry in listed.items() if (file := layout.parse(key)) and file.batch in names}
-
-
-async def read_document(bucket: Store, key: str, *, limit: int = DOCUMENT_BYTES) -> bytes | None:
-    """The bytes of a document; None if there is none, and b"" if it has more than `limit` bytes."""
-    stored = await bucket.read_stored(key, limit=limit)
-    return stored.body if stored else None
 
 
 async def is_as_landed(file: LandedFile, bucket: Store, listed: Mapping[str, Listed]) -> bool:

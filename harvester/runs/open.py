@@ -6,19 +6,26 @@ is resumed under its own date; if it was finished today, there is nothing to do;
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harvester.errors import CorruptLakeError, InputError, SettingsError
 from harvester.model.documents import DOCUMENT_BYTES
-from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
+from harvester.model.ids_file import decode_ids
 from harvester.model.layout import Layout
-from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, Totals, decode_manifest
+from harvester.model.manifest import InputCounts, Manifest, Summary, Totals, decode_manifest
 from harvester.runs.checkpoint import Checkpoint, read_checkpoint
-from harvester.runs.data_files import Warnings, by_batch, of_batches, read_document, run_names
-from harvester.runs.other_runs import Day, cut_batches, listing_digest, read_day, read_summary
+from harvester.runs.data_files import Warnings, by_batch, of_batches, run_names
+from harvester.runs.documents import (
+    cut_batches,
+    listing_digest,
+    read_ids,
+    read_manifest,
+    read_outcomes,
+    read_summary,
+)
+from harvester.runs.other_runs import Day, read_day
 from harvester.runs.run import Run
 from harvester.runtime.clock import Clock
 
@@ -64,7 +71,7 @@ async def open_run(
     opener = _RunOpener(bucket, inputs, options, clock, attempt, notices)
     for name in reversed(mine):
         layout = Layout(prefix, options.key_template, name)
-        manifest, etag = await opener.read_manifest(layout)
+        manifest, etag = await opener.matching_manifest(layout)
         if manifest is None:
             continue
         run = await opener.resume(layout, manifest, etag, past=name != today and only is None)
@@ -74,7 +81,7 @@ async def open_run(
             return await opener.begin(layout, generation, etag=etag, before=manifest)
         return run
     layout = Layout(prefix, options.key_template, only or today)
-    return await opener.begin(layout, generation, etag=(await opener.read_manifest(layout))[1])
+    return await opener.begin(layout, generation, etag=(await opener.matching_manifest(layout))[1])
 
 
 async def open_part(
@@ -88,7 +95,7 @@ async def open_part(
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Run:
     """The part of a run that consists of `batches`; a CorruptLakeError if they are not in its manifest."""
-    manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
+    manifest = await read_manifest(bucket, layout)
     unexpected = [batch.name for batch in batches if batch.name not in manifest.batches.get(batch.collection, ())]
     if unexpected or manifest.generation != generation or manifest.options != options:
         raise CorruptLakeError(f"{layout.manifest_key} does not match the planned shards: plan again")
@@ -117,7 +124,7 @@ class _RunOpener:
         batches = cut_batches({name: input_ids.ids for name, input_ids in self.inputs.items()}, fresh)
         return batches, {name: [batch.name for batch in batches if batch.collection == name] for name in self.inputs}
 
-    async def read_manifest(self, layout: Layout) -> tuple[Manifest | None, str | None]:
+    async def matching_manifest(self, layout: Layout) -> tuple[Manifest | None, str | None]:
         """The manifest of a run, if it is of these ids and options, and its ETag; a warning if it is not."""
         stored = await self.bucket.read_stored(layout.manifest_key, limit=DOCUMENT_BYTES)
         if stored is None:
@@ -141,9 +148,9 @@ class _RunOpener:
         """
         for generation, sha256 in generations.items():
             key = day.layout.ids_key(generation)
-            body = await read_document(self.bucket, key, limit=GZIP_BYTES) or b""
+            body, stored_sha256 = await read_ids(self.bucket, key)
             try:
-                if sha256 not in (None, hashlib.sha256(body).hexdigest()):
+                if sha256 not in (None, stored_sha256):
                     raise ValueError("its SHA-256 is not that of the manifest")  # noqa: TRY301
                 frozen = decode_ids(body)
             except ValueError as error:
@@ -259,14 +266,16 @@ class _RunOpener:
         if any(manifest.names & other.names for other in day.others):
             theirs = (await day.harvested_by_others((), manifest.names)).files
             files = {key: file for key, file in files.items() if key not in theirs}
-        body = await read_document(self.bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
-        outcomes = hashlib.sha256(body).hexdigest()
-        if summary.digests != Digests(listing_digest(files), listing_digest(receipts), outcomes):
+        digests = summary.digests
+        if (digests.files, digests.receipts) != (listing_digest(files), listing_digest(receipts)):
+            return False
+        outcomes = await read_outcomes(self.bucket, layout, digests.outcomes)
+        if outcomes is None:
             return False
         size = sum(file.bytes for file in files.values())
         totals = replace(manifest.totals(), fresh=0, batches=len(wanted), files=len(files), bytes=size)
         try:
-            for _, outcome in decode_outcomes(body):
+            for _, outcome in outcomes:
                 totals.add_outcome(outcome)
         except ValueError:
             return False

@@ -20,11 +20,11 @@ from harvester.errors import CorruptLakeError, StoppedError
 from harvester.model.documents import encode_document
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import encode_ids, encode_outcomes
-from harvester.model.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
+from harvester.model.manifest import Digests, Manifest, Summary, decode_summary
 from harvester.model.outcome import Failed, Found, is_tmdb_id
 from harvester.model.receipt import LandedFile, Receipt, outcome_json
-from harvester.runs.data_files import is_as_landed, list_data, read_document, read_records
-from harvester.runs.other_runs import listing_digest, read_receipt
+from harvester.runs.data_files import is_as_landed, list_data, read_records
+from harvester.runs.documents import listing_digest, read_document, read_manifest, read_receipt
 from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import fan_out
 
@@ -99,11 +99,11 @@ class Run:
 
     async def _is_current(self) -> bool:
         """Whether the manifest in the lake is of this generation."""
-        body = await read_document(self.bucket, self.layout.manifest_key)
         try:
-            return decode_manifest(self.layout, body).generation == self.manifest.generation
+            manifest = await read_manifest(self.bucket, self.layout)
         except CorruptLakeError:
             return False
+        return manifest.generation == self.manifest.generation
 
     async def check_lease(self) -> None:
         """Renew the lease if needed, before each write; a LeaseLostError if another harvest has taken over."""
