@@ -38,7 +38,7 @@ from harvester.runs.documents import (
 from harvester.runs.lease import LeaseTimes, hold_lease
 from harvester.runs.other_runs import Day, HarvestedByOthers, read_day
 from harvester.runs.repair import repair
-from harvester.runs.run import READS_AT_ONCE
+from harvester.runs.run import FILES_AT_ONCE
 from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import fan_out
 from harvester.runtime.current_run import CURRENT_RUN, RunRef
@@ -208,7 +208,7 @@ class _Reading:
     async def read(self) -> None:
         self._check_ids()
         stored = await self.day.bucket.objects(self.day.layout.receipts)
-        await fan_out(self._read_receipt, stored.items(), at_once=READS_AT_ONCE)
+        await fan_out(self._read_receipt, stored.items(), at_once=FILES_AT_ONCE)
         self._check_outcomes()
         await self._check_files()
         await self._check_summary()

@@ -49,7 +49,7 @@ PROBLEMS_SHOWN = 5
 LISTING_TRIES, LISTING_SECONDS = 10, 1.0
 """Requests, and seconds between them, for a listing that lacks what has just been written."""
 
-READS_AT_ONCE = 8  # files of up to 10 MB, in memory
+FILES_AT_ONCE = 8  # files of up to 10 MB, in memory
 
 
 @dataclass(slots=True)
@@ -159,13 +159,13 @@ class Run:
                 break
         problems = [f"{key} is gone or not what landed" for key in gone]
         changed = [key for key, etag in current.items() if key in listed and listed[key].etag != etag]
-        own = await fan_out(self._is_own_receipt, changed, at_once=READS_AT_ONCE)
+        own = await fan_out(self._is_own_receipt, changed, at_once=FILES_AT_ONCE)
         problems += [f"{key} is not what was written" for key, is_own in zip(changed, own, strict=True) if not is_own]
         differing = [file for key, file in landed.items() if key not in gone and data[key].etag != file.etag]
         if differing:
             _log.warning("etags_differ", extra={"count": len(differing), "first": differing[0].key})
         check = partial(is_as_landed, bucket=self.bucket, listed=data)
-        valid = await fan_out(check, differing, at_once=READS_AT_ONCE)
+        valid = await fan_out(check, differing, at_once=FILES_AT_ONCE)
         altered = [file for file, is_valid in zip(differing, valid, strict=True) if not is_valid]
         problems += [f"{file.key} is not what landed" for file in altered]
         return {key: listed[key] for key in current if key in listed}, data, problems
