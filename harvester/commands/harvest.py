@@ -185,7 +185,7 @@ async def start(
     bucket = await stack.enter_async_context(resources.lake())
     open_ = partial(open_run, inputs=inputs, prefix=resources.prefix, options=resources.options, clock=clock, **which)
     open_ = partial(
-        open_, day=clock.now()[:10], notices=Warnings()
+        open_, day=clock.now()[:10], warnings=Warnings()
     )  # the day of the start, however long the wait for the lease
     run = await open_(bucket)
     CURRENT_RUN.set(run_ref(bucket, run.layout))

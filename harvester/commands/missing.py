@@ -112,9 +112,9 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
         layout = replace(layout, run=name)
         CURRENT_RUN.set(run_ref(bucket, layout))
         manifest = await read_manifest(bucket, layout)
-        notices = Warnings()
-        summary = await read_summary(bucket, layout, manifest.generation, notices)
-        outcomes = await _outcomes(bucket, layout, manifest.generation, summary, notices)
+        warnings = Warnings()
+        summary = await read_summary(bucket, layout, manifest.generation, warnings)
+        outcomes = await _outcomes(bucket, layout, manifest.generation, summary, warnings)
         key = layout.ids_key(manifest.generation)
         body, sha256 = await read_ids(bucket, key)
     if sha256 != manifest.ids_sha256:
@@ -139,7 +139,7 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
 
 
 async def _outcomes(
-    bucket: Store, layout: Layout, generation: str, summary: Summary | None, notices: Warnings
+    bucket: Store, layout: Layout, generation: str, summary: Summary | None, warnings: Warnings
 ) -> dict[str | None, Mapping[str, Any]]:
     """The outcome of each id: from `outcomes.jsonl.gz` if its checksum is right, or else from the receipts."""
     written = await read_outcomes(bucket, layout, summary.digests.outcomes) if summary else None
@@ -149,7 +149,7 @@ async def _outcomes(
     outcomes: dict[str | None, Mapping[str, Any]] = {}
 
     async def add_receipt(key: str) -> None:
-        receipt = await receipt_or_none(bucket, layout, key, notices)
+        receipt = await receipt_or_none(bucket, layout, key, warnings)
         if receipt and receipt.generation == generation:
             outcomes.update(receipt.outcomes)
 

@@ -86,14 +86,14 @@ async def read_checkpoint(
     day: Day, manifest: Manifest, batches: Sequence[Batch], by_others: HarvestedByOthers, *, attempt: str | None
 ) -> Checkpoint:
     """The checkpoint of these `batches`; those with failed titles are to be done again, unless `attempt` tried them."""
-    layout, notices = day.layout, day.notices
+    layout, warnings = day.layout, day.warnings
     names = frozenset(batch.name for batch in batches)
     checkpoint = empty_checkpoint(day, manifest, by_others, names)
     stored = await day.bucket.objects(layout.receipts)
     keys = [key for batch in batches if (key := layout.receipt_key(batch.collection, batch.name)) in stored]
 
     async def read(key: str) -> None:
-        receipt = await receipt_or_none(day.bucket, layout, key, day.notices)
+        receipt = await receipt_or_none(day.bucket, layout, key, warnings)
         if receipt is None or receipt.generation != manifest.generation:
             return
         checkpoint.tried[receipt.batch] = receipt.failed
@@ -101,7 +101,7 @@ async def read_checkpoint(
             return
         for file in receipt.files:
             if not await is_as_landed(file, day.bucket, day.listed):
-                notices.warn("batch_again", batch=receipt.batch, why=f"{file.key} is gone or not what landed")
+                warnings.warn("batch_again", batch=receipt.batch, why=f"{file.key} is gone or not what landed")
                 return
         checkpoint.add(key, receipt, stored[key].etag)
 

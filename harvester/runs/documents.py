@@ -78,23 +78,23 @@ async def read_receipt(bucket: Store, layout: Layout, key: str) -> Receipt:
     return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
 
 
-async def receipt_or_none(bucket: Store, layout: Layout, key: str, notices: Warnings) -> Receipt | None:
+async def receipt_or_none(bucket: Store, layout: Layout, key: str, warnings: Warnings) -> Receipt | None:
     """The receipt at `key`; None, with a warning, if it is not a receipt of this run and key."""
     try:
         return await read_receipt(bucket, layout, key)
     except CorruptLakeError as error:
-        notices.warn("receipt_refused", problem=str(error))
+        warnings.warn("receipt_refused", problem=str(error))
         return None
 
 
-async def read_summary(bucket: Store, layout: Layout, generation: str, notices: Warnings) -> Summary | None:
+async def read_summary(bucket: Store, layout: Layout, generation: str, warnings: Warnings) -> Summary | None:
     """The summary of this generation of the run; None if there is none or it cannot be read."""
     if (body := await read_document(bucket, layout.summary_key)) is None:
         return None
     try:
         summary = decode_summary(layout, body)
     except CorruptLakeError as error:
-        notices.warn("summary_refused", problem=str(error))
+        warnings.warn("summary_refused", problem=str(error))
         return None
     return summary if summary.generation == generation else None
 

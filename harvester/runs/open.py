@@ -51,7 +51,7 @@ async def open_run(
     generation: str | None = None,  # token of a new generation; random by default
     day: str | None = None,  # date of a new run; today by default
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
-    notices: Warnings | None = None,
+    warnings: Warnings | None = None,
 ) -> Run:
     """The run to resume, or a new one.
 
@@ -63,12 +63,12 @@ async def open_run(
     if only and not only.endswith(f"-{fingerprint}"):
         sources = " and ".join(input_ids.source for input_ids in inputs.values())
         raise InputError(sources, f"has other ids or options than {only} was planned with: plan again")
-    notices = notices or Warnings()
+    warnings = warnings or Warnings()
     today = f"{day or clock.now()[:10]}-{fingerprint}"
     names = await run_names(bucket, prefix)
-    notices.warn_of("run_dated_ahead", [name for name in names if name[:10] > today[:10]])
+    warnings.warn_of("run_dated_ahead", [name for name in names if name[:10] > today[:10]])
     mine = [only] if only else [name for name in names if name.endswith(f"-{fingerprint}") and name <= today]
-    opener = _RunOpener(bucket, inputs, options, clock, attempt, notices)
+    opener = _RunOpener(bucket, inputs, options, clock, attempt, warnings)
     for name in reversed(mine):
         layout = Layout(prefix, options.key_template, name)
         manifest, etag = await opener.matching_manifest(layout)
@@ -100,7 +100,7 @@ async def open_part(
     if unexpected or manifest.generation != generation or manifest.options != options:
         raise CorruptLakeError(f"{layout.manifest_key} does not match the planned shards: plan again")
     opener = _RunOpener(bucket, {}, options, clock, attempt, Warnings())
-    day = await read_day(bucket, layout, opener.notices)
+    day = await read_day(bucket, layout, opener.warnings)
     return await opener.checkpoint(day, replace(manifest, input={}, fresh=0), {}, batches)
 
 
@@ -113,7 +113,7 @@ class _RunOpener:
     options: RecordOptions
     clock: Clock
     attempt: str | None
-    notices: Warnings
+    warnings: Warnings
 
     @property
     def input_counts(self) -> dict[Collection, InputCounts]:
@@ -136,7 +136,7 @@ class _RunOpener:
             if manifest.options != self.options or counts != ours:
                 raise CorruptLakeError(f"{layout.manifest_key} is of other ids or options")  # noqa: TRY301
         except CorruptLakeError as error:
-            self.notices.warn("manifest_refused", problem=str(error))
+            self.warnings.warn("manifest_refused", problem=str(error))
             return None, stored.etag
         return manifest, stored.etag
 
@@ -154,7 +154,7 @@ class _RunOpener:
                     raise ValueError("its SHA-256 is not that of the manifest")  # noqa: TRY301
                 frozen = decode_ids(body)
             except ValueError as error:
-                self.notices.warn("ids_refused", problem=f"{key}: {error}")
+                self.warnings.warn("ids_refused", problem=f"{key}: {error}")
                 continue
             if frozen.ids == {name: input_ids.ids for name, input_ids in self.inputs.items() if input_ids.ids}:
                 return frozen.fresh, generation
@@ -163,16 +163,16 @@ class _RunOpener:
 
     async def resume(self, layout: Layout, manifest: Manifest, etag: str | None, *, past: bool) -> Run | None:
         """The run of `manifest`; None if a new run is to begin, because this one is `past` and finished or damaged."""
-        summary = await read_summary(self.bucket, layout, manifest.generation, self.notices)
+        summary = await read_summary(self.bucket, layout, manifest.generation, self.warnings)
         if past and summary:
             return None
-        day = await read_day(self.bucket, layout, self.notices)
+        day = await read_day(self.bucket, layout, self.warnings)
         fresh, stored = await self.fresh_ids(day, {manifest.generation: manifest.ids_sha256})
         counts = self.input_counts.items()
         expected = {name: replace(count, source=manifest.input[name].source) for name, count in counts}
         same = stored is not None and manifest.input == expected and manifest.fresh == len(fresh)
         if summary and same and await self.is_unchanged(day, manifest, summary):
-            self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
+            self.warnings.warn_of("foreign_objects", day.foreign(manifest.names))
             totals = Totals.of_json(summary.totals)
             run = Run(self.bucket, layout, manifest, Checkpoint({}, totals), [], [], self.inputs, fresh)
             return replace(run, closed=True, finished=True, clock=self.clock)
@@ -200,7 +200,7 @@ class _RunOpener:
         If the manifest is lost but its ids file is not, the generation of that file is resumed. If both are lost, and a
         receipt is of a batch that would now have other ids, a CorruptLakeError: its titles would land twice.
         """
-        day = await read_day(self.bucket, layout, self.notices)
+        day = await read_day(self.bucket, layout, self.warnings)
         await day.refuse_other_options(self.options)
         if before:
             fresh, _ = await self.fresh_ids(day, {before.generation: before.ids_sha256})
@@ -249,10 +249,10 @@ class _RunOpener:
                 owners = by_others.owners(batch.ids, excluding=sharing)
                 checkpoint.files |= by_batch(layout, day.listed, frozenset([batch.name]))
             fresh_since |= owners
-        self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
+        self.warnings.warn_of("foreign_objects", day.foreign(manifest.names))
         ours = names.difference((batch.name for batch in pending), *(other.names for other in day.others))
         files = [key for name in ours for key in checkpoint.files.get(name, {})]
-        self.notices.warn_of("stale_files", [key for key in files if key not in checkpoint.landed])
+        self.warnings.warn_of("stale_files", [key for key in files if key not in checkpoint.landed])
         run = Run(self.bucket, layout, manifest, checkpoint, batches, pending, self.inputs, fresh)
         return replace(run, fresh_since=fresh_since, attempt=self.attempt, clock=self.clock)
 

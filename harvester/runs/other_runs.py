@@ -66,7 +66,7 @@ class Day:
 
     bucket: Store
     layout: Layout
-    notices: Warnings
+    warnings: Warnings
     listed: dict[str, Listed]
     others: list[OtherRun]
 
@@ -107,7 +107,7 @@ class Day:
             await fan_out(add, keys, at_once=DOCUMENTS_AT_ONCE)
         for other in self.others:  # a killed harvest leaves files without a receipt
             for key, file in of_batches(other.layout, self.listed, other.names - ours - by_others.batches).items():
-                records = await read_records(self.bucket, key, file, notices=self.notices)
+                records = await read_records(self.bucket, key, file, warnings=self.warnings)
                 ids = (record["imdb_id"] for record in records)
                 by_others.ids[other.layout.run].update(id_ for id_ in ids if id_ in wanted)
         return by_others
@@ -118,7 +118,7 @@ class Day:
         """The ids by the outcomes file, written when the totals were reconciled; None if the lake has changed since."""
         if other.manifest is None:
             return None
-        summary = await read_summary(self.bucket, other.layout, other.manifest.generation, self.notices)
+        summary = await read_summary(self.bucket, other.layout, other.manifest.generation, self.warnings)
         if summary is None or summary.digests.files != listing_digest(files):
             return None
         outcomes = await read_outcomes(self.bucket, other.layout, summary.digests.outcomes)
@@ -127,14 +127,14 @@ class Day:
         try:
             return {id_ for id_, outcome in outcomes if id_ in wanted and is_settled(outcome)}
         except ValueError as error:
-            self.notices.warn("outcomes_refused", problem=str(error))
+            self.warnings.warn("outcomes_refused", problem=str(error))
             return None
 
     async def _add_receipt(
         self, by_others: HarvestedByOthers, layout: Layout, wanted: Container[str], key: str
     ) -> None:
         """Add the receipt at `key`, of any generation, unless it is invalid or one of its files is not as landed."""
-        receipt = await receipt_or_none(self.bucket, layout, key, self.notices)
+        receipt = await receipt_or_none(self.bucket, layout, key, self.warnings)
         if receipt is None or not all([await is_as_landed(file, self.bucket, self.listed) for file in receipt.files]):
             return
         outcomes = receipt.outcomes.items()
@@ -143,9 +143,9 @@ class Day:
         by_others.batches.add(receipt.batch)
 
 
-async def read_day(bucket: Store, layout: Layout, notices: Warnings) -> Day:
+async def read_day(bucket: Store, layout: Layout, warnings: Warnings) -> Day:
     """The day of the run of `layout`; a run whose manifest cannot be read is a warning, and the others still count."""
-    day = Day(bucket, layout, notices, await list_data(bucket, layout), [])
+    day = Day(bucket, layout, warnings, await list_data(bucket, layout), [])
     for name in await run_names(bucket, layout.prefix):
         if name[:10] != layout.date or name == layout.run:
             continue
@@ -156,7 +156,7 @@ async def read_day(bucket: Store, layout: Layout, notices: Warnings) -> Day:
         except CorruptLakeError as error:
             stored = await bucket.objects(other.folder)
             if other.manifest_key in stored:  # without one, it was killed before it wrote it
-                notices.warn("manifest_refused", problem=str(error))
+                warnings.warn("manifest_refused", problem=str(error))
             day.others.append(OtherRun(other, None, await _names_without_manifest(bucket, other, stored)))
     return day
 
