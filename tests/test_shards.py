@@ -194,7 +194,7 @@ async def whole(settings: Settings, *, shutdown: Shutdown | None = None, **more:
 async def closed_by(settings: Settings, plan: dict[str, Any], **more: Any) -> Report:
     """The close of a plan, as a Lambda does it."""
     lease_options = LeaseOptions(wait=False, token=plan["token"])
-    return await whole(settings, only=plan["run"], lease_options=lease_options, **({"attempt": OTHER_TOKEN} | more))
+    return await whole(settings, run_name=plan["run"], lease_options=lease_options, **({"attempt": OTHER_TOKEN} | more))
 
 
 def asked_since(before: Counter[Any], tmdb: FakeTmdb) -> set[str]:

@@ -137,7 +137,7 @@ async def harvest(
     shutdown: Shutdown,
     observer: Observer = ignore,
     again: bool = False,  # harvest also if these ids were finished today
-    only: str | None = None,  # this run; None: the one that `open_run` finds
+    run_name: str | None = None,  # this run; None: the one that `open_run` finds
     attempt: str | None = None,  # leave titles that failed in this attempt; None: try all again
     lease_options: LeaseOptions | None = None,  # None: wait for the lease
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
@@ -146,7 +146,7 @@ async def harvest(
 
     Whatever is raised (see `errors`), what has landed is safe.
     """
-    started, which = Started(clock.now(), time.monotonic()), {"again": again, "only": only, "attempt": attempt}
+    started, which = Started(clock.now(), time.monotonic()), {"again": again, "run_name": run_name, "attempt": attempt}
     resources = Resources(settings, clock=clock, observer=observer)
     status: Status | None = None
     try:

@@ -46,7 +46,7 @@ async def open_run(
     prefix: str,
     options: RecordOptions,
     again: bool = False,  # begin a new generation of today's run if it is finished
-    only: str | None = None,  # name of the run to open, finished or not, of any day
+    run_name: str | None = None,  # name of the run to open, finished or not, of any day
     attempt: str | None = None,  # of a fan-out: batches whose failed titles it has tried count as done
     generation: str | None = None,  # token of a new generation; random by default
     day: str | None = None,  # date of a new run; today by default
@@ -56,31 +56,31 @@ async def open_run(
     """The run to resume, or a new one.
 
     Raises:
-        InputError: The run `only` is of other ids or options.
+        InputError: The run `run_name` is of other ids or options.
         SettingsError: The day has records that were shaped by other options.
     """
     fingerprint = options.fingerprint({collection: input_ids.ids for collection, input_ids in inputs.items()})
-    if only and not only.endswith(f"-{fingerprint}"):
+    if run_name and not run_name.endswith(f"-{fingerprint}"):
         sources = " and ".join(input_ids.source for input_ids in inputs.values())
-        raise InputError(sources, f"has other ids or options than {only} was planned with: plan again")
+        raise InputError(sources, f"has other ids or options than {run_name} was planned with: plan again")
     warnings = warnings or Warnings()
     today = f"{day or clock.now()[:10]}-{fingerprint}"
     names = await run_names(bucket, prefix)
     warnings.warn_of("run_dated_ahead", [name for name in names if name[:10] > today[:10]])
-    mine = [only] if only else [name for name in names if name.endswith(f"-{fingerprint}") and name <= today]
+    mine = [run_name] if run_name else [name for name in names if name.endswith(f"-{fingerprint}") and name <= today]
     opener = _RunOpener(bucket, inputs, options, clock, attempt, warnings)
     for name in reversed(mine):
         layout = Layout(prefix, options.key_template, name)
         manifest, etag = await opener.matching_manifest(layout)
         if manifest is None:
             continue
-        run = await opener.resume(layout, manifest, etag, past=name != today and only is None)
+        run = await opener.resume(layout, manifest, etag, past=name != today and run_name is None)
         if run is None:
             break
-        if again and run.closed and not run.pending and only is None and manifest.generation != generation:
+        if again and run.closed and not run.pending and run_name is None and manifest.generation != generation:
             return await opener.begin(layout, generation, etag=etag, before=manifest)
         return run
-    layout = Layout(prefix, options.key_template, only or today)
+    layout = Layout(prefix, options.key_template, run_name or today)
     return await opener.begin(layout, generation, etag=(await opener.matching_manifest(layout))[1])
 
 
@@ -101,7 +101,7 @@ async def open_part(
         raise CorruptLakeError(f"{layout.manifest_key} does not match the planned shards: plan again")
     opener = _RunOpener(bucket, {}, options, clock, attempt, Warnings())
     day = await read_day(bucket, layout, opener.warnings)
-    return await opener.checkpoint(day, replace(manifest, input={}, fresh=0), {}, batches)
+    return await opener.run_of(day, replace(manifest, input={}, fresh=0), {}, batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class _RunOpener:
             if past:  # nothing more of it can ever land
                 return None
             raise
-        run = await self.checkpoint(day, replace(manifest, input=self.input_counts, fresh=len(fresh)), fresh, batches)
+        run = await self.run_of(day, replace(manifest, input=self.input_counts, fresh=len(fresh)), fresh, batches)
         tried = run.checkpoint.tried
         if past and any(tried.values()) and all(batch.name in tried for batch in batches):
             return None  # only failed titles are left
@@ -228,9 +228,9 @@ class _RunOpener:
             ids_sha256="",  # known when they are written
             unknown=before.unknown if before else {},
         )
-        return replace(await self.checkpoint(day, manifest, fresh, batches), etag=etag, begun=False)
+        return replace(await self.run_of(day, manifest, fresh, batches), etag=etag, begun=False)
 
-    async def checkpoint(self, day: Day, manifest: Manifest, fresh: Mapping[str, str], batches: list[Batch]) -> Run:
+    async def run_of(self, day: Day, manifest: Manifest, fresh: Mapping[str, str], batches: list[Batch]) -> Run:
         """The run with its checkpoint, its pending batches, and the ids that another run has harvested since.
 
         Two runs of a day may have a batch of the same ids, and so of the same name and key. If the other run has all of
