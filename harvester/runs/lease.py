@@ -247,7 +247,8 @@ class Lease:
             if await self._put(replace(last, run=run or last.run, ended=ended, renewals=count), stored):
                 break
         else:
-            raise store_error(f"renew the lease {self._key}", "PreconditionFailed")
+            message = f"It was refused {WRITE_TRIES} times, though no other harvest has taken over"
+            raise store_error(f"renew the lease {self._key}", "NotRenewed", message)
         self._renewed = now
 
     async def _put(self, state: LeaseState, stored: Stored | None) -> bool:
