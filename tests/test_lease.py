@@ -159,9 +159,7 @@ async def test_a_process_that_waits_logs_it_once_and_only_reads(s3: S3Server, bu
                 pass
     assert time_.slept == [5, 5, 5]
     assert [call.operation for call in link.seen][:6] == ["get", "get", "get", "get", "put", "get"]
-    assert logs == [
-        {"event": "another harvest is at work here", "log_level": "warning", "host": "laptop", "since": SINCE}
-    ]
+    assert logs == [{"event": "lease_held", "log_level": "warning", "host": "laptop", "since": SINCE}]
 
 
 async def test_a_process_that_does_not_wait_ends_with_busy(s3: S3Server, bucket: Bucket) -> None:

@@ -643,7 +643,7 @@ async def test_a_laptop_beside_the_children_waits_and_finds_all_done(bucket: Buc
         held = await lease_of(bucket)
         with capture_logs() as logs:
             waiting = asyncio.ensure_future(whole(settings, lease_options=LeaseOptions(times=LeaseTimes(poll=0.05))))
-            busy = {"event": "another harvest is at work here", "log_level": "warning"}
+            busy = {"event": "lease_held", "log_level": "warning"}
             while busy | {"host": held.host, "since": held.since} not in logs:
                 await asyncio.sleep(0.01)
             for shard in shards:

@@ -190,7 +190,7 @@ class Lease:
             if not wait:
                 raise BusyError(f"Another harvest is at work here: {holder['host']}, since {holder['since']}.")
             if not announced:
-                _log.warning("another harvest is at work here", extra=holder)
+                _log.warning("lease_held", extra=holder)
             announced = True
             await self._sleep(self._times.poll)
 
