@@ -652,7 +652,7 @@ def audit_requests(lives: Sequence[Life]) -> list[str]:
 async def closed(scene: Scene, ended: Ended, *, earlier: int = 0) -> None:
     """Assert that the last life has reconciled the totals, did not wait, and that all is as it should be."""
     assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
-    assert "another harvest is at work here" not in ended.err
+    assert "lease_held" not in ended.err
     await proved(scene, ended.result["totals"], earlier=earlier, ended=ended.result["status"] != "nothing_to_do")
 
 

@@ -159,9 +159,7 @@ async def test_a_process_that_waits_logs_it_once_and_only_reads(s3: S3Server, bu
                 pass
     assert time_.slept == [5, 5, 5]
     assert [call.operation for call in link.seen][:6] == ["get", "get", "get", "get", "put", "get"]
-    assert logs == [
-        {"event": "another harvest is at work here", "log_level": "warning", "host": "laptop", "since": SINCE}
-    ]
+    assert logs == [{"event": "lease_held", "log_level": "warning", "host": "laptop", "since": SINCE}]
 
 
 async def test_a_process_that_does_not_wait_ends_with_busy(s3: S3Server, bucket: Bucket) -> None:
@@ -792,7 +790,7 @@ async def test_a_renewal_that_is_always_refused_is_an_error(s3: S3Server, bucket
     """Where no other holder writes, refusals are a StoreError after some tries; a single one does not matter."""
     async with linked(s3, bucket) as (link, lake), hold_lease(lake, KEY, sleep=never) as lease:
         link.rules["put"] = refusing(409, "ConditionalRequestConflict")
-        with pytest.raises(StoreError, match=r"^Cannot renew the lease"):
+        with pytest.raises(StoreError, match=r"^Cannot renew the lease .*: NotRenewed\. It was refused 8 times"):
             await lease.renew()
         link.rules["put"] = at_first(refusing(409, "ConditionalRequestConflict"))
         await lease.renew()

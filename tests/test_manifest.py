@@ -17,7 +17,7 @@ from harvester.model.batch import BATCH_SIZE
 from harvester.model.documents import encode_document
 from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, Totals, decode_manifest, decode_summary
 from harvester.model.record_options import RecordOptions
-from harvester.runs.other_runs import listing_digest
+from harvester.runs.documents import listing_digest
 from harvester.settings.settings import load_settings
 from harvester.store.store import Listed
 

@@ -221,7 +221,7 @@ class Child:
 
     async def waits(self) -> None:
         """Return when it has said that it waits for another."""
-        await until(lambda: "another harvest is at work here" in self.err or self.returncode is not None)
+        await until(lambda: "lease_held" in self.err or self.returncode is not None)
         assert self.returncode is None, self.err
 
 

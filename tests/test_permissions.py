@@ -420,7 +420,7 @@ async def test_by_just_that_policy_a_run_is_shared_out_and_closed(world: World) 
         )
         assert report.status == "landed"
     lease_options = LeaseOptions(wait=False, token=planned["token"])
-    report = await world.harvest(only=planned["run"], lease_options=lease_options, clock=Clock(now=utc_now))
+    report = await world.harvest(run_name=planned["run"], lease_options=lease_options, clock=Clock(now=utc_now))
     assert len(shards) == 2
     assert await world.closed(report) == ("closed", 25, [], [])
 

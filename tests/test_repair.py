@@ -538,7 +538,7 @@ async def test_a_repair_waits_for_the_lease_and_marks_it_ended(lake: Lake) -> No
     with capture_logs() as logs:
         async with hold_lease(lake.bucket, LEASE):
             waiting = asyncio.ensure_future(repaired(lake, times=LeaseTimes(poll=0.05)))
-            while not events(logs, "another harvest is at work here"):
+            while not events(logs, "lease_held"):
                 assert not waiting.done()
                 await asyncio.sleep(0.01)
             assert await lake.read(foreign) == b"of others"
@@ -553,7 +553,7 @@ async def test_a_run_that_has_begun_while_a_repair_waited_is_read_too(lake: Lake
     with capture_logs() as logs:
         async with hold_lease(lake.bucket, LEASE, token=lease_options.token):
             waiting = asyncio.ensure_future(repaired(lake, day=DAY, times=LeaseTimes(poll=0.05)))
-            while not events(logs, "another harvest is at work here"):
+            while not events(logs, "lease_held"):
                 assert not waiting.done()
                 await asyncio.sleep(0.01)
             report = await harvest(

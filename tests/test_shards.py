@@ -194,7 +194,7 @@ async def whole(settings: Settings, *, shutdown: Shutdown | None = None, **more:
 async def closed_by(settings: Settings, plan: dict[str, Any], **more: Any) -> Report:
     """The close of a plan, as a Lambda does it."""
     lease_options = LeaseOptions(wait=False, token=plan["token"])
-    return await whole(settings, only=plan["run"], lease_options=lease_options, **({"attempt": OTHER_TOKEN} | more))
+    return await whole(settings, run_name=plan["run"], lease_options=lease_options, **({"attempt": OTHER_TOKEN} | more))
 
 
 def asked_since(before: Counter[Any], tmdb: FakeTmdb) -> set[str]:
@@ -643,7 +643,7 @@ async def test_a_laptop_beside_the_children_waits_and_finds_all_done(bucket: Buc
         held = await lease_of(bucket)
         with capture_logs() as logs:
             waiting = asyncio.ensure_future(whole(settings, lease_options=LeaseOptions(times=LeaseTimes(poll=0.05))))
-            busy = {"event": "another harvest is at work here", "log_level": "warning"}
+            busy = {"event": "lease_held", "log_level": "warning"}
             while busy | {"host": held.host, "since": held.since} not in logs:
                 await asyncio.sleep(0.01)
             for shard in shards:

@@ -145,7 +145,7 @@ async def _harvest(settings: Settings, invocation: Invocation, *, until: float) 
                 observer=observer,
                 shutdown=shutdown,
                 again=invocation.again,
-                only=invocation.run,
+                run_name=invocation.run,
                 attempt=attempt,
                 lease_options=lease_options,
             )

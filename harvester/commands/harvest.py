@@ -137,7 +137,7 @@ async def harvest(
     shutdown: Shutdown,
     observer: Observer = ignore,
     again: bool = False,  # harvest also if these ids were finished today
-    only: str | None = None,  # this run; None: the one that `open_run` finds
+    run_name: str | None = None,  # this run; None: the one that `open_run` finds
     attempt: str | None = None,  # leave titles that failed in this attempt; None: try all again
     lease_options: LeaseOptions | None = None,  # None: wait for the lease
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
@@ -147,7 +147,7 @@ async def harvest(
     Whatever is raised (see `errors`), what has landed is safe.
     """
     resources = Resources(settings, clock=clock, observer=observer)
-    which = {"again": again, "only": only, "attempt": attempt}
+    which = {"again": again, "run_name": run_name, "attempt": attempt}
     return await end_observed(_harvest(resources, shutdown, lease_options or LeaseOptions(), **which), observer)
 
 
@@ -194,7 +194,7 @@ async def start(
     bucket = await stack.enter_async_context(resources.lake())
     open_ = partial(open_run, inputs=inputs, prefix=resources.prefix, options=resources.options, clock=clock, **which)
     open_ = partial(
-        open_, day=clock.now()[:10], notices=Warnings()
+        open_, day=clock.now()[:10], warnings=Warnings()
     )  # the day of the start, however long the wait for the lease
     run = await open_(bucket)
     CURRENT_RUN.set(run_ref(bucket, run.layout))

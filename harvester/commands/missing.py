@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, fields, replace
@@ -12,10 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from harvester.commands.resources import Resources
 from harvester.commands.result import result_json, run_ref
 from harvester.errors import CorruptLakeError, Exit, SettingsError
-from harvester.model.ids_file import GZIP_BYTES, decode_outcomes, decode_rows
-from harvester.model.manifest import decode_manifest
-from harvester.runs.data_files import Warnings, read_document
-from harvester.runs.other_runs import READS_AT_ONCE, read_summary, receipt_or_none, runs_to_read
+from harvester.model.ids_file import decode_rows
+from harvester.runs.data_files import Warnings
+from harvester.runs.documents import (
+    DOCUMENTS_AT_ONCE,
+    read_ids,
+    read_manifest,
+    read_outcomes,
+    read_summary,
+    receipt_or_none,
+    runs_to_read,
+)
 from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import fan_out
 from harvester.runtime.current_run import CURRENT_RUN, RunRef
@@ -105,13 +111,13 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
         [name] = await runs_to_read(bucket, layout, run=run)
         layout = replace(layout, run=name)
         CURRENT_RUN.set(run_ref(bucket, layout))
-        manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
-        notices = Warnings()
-        summary = await read_summary(bucket, layout, manifest.generation, notices)
-        outcomes = await _outcomes(bucket, layout, manifest.generation, summary, notices)
+        manifest = await read_manifest(bucket, layout)
+        warnings = Warnings()
+        summary = await read_summary(bucket, layout, manifest.generation, warnings)
+        outcomes = await _outcomes(bucket, layout, manifest.generation, summary, warnings)
         key = layout.ids_key(manifest.generation)
-        body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
-    if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
+        body, sha256 = await read_ids(bucket, key)
+    if sha256 != manifest.ids_sha256:
         raise CorruptLakeError(f"{key} is not the ids of this run: its SHA-256 is not the manifest's")
     rows, to_do, fresh = [], 0, Counter[str]()
     try:
@@ -133,21 +139,21 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
 
 
 async def _outcomes(
-    bucket: Store, layout: Layout, generation: str, summary: Summary | None, notices: Warnings
+    bucket: Store, layout: Layout, generation: str, summary: Summary | None, warnings: Warnings
 ) -> dict[str | None, Mapping[str, Any]]:
     """The outcome of each id: from `outcomes.jsonl.gz` if its checksum is right, or else from the receipts."""
-    body = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b"" if summary else b""
-    if summary and hashlib.sha256(body).hexdigest() == summary.digests.outcomes:
+    written = await read_outcomes(bucket, layout, summary.digests.outcomes) if summary else None
+    if written is not None:
         with suppress(ValueError):  # it was damaged before the checksum was taken
-            return dict(decode_outcomes(body))
+            return dict(written)
     outcomes: dict[str | None, Mapping[str, Any]] = {}
 
     async def add_receipt(key: str) -> None:
-        receipt = await receipt_or_none(bucket, layout, key, notices)
+        receipt = await receipt_or_none(bucket, layout, key, warnings)
         if receipt and receipt.generation == generation:
             outcomes.update(receipt.outcomes)
 
-    await fan_out(add_receipt, await bucket.objects(layout.receipts), at_once=READS_AT_ONCE)
+    await fan_out(add_receipt, await bucket.objects(layout.receipts), at_once=DOCUMENTS_AT_ONCE)
     return outcomes
 
 

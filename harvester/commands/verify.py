@@ -22,20 +22,29 @@ from harvester.formats.format import FILE_BYTES
 from harvester.formats.registry import decode
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.ids import KINDS
-from harvester.model.ids_file import GZIP_BYTES, FrozenIds, decode_ids, decode_outcomes
-from harvester.model.manifest import Manifest, Totals, decode_manifest, decode_summary
-from harvester.runs.checkpoint import Checkpoint
-from harvester.runs.data_files import DATA_BYTES, Warnings, by_batch, read_document
+from harvester.model.ids_file import FrozenIds, decode_ids
+from harvester.model.manifest import Manifest, Totals, decode_summary
+from harvester.runs.checkpoint import Checkpoint, empty_checkpoint
+from harvester.runs.data_files import DATA_BYTES, Warnings
+from harvester.runs.documents import (
+    cut_batches,
+    read_document,
+    read_ids,
+    read_manifest,
+    read_outcomes,
+    read_receipt,
+    runs_to_read,
+)
 from harvester.runs.lease import LeaseTimes, hold_lease
-from harvester.runs.other_runs import Day, HarvestedByOthers, cut_batches, read_day, read_receipt, runs_to_read
+from harvester.runs.other_runs import Day, HarvestedByOthers, read_day
 from harvester.runs.repair import repair
-from harvester.runs.run import READS_AT_ONCE
+from harvester.runs.run import FILES_AT_ONCE
 from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import fan_out
 from harvester.runtime.current_run import CURRENT_RUN, RunRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from harvester.model.layout import Layout
     from harvester.model.receipt import LandedFile, Receipt
@@ -147,17 +156,16 @@ async def _read(
 
 
 async def _read_run(bucket: Store, layout: Layout, verification: VerificationReport, progress: Progress) -> None:
-    body = await read_document(bucket, layout.manifest_key)
-    if body is None and verification.day and not await bucket.objects(layout.receipts):
-        if await bucket.objects(layout.folder):  # killed before the manifest; S3 lists empty folders too
-            verification.unfinished.append(layout.run)
-        return
     try:
-        manifest = decode_manifest(layout, body)
+        manifest = await read_manifest(bucket, layout)
     except CorruptLakeError as error:
         if verification.day is None:
             raise
-        verification.problems.append(str(error))
+        stored = await bucket.objects(layout.folder)
+        if layout.manifest_key in stored or any(key.startswith(layout.receipts) for key in stored):
+            verification.problems.append(str(error))
+        elif stored:  # killed before the manifest; S3 lists empty folders too
+            verification.unfinished.append(layout.run)
         return
     if manifest.options.key_template != layout.template:
         raise SettingsError(
@@ -166,18 +174,17 @@ async def _read_run(bucket: Store, layout: Layout, verification: VerificationRep
         )
     day = await read_day(bucket, layout, Warnings())
     key = layout.ids_key(manifest.generation)
-    body = await read_document(bucket, key, limit=GZIP_BYTES) or b""
+    body, sha256 = await read_ids(bucket, key)
     try:
         frozen = decode_ids(body)
     except ValueError as error:
         verification.problems.append(f"{key} is not the ids of this run: {error}")
         return
-    if hashlib.sha256(body).hexdigest() != manifest.ids_sha256:
+    if sha256 != manifest.ids_sha256:
         verification.problems.append(f"{key} is not what {layout.manifest_key} says: its SHA-256 differs")
     frozen = replace(frozen, ids={collection: frozen.ids.get(collection, []) for collection in manifest.input})
     by_others = await day.harvested_by_others({id_ for some in frozen.ids.values() for id_ in some})
-    ours = {key: file for key, file in day.listed.items() if key not in by_others.files}
-    checkpoint = Checkpoint(by_batch(layout, ours, manifest.names), manifest.totals())
+    checkpoint = empty_checkpoint(day, manifest, by_others, manifest.names)
     batches, fresh = cut_batches(frozen.ids, frozen.fresh), dict(frozen.fresh)
     await _Reading(day, manifest, frozen, batches, by_others, checkpoint, verification, fresh, progress).read()
 
@@ -201,7 +208,7 @@ class _Reading:
     async def read(self) -> None:
         self._check_ids()
         stored = await self.day.bucket.objects(self.day.layout.receipts)
-        await fan_out(self._read_receipt, stored.items(), at_once=READS_AT_ONCE)
+        await fan_out(self._read_receipt, stored.items(), at_once=FILES_AT_ONCE)
         self._check_outcomes()
         await self._check_files()
         await self._check_summary()
@@ -330,16 +337,16 @@ class _Reading:
         self.verification.past = self.verification.past or layout.date < utc_now()[:10]
         if summary.totals != self.checkpoint.totals.as_json():
             self._wrong(f"{key} has other totals than the receipts")
-        outcomes = await read_document(bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
-        if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
+        outcomes = await read_outcomes(bucket, layout, summary.digests.outcomes)
+        if outcomes is None:
             self._wrong(f"{layout.outcomes_key} is gone or not what the summary says")
-        elif self.complete and not self._are_outcomes(outcomes):
+        elif self.complete and not self._are_expected(outcomes):
             self._wrong(f"{layout.outcomes_key} has other outcomes than the receipts")
 
-    def _are_outcomes(self, body: bytes) -> bool:
+    def _are_expected(self, outcomes: Iterable[tuple[str, dict[str, Any]]]) -> bool:
         expected = self.checkpoint.outcomes_in_order(self.frozen.ids, self.frozen.fresh, self.batches)
         try:
-            written = ({"id": id_} | outcome for id_, outcome in decode_outcomes(body))
+            written = ({"id": id_} | outcome for id_, outcome in outcomes)
             return all(one == other for one, other in itertools.zip_longest(written, expected))
         except ValueError:
             return False

@@ -1,4 +1,4 @@
-"""Documents: our JSON objects in the lake, each with a format number and a checksum.
+"""Documents: our JSON objects in the lake, each with a format number and, except for the lease, a checksum.
 
 The content of the lake is data from outside. A document is validated by a dataclass whose annotations say the type,
 range and form of every field. Its checksum, SHA-256 over all other keys, shows whether it has been edited. Unknown keys

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harvester.model.ids import is_title_id
+from harvester.model.ids import KINDS, is_title_id
 from harvester.model.layout import RUN_NAME
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def _unpack(body: bytes, is_valid: Callable[[dict[str, Any]], bool]) -> Iterator
 
 
 def _is_row(row: dict[str, Any]) -> bool:
-    if row.get("collection") not in ("Movies", "Series") or type(row.get("line")) is not int or row["line"] < 1:
+    collection, line = row.get("collection"), row.get("line")
+    if not isinstance(collection, str) or collection not in KINDS or type(line) is not int or line < 1:
         return False
     if "rejected" in row:
         return isinstance(row["rejected"], str) and isinstance(row.get("text", ""), str) and "id" not in row

@@ -39,16 +39,6 @@ class DataFile:
     number: int
 
 
-class _InFolder:
-    """The key of this name in the folder of a run."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, layout: Layout, _type: type[Layout]) -> str:
-        return f"{layout.folder}{self._name}"
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The keys of one run."""
@@ -56,12 +46,6 @@ class Layout:
     prefix: str  # folder of the whole harvest, without a trailing slash
     template: str  # of a data file's key, as `KeyTemplate.of_data_files` accepts it
     run: str  # `{date}-{fingerprint}`; all keys have this date, even after midnight
-
-    manifest_key = _InFolder("manifest.json")  # written after the ids; says which generation counts
-    shards_key = _InFolder("shards.json")  # what each child of a fan-out is to harvest; written after the manifest
-    receipts = _InFolder("receipts/")
-    outcomes_key = _InFolder("outcomes.jsonl.gz")  # of every id; written when the totals are reconciled
-    summary_key = _InFolder("summary.json")  # written last
 
     @property
     def date(self) -> str:
@@ -77,6 +61,31 @@ class Layout:
     def folder(self) -> str:
         """Folder of the run's documents, with a trailing slash."""
         return f"{self.prefix}/{RUNS}/{self.run}/"
+
+    @property
+    def manifest_key(self) -> str:
+        """Key of the manifest, which is written after the ids and says which generation counts."""
+        return f"{self.folder}manifest.json"
+
+    @property
+    def shards_key(self) -> str:
+        """Key of the list of what each child of a fan-out is to harvest; written after the manifest."""
+        return f"{self.folder}shards.json"
+
+    @property
+    def receipts(self) -> str:
+        """Folder of the receipts, with a trailing slash."""
+        return f"{self.folder}receipts/"
+
+    @property
+    def outcomes_key(self) -> str:
+        """Key of the outcomes of all ids, written when the totals are reconciled."""
+        return f"{self.folder}outcomes.jsonl.gz"
+
+    @property
+    def summary_key(self) -> str:
+        """Key of the summary, which is written last."""
+        return f"{self.folder}summary.json"
 
     @property
     def _template(self) -> KeyTemplate:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from harvester.runs.data_files import by_batch, is_as_landed
-from harvester.runs.other_runs import READS_AT_ONCE, receipt_or_none
+from harvester.runs.documents import DOCUMENTS_AT_ONCE, receipt_or_none
 from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
@@ -73,21 +73,27 @@ def _packed(receipt: Receipt) -> bytes:
     return zlib.compress(orjson.dumps(list(receipt.outcomes.values())), 1)
 
 
-async def read_checkpoint(
-    day: Day, manifest: Manifest, batches: Sequence[Batch], by_others: HarvestedByOthers, *, attempt: str | None
-) -> Checkpoint:
-    """The checkpoint of these `batches`; those with failed titles are to be done again, unless `attempt` tried them.
+def empty_checkpoint(day: Day, manifest: Manifest, by_others: HarvestedByOthers, names: frozenset[str]) -> Checkpoint:
+    """The checkpoint of the batches of these `names` before any receipt is counted.
 
     Files in `by_others` are not ours, even under the name of a batch of ours.
     """
-    layout, notices = day.layout, day.notices
     ours = {key: file for key, file in day.listed.items() if key not in by_others.files}
-    checkpoint = Checkpoint(by_batch(layout, ours, frozenset(batch.name for batch in batches)), manifest.totals())
+    return Checkpoint(by_batch(day.layout, ours, names), manifest.totals())
+
+
+async def read_checkpoint(
+    day: Day, manifest: Manifest, batches: Sequence[Batch], by_others: HarvestedByOthers, *, attempt: str | None
+) -> Checkpoint:
+    """The checkpoint of these `batches`; those with failed titles are to be done again, unless `attempt` tried them."""
+    layout, warnings = day.layout, day.warnings
+    names = frozenset(batch.name for batch in batches)
+    checkpoint = empty_checkpoint(day, manifest, by_others, names)
     stored = await day.bucket.objects(layout.receipts)
     keys = [key for batch in batches if (key := layout.receipt_key(batch.collection, batch.name)) in stored]
 
     async def read(key: str) -> None:
-        receipt = await receipt_or_none(day.bucket, layout, key, day.notices)
+        receipt = await receipt_or_none(day.bucket, layout, key, warnings)
         if receipt is None or receipt.generation != manifest.generation:
             return
         checkpoint.tried[receipt.batch] = receipt.failed
@@ -95,9 +101,9 @@ async def read_checkpoint(
             return
         for file in receipt.files:
             if not await is_as_landed(file, day.bucket, day.listed):
-                notices.warn("batch_again", batch=receipt.batch, why=f"{file.key} is gone or not what landed")
+                warnings.warn("batch_again", batch=receipt.batch, why=f"{file.key} is gone or not what landed")
                 return
         checkpoint.add(key, receipt, stored[key].etag)
 
-    await fan_out(read, keys, at_once=READS_AT_ONCE)
+    await fan_out(read, keys, at_once=DOCUMENTS_AT_ONCE)
     return checkpoint

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from harvester.aws.errors import store_error
 from harvester.errors import CorruptLakeError
 from harvester.formats.registry import decode
-from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
 
 if TYPE_CHECKING:
@@ -70,12 +69,6 @@ def of_batches(layout: Layout, listed: Mapping[str, Listed], names: frozenset[st
     return {key: entry for key, entry in listed.items() if (file := layout.parse(key)) and file.batch in names}
 
 
-async def read_document(bucket: Store, key: str, *, limit: int = DOCUMENT_BYTES) -> bytes | None:
-    """The bytes of a document; None if there is none, and b"" if it has more than `limit` bytes."""
-    stored = await bucket.read_stored(key, limit=limit)
-    return stored.body if stored else None
-
-
 async def is_as_landed(file: LandedFile, bucket: Store, listed: Mapping[str, Listed]) -> bool:
     """Whether a data file still is what landed: by its size and ETag in the listing, or else by its SHA-256.
 
@@ -88,15 +81,15 @@ async def is_as_landed(file: LandedFile, bucket: Store, listed: Mapping[str, Lis
 
 
 async def read_records(
-    bucket: Store, key: str, listed: Listed, *, notices: Warnings | None = None
+    bucket: Store, key: str, listed: Listed, *, warnings: Warnings | None = None
 ) -> list[dict[str, Any]]:
     """The records of a data file that have an id.
 
-    With `notices`, a file with other content is a warning, and the records of its valid lines are returned.
+    With `warnings`, a file with other content is a warning, and the records of its valid lines are returned.
 
     Raises:
         StoreError: The body has another size than is listed.
-        CorruptLakeError: The file has other content than records, and there are no `notices`.
+        CorruptLakeError: The file has other content than records, and there are no `warnings`.
     """
     is_readable = listed.bytes <= DATA_BYTES
     body = await bucket.read(key) or b"" if is_readable else b""
@@ -108,9 +101,9 @@ async def read_records(
         records = decode(body)
     except ValueError as error:
         problem = f"{key} has something else than records in it: {error}"
-        if notices is None:
+        if warnings is None:
             raise CorruptLakeError(problem) from error
-        notices.warn("data_file_refused", problem=problem)
+        warnings.warn("data_file_refused", problem=problem)
         records = []
         for line in body.split(b"\n"):
             with suppress(ValueError):

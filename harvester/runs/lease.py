@@ -15,7 +15,6 @@ import socket
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +33,7 @@ from harvester.errors import (
     StoreError,
 )
 from harvester.model.documents import FORMAT, RunName, decode_document
+from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import beside, complete_or_undo
 from harvester.store.s3 import LAST_SECONDS
 
@@ -105,7 +105,7 @@ def decode_lease(body: bytes) -> LeaseState | None:
 def new_state(token: str | None) -> LeaseState:
     """A new lease: of this process or, with a `token`, which other processes may share, of no process in particular."""
     host = re.sub(r"[^ -~]", "?", socket.gethostname())[:255] or "?"
-    since = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    since = f"{utc_now()[:19]}Z"  # to the second
     if token is None:
         token = secrets.token_hex(8)
         with suppress(OSError, ValueError, IndexError):  # no /proc, or an unusual one
@@ -190,7 +190,7 @@ class Lease:
             if not wait:
                 raise BusyError(f"Another harvest is at work here: {holder['host']}, since {holder['since']}.")
             if not announced:
-                _log.warning("another harvest is at work here", extra=holder)
+                _log.warning("lease_held", extra=holder)
             announced = True
             await self._sleep(self._times.poll)
 
@@ -247,7 +247,8 @@ class Lease:
             if await self._put(replace(last, run=run or last.run, ended=ended, renewals=count), stored):
                 break
         else:
-            raise store_error(f"renew the lease {self._key}", "PreconditionFailed")
+            message = f"It was refused {WRITE_TRIES} times, though no other harvest has taken over"
+            raise store_error(f"renew the lease {self._key}", "NotRenewed", message)
         self._renewed = now
 
     async def _put(self, state: LeaseState, stored: Stored | None) -> bool:

@@ -6,19 +6,26 @@ is resumed under its own date; if it was finished today, there is nothing to do;
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harvester.errors import CorruptLakeError, InputError, SettingsError
 from harvester.model.documents import DOCUMENT_BYTES
-from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
+from harvester.model.ids_file import decode_ids
 from harvester.model.layout import Layout
-from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, Totals, decode_manifest
+from harvester.model.manifest import InputCounts, Manifest, Summary, Totals, decode_manifest
 from harvester.runs.checkpoint import Checkpoint, read_checkpoint
-from harvester.runs.data_files import Warnings, by_batch, of_batches, read_document, run_names
-from harvester.runs.other_runs import Day, cut_batches, listing_digest, read_day, read_summary
+from harvester.runs.data_files import Warnings, by_batch, of_batches, run_names
+from harvester.runs.documents import (
+    cut_batches,
+    listing_digest,
+    read_ids,
+    read_manifest,
+    read_outcomes,
+    read_summary,
+)
+from harvester.runs.other_runs import Day, read_day
 from harvester.runs.run import Run
 from harvester.runtime.clock import Clock
 
@@ -39,42 +46,42 @@ async def open_run(
     prefix: str,
     options: RecordOptions,
     again: bool = False,  # begin a new generation of today's run if it is finished
-    only: str | None = None,  # name of the run to open, finished or not, of any day
+    run_name: str | None = None,  # name of the run to open, finished or not, of any day
     attempt: str | None = None,  # of a fan-out: batches whose failed titles it has tried count as done
     generation: str | None = None,  # token of a new generation; random by default
     day: str | None = None,  # date of a new run; today by default
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
-    notices: Warnings | None = None,
+    warnings: Warnings | None = None,
 ) -> Run:
     """The run to resume, or a new one.
 
     Raises:
-        InputError: The run `only` is of other ids or options.
+        InputError: The run `run_name` is of other ids or options.
         SettingsError: The day has records that were shaped by other options.
     """
     fingerprint = options.fingerprint({collection: input_ids.ids for collection, input_ids in inputs.items()})
-    if only and not only.endswith(f"-{fingerprint}"):
+    if run_name and not run_name.endswith(f"-{fingerprint}"):
         sources = " and ".join(input_ids.source for input_ids in inputs.values())
-        raise InputError(sources, f"has other ids or options than {only} was planned with: plan again")
-    notices = notices or Warnings()
+        raise InputError(sources, f"has other ids or options than {run_name} was planned with: plan again")
+    warnings = warnings or Warnings()
     today = f"{day or clock.now()[:10]}-{fingerprint}"
     names = await run_names(bucket, prefix)
-    notices.warn_of("run_dated_ahead", [name for name in names if name[:10] > today[:10]])
-    mine = [only] if only else [name for name in names if name.endswith(f"-{fingerprint}") and name <= today]
-    opener = _RunOpener(bucket, inputs, options, clock, attempt, notices)
+    warnings.warn_of("run_dated_ahead", [name for name in names if name[:10] > today[:10]])
+    mine = [run_name] if run_name else [name for name in names if name.endswith(f"-{fingerprint}") and name <= today]
+    opener = _RunOpener(bucket, inputs, options, clock, attempt, warnings)
     for name in reversed(mine):
         layout = Layout(prefix, options.key_template, name)
-        manifest, etag = await opener.read_manifest(layout)
+        manifest, etag = await opener.matching_manifest(layout)
         if manifest is None:
             continue
-        run = await opener.resume(layout, manifest, etag, past=name != today and only is None)
+        run = await opener.resume(layout, manifest, etag, past=name != today and run_name is None)
         if run is None:
             break
-        if again and run.closed and not run.pending and only is None and manifest.generation != generation:
+        if again and run.closed and not run.pending and run_name is None and manifest.generation != generation:
             return await opener.begin(layout, generation, etag=etag, before=manifest)
         return run
-    layout = Layout(prefix, options.key_template, only or today)
-    return await opener.begin(layout, generation, etag=(await opener.read_manifest(layout))[1])
+    layout = Layout(prefix, options.key_template, run_name or today)
+    return await opener.begin(layout, generation, etag=(await opener.matching_manifest(layout))[1])
 
 
 async def open_part(
@@ -88,13 +95,13 @@ async def open_part(
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Run:
     """The part of a run that consists of `batches`; a CorruptLakeError if they are not in its manifest."""
-    manifest = decode_manifest(layout, await read_document(bucket, layout.manifest_key))
+    manifest = await read_manifest(bucket, layout)
     unexpected = [batch.name for batch in batches if batch.name not in manifest.batches.get(batch.collection, ())]
     if unexpected or manifest.generation != generation or manifest.options != options:
         raise CorruptLakeError(f"{layout.manifest_key} does not match the planned shards: plan again")
     opener = _RunOpener(bucket, {}, options, clock, attempt, Warnings())
-    day = await read_day(bucket, layout, opener.notices)
-    return await opener.checkpoint(day, replace(manifest, input={}, fresh=0), {}, batches)
+    day = await read_day(bucket, layout, opener.warnings)
+    return await opener.run_of(day, replace(manifest, input={}, fresh=0), {}, batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,7 @@ class _RunOpener:
     options: RecordOptions
     clock: Clock
     attempt: str | None
-    notices: Warnings
+    warnings: Warnings
 
     @property
     def input_counts(self) -> dict[Collection, InputCounts]:
@@ -117,7 +124,7 @@ class _RunOpener:
         batches = cut_batches({name: input_ids.ids for name, input_ids in self.inputs.items()}, fresh)
         return batches, {name: [batch.name for batch in batches if batch.collection == name] for name in self.inputs}
 
-    async def read_manifest(self, layout: Layout) -> tuple[Manifest | None, str | None]:
+    async def matching_manifest(self, layout: Layout) -> tuple[Manifest | None, str | None]:
         """The manifest of a run, if it is of these ids and options, and its ETag; a warning if it is not."""
         stored = await self.bucket.read_stored(layout.manifest_key, limit=DOCUMENT_BYTES)
         if stored is None:
@@ -129,7 +136,7 @@ class _RunOpener:
             if manifest.options != self.options or counts != ours:
                 raise CorruptLakeError(f"{layout.manifest_key} is of other ids or options")  # noqa: TRY301
         except CorruptLakeError as error:
-            self.notices.warn("manifest_refused", problem=str(error))
+            self.warnings.warn("manifest_refused", problem=str(error))
             return None, stored.etag
         return manifest, stored.etag
 
@@ -141,13 +148,13 @@ class _RunOpener:
         """
         for generation, sha256 in generations.items():
             key = day.layout.ids_key(generation)
-            body = await read_document(self.bucket, key, limit=GZIP_BYTES) or b""
+            body, stored_sha256 = await read_ids(self.bucket, key)
             try:
-                if sha256 not in (None, hashlib.sha256(body).hexdigest()):
+                if sha256 not in (None, stored_sha256):
                     raise ValueError("its SHA-256 is not that of the manifest")  # noqa: TRY301
                 frozen = decode_ids(body)
             except ValueError as error:
-                self.notices.warn("ids_refused", problem=f"{key}: {error}")
+                self.warnings.warn("ids_refused", problem=f"{key}: {error}")
                 continue
             if frozen.ids == {name: input_ids.ids for name, input_ids in self.inputs.items() if input_ids.ids}:
                 return frozen.fresh, generation
@@ -156,16 +163,16 @@ class _RunOpener:
 
     async def resume(self, layout: Layout, manifest: Manifest, etag: str | None, *, past: bool) -> Run | None:
         """The run of `manifest`; None if a new run is to begin, because this one is `past` and finished or damaged."""
-        summary = await read_summary(self.bucket, layout, manifest.generation, self.notices)
+        summary = await read_summary(self.bucket, layout, manifest.generation, self.warnings)
         if past and summary:
             return None
-        day = await read_day(self.bucket, layout, self.notices)
+        day = await read_day(self.bucket, layout, self.warnings)
         fresh, stored = await self.fresh_ids(day, {manifest.generation: manifest.ids_sha256})
         counts = self.input_counts.items()
         expected = {name: replace(count, source=manifest.input[name].source) for name, count in counts}
         same = stored is not None and manifest.input == expected and manifest.fresh == len(fresh)
         if summary and same and await self.is_unchanged(day, manifest, summary):
-            self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
+            self.warnings.warn_of("foreign_objects", day.foreign(manifest.names))
             totals = Totals.of_json(summary.totals)
             run = Run(self.bucket, layout, manifest, Checkpoint({}, totals), [], [], self.inputs, fresh)
             return replace(run, closed=True, finished=True, clock=self.clock)
@@ -178,7 +185,7 @@ class _RunOpener:
             if past:  # nothing more of it can ever land
                 return None
             raise
-        run = await self.checkpoint(day, replace(manifest, input=self.input_counts, fresh=len(fresh)), fresh, batches)
+        run = await self.run_of(day, replace(manifest, input=self.input_counts, fresh=len(fresh)), fresh, batches)
         tried = run.checkpoint.tried
         if past and any(tried.values()) and all(batch.name in tried for batch in batches):
             return None  # only failed titles are left
@@ -193,7 +200,7 @@ class _RunOpener:
         If the manifest is lost but its ids file is not, the generation of that file is resumed. If both are lost, and a
         receipt is of a batch that would now have other ids, a CorruptLakeError: its titles would land twice.
         """
-        day = await read_day(self.bucket, layout, self.notices)
+        day = await read_day(self.bucket, layout, self.warnings)
         await day.refuse_other_options(self.options)
         if before:
             fresh, _ = await self.fresh_ids(day, {before.generation: before.ids_sha256})
@@ -221,9 +228,9 @@ class _RunOpener:
             ids_sha256="",  # known when they are written
             unknown=before.unknown if before else {},
         )
-        return replace(await self.checkpoint(day, manifest, fresh, batches), etag=etag, begun=False)
+        return replace(await self.run_of(day, manifest, fresh, batches), etag=etag, begun=False)
 
-    async def checkpoint(self, day: Day, manifest: Manifest, fresh: Mapping[str, str], batches: list[Batch]) -> Run:
+    async def run_of(self, day: Day, manifest: Manifest, fresh: Mapping[str, str], batches: list[Batch]) -> Run:
         """The run with its checkpoint, its pending batches, and the ids that another run has harvested since.
 
         Two runs of a day may have a batch of the same ids, and so of the same name and key. If the other run has all of
@@ -242,10 +249,10 @@ class _RunOpener:
                 owners = by_others.owners(batch.ids, excluding=sharing)
                 checkpoint.files |= by_batch(layout, day.listed, frozenset([batch.name]))
             fresh_since |= owners
-        self.notices.warn_of("foreign_objects", day.foreign(manifest.names))
+        self.warnings.warn_of("foreign_objects", day.foreign(manifest.names))
         ours = names.difference((batch.name for batch in pending), *(other.names for other in day.others))
         files = [key for name in ours for key in checkpoint.files.get(name, {})]
-        self.notices.warn_of("stale_files", [key for key in files if key not in checkpoint.landed])
+        self.warnings.warn_of("stale_files", [key for key in files if key not in checkpoint.landed])
         run = Run(self.bucket, layout, manifest, checkpoint, batches, pending, self.inputs, fresh)
         return replace(run, fresh_since=fresh_since, attempt=self.attempt, clock=self.clock)
 
@@ -259,14 +266,16 @@ class _RunOpener:
         if any(manifest.names & other.names for other in day.others):
             theirs = (await day.harvested_by_others((), manifest.names)).files
             files = {key: file for key, file in files.items() if key not in theirs}
-        body = await read_document(self.bucket, layout.outcomes_key, limit=GZIP_BYTES) or b""
-        outcomes = hashlib.sha256(body).hexdigest()
-        if summary.digests != Digests(listing_digest(files), listing_digest(receipts), outcomes):
+        digests = summary.digests
+        if (digests.files, digests.receipts) != (listing_digest(files), listing_digest(receipts)):
+            return False
+        outcomes = await read_outcomes(self.bucket, layout, digests.outcomes)
+        if outcomes is None:
             return False
         size = sum(file.bytes for file in files.values())
         totals = replace(manifest.totals(), fresh=0, batches=len(wanted), files=len(files), bytes=size)
         try:
-            for _, outcome in decode_outcomes(body):
+            for _, outcome in outcomes:
                 totals.add_outcome(outcome)
         except ValueError:
             return False

@@ -6,7 +6,6 @@ harvest was killed between the two. Nothing of this changes meanwhile, because w
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,31 +13,28 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harvester.errors import CorruptLakeError, SettingsError
-from harvester.model.batch import Batch, cut
-from harvester.model.ids_file import GZIP_BYTES, decode_ids, decode_outcomes
+from harvester.model.ids_file import decode_ids
 from harvester.model.layout import RUNS, Layout
-from harvester.model.manifest import Manifest, Summary, decode_manifest, decode_summary
-from harvester.model.receipt import RECEIPT_BYTES, Receipt, decode_receipt, is_settled
-from harvester.runs.data_files import (
-    Warnings,
-    is_as_landed,
-    list_data,
-    of_batches,
-    read_document,
-    read_records,
-    run_names,
+from harvester.model.receipt import is_settled
+from harvester.runs.data_files import Warnings, is_as_landed, list_data, of_batches, read_records, run_names
+from harvester.runs.documents import (
+    DOCUMENTS_AT_ONCE,
+    cut_batches,
+    listing_digest,
+    read_ids,
+    read_manifest,
+    read_outcomes,
+    read_summary,
+    receipt_or_none,
 )
-from harvester.runs.lease import decode_lease
 from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable
 
-    from harvester.model.ids import Collection
+    from harvester.model.manifest import Manifest
     from harvester.model.record_options import RecordOptions
     from harvester.store.store import Listed, Store
-
-READS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +66,7 @@ class Day:
 
     bucket: Store
     layout: Layout
-    notices: Warnings
+    warnings: Warnings
     listed: dict[str, Listed]
     others: list[OtherRun]
 
@@ -108,10 +104,10 @@ class Day:
                 continue
             keys = [key for key in await self.bucket.objects(other.layout.receipts) if _stem(key) in other.names]
             add = partial(self._add_receipt, by_others, other.layout, wanted)
-            await fan_out(add, keys, at_once=READS_AT_ONCE)
+            await fan_out(add, keys, at_once=DOCUMENTS_AT_ONCE)
         for other in self.others:  # a killed harvest leaves files without a receipt
             for key, file in of_batches(other.layout, self.listed, other.names - ours - by_others.batches).items():
-                records = await read_records(self.bucket, key, file, notices=self.notices)
+                records = await read_records(self.bucket, key, file, warnings=self.warnings)
                 ids = (record["imdb_id"] for record in records)
                 by_others.ids[other.layout.run].update(id_ for id_ in ids if id_ in wanted)
         return by_others
@@ -122,23 +118,23 @@ class Day:
         """The ids by the outcomes file, written when the totals were reconciled; None if the lake has changed since."""
         if other.manifest is None:
             return None
-        summary = await read_summary(self.bucket, other.layout, other.manifest.generation, self.notices)
+        summary = await read_summary(self.bucket, other.layout, other.manifest.generation, self.warnings)
         if summary is None or summary.digests.files != listing_digest(files):
             return None
-        outcomes = await read_document(self.bucket, other.layout.outcomes_key, limit=GZIP_BYTES) or b""
-        if hashlib.sha256(outcomes).hexdigest() != summary.digests.outcomes:
+        outcomes = await read_outcomes(self.bucket, other.layout, summary.digests.outcomes)
+        if outcomes is None:
             return None
         try:
-            return {id_ for id_, outcome in decode_outcomes(outcomes) if id_ in wanted and is_settled(outcome)}
+            return {id_ for id_, outcome in outcomes if id_ in wanted and is_settled(outcome)}
         except ValueError as error:
-            self.notices.warn("outcomes_refused", problem=str(error))
+            self.warnings.warn("outcomes_refused", problem=str(error))
             return None
 
     async def _add_receipt(
         self, by_others: HarvestedByOthers, layout: Layout, wanted: Container[str], key: str
     ) -> None:
         """Add the receipt at `key`, of any generation, unless it is invalid or one of its files is not as landed."""
-        receipt = await receipt_or_none(self.bucket, layout, key, self.notices)
+        receipt = await receipt_or_none(self.bucket, layout, key, self.warnings)
         if receipt is None or not all([await is_as_landed(file, self.bucket, self.listed) for file in receipt.files]):
             return
         outcomes = receipt.outcomes.items()
@@ -147,43 +143,37 @@ class Day:
         by_others.batches.add(receipt.batch)
 
 
-async def read_day(bucket: Store, layout: Layout, notices: Warnings) -> Day:
+async def read_day(bucket: Store, layout: Layout, warnings: Warnings) -> Day:
     """The day of the run of `layout`; a run whose manifest cannot be read is a warning, and the others still count."""
-    day = Day(bucket, layout, notices, await list_data(bucket, layout), [])
+    day = Day(bucket, layout, warnings, await list_data(bucket, layout), [])
     for name in await run_names(bucket, layout.prefix):
         if name[:10] != layout.date or name == layout.run:
             continue
         other = Layout(layout.prefix, layout.template, name)
-        body = await read_document(bucket, other.manifest_key)
         try:
-            manifest = decode_manifest(other, body)
+            manifest = await read_manifest(bucket, other)
             day.others.append(OtherRun(other, manifest, manifest.names))
         except CorruptLakeError as error:
-            if body is not None:  # without one, it was killed before it wrote it
-                notices.warn("manifest_refused", problem=str(error))
-            day.others.append(OtherRun(other, None, await _names_without_manifest(bucket, other)))
+            stored = await bucket.objects(other.folder)
+            if other.manifest_key in stored:  # without one, it was killed before it wrote it
+                warnings.warn("manifest_refused", problem=str(error))
+            day.others.append(OtherRun(other, None, await _names_without_manifest(bucket, other, stored)))
     return day
 
 
-async def _names_without_manifest(bucket: Store, layout: Layout) -> frozenset[str]:
-    """The batches of a run whose manifest cannot be read or is not written yet, by its receipts and its ids files."""
-    stored = await bucket.objects(layout.folder)
+async def _names_without_manifest(bucket: Store, layout: Layout, stored: Iterable[str]) -> frozenset[str]:
+    """The batches of a run whose manifest cannot be read or is not written yet, by its receipts and its ids files.
+
+    `stored`: the keys in its folder.
+    """
     names = {_stem(key) for key in stored if key.startswith(layout.receipts)}
     for key in stored:
         if layout.generation_of(key):
             with suppress(ValueError):
-                frozen = decode_ids(await read_document(bucket, key, limit=GZIP_BYTES) or b"")
+                body, _ = await read_ids(bucket, key)
+                frozen = decode_ids(body)
                 names |= {batch.name for batch in cut_batches(frozen.ids, frozen.fresh)}
     return frozenset(names)
-
-
-def cut_batches(ids: Mapping[Collection, Sequence[str]], fresh: Container[str]) -> list[Batch]:
-    """The batches of the ids that are not fresh, in order."""
-    return [
-        batch
-        for collection, of_collection in ids.items()
-        for batch in cut(collection, (id_ for id_ in of_collection if id_ not in fresh))
-    ]
 
 
 def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: RecordOptions) -> str:
@@ -197,51 +187,6 @@ def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: Rec
         f"{layout.date} has records of other options, of the run {layout.run}: {', '.join(differ)}. All records of a "
         f"day need the same options: give another --prefix, or clear that day first: {' && '.join(clear)}"
     )
-
-
-async def runs_to_read(bucket: Store, layout: Layout, *, run: str | None = None, day: str | None = None) -> list[str]:
-    """This `run`, all of a `day`, or else the one that worked last; a CorruptLakeError if there is none."""
-    existing = await run_names(bucket, layout.prefix)
-    if run is None and day is None and existing:
-        stored = decode_lease(await read_document(bucket, layout.lease_key) or b"")
-        run = stored.run if stored and stored.run in existing else existing[-1]  # or else the last by name
-    names = [name for name in existing if name == run or name[:10] == day]
-    if not names:
-        where = bucket.url(f"{layout.prefix}/{RUNS}/{run or ''}")
-        raise CorruptLakeError(f"There is no run {f'of {day} ' if day else ''}below {where}: harvest first")
-    return names
-
-
-async def read_receipt(bucket: Store, layout: Layout, key: str) -> Receipt:
-    """The receipt at `key`; a CorruptLakeError if it is not a receipt of this run and key."""
-    return decode_receipt(layout, key, await read_document(bucket, key, limit=RECEIPT_BYTES))
-
-
-async def receipt_or_none(bucket: Store, layout: Layout, key: str, notices: Warnings) -> Receipt | None:
-    """The receipt at `key`; None, with a warning, if it is not a receipt of this run and key."""
-    try:
-        return await read_receipt(bucket, layout, key)
-    except CorruptLakeError as error:
-        notices.warn("receipt_refused", problem=str(error))
-        return None
-
-
-async def read_summary(bucket: Store, layout: Layout, generation: str, notices: Warnings) -> Summary | None:
-    """The summary of this generation of the run; None if there is none or it cannot be read."""
-    if (body := await read_document(bucket, layout.summary_key)) is None:
-        return None
-    try:
-        summary = decode_summary(layout, body)
-    except CorruptLakeError as error:
-        notices.warn("summary_refused", problem=str(error))
-        return None
-    return summary if summary.generation == generation else None
-
-
-def listing_digest(files: Mapping[str, Listed]) -> str:
-    """SHA-256 over a line for each object: key, size and ETag, in the order of keys."""
-    lines = (f"{key}\t{files[key].bytes}\t{files[key].etag}\n" for key in sorted(files))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _stem(key: str) -> str:

@@ -20,11 +20,11 @@ from harvester.errors import CorruptLakeError, StoppedError
 from harvester.model.documents import encode_document
 from harvester.model.ids import KINDS
 from harvester.model.ids_file import encode_ids, encode_outcomes
-from harvester.model.manifest import Digests, Manifest, Summary, decode_manifest, decode_summary
+from harvester.model.manifest import Digests, Manifest, Summary, decode_summary
 from harvester.model.outcome import Failed, Found, is_tmdb_id
 from harvester.model.receipt import LandedFile, Receipt, outcome_json
-from harvester.runs.data_files import is_as_landed, list_data, read_document, read_records
-from harvester.runs.other_runs import listing_digest, read_receipt
+from harvester.runs.data_files import is_as_landed, list_data, read_records
+from harvester.runs.documents import listing_digest, read_document, read_manifest, read_receipt
 from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import fan_out
 
@@ -49,7 +49,7 @@ PROBLEMS_SHOWN = 5
 LISTING_TRIES, LISTING_SECONDS = 10, 1.0
 """Requests, and seconds between them, for a listing that lacks what has just been written."""
 
-READS_AT_ONCE = 8  # files of up to 10 MB, in memory
+FILES_AT_ONCE = 8  # files of up to 10 MB, in memory
 
 
 @dataclass(slots=True)
@@ -99,11 +99,11 @@ class Run:
 
     async def _is_current(self) -> bool:
         """Whether the manifest in the lake is of this generation."""
-        body = await read_document(self.bucket, self.layout.manifest_key)
         try:
-            return decode_manifest(self.layout, body).generation == self.manifest.generation
+            manifest = await read_manifest(self.bucket, self.layout)
         except CorruptLakeError:
             return False
+        return manifest.generation == self.manifest.generation
 
     async def check_lease(self) -> None:
         """Renew the lease if needed, before each write; a LeaseLostError if another harvest has taken over."""
@@ -120,7 +120,7 @@ class Run:
 
         A CorruptLakeError if the totals do not reconcile, or the bucket differs from the receipts.
         """
-        receipts, data, problems = await self._reconcile()
+        receipts, data_files, problems = await self._reconcile()
         if not self.totals.reconciles:
             problems.append(f"of {self.totals.ids} ids {self.totals.with_outcome} have an outcome")
         if problems:
@@ -131,7 +131,7 @@ class Run:
         outcomes = encode_outcomes(self.checkpoint.outcomes_in_order(ids, self.fresh, self.batches))
         await self.bucket.land(self.layout.outcomes_key, outcomes, check=self.check_lease)
         await abort_uploads(self.bucket, self.layout)  # such as one whose response was lost
-        files = {key: data[key] for key in self.checkpoint.landed}
+        files = {key: data_files[key] for key in self.checkpoint.landed}
         digests = Digests(listing_digest(files), listing_digest(receipts), hashlib.sha256(outcomes).hexdigest())
         summary = Summary(self.name, self.manifest.generation, self.clock.now(), self.totals.as_json(), digests)
         with suppress(CorruptLakeError):  # there is none, or it is invalid
@@ -152,23 +152,25 @@ class Run:
             if tries:
                 await self.clock.sleep(LISTING_SECONDS)
             listed = await self.bucket.objects(self.layout.receipts)
-            data = await list_data(self.bucket, self.layout)
+            data_files = await list_data(self.bucket, self.layout)
             gone = [key for key in current if key not in listed]
-            gone += [key for key, file in landed.items() if key not in data or data[key].bytes != file.bytes]
+            gone += [
+                key for key, file in landed.items() if key not in data_files or data_files[key].bytes != file.bytes
+            ]
             if not gone:
                 break
         problems = [f"{key} is gone or not what landed" for key in gone]
         changed = [key for key, etag in current.items() if key in listed and listed[key].etag != etag]
-        own = await fan_out(self._is_own_receipt, changed, at_once=READS_AT_ONCE)
+        own = await fan_out(self._is_own_receipt, changed, at_once=FILES_AT_ONCE)
         problems += [f"{key} is not what was written" for key, is_own in zip(changed, own, strict=True) if not is_own]
-        differing = [file for key, file in landed.items() if key not in gone and data[key].etag != file.etag]
+        differing = [file for key, file in landed.items() if key not in gone and data_files[key].etag != file.etag]
         if differing:
             _log.warning("etags_differ", extra={"count": len(differing), "first": differing[0].key})
-        check = partial(is_as_landed, bucket=self.bucket, listed=data)
-        valid = await fan_out(check, differing, at_once=READS_AT_ONCE)
+        check = partial(is_as_landed, bucket=self.bucket, listed=data_files)
+        valid = await fan_out(check, differing, at_once=FILES_AT_ONCE)
         altered = [file for file, is_valid in zip(differing, valid, strict=True) if not is_valid]
         problems += [f"{file.key} is not what landed" for file in altered]
-        return {key: listed[key] for key in current if key in listed}, data, problems
+        return {key: listed[key] for key in current if key in listed}, data_files, problems
 
     async def _is_own_receipt(self, key: str) -> bool:
         """Whether the receipt at `key` is the one that was counted; a late put may have replaced it."""
