@@ -128,7 +128,7 @@ class Started:
     """When a harvest began: in UTC, and by the monotonic clock."""
 
     at: str
-    clock: float
+    monotonic_seconds: float
 
 
 async def harvest(
@@ -232,7 +232,7 @@ def report_of(run: Run, tmdb: Tmdb, shutdown: Shutdown, *, done: Status, started
         run.totals,
         started.at,
         run.clock.now(),
-        time.monotonic() - started.clock,
+        time.monotonic() - started.monotonic_seconds,
         requests=tmdb.breaker.successes + tmdb.breaker.failures,
         backoffs=tmdb.limiter.backoffs,
         batches_left=len(run.batches) - len(run.checkpoint.receipts),
