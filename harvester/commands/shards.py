@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harvester.aws.client import RetryPolicy
 from harvester.commands.harvest import LeaseOptions, Report, Started, harvest_batches, report_of, start
 from harvester.commands.resources import CSV_SETTINGS, Resources
 from harvester.commands.result import result_json, run_ref, totals_json
@@ -34,6 +33,7 @@ from harvester.runs.run import abort_uploads
 from harvester.runtime.clock import Clock
 from harvester.runtime.current_run import CURRENT_RUN
 from harvester.runtime.observer import RunEnded, ignore
+from harvester.store.store import RetryPolicy
 from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import SPACING, effective_rate
 

@@ -12,8 +12,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from harvester.aws.errors import store_error
-from harvester.errors import CorruptLakeError
+from harvester.errors import CorruptLakeError, StoreError
 from harvester.formats.registry import decode
 from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
@@ -101,7 +100,7 @@ async def read_records(
     is_readable = listed.bytes <= DATA_BYTES
     body = await bucket.read(key) or b"" if is_readable else b""
     if is_readable and len(body) != listed.bytes:  # a captive portal's page, or a file that is just being replaced
-        raise store_error(f"read {bucket.url(key)}", "another object than is listed")
+        raise StoreError(f"read {bucket.url(key)}", "another object than is listed")
     try:
         if not is_readable:
             raise ValueError(f"{listed.bytes:,} bytes")  # noqa: TRY301
