@@ -35,7 +35,7 @@ from harvester.runtime.current_run import CURRENT_RUN
 from harvester.runtime.observer import RunEnded, ignore
 from harvester.store.store import RetryPolicy
 from harvester.tmdb.cost import REQUESTS
-from harvester.tmdb.rate_limiter import SPACING, effective_rate
+from harvester.tmdb.rate_limiter import effective_rate, requests_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ def cut_shards(batches: Sequence[Batch], *, rate: float, children: int) -> list[
     No shard takes longer than `SHARD_SECONDS` or has more than `SHARD_IDS`, unless it is a single batch.
     """
     costs = [len(batch.ids) * REQUESTS[batch.collection] for batch in batches]
-    most = min(SHARD_SECONDS * rate / SPACING, SHARD_IDS)
+    most = min(requests_in(SHARD_SECONDS, rate), SHARD_IDS)
     even = max(most - max(costs, default=0), most / 2)  # a batch belongs to the shard it begins in, and may exceed it
     number = children * ceil(sum(costs) / even / children)
     parts: list[Cut] = []
