@@ -123,7 +123,7 @@ async def upload(
     settings.require_input()
     settings.require("s3_bucket")
     started, day = time.monotonic(), now()[:10]
-    template = KeyTemplate(settings.s3_csv_template)
+    template = KeyTemplate.of_csvs(settings.s3_csv_template, prefix=settings.s3_prefix)
     files: list[Uploaded] = []
     local: dict[CsvKeys, CsvFile] = {}
     with ExitStack() as opened:

@@ -22,8 +22,8 @@ APPEND_LIMIT = 20
 """Parts of one `append_to_response` at most; for more TMDB answers 400, code 27 (docs/append-to-response)."""
 
 
-def _data_template(text: str) -> str:
-    return KeyTemplate.of_data_files(text).text
+DataTemplate = Annotated[str, AfterValidator(lambda text: KeyTemplate.of_data_files(text).text)]
+"""The template of a data file's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class RecordOptions:
     language: Word | None
     append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=APPEND_LIMIT)]
     output_format: Literal["jsonl", "array"]
-    key_template: Annotated[str, AfterValidator(_data_template)]
+    key_template: DataTemplate
     batch_size: Count = BATCH_SIZE
 
     def fingerprint(self, ids: Mapping[Collection, Sequence[str]]) -> str:

@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from harvester.errors import SettingsError
-from harvester.model.record_options import RecordOptions
+from harvester.model.record_options import DataTemplate, RecordOptions
 from harvester.settings import validators
 from harvester.settings.redaction import redact, redact_shapes
 
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         help="Folder in the bucket",
         event=True,
     )
-    s3_key_template: Annotated[str, AfterValidator(validators.key_template)] = _field(
+    s3_key_template: DataTemplate = _field(
         "key of a data file; begins with `{prefix}/`, has collection and date in this order, "
         "ends in `/{batch}` and an extension",
         "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
