@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harvester.errors import CorruptLakeError, StoreError
-from harvester.formats.registry import decode
+from harvester.formats.registry import decode, decode_readable
 from harvester.model.documents import DOCUMENT_BYTES
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
 
@@ -91,7 +90,7 @@ async def read_records(
 ) -> list[dict[str, Any]]:
     """The records of a data file that have an id.
 
-    With `notices`, a file with other content is a warning, and the records of its valid lines are returned.
+    With `notices`, a file with other content is a warning, and the records that can be read are returned.
 
     Raises:
         StoreError: The body has another size than is listed.
@@ -110,10 +109,7 @@ async def read_records(
         if notices is None:
             raise CorruptLakeError(problem) from error
         notices.warn("data_file_refused", problem=problem)
-        records = []
-        for line in body.split(b"\n"):
-            with suppress(ValueError):
-                records += decode(line)
+        records = decode_readable(body)
     return [record for record in records if isinstance(record.get("imdb_id"), str)]
 
 
