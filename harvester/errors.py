@@ -24,6 +24,9 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum, auto
 from typing import Final
 
+SAFE = "What has landed is safe; run again to go on."
+"""The advice of an error that the next run may not meet again."""
+
 
 class Exit(IntEnum):
     """How a command ends; scripts and schedulers decide by these numbers (75 is sysexits' EX_TEMPFAIL)."""
@@ -97,12 +100,14 @@ class TmdbRefusedError(HarvestError, exit_code=Exit.REFUSED):
 
 
 class StoreError(HarvestError, exit_code=Exit.STORE):
-    """S3 refused or was not reached, after botocore's own retries.
+    """The store refused or was not reached, after its own retries.
 
-    `code` is S3's or the network's, for messages; `kind` is for code to compare.
+    `code` is the store's or the network's, for messages; `kind` is for code to compare.
     """
 
-    def __init__(self, action: str, code: str, advice: str, *, kind: StoreErrorKind = StoreErrorKind.OTHER) -> None:
+    def __init__(
+        self, action: str, code: str, advice: str = SAFE, *, kind: StoreErrorKind = StoreErrorKind.OTHER
+    ) -> None:
         self.action, self.code, self.advice, self.kind = action, code, advice, kind
         super().__init__(f"Cannot {action}: {code}. {advice}")
 

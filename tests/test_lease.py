@@ -39,7 +39,8 @@ from harvester.runs.lease import (
     holder_is_dead,
     new_state,
 )
-from harvester.store.s3 import LAST_SECONDS, open_bucket
+from harvester.runtime.shutdown import LAST_SECONDS
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

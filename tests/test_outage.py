@@ -40,8 +40,8 @@ from harvester.reports.text import SHOWN, show_report
 from harvester.runs.lease import LeaseTimes
 from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import fan_out
-from harvester.runtime.shutdown import DRAIN_SECONDS, Shutdown
-from harvester.store.s3 import CALL_SECONDS, LAST_SECONDS
+from harvester.runtime.shutdown import DRAIN_SECONDS, LAST_SECONDS, Shutdown
+from harvester.store.s3 import CALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harvester.tmdb.rate_limiter import DECREASE, MIN_RATE, MIN_SPACING, NEAR_LIMIT_FACTOR, SPACING, RateLimiter
+from harvester.tmdb.rate_limiter import (
+    DECREASE,
+    MIN_RATE,
+    MIN_SPACING,
+    NEAR_LIMIT_FACTOR,
+    SPACING,
+    RateLimiter,
+    requests_in,
+    seconds_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -459,3 +468,9 @@ async def test_a_busy_machine_keeps_to_a_limit_it_has_found() -> None:
     await server.be_asked(until=120)
     assert server.limiter.backoffs == 1
     assert server.good / 120 >= 0.94 * 50
+
+
+@pytest.mark.parametrize("per_second", [0.5, 1.0, 1.9, 13.3, 40.0])
+def test_the_requests_of_a_time_take_that_time(per_second: float) -> None:
+    """The plan and the shards reckon with one rate: that of the limiter, fractions above 1 rounded down."""
+    assert requests_in(seconds_for(5_000, per_second), per_second) == pytest.approx(5_000)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.formats.format import FILE_BYTES, File
-from harvester.formats.registry import FORMATS, decode
+from harvester.formats.registry import FORMATS, decode, decode_readable
 from harvester.model.outcome import Found
 from harvester.model.record import record_line
-from harvester.model.record_options import RecordOptions
+from harvester.model.record_options import OUTPUT_FORMATS, RecordOptions
+from harvester.runs.data_files import Warnings, read_records
 from harvester.settings.settings import Settings
+from harvester.store.store import Listed
 from harvester.tmdb.responses import read_record
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
     from harvester.model.ids import Kind
 
@@ -186,10 +190,67 @@ def test_what_is_no_data_file_is_a_value_error(body: bytes) -> None:
         decode(body)
 
 
+def test_what_can_still_be_read_in_a_damaged_file_are_its_whole_lines() -> None:
+    """A line with an array counts too; one that holds no records, or is cut, does not."""
+    assert decode_readable(b'{"a":1}\n{"a"\n\n[{"b":2},{"b":3}]\n5\n"text"') == [{"a": 1}, {"b": 2}, {"b": 3}]
+    assert decode_readable(b'[{"a":1},\n{"b":2}\n[{"c":3}]') == [{"b": 2}, {"c": 3}]
+    assert decode_readable(b"") == []
+
+
+class Pack:
+    """A binary format: a length before each record, and a magic at the start."""
+
+    name, content_type, magic = "pack", "application/octet-stream", b"PACK"
+
+    def encode(self, lines: Iterable[bytes]) -> Iterator[File]:
+        packed = [len(line).to_bytes(4, "big") + line for line in lines]
+        yield File(self.magic + b"".join(packed), len(packed))
+
+    def empty_file(self) -> File:
+        return File(self.magic, 0)
+
+    def decode(self, body: bytes) -> list[dict[str, Any]]:
+        if sum(4 + len(line) for line in self._lines(body)) != len(body) - 4:
+            raise ValueError("cut off")
+        return self.decode_readable(body)
+
+    def decode_readable(self, body: bytes) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._lines(body)]
+
+    def _lines(self, body: bytes) -> Iterator[bytes]:
+        at = 4
+        while (end := at + 4 + int.from_bytes(body[at : at + 4], "big")) <= len(body) and body[at:]:
+            yield body[at + 4 : end]
+            at = end
+
+
+class OneObject:
+    """A store with one object, as far as it is read."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def read(self, _key: str) -> bytes:
+        return self._body
+
+
+async def test_a_line_in_the_registry_makes_a_binary_format_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its magic tells it, and it decides itself what can be read in a damaged file: one has no lines."""
+    monkeypatch.setitem(FORMATS, "pack", Pack())
+    records = [{"imdb_id": f"tt{number:07}"} for number in (1, 2)]
+    [file] = FORMATS["pack"].encode(map(orjson.dumps, records))
+    for body, readable in ((file.body, records), (file.body[:-1], records[:1])):
+        listed = Listed(len(body), "etag")
+        assert await read_records(OneObject(body), "key", listed, notices=Warnings()) == readable
+
+
 def test_the_setting_and_the_options_of_a_run_have_the_names_of_all_formats() -> None:
     """A format that is registered can be chosen, and a name that can be chosen has its format."""
-    assert get_args(Settings.model_fields["output_format"].annotation) == tuple(FORMATS)
-    assert get_args(get_type_hints(RecordOptions)["output_format"]) == tuple(FORMATS)
+    assert {name: each.name for name, each in FORMATS.items()} == {name: name for name in OUTPUT_FORMATS}
+    assert get_args(Settings.model_fields["output_format"].annotation) == tuple(OUTPUT_FORMATS)
+    assert get_args(get_type_hints(RecordOptions)["output_format"]) == tuple(OUTPUT_FORMATS)
+    template = (Path(__file__).parents[1] / "config/aws/template.yaml").read_text(encoding="utf-8")
+    assert f"AllowedValues: [{', '.join(OUTPUT_FORMATS)}]" in template
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harvester.errors import Exit, SettingsError
-from harvester.model.key_template import PATH_LIMIT
+from harvester.model.key_template import PATH_LIMIT, KeyTemplate
 from harvester.model.record_options import APPEND_LIMIT, RecordOptions
 from harvester.settings.provenance import UnknownName, provenance, sdk_variables, unknown_names
 from harvester.settings.settings import ALL_NAMES, Settings, flag_of, load_settings
-from harvester.settings.validators import key_template
 from harvester.settings.validators import prefix as validate_prefix
 
 if TYPE_CHECKING:
@@ -589,7 +588,7 @@ def test_what_others_wrote_is_refused_at_once_however_large_it_would_become() ->
     """A template from a manifest is never formatted, and one of a megabyte is not repeated whole."""
     for template in (DAY + "/{batch:>99999999999}.json", "{prefix:>99999999999}", "{prefix!r:{prefix}}", "{" * 2**20):
         with pytest.raises(ValueError, match=r"must|600"):
-            key_template(template)
+            KeyTemplate.of_data_files(template)
     for name in ("s3_key_template", "s3_csv_template", "s3_prefix"):
         assert len(wrong(**{name: "é{x}\n" * 2**18})) < 1_100
 
@@ -689,7 +688,7 @@ def test_keys_of_an_accepted_template_lie_below_the_prefix_and_never_meet(
     fields = ["{collection}", "{yyyy}", "{mm}", "{dd}", "/{batch}.json"]
     template = "{prefix}/" + "".join(text + field for text, field in zip(texts, fields, strict=True))
     try:
-        folder, template = validate_prefix(prefix), key_template(template)
+        folder, template = validate_prefix(prefix), KeyTemplate.of_data_files(template).text
     except ValueError:
         reject()
     days = [

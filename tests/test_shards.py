@@ -124,7 +124,7 @@ def test_together_the_children_ask_no_more_than_the_rate(rate: float, children: 
 
 @pytest.mark.parametrize(
     ("rate", "children", "shared"),
-    [(40, 4, (4, 10.0)), (40.5, 4, (4, 10.0)), (13.3, 1, (1, 13.3)), (2.5, 4, (2, 1.0)), (0.5, 4, (1, 0.5))],
+    [(40, 4, (4, 10.0)), (40.5, 4, (4, 10.0)), (13.3, 1, (1, 13.0)), (2.5, 4, (2, 1.0)), (0.5, 4, (1, 0.5))],
 )
 def test_a_rate_is_shared(rate: float, children: int, shared: tuple[int, float]) -> None:
     """Too many children for the rate are fewer."""

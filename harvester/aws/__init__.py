@@ -1,1 +1,1 @@
-"""AWS: clients, their errors with advice, secrets, S3 URLs."""
+"""AWS: clients, their errors with advice, secrets."""

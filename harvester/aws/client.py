@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from enum import IntEnum
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -23,16 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-class RetryPolicy(IntEnum):
-    """Requests of one call, at most.
-
-    Botocore waits up to 1, 2, 4, 8, 16, 20 s between them, half of it on average.
-    """
-
-    FAIL_FAST = 5
-    """An S3 that does not answer is reported after 8 s."""
-    WAIT_OUT = 7
-    """It is reported after 26 s, at most 51: for callers to which a failure costs more than a wait."""
+TRIES = 5
+"""Requests of one call, at most. Botocore waits up to 1, 2, 4, 8, 16, 20 s between them, half of it on average."""
 
 
 class Access(TypedDict, total=False):
@@ -79,7 +70,7 @@ _LOADER = botocore.loaders.Loader(file_loader=_OrjsonLoader())  # parses each mo
 
 @asynccontextmanager
 async def open_client(
-    service: str, *, action: str, retry_policy: RetryPolicy = RetryPolicy.FAIL_FAST, **access: Unpack[Access]
+    service: str, *, action: str, tries: int = TRIES, **access: Unpack[Access]
 ) -> AsyncIterator[tuple[Any, AioSession]]:
     """A client of `service` (made in 10 ms), and the session that has its credentials.
 
@@ -96,7 +87,7 @@ async def open_client(
                 http_session_cls=_NoRedirectSession,
                 connect_timeout=10,
                 read_timeout=20,
-                retries={"mode": "standard", "total_max_attempts": int(retry_policy)},
+                retries={"mode": "standard", "total_max_attempts": tries},
                 max_pool_connections=32,
                 # Botocore makes its own user agent for each request: a sixth of the time of a call.
                 user_agent=f"tmdb-harvester/{__version__} {session.user_agent()}",

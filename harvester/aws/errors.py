@@ -8,7 +8,7 @@ import aiohttp
 import botocore.exceptions
 from botocore import xform_name
 
-from harvester.errors import StoreError, StoreErrorKind
+from harvester.errors import SAFE, StoreError, StoreErrorKind
 from harvester.runtime.net import NO_NETWORK
 from harvester.settings.redaction import redact, redact_shapes
 
@@ -39,8 +39,6 @@ KINDS = {
     **dict.fromkeys(("PreconditionFailed", "412"), StoreErrorKind.PRECONDITION),
 }
 """Kind of an error by S3's code (its documentation); without a body botocore has only the status."""
-
-SAFE = "What has landed is safe; run again to go on."
 
 
 def store_error(action: str, code: str, message: str = "") -> StoreError:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from harvester.aws.client import RetryPolicy
 from harvester.commands.resources import Resources
 from harvester.commands.result import result_json, run_ref, totals_json
 from harvester.errors import BusyError, Exit
@@ -33,6 +32,7 @@ from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import MemoryBudget, fan_out
 from harvester.runtime.current_run import CURRENT_RUN, RunRef
 from harvester.runtime.observer import BatchLanded, RunBegun, RunEnded, TitleDone, ignore
+from harvester.store.store import RetryPolicy
 from harvester.tmdb.known_titles import are_unknown_in_a_row, check_missing
 
 if TYPE_CHECKING:

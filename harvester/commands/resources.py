@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from harvester.aws.client import RetryPolicy
 from harvester.aws.secrets import fetch_key
 from harvester.model.layout import Layout
 from harvester.model.s3_url import S3Url
@@ -16,6 +15,7 @@ from harvester.runtime.observer import ignore
 from harvester.sources.registry import read_inputs
 from harvester.sources.source import SourceOptions
 from harvester.store.registry import open_store
+from harvester.store.store import RetryPolicy
 from harvester.tmdb.client import Tmdb
 from harvester.tmdb.rate_limiter import RateLimiter
 

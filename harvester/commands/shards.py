@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harvester.aws.client import RetryPolicy
 from harvester.commands.harvest import LeaseOptions, Report, Started, end_observed, harvest_batches, report_of, start
 from harvester.commands.resources import CSV_SETTINGS, Resources
 from harvester.commands.result import result_json, run_ref, totals_json
@@ -34,8 +33,9 @@ from harvester.runs.run import abort_uploads
 from harvester.runtime.clock import Clock
 from harvester.runtime.current_run import CURRENT_RUN
 from harvester.runtime.observer import ignore
+from harvester.store.store import RetryPolicy
 from harvester.tmdb.cost import REQUESTS
-from harvester.tmdb.rate_limiter import SPACING, effective_rate
+from harvester.tmdb.rate_limiter import effective_rate, requests_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ def cut_shards(batches: Sequence[Batch], *, rate: float, children: int) -> list[
     No shard takes longer than `SHARD_SECONDS` or has more than `SHARD_IDS`, unless it is a single batch.
     """
     costs = [len(batch.ids) * REQUESTS[batch.collection] for batch in batches]
-    most = min(SHARD_SECONDS * rate / SPACING, SHARD_IDS)
+    most = min(requests_in(SHARD_SECONDS, rate), SHARD_IDS)
     even = max(most - max(costs, default=0), most / 2)  # a batch belongs to the shard it begins in, and may exceed it
     number = children * ceil(sum(costs) / even / children)
     parts: list[Cut] = []

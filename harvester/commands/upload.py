@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from harvester.aws.client import RetryPolicy
 from harvester.commands.resources import Resources, source_texts
 from harvester.commands.result import result_json
 from harvester.errors import Exit, StoreError
@@ -24,6 +23,7 @@ from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import in_thread
 from harvester.store.file_body import open_csv
 from harvester.store.multipart import Body
+from harvester.store.store import RetryPolicy
 
 if TYPE_CHECKING:
     from harvester.model.ids import Collection
@@ -123,7 +123,7 @@ async def upload(
     settings.require_input()
     settings.require("s3_bucket")
     started, day = time.monotonic(), now()[:10]
-    template = KeyTemplate(settings.s3_csv_template)
+    template = KeyTemplate.of_csvs(settings.s3_csv_template, prefix=settings.s3_prefix)
     files: list[Uploaded] = []
     local: dict[CsvKeys, CsvFile] = {}
     with ExitStack() as opened:

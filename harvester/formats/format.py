@@ -1,14 +1,17 @@
 """Format: the protocol of a file format, and functions that text formats share.
 
-A new format is a module with a class of this protocol, and a line in `registry.FORMATS`.
+A new format is a module with a class of this protocol, a line in `registry.FORMATS`, and its name in
+`model.record_options.OUTPUT_FORMATS`.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harvester.model.batch import BATCH_SIZE
+from harvester.model.lossless_json import loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,11 +29,11 @@ class File:
 
 
 class Format(Protocol):
-    """Encodes records into files and decodes them. `begins` are the first bytes of a file, unique to the format."""
+    """Encodes records into files and decodes them."""
 
     name: str  # as in the setting OUTPUT_FORMAT
     content_type: str
-    begins: bytes
+    magic: bytes  # the first bytes of every file, unique to the format; empty only for JSON Lines
 
     def encode(self, lines: Iterable[bytes]) -> Iterator[File]:
         """Files of `lines`, a record each, in their order; lines are consumed only as files need them."""
@@ -40,6 +43,9 @@ class Format(Protocol):
 
     def decode(self, body: bytes) -> list[dict[str, Any]]:
         """The records of a file; a ValueError if it is of another format."""
+
+    def decode_readable(self, body: bytes) -> list[dict[str, Any]]:
+        """The records that can still be read in a damaged file, perhaps none; no ValueError."""
 
 
 def join_lines(lines: Iterable[bytes], *, head: bytes, between: bytes, tail: bytes) -> Iterator[File]:
@@ -60,6 +66,15 @@ def join_lines(lines: Iterable[bytes], *, head: bytes, between: bytes, tail: byt
         size += len(line) + len(between)
     if pending:
         yield file()
+
+
+def readable_lines(body: bytes) -> list[dict[str, Any]]:
+    """The records of those lines that are a JSON object, or an array of objects."""
+    records = []
+    for line in body.split(b"\n"):
+        with suppress(ValueError):
+            records += only_records(loads(line) if line.startswith(b"[") else [loads(line)])
+    return records
 
 
 def only_records(values: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harvester.formats.format import File, join_lines, only_records
+from harvester.formats.format import File, join_lines, only_records, readable_lines
 from harvester.model.lossless_json import CONTENT_TYPE, loads
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ class JsonArray:
 
     name = "array"
     content_type = CONTENT_TYPE
-    begins = b"["
+    magic = b"["
 
     def encode(self, lines: Iterable[bytes]) -> Iterator[File]:
         """Files with one array on one line."""
@@ -29,3 +29,7 @@ class JsonArray:
     def decode(self, body: bytes) -> list[dict[str, Any]]:
         """The records of the array."""
         return only_records(loads(body))
+
+    def decode_readable(self, body: bytes) -> list[dict[str, Any]]:
+        """The records of the lines that can be read."""
+        return readable_lines(body)

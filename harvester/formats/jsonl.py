@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harvester.formats.format import File, join_lines, only_records
+from harvester.formats.format import File, join_lines, only_records, readable_lines
 from harvester.model.lossless_json import CONTENT_TYPE, loads
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ class JsonLines:
 
     name = "jsonl"
     content_type = CONTENT_TYPE
-    begins = b""  # the first bytes are of the first record
+    magic = b""  # the first bytes are of the first record
 
     def encode(self, lines: Iterable[bytes]) -> Iterator[File]:
         """Files with one record per line."""
@@ -29,3 +29,7 @@ class JsonLines:
     def decode(self, body: bytes) -> list[dict[str, Any]]:
         """The records of the lines; empty lines are skipped."""
         return only_records([loads(line) for line in body.split(b"\n") if line])
+
+    def decode_readable(self, body: bytes) -> list[dict[str, Any]]:
+        """The records of the lines that can be read."""
+        return readable_lines(body)

@@ -1,4 +1,7 @@
-"""Formats by their names in OUTPUT_FORMAT: a new format is a module and a line here."""
+"""Formats by their names in OUTPUT_FORMAT: a new format is a module and a line here.
+
+Its name is also in `model.record_options.OUTPUT_FORMATS`, for settings and manifests, which import no format.
+"""
 
 from __future__ import annotations
 
@@ -20,5 +23,14 @@ FORMATS: Mapping[str, Format] = {each.name: each for each in _FORMATS}
 
 def decode(body: bytes) -> list[dict[str, Any]]:
     """The records of a data file, whose format its first bytes show; a ValueError if it has none of the formats."""
-    file_format = next((each for each in _FORMATS if each.begins and body.startswith(each.begins)), _JSON_LINES)
-    return file_format.decode(body)
+    return _format_of(body).decode(body)
+
+
+def decode_readable(body: bytes) -> list[dict[str, Any]]:
+    """The records that can still be read in a damaged data file, perhaps none."""
+    return _format_of(body).decode_readable(body)
+
+
+def _format_of(body: bytes) -> Format:
+    """The format whose first bytes these are, or else JSON Lines, which has no first bytes of its own."""
+    return next((each for each in FORMATS.values() if each.magic and body.startswith(each.magic)), _JSON_LINES)

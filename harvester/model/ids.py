@@ -1,6 +1,9 @@
 """Title ids: their form, how to parse them, and the two kinds of titles.
 
-No other module knows what an id looks like; a further form of id is added here.
+No other module knows what an id looks like. A further form of id is added here, and beside it: how such an id is looked
+up and what that costs (`tmdb.client`, which asks `/find` for IMDb ids; `tmdb.cost`), the key of a record that holds it
+(`imdb_id`: `model.record`, and where `runs` and `commands.verify` read records), and the columns it is taken from
+(`sources.csv`).
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class KeyTemplate:
     text: str
 
     @classmethod
+    @lru_cache(maxsize=16)  # each layout of a run asks for its template, for every key
     def of_data_files(cls, text: str) -> KeyTemplate:
         """The template of a data file's key; a ValueError says what is wrong. `text` may come from outside.
 
@@ -77,7 +78,7 @@ class KeyTemplate:
             )
         folders = prefix.split("/")
         for collection in KINDS:
-            shared = "".join(cls(text).start(collection=collection).rpartition("/")[:2])
+            shared = "".join(_start(text, collection=collection).rpartition("/")[:2])
             parts = [_pattern(part, collection=collection) for part in text.split("/")]
             below = len(folders) < len(parts) and all(map(re.Pattern.fullmatch, parts, folders))
             if below or (shared and prefix.startswith(shared)):
@@ -87,12 +88,11 @@ class KeyTemplate:
 
     def fill(self, **values: str) -> str:
         """The key with these values."""
-        return _FIELD.sub(lambda field: values[field[1]], self.text)
+        return _fill(self.text, **values)
 
     def start(self, **values: str) -> str:
         """The common start of all keys with these values: the template filled up to the first field without a value."""
-        missing = next((field for field in _FIELD.finditer(self.text) if field[1] not in values), None)
-        return KeyTemplate(self.text[: missing.start()] if missing else self.text).fill(**values)
+        return _start(self.text, **values)
 
     def parse(self, key: str, **known: str) -> dict[str, str] | None:
         """The values that, with the `known` ones, fill the template to this `key`; None if there are none."""
@@ -100,6 +100,15 @@ class KeyTemplate:
             return None
         values = found.groupdict()
         return values if self.fill(**known, **values) == key else None  # a template may name the year twice
+
+
+def _fill(template: str, **values: str) -> str:
+    return _FIELD.sub(lambda field: values[field[1]], template)
+
+
+def _start(template: str, **values: str) -> str:
+    missing = next((field for field in _FIELD.finditer(template) if field[1] not in values), None)
+    return _fill(template[: missing.start()] if missing else template, **values)
 
 
 @lru_cache(maxsize=256)

@@ -89,7 +89,7 @@ class Layout:
 
     @property
     def _template(self) -> KeyTemplate:
-        return KeyTemplate(self.template)
+        return KeyTemplate.of_data_files(self.template)
 
     @property
     def _values(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, FailFast, Field
 
@@ -21,9 +21,19 @@ if TYPE_CHECKING:
 APPEND_LIMIT = 20
 """Parts of one `append_to_response` at most; for more TMDB answers 400, code 27 (docs/append-to-response)."""
 
+OUTPUT_FORMATS = {
+    "jsonl": "a record a line: Athena, Glue, DuckDB, Spark",
+    "array": "one JSON array on one line",
+}
+"""The formats of data files by name, with what is in a file; `formats.registry.FORMATS` has an encoder for each."""
 
-def _data_template(text: str) -> str:
-    return KeyTemplate.of_data_files(text).text
+if TYPE_CHECKING:
+    OutputFormat: TypeAlias = str
+else:
+    OutputFormat = Literal[tuple(OUTPUT_FORMATS)]
+
+DataTemplate = Annotated[str, AfterValidator(lambda text: KeyTemplate.of_data_files(text).text)]
+"""The template of a data file's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +42,8 @@ class RecordOptions:
 
     language: Word | None
     append: Annotated[tuple[Text, ...], FailFast(), Field(max_length=APPEND_LIMIT)]
-    output_format: Literal["jsonl", "array"]
-    key_template: Annotated[str, AfterValidator(_data_template)]
+    output_format: OutputFormat
+    key_template: DataTemplate
     batch_size: Count = BATCH_SIZE
 
     def fingerprint(self, ids: Mapping[Collection, Sequence[str]]) -> str:

@@ -10,6 +10,8 @@ from rich.filesize import decimal as size
 from rich.table import Column, Table
 from rich.text import Text
 
+from harvester.model.s3_url import S3Url
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -83,8 +85,9 @@ def show_upload(report: UploadReport, *, harvested: bool = False) -> None:
         console.print(f"{rate}; SHA-256 and size stored with each, and read back")
     if not harvested:
         flags = " ".join(f"--{file.collection.lower()} {shlex.quote(file.url)}" for file in report.files)
-        bucket = report.files[0].url.split("/")[2]
-        console.print(f"Next: python -m harvester harvest --bucket {bucket} {flags}")
+        url = S3Url.parse(report.files[0].url)
+        bucket = f"--bucket {url.bucket} " if url else ""
+        console.print(f"Next: python -m harvester harvest {bucket}{flags}")
 
 
 def show_plan(plan: dict[str, Any]) -> None:

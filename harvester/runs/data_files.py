@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from harvester.aws.errors import store_error
-from harvester.errors import CorruptLakeError
-from harvester.formats.registry import decode
+from harvester.errors import CorruptLakeError, StoreError
+from harvester.formats.registry import decode, decode_readable
 from harvester.model.layout import LEASE, RUN_NAME, RUNS, Layout
 
 if TYPE_CHECKING:
@@ -94,7 +92,7 @@ async def read_records(
     is_readable = listed.bytes <= DATA_BYTES
     body = await bucket.read(key) or b"" if is_readable else b""
     if is_readable and len(body) != listed.bytes:  # a captive portal's page, or a file that is just being replaced
-        raise store_error(f"read {bucket.url(key)}", "another object than is listed")
+        raise StoreError(f"read {bucket.url(key)}", "another object than is listed")
     try:
         if not is_readable:
             raise ValueError(f"{listed.bytes:,} bytes")  # noqa: TRY301
@@ -104,10 +102,7 @@ async def read_records(
         if warnings is None:
             raise CorruptLakeError(problem) from error
         warnings.warn("data_file_refused", problem=problem)
-        records = []
-        for line in body.split(b"\n"):
-            with suppress(ValueError):
-                records += decode(line)
+        records = decode_readable(body)
     return [record for record in records if isinstance(record.get("imdb_id"), str)]
 
 

@@ -23,8 +23,8 @@ import orjson
 from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from harvester.aws.errors import SAFE, store_error
 from harvester.errors import (
+    SAFE,
     BusyError,
     CorruptLakeError,
     LeaseLostError,
@@ -35,7 +35,7 @@ from harvester.errors import (
 from harvester.model.documents import FORMAT, RunName, decode_document
 from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import beside, complete_or_undo
-from harvester.store.s3 import LAST_SECONDS
+from harvester.runtime.shutdown import LAST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -184,8 +184,8 @@ class Lease:
                     return
                 unreadable += state is None
                 if unreadable == WRITE_TRIES:
-                    message = "The object read back is not what was written"
-                    raise store_error(f"take the lease {self._key}", "NotStored", message)
+                    advice = f"The object read back is not what was written. {SAFE}"
+                    raise StoreError(f"take the lease {self._key}", "NotStored", advice)
             holder = {"host": state.host, "since": state.since} if state else {"host": "unknown", "since": "now"}
             if not wait:
                 raise BusyError(f"Another harvest is at work here: {holder['host']}, since {holder['since']}.")
@@ -248,7 +248,7 @@ class Lease:
                 break
         else:
             message = f"It was refused {WRITE_TRIES} times, though no other harvest has taken over"
-            raise store_error(f"renew the lease {self._key}", "NotRenewed", message)
+            raise StoreError(f"renew the lease {self._key}", "NotRenewed", f"{message}. {SAFE}")
         self._renewed = now
 
     async def _put(self, state: LeaseState, stored: Stored | None) -> bool:

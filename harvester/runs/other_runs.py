@@ -83,7 +83,7 @@ class Day:
             theirs = Layout(self.layout.prefix, other.manifest.options.key_template, other.layout.run)
             receipts = await self.bucket.objects(theirs.receipts)
             if receipts or of_batches(theirs, await list_data(self.bucket, theirs), other.names):
-                raise SettingsError(_other_options(self.bucket.name, theirs, other.manifest.options, options))
+                raise SettingsError(_other_options(self.bucket, theirs, other.manifest.options, options))
 
     async def harvested_by_others(
         self, wanted: Container[str], ours: frozenset[str] = frozenset()
@@ -176,12 +176,12 @@ async def _names_without_manifest(bucket: Store, layout: Layout, stored: Iterabl
     return frozenset(names)
 
 
-def _other_options(bucket: str, layout: Layout, theirs: RecordOptions, ours: RecordOptions) -> str:
+def _other_options(bucket: Store, layout: Layout, theirs: RecordOptions, ours: RecordOptions) -> str:
     there, here = asdict(theirs), asdict(ours)
     differ = [f"{name} {there[name]!r} there and {here[name]!r} here" for name in there if here[name] != there[name]]
     remove = "aws s3 rm --recursive"
-    clear = [f"{remove} {shlex.quote(f's3://{bucket}/{folder}')}" for folder in layout.data_folders]
-    runs = shlex.quote(f"s3://{bucket}/{layout.prefix}/{RUNS}/")
+    clear = [f"{remove} {shlex.quote(bucket.url(folder))}" for folder in layout.data_folders]
+    runs = shlex.quote(bucket.url(f"{layout.prefix}/{RUNS}/"))
     clear.append(f"{remove} {runs} --exclude '*' --include '{layout.date}-*'")
     return (
         f"{layout.date} has records of other options, of the run {layout.run}: {', '.join(differ)}. All records of a "

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 20.0
 """Seconds that open batches have after a request to stop: a container has 30 s between SIGTERM and SIGKILL."""
 
+LAST_SECONDS = 3.0
+"""Seconds that a call to the store still has after cancellation. Three such calls in a row fit into what is left after
+`DRAIN_SECONDS`: begin an upload, abort it, end the lease."""
+
 
 class Shutdown:
     """A request to stop, from a signal, a deadline or a limit."""

@@ -12,7 +12,7 @@ import tomllib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from harvester.errors import SettingsError
-from harvester.model.record_options import RecordOptions
+from harvester.model.record_options import OUTPUT_FORMATS, DataTemplate, OutputFormat, RecordOptions
 from harvester.settings import validators
 from harvester.settings.redaction import redact, redact_shapes
 
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         help="Folder in the bucket",
         event=True,
     )
-    s3_key_template: Annotated[str, AfterValidator(validators.key_template)] = _field(
+    s3_key_template: DataTemplate = _field(
         "key of a data file; begins with `{prefix}/`, has collection and date in this order, "
         "ends in `/{batch}` and an extension",
         "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json",
@@ -173,12 +173,12 @@ class Settings(BaseSettings):
         "key of an uploaded CSV, outside `S3_PREFIX`; its `{name}` is `movies.csv` or `series.csv`",
         "Raw/Local/CSV/{collection}/{yyyy}/{mm}/{dd}/{name}",
     )
-    output_format: Literal["jsonl", "array"] = _field(
-        "`jsonl` (a record a line: Athena, Glue, DuckDB, Spark) or `array` (one JSON array on one line)",
+    output_format: OutputFormat = _field(
+        " or ".join(f"`{name}` ({content})" for name, content in OUTPUT_FORMATS.items()),
         "jsonl",
         flag="--format",
         panel="Bucket",
-        help="jsonl or array",
+        help=" or ".join(OUTPUT_FORMATS),
         event=True,
     )
     aws_region: str | None = _field(

@@ -102,11 +102,6 @@ Parts = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_part
 """Parts of `append_to_response`, from a list or a text with commas; duplicates removed."""
 
 
-def key_template(template: str) -> str:
-    """The template of a data file's key."""
-    return KeyTemplate.of_data_files(template).text
-
-
 def csv_template(template: str, info: ValidationInfo) -> str:
     """The template of an uploaded CSV's key; it may not overlap with `s3_prefix`, which is validated before it."""
     return KeyTemplate.of_csvs(template, prefix=str(info.data.get("s3_prefix", ""))).text  # absent if it is invalid

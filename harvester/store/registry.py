@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Unpack
 
-from harvester.aws.client import RetryPolicy
+from harvester.errors import SettingsError
 from harvester.store.s3 import open_bucket
+from harvester.store.store import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,13 @@ STORES: Mapping[str, Opener] = {"s3": open_bucket}
 def open_store(
     url: str, *, retry_policy: RetryPolicy = RetryPolicy.FAIL_FAST, **access: Unpack[Access]
 ) -> AbstractAsyncContextManager[Store]:
-    """The store at `url`, such as `s3://bucket`; a KeyError if no store has its scheme, a `StoreError` on entering."""
+    """The store at `url`, such as `s3://bucket`; entering it may raise a `StoreError`.
+
+    Raises:
+        SettingsError: No store has the scheme of the URL.
+    """
     scheme, _, name = url.partition("://")
-    return STORES[scheme](name, retry_policy=retry_policy, **access)
+    if (opener := STORES.get(scheme)) is None:
+        known = ", ".join(f"{scheme}://" for scheme in STORES)
+        raise SettingsError(f"No store has a URL like {url!r}: the known schemes are {known}")
+    return opener(name, retry_policy=retry_policy, **access)

@@ -19,15 +19,16 @@ import aiohttp
 import botocore.exceptions
 import tenacity
 
-from harvester.aws.client import RetryPolicy, open_client
+from harvester.aws.client import open_client
 from harvester.aws.errors import no_answer, refusal, store_error
 from harvester.errors import StoreError, StoreErrorKind
 from harvester.model.lossless_json import CONTENT_TYPE
 from harvester.model.s3_url import S3Url
 from harvester.runtime.concurrency import complete_or_undo, fan_out
 from harvester.runtime.net import http_date
+from harvester.runtime.shutdown import LAST_SECONDS
 from harvester.store.multipart import Body, in_memory, progress_deadline
-from harvester.store.store import Head, Listed, Stored
+from harvester.store.store import Head, Listed, RetryPolicy, Stored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -45,9 +46,8 @@ CALL_SECONDS = 60.0
 """Deadline of one call, botocore's retries included; extended for a part that makes progress
 (`multipart.progress_deadline`). Without it an upload can hang for ever: see `_no_expect`."""
 
-LAST_SECONDS = 3.0
-"""Time that a call still has after cancellation: a container is killed 30 s after SIGTERM, and 20 of them are for
-landing (`shutdown.DRAIN_SECONDS`). Three such calls in a row fit in: begin an upload, abort it, end the lease."""
+TRIES = {RetryPolicy.FAIL_FAST: 5, RetryPolicy.WAIT_OUT: 7}
+"""Requests of one call, at most: an S3 that does not answer is reported after 8 s, or after 26 s, at most 51."""
 
 PARTS_AT_ONCE = 4
 READ_TRIES = 4
@@ -333,7 +333,7 @@ async def open_bucket(
     name: str, *, retry_policy: RetryPolicy = RetryPolicy.FAIL_FAST, **access: Unpack[Access]
 ) -> AsyncIterator[Bucket]:
     """The bucket `name`; a `StoreError` if there is no such profile or region."""
-    client_context = open_client("s3", action=f"open s3://{name}", retry_policy=retry_policy, **access)
+    client_context = open_client("s3", action=f"open s3://{name}", tries=TRIES[retry_policy], **access)
     async with client_context as (client, session):
         credentials = access.get("credentials")
         client.meta.events.register("before-sign.s3", _no_expect)

@@ -6,6 +6,7 @@ A store has objects, each with a key, a body and an ETag. `s3.Bucket` is a store
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from harvester.model.lossless_json import CONTENT_TYPE
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from typing import IO
 
     from harvester.store.multipart import Body
+
+
+class RetryPolicy(Enum):
+    """How long a store tries again before it reports an outage."""
+
+    FAIL_FAST = auto()
+    """Seconds: for a store that may be misconfigured."""
+    WAIT_OUT = auto()
+    """Half a minute: for callers to which a failure costs more than a wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,11 @@ def seconds_for(requests: int, per_second: float) -> float:
     return requests * SPACING / effective_rate(per_second)
 
 
+def requests_in(seconds: float, per_second: float) -> float:
+    """Requests that can be sent in `seconds` at this rate, if none is refused."""
+    return seconds * effective_rate(per_second) / SPACING
+
+
 class RateLimiter:
     """The shared rate limiter; `ceiling` is rounded down to the `effective_rate`."""
 
