@@ -136,7 +136,7 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
         show_upload(report, harvested=True)
         show_harvest()
 
-    return code, report.as_json() | {"exit_code": int(code), "harvest": harvested}, show
+    return code, harvested | {"upload": report.as_json()}, show
 
 
 @_command(*VERIFY, *map(setting, ("s3_bucket", "s3_prefix")))
