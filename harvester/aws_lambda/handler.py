@@ -69,14 +69,14 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     logging.basicConfig(handlers=[log_handler], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger("harvester").setLevel(logging.INFO)
-    context = copy_context()  # of this invocation: `CURRENT_RUN` must not reach the next one
+    run_context = copy_context()  # of this invocation: `CURRENT_RUN` must not reach the next one
     try:
         with asyncio.Runner() as runner:
-            return runner.run(_answer(event, log, until=until), context=context)
+            return runner.run(_answer(event, log, until=until), context=run_context)
     except HarvestError as error:
         problem = error
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # no traceback may be shown
-        context.run(partial(_log.exception, "bug", extra={"traceback": traceback.format_exc()}))
+        run_context.run(partial(_log.exception, "bug", extra={"traceback": traceback.format_exc()}))
         problem = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
     if isinstance(problem, TmdbRefusedError):
         _keys.clear()  # it may have been replaced in AWS

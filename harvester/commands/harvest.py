@@ -146,6 +146,7 @@ async def harvest(
 
     Whatever is raised (see `errors`), what has landed is safe.
     """
+    CURRENT_RUN.set(None)
     started, which = Started(clock.now(), time.monotonic()), {"again": again, "only": only, "attempt": attempt}
     resources = Resources(settings, clock=clock, observer=observer)
     status: Status | None = None
