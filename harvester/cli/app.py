@@ -109,7 +109,11 @@ async def plan(settings: Settings, *, again: bool) -> CommandResult:
     return Exit.CLOSED, planned, partial(show_plan, planned)
 
 
-@_command(setting("movies_csv", "Movies: a path"), *INPUT[1:], *TMDB, *STORE, LIMIT, AGAIN, THEN)
+@_command(
+    setting("movies_csv", "Movies: a path"),
+    *map(setting, ("series_csv", "csv_id_column")),
+    *(*TMDB, *STORE, LIMIT, AGAIN, THEN),
+)
 async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> CommandResult:
     """Upload the CSV files themselves, byte for byte; unchanged ones are skipped."""
     from harvester.cli.progress import upload_progress
