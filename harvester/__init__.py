@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from harvester.errors import Exit as Exit
     from harvester.errors import HarvestError as HarvestError
     from harvester.reports.progress_log import ProgressLog as ProgressLog
+    from harvester.runtime.clock import Clock as Clock
+    from harvester.runtime.observer import BackOffBegun as BackOffBegun
+    from harvester.runtime.observer import BatchLanded as BatchLanded
+    from harvester.runtime.observer import Event as Event
     from harvester.runtime.observer import Observer as Observer
+    from harvester.runtime.observer import RequestDone as RequestDone
+    from harvester.runtime.observer import RetryBegun as RetryBegun
+    from harvester.runtime.observer import RunBegun as RunBegun
+    from harvester.runtime.observer import RunEnded as RunEnded
+    from harvester.runtime.observer import TitleDone as TitleDone
     from harvester.runtime.shutdown import Shutdown as Shutdown
     from harvester.settings.settings import Settings as Settings
     from harvester.settings.settings import load_settings as load_settings
@@ -26,6 +35,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "BackOffBegun": "runtime.observer",
+    "BatchLanded": "runtime.observer",
+    "Clock": "runtime.clock",
+    "Event": "runtime.observer",
     "Exit": "errors",
     "HarvestError": "errors",
     "LeaseOptions": "commands.harvest",
@@ -33,8 +46,13 @@ _MODULES = {
     "Observer": "runtime.observer",
     "ProgressLog": "reports.progress_log",
     "Report": "commands.harvest",
+    "RequestDone": "runtime.observer",
+    "RetryBegun": "runtime.observer",
+    "RunBegun": "runtime.observer",
+    "RunEnded": "runtime.observer",
     "Settings": "settings.settings",
     "Shutdown": "runtime.shutdown",
+    "TitleDone": "runtime.observer",
     "UploadReport": "commands.upload",
     "VerificationReport": "commands.verify",
     "harvest": "commands.harvest",

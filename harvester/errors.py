@@ -5,7 +5,7 @@ Exception
 └── HarvestError               1   the root of all that we raise on purpose
     ├── CorruptLakeError       1   the bucket's content contradicts itself
     ├── SettingsError          2   a setting is missing or wrong (also a ValueError)
-    ├── InputError             2   a CSV cannot be read as a list of IMDb ids (also a ValueError)
+    ├── InputError             2   a CSV or a Lambda event cannot be used (also a ValueError)
     ├── NewerFormatError       2   a newer harvester has written an object in the bucket
     ├── TmdbRefusedError       3   TMDB refuses the key: it is invalid, suspended or revoked
     ├── StoreError             4   S3 refuses, or cannot be reached
@@ -26,6 +26,11 @@ from typing import Final
 
 SAFE = "What has landed is safe; run again to go on."
 """The advice of an error that the next run may not meet again."""
+
+
+def readable(text: str) -> str:
+    """`text` with what no encoding has, such as the bytes of a path that is not UTF-8, as escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Exit(IntEnum):
@@ -75,7 +80,10 @@ class SettingsError(HarvestError, ValueError, exit_code=Exit.USAGE):
 
 
 class InputError(HarvestError, ValueError, exit_code=Exit.USAGE):
-    """The CSV cannot be read as a list of IMDb ids. `line` counts from 1, None if no one line is at fault."""
+    """The input cannot be used: a CSV that is no list of IMDb ids, or an event of the Lambda.
+
+    `line` counts from 1, None if no one line is at fault.
+    """
 
     def __init__(self, source: str, problem: str, *, line: int | None = None) -> None:
         self.source, self.line, self.problem = source, line, problem

@@ -80,7 +80,8 @@ async def test_under_faults_and_kills_the_totals_reconcile_and_the_audit_is_clea
         tmp_path / "[/x] out", "500=4%,reset=2%,empty=2%,s3-503=2%,s3-reset-after=1%,kill=2"
     )
     assert code == 0, result
-    holds(result, code=0)
+    holds(result, code=0, of_a_run=True)
+    assert result["summary_key"]
     balances(result["totals"])
     assert result["kills"] == 2
     assert [start["exit"] for start in result["starts"]][:2] == [None, None]

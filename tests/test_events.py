@@ -239,7 +239,7 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [[5] * 9_999]}}}, "is no shard"),
         ({"event": []}, "is no JSON object"),
         ({"event": {"event": {}}}, "an event within its event"),
-        ({"action": "plan", "event": sent(name="ObjectRemoved:Delete")}, "is of no CSV"),
+        ({"action": "plan", "event": sent(name="ObjectRemoved:Delete")}, "about no new CSV"),
         (sent("inbox/x.csv"), "inbox/x.csv: is in no folder that names its collection: movies, filmes, series, séries"),
         ({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}, "is not as S3 sends it: KeyError"),
         ({"Records": None}, "is not as S3 sends it"),

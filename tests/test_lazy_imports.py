@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
+from typing import get_args
 
 import pytest
 
@@ -36,8 +38,29 @@ def test_a_name_loads_its_module_and_no_other_command() -> None:
 @pytest.mark.parametrize("name", harvester.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     """Each is what its module defines under that name, and is listed."""
-    value = getattr(harvester, name)
-    assert (value.__name__, value.__module__.partition(".")[0], name in dir(harvester)) == (name, "harvester", True)
+    module = import_module(f"harvester.{harvester._MODULES[name]}")
+    assert getattr(harvester, name) is getattr(module, name)
+    assert name in dir(harvester)
+
+
+def test_an_observer_needs_public_names_only() -> None:
+    """It can tell events apart, and be typed, without a look into the package."""
+    failed = []
+
+    def observe(event: harvester.Event) -> None:
+        match event:
+            case harvester.TitleDone(id_, "failed", reason):
+                failed.append((id_, reason))
+            case harvester.RunEnded(status):
+                failed.append(("end", status))
+
+    observer: harvester.Observer = observe
+    events = set(get_args(harvester.Event))
+    observer(harvester.TitleDone("tt0000001", "found", None))
+    observer(harvester.TitleDone("tt0000002", "failed", "http_500"))
+    observer(harvester.RunEnded("failed"))
+    assert failed == [("tt0000002", "http_500"), ("end", "failed")]
+    assert {getattr(harvester, event.__name__) for event in events} == events
 
 
 def test_another_name_is_an_attribute_error() -> None:

@@ -47,8 +47,8 @@ async def test_a_env_file_in_portuguese_uploads_and_harvests(s3: S3Server, bucke
             ended = await running.ended()
     assert ended.code == 0, ended
     report = ended.result
-    assert (report["files"][0]["source"], report["harvest"]["status"]) == (str(csv), "closed")
-    key = report["files"][0]["url"].removeprefix(f"s3://{bucket.name}/")
+    assert (report["upload"]["files"][0]["source"], report["status"]) == (str(csv), "closed")
+    key = report["upload"]["files"][0]["url"].removeprefix(f"s3://{bucket.name}/")
     assert await bucket.read(key) == csv.read_bytes()
     [landed] = await bucket.objects("Raw/API/Movies/")
     records = [json.loads(line) for line in (await bucket.read(landed) or b"").decode("utf-8").splitlines()]

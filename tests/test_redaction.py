@@ -49,6 +49,20 @@ def test_a_stream_strikes_secrets_out_of_all_that_is_written(form: str) -> None:
     assert redacted.trouble is None
 
 
+def test_lines_are_redacted_as_single_texts_are() -> None:
+    """`writelines` is no way past the redaction."""
+    stream = io.StringIO()
+    RedactingStream(stream, [SECRET]).writelines(f"<{SECRET}>\n" for _ in range(2))
+    assert stream.getvalue() == f"<{REDACTED}>\n" * 2
+
+
+@pytest.mark.parametrize("name", ["buffer", "detach"])
+def test_the_bytes_below_a_stream_cannot_be_reached(name: str) -> None:
+    """What would be written there is not redacted; typer, for one, looks for a `buffer`."""
+    redacted = RedactingStream(io.TextIOWrapper(io.BytesIO()), [SECRET])
+    assert not hasattr(redacted, name)
+
+
 def test_a_stream_that_cannot_be_written_to_remembers_it_and_raises_nothing() -> None:
     """A full disk and a reader who has left are reported by `trouble`; the writer goes on."""
     read, write = os.pipe()

@@ -350,6 +350,14 @@ def test_what_the_sdk_is_lent_changes_no_setting(monkeypatch: pytest.MonkeyPatch
     assert (where["aws_region"], where["aws_profile"], where["tmdb_rate"]) == ("environment", ".env", "default")
 
 
+def test_a_value_that_is_in_both_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment outranks `.env`, also where they agree; only the SDK's variables are copied."""
+    monkeypatch.setenv("TMDB_RATE", "20")
+    dotenv("TMDB_RATE=20\nTMDB_CONCURRENCY=7\n")
+    where = provenance()
+    assert (where["tmdb_rate"], where["tmdb_concurrency"]) == ("environment", ".env")
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

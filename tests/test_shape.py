@@ -47,6 +47,9 @@ OLD_WORDS = frozenset(
 )
 """Words of an earlier vocabulary; each has a standard term."""
 
+GENERIC_WORDS = frozenset(["item", "obj", "data", "manager", "helper", "processor", "utils", "common"])
+"""Words that say nothing: no module, package, class or function has one for its whole name."""
+
 IMPURE = {"asyncio", "time", "os", "socket", "ssl", "http", "subprocess", "threading", "signal", "random", "secrets"}
 """Standard modules of clocks, chance, processes and networks: `model` and `formats` need none."""
 
@@ -192,7 +195,25 @@ def test_no_name_is_of_the_earlier_vocabulary(folder: str) -> None:
     ] == []
 
 
-PROSE = [*modules(), *(ROOT / name for name in ("README.md", "docs/architecture.md", "Dockerfile", "pyproject.toml"))]
+@each_module
+def test_no_definition_has_a_generic_name(path: Path) -> None:
+    """Packages, modules, classes and functions say what they are about; locals and parameters may be short."""
+    places = path.relative_to(PACKAGE).with_suffix("").parts
+    assert [place for place in places if place.strip("_").lower() in GENERIC_WORDS] == []
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    assert [
+        found(path, node.lineno, node.name)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, definitions) and node.name.strip("_").lower() in GENERIC_WORDS
+    ] == []
+
+
+PROSE = [
+    *modules(),
+    *(ROOT / name for name in ("README.md", "Dockerfile", "pyproject.toml")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(path for path in sorted((ROOT / "config").rglob("*")) if path.suffix in (".toml", ".py", ".yaml")),
+]
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))

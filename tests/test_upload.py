@@ -773,23 +773,21 @@ async def test_then_harvest_does_both_and_ends_as_the_harvest_does(shell_for: An
     async with fake_tmdb(catalog=Catalog(kinds={"tt0900001": "tv"}, otherwise="movie")) as tmdb:
         shell = shell_for(movies=movies, series=series, url=tmdb.url)
         part = await shell.run("upload", "--then-harvest", "--json", "--limit", "100", "--language", "pt-BR")
-        assert (part.code, part.result["exit_code"], part.result["status"]) == (75, 75, "uploaded")
-        assert part.result["harvest"]["stopped_by"] == "limit"
+        assert (part.code, part.result["exit_code"], part.result["status"]) == (75, 75, "stopped")
+        assert (part.result["stopped_by"], part.result["upload"]["status"]) == ("limit", "uploaded")
         ended = await shell.run("upload", "--then-harvest", "--json", "--language", "pt-BR")
-        assert (ended.code, ended.result["status"], ended.result["harvest"]["status"]) == (0, "unchanged", "closed")
-        assert (ended.result["harvest"]["totals"]["found"], ended.result["harvest"]["run"]) == (
-            251,
-            part.result["harvest"]["run"],
-        )
+        assert (ended.code, ended.result["status"], ended.result["upload"]["status"]) == (0, "closed", "unchanged")
+        assert (ended.result["totals"]["found"], ended.result["run"]) == (251, part.result["run"])
         shown = await shell.run("upload", "--then-harvest", "--language", "pt-BR")
-        taken = [word for file in ended.result["files"] for word in (f"--{file['collection'].lower()}", file["url"])]
+        files = ended.result["upload"]["files"]
+        taken = [word for file in files for word in (f"--{file['collection'].lower()}", file["url"])]
         same = await shell.run("harvest", *taken, "--json", "--language", "pt-BR")
     assert [line.split(". ")[0] for line in shown.out.splitlines() if not line.startswith(" ")][:2] == [
         "Nothing to upload.",
         "Nothing to do: finished today (--again harvests it again)",
     ]
     assert "Next:" not in shown.out
-    assert (same.result["status"], same.result["run"]) == ("nothing_to_do", ended.result["harvest"]["run"])
+    assert (same.result["status"], same.result["run"]) == ("nothing_to_do", ended.result["run"])
     assert {line.rpartition("/")[2] for line in await world.lake.objects("Raw/Local/")} == {"movies.csv", "series.csv"}
 
 

@@ -75,7 +75,7 @@ class _Event(BaseModel):
     # Built on first use: few cold starts have an event with keys.
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
-    OWN_KEYS: ClassVar[tuple[str, ...]] = ()
+    EVENT_KEYS: ClassVar[tuple[str, ...]] = ()
     """Keys that only this action uses."""
 
     action: Action = "harvest"
@@ -93,12 +93,12 @@ class _Event(BaseModel):
         ),
     ] = str(CHILDREN)
     execution: Annotated[str | None, Field(description="a text, or leave it out")] = None
-    token: Annotated[Token | None, Field(description="back the value from the answer before")] = None
-    attempt: Annotated[Token | None, Field(description="back the value from the answer before")] = None
+    token: Annotated[Token | None, Field(description="the value that the previous step answered, unchanged")] = None
+    attempt: Annotated[Token | None, Field(description="the value that the previous step answered, unchanged")] = None
 
 
 class _Plan(_Event):
-    OWN_KEYS = ("execution",)
+    EVENT_KEYS = ("execution",)
 
 
 class _Harvest(_Event):
@@ -106,9 +106,9 @@ class _Harvest(_Event):
 
 
 class _Close(_Event):
-    OWN_KEYS = ("run", "token", "attempt")
+    EVENT_KEYS = ("run", "token", "attempt")
 
-    run: Annotated[RunName, Field(description="back the value from the answer before")]
+    run: Annotated[RunName, Field(description="the value that the previous step answered, unchanged")]
 
 
 EVENTS: dict[Action, type[_Event]] = {"plan": _Plan, "harvest": _Harvest, "close": _Close}
@@ -139,7 +139,8 @@ def parse_event(event: Any) -> Invocation | None:
         raise _problem(error, event, action) from None
     started_with = parse_event(start_event)
     if started_with is None:
-        raise InputError("the event", "that started the state machine is of no CSV: start it for CSVs only")
+        problem = "shows that the state machine was started by a message of S3 about no new CSV: start it for CSVs only"
+        raise InputError("the event", problem)
     return Invocation(
         action=action,
         settings=started_with.settings | _settings(step.settings),
@@ -147,7 +148,7 @@ def parse_event(event: Any) -> Invocation | None:
         again=(started_with.again or step.again) and action != "close",  # a repeated close would begin anew
         children=int(step.children),
         shard=Shard.of(event["shard"]) if "shard" in event else None,
-        **{name: getattr(step, name) for name in step.OWN_KEYS},
+        **{name: getattr(step, name) for name in step.EVENT_KEYS},
     )
 
 

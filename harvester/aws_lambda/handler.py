@@ -29,8 +29,9 @@ from harvester.commands.harvest import LeaseOptions, harvest
 from harvester.commands.resources import CSV_SETTINGS, source_texts, with_key
 from harvester.commands.result import result_json
 from harvester.commands.shards import harvest_shard, plan_shards
-from harvester.errors import Exit, HarvestError, SettingsError, StoppedError, TmdbRefusedError
+from harvester.errors import Exit, HarvestError, SettingsError, StoppedError, TmdbRefusedError, readable
 from harvester.model.batch import BATCH_SIZE
+from harvester.model.csv_path import STDIN
 from harvester.model.s3_url import is_s3_url
 from harvester.reports.observers import harvest_observer
 from harvester.runtime.json_log import JsonFormatter
@@ -70,19 +71,18 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     logging.basicConfig(handlers=[log_handler], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger("harvester").setLevel(logging.INFO)
-    context = copy_context()  # of this invocation: `CURRENT_RUN` must not reach the next one
+    run_context = copy_context()  # of this invocation: `CURRENT_RUN` must not reach the next one
     try:
         with asyncio.Runner() as runner:
-            return runner.run(_answer(event, log, until=until), context=context)
+            return runner.run(_answer(event, log, until=until), context=run_context)
     except HarvestError as error:
         problem = error
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # no traceback may be shown
-        context.run(partial(_log.exception, "bug", extra={"traceback": traceback.format_exc()}))
+        run_context.run(partial(_log.exception, "bug", extra={"traceback": traceback.format_exc()}))
         problem = HarvestError(f"This is a bug of the harvester ({type(error).__name__}). What has landed is safe.")
     if isinstance(problem, TmdbRefusedError):
         _keys.clear()  # it may have been replaced in AWS
-    text = log.redacted(str(problem)).encode(errors="backslashreplace").decode()  # JSON may have a lone surrogate
-    problem.args = (text,)
+    problem.args = (readable(log.redacted(str(problem))),)  # JSON may have a lone surrogate
     raise problem.with_traceback(None) from None
 
 
@@ -105,7 +105,7 @@ async def _answer(event: Any, log: RedactingStream, *, until: float) -> dict[str
             )
     if invocation.sources:
         settings = settings.model_copy(update=dict.fromkeys(CSV_SETTINGS.values()) | invocation.sources)
-    if "-" in source_texts(settings).values():
+    if STDIN in source_texts(settings).values():
         raise SettingsError("MOVIES_CSV and SERIES_CSV cannot be standard input here: give s3://bucket/key")
     settings = await with_key(settings, _keys)
     log.secrets.update(_keys.values())

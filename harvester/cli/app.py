@@ -109,7 +109,11 @@ async def plan(settings: Settings, *, again: bool) -> CommandResult:
     return Exit.CLOSED, planned, partial(show_plan, planned)
 
 
-@_command(setting("movies_csv", "Movies: a path"), *INPUT[1:], *TMDB, *STORE, LIMIT, AGAIN, THEN)
+@_command(
+    setting("movies_csv", "Movies: a path"),
+    *map(setting, ("series_csv", "csv_id_column")),
+    *(*TMDB, *STORE, LIMIT, AGAIN, THEN),
+)
 async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, again: bool) -> CommandResult:
     """Upload the CSV files themselves, byte for byte; unchanged ones are skipped."""
     from harvester.cli.progress import upload_progress
@@ -136,7 +140,7 @@ async def upload(settings: Settings, *, then_harvest: bool, limit: int | None, a
         show_upload(report, harvested=True)
         show_harvest()
 
-    return code, report.as_json() | {"exit_code": int(code), "harvest": harvested}, show
+    return code, harvested | {"upload": report.as_json()}, show
 
 
 @_command(*VERIFY, *map(setting, ("s3_bucket", "s3_prefix")))

@@ -26,7 +26,7 @@ from harvester.cli.logs import set_up_logs
 from harvester.cli.signals import set_signal_handler
 from harvester.cli.streams import add_secrets
 from harvester.commands.result import CommandResult, result_json
-from harvester.errors import Exit, HarvestError
+from harvester.errors import Exit, HarvestError, readable
 from harvester.reports.json_output import print_json
 from harvester.runtime.clock import utc_now
 from harvester.runtime.current_run import CURRENT_RUN
@@ -116,9 +116,8 @@ def _run(command: Command) -> CommandResult:
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # no traceback may be shown
         code, kind, path = Exit.WRONG, type(error).__name__, _save_traceback()
         message = f"This is a bug of the harvester ({kind}). What has landed is safe. Please report {path}."
-    text = message.encode(errors="backslashreplace").decode()  # a path in it need not be valid text
     times = {"started_at": started_at, "ended_at": utc_now()}
-    result = result_json("error", code, context.get(CURRENT_RUN), **times, error=kind, message=text)
+    result = result_json("error", code, context.get(CURRENT_RUN), **times, error=kind, message=readable(message))
     return code, result, partial(sys.stderr.write, f"{message}\n")
 
 

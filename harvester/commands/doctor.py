@@ -22,6 +22,7 @@ from harvester.commands.permissions import OPTIONAL_PERMISSION, PermissionChecks
 from harvester.commands.resources import CSV_SETTINGS, Resources, source_options, source_texts, with_key
 from harvester.commands.result import result_json
 from harvester.errors import Exit, HarvestError, SettingsError, StoreError, StoreErrorKind
+from harvester.model.csv_path import STDIN
 from harvester.model.layout import RUNS
 from harvester.settings.provenance import provenance, unknown_names
 from harvester.settings.redaction import redact
@@ -154,7 +155,7 @@ async def _inputs(settings: Settings) -> AsyncIterator[Finding]:
     """Yield what is in each CSV."""
     for collection, text in source_texts(settings).items():
         setting = CSV_SETTINGS[collection].upper()
-        if text == "-":
+        if text == STDIN:
             yield Finding(setting, "not tried", "standard input is read only once, by the harvest")
             continue
         try:

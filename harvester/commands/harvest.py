@@ -146,6 +146,7 @@ async def harvest(
 
     Whatever is raised (see `errors`), what has landed is safe.
     """
+    CURRENT_RUN.set(None)
     resources = Resources(settings, clock=clock, observer=observer)
     which = {"again": again, "run_name": run_name, "attempt": attempt}
     return await end_observed(_harvest(resources, shutdown, lease_options or LeaseOptions(), **which), observer)

@@ -103,6 +103,7 @@ async def missing(settings: Settings, *, run: str | None = None) -> MissingRepor
     Raises:
         CorruptLakeError: There is no such run, or its manifest or ids cannot be read.
     """
+    CURRENT_RUN.set(None)
     started_at = utc_now()
     settings.require("s3_bucket")
     resources = Resources(settings)

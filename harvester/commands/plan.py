@@ -11,6 +11,7 @@ from harvester.errors import Exit
 from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
 from harvester.runtime.clock import utc_now
+from harvester.runtime.current_run import CURRENT_RUN
 from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import effective_rate, seconds_for
 
@@ -23,6 +24,7 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
 
     Requests and seconds are a lower bound: every title costs its `REQUESTS`, and no request is repeated.
     """
+    CURRENT_RUN.set(None)
     started_at = utc_now()
     settings.require_input()
     settings.require("s3_bucket")

@@ -10,6 +10,7 @@
 | `summary_key` | key of the `summary.json` that reconciles the run; null while there is none, and in errors |
 | `started_at`, `ended_at` | of the command, UTC, ISO 8601 with milliseconds |
 | `totals` | of `harvest` and `verify`: flat numbers, always all of them, and reasons in `…_by_reason` |
+| `upload` | of `upload --then-harvest`: the upload's own result; everything else is the harvest's |
 
 `run` to `ended_at` are there where there is a run. In `totals`, `rows = ids + duplicates + rejected + filtered` and
 `ids = found + missing + failed + fresh` (plus, in an unfinished run, the ids to do).

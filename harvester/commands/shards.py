@@ -139,6 +139,7 @@ async def plan_shards(
     them, and where the CSVs were found, so that the same ones are read to reconcile the totals. `status` is `to_do`,
     `to_close` if no batch is left, or `nothing_to_do`, with the lease ended.
     """
+    CURRENT_RUN.set(None)
     started_at, generation, token = clock.now(), token_of(execution, "generation"), token_of(execution, "lease")
     async with AsyncExitStack() as stack:
         lease_options = LeaseOptions(wait=False, token=token, times=times)
@@ -179,6 +180,7 @@ async def harvest_shard(
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
 ) -> Report:
     """Harvest what is left of `shard`, under the lease that `plan_shards` took."""
+    CURRENT_RUN.set(None)
     settings.require("tmdb_api_key", "s3_bucket")
     resources = Resources(settings, clock=clock, observer=observer)
     return await end_observed(_harvest_shard(resources, shard, shutdown, times), observer)

@@ -21,6 +21,7 @@ from harvester.model.key_template import DATE_FIELDS, KeyTemplate, date_values
 from harvester.model.s3_url import is_s3_url
 from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import in_thread
+from harvester.runtime.current_run import CURRENT_RUN
 from harvester.store.file_body import open_csv
 from harvester.store.multipart import Body
 from harvester.store.store import RetryPolicy
@@ -120,6 +121,7 @@ async def upload(
     Raises:
         InputError: A CSV cannot be uploaded, or changed during the upload; it has not been stored.
     """
+    CURRENT_RUN.set(None)
     settings.require_input()
     settings.require("s3_bucket")
     started, day = time.monotonic(), now()[:10]

@@ -117,6 +117,7 @@ async def verify(
     Raises:
         CorruptLakeError: There is no such run, or its manifest cannot be read.
     """
+    CURRENT_RUN.set(None)
     settings.require("s3_bucket")
     if run is not None and day is not None:
         raise SettingsError("--run and --day are both given: a run is of one day, so give one of the two")

@@ -20,13 +20,14 @@ import orjson
 from rich.console import Console
 
 from harvester.commands.result import result_json
-from harvester.demo.environment import DemoError, check, ending, open_environment, prepare_folder, progress_on
+from harvester.demo.environment import DemoError, check, ending, open_environment, prepare_folder, progress_on, run_of
 from harvester.demo.samples import MOVIES, SERIES, sample_titles
 from harvester.errors import Exit, SettingsError
 from harvester.fakes import faults, s3_proxy
 from harvester.fakes.catalog import kind_of, movie_record, tv_record
 from harvester.formats.registry import decode
 from harvester.reports.text import totals_text
+from harvester.runtime.clock import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +123,7 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Comman
     """
     console = Console(highlight=False, emoji=False, stderr=as_json)
     say = partial(console.print, soft_wrap=True)
-    started = time.monotonic()
+    started_at, started = utc_now(), time.monotonic()
     dice = random.Random(seed)  # noqa: S311  # not for secrets
     prepare_folder(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-chaos-") as scratch:
@@ -143,6 +144,9 @@ async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Comman
     result = result_json(
         "closed",
         Exit.CLOSED,
+        run_of(verification),
+        started_at=started_at,
+        ended_at=utc_now(),
         seconds=round(seconds, 1),
         seed=seed,
         kills=sum(start["killed"] for start in starts),

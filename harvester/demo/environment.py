@@ -25,6 +25,7 @@ from harvester.fakes.catalog import catalog_of
 from harvester.fakes.faults import healthy, random_faults
 from harvester.fakes.s3_server import ServerFailedError, ServerMissingError, s3_server
 from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.runtime.current_run import RunRef
 from harvester.settings.settings import ALL_NAMES
 from harvester.store.s3 import open_bucket
 
@@ -230,6 +231,11 @@ def progress_on(console: Console) -> Progress:
 def ending(folder: Path, seconds: float) -> str:
     """The last line of a demo, in rich's markup."""
     return f"\nThe files are in [bold]{escape(f'{folder}/')}[/]. The demo took {seconds:.0f} s."
+
+
+def run_of(result: Mapping[str, Any]) -> RunRef:
+    """The run of a harvester's result."""
+    return RunRef(result["run"], result["lake"], result["summary_key"])
 
 
 def check(condition: bool, problem: str) -> None:  # noqa: FBT001  # an assertion, also with `python -O`

@@ -28,12 +28,14 @@ from harvester.demo.environment import (
     open_environment,
     prepare_folder,
     progress_on,
+    run_of,
 )
 from harvester.errors import Exit
 from harvester.fakes.faults import parse_shares
 from harvester.model.s3_url import S3Url
 from harvester.reports.json_output import print_json
 from harvester.reports.text import totals_text
+from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ HALF_WAY = 0.5
 async def run(folder: Path, *, as_json: bool) -> CommandResult:
     """Show plan, harvest, kill, resume and verify, and leave the landed files in `folder`; the result."""
     console = Console(highlight=False, emoji=False, stderr=as_json)
-    started = time.monotonic()
+    started_at, started = utc_now(), time.monotonic()
     prepare_folder(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-demo-") as scratch:
         async with open_environment(Path(scratch), rate=RATE, limit=RATE, faults=parse_shares(FAULTS)) as env:
@@ -102,6 +104,9 @@ async def run(folder: Path, *, as_json: bool) -> CommandResult:
     result = result_json(
         "closed",
         Exit.CLOSED,
+        run_of(verification),
+        started_at=started_at,
+        ended_at=utc_now(),
         seconds=round(seconds, 1),
         requests=env.tmdb.asked.total(),
         receipts_at_kill=killed.receipts,

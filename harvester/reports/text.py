@@ -103,7 +103,7 @@ def show_plan(plan: dict[str, Any]) -> None:
     console.print(table, soft_wrap=False)
     for collection, counts in plan["input"].items():
         for reject in counts["rejects"][:SHOWN]:
-            row = "".join(character if character.isprintable() else " " for character in reject["text"])
+            row = _printable(reject["text"])
             shown = row if len(row) <= ROW_SHOWN else f"{row[:ROW_SHOWN]}…"
             console.print(f"  rejected: {collection}, line {reject['line']}: {shown}")
     time = f"{duration(plan['seconds'])} at {plan['rate_per_second']:g}/s"
@@ -159,8 +159,7 @@ def show_missing(report: MissingReport, csv: str | None) -> None:
     columns = [Column(name, no_wrap=True, justify="right" if name == "line" else "left") for name in MISSING_COLUMNS]
     table = Table(*columns, Column("row", no_wrap=True, max_width=row_width), box=None, padding=(0, 1, 0, 0))
     for row, cell in zip(report.rows, cells, strict=False):
-        text = "".join(character if character.isprintable() else " " for character in row.text or "")
-        table.add_row(*cell, Text(text))
+        table.add_row(*cell, Text(_printable(row.text or "")))
     if rows:
         console.print(table, soft_wrap=False)
     if csv is not None:
@@ -192,6 +191,11 @@ def show_doctor_report(doctor_report: DoctorReport) -> None:
 def _console() -> Console:
     """Standard output: long lines are not wrapped, and text is never read as markup."""
     return Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """`text` with a space for each unprintable character."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _print_first(console: Console, lines: Sequence[str], *, rest: str) -> None:

@@ -1,7 +1,7 @@
 """The run that is at work: results, errors and log lines name it.
 
-`CURRENT_RUN` is a context variable. Tasks and timers inherit it from the task that starts them, and each `asyncio.run`,
-and with it each invocation of a Lambda, begins without one.
+`CURRENT_RUN` is a context variable. Tasks and timers inherit it from the task that starts them. Each command begins by
+clearing it, because one task may call several; it stays set when a command has failed, for the error's result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Network values shared by TMDB and AWS: errno values that mean there is no route, and dates of HTTP headers."""
+"""Values shared by what reads from outside: errno values of a missing route, dates of HTTP headers, gzip's mark."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)  # the kernel has no route to an address
+
+GZIP_MAGIC = b"\x1f\x8b"
+"""First bytes of gzip (RFC 1952, 2.3.1)."""
 
 
 def http_date(text: str | None) -> datetime | None:

@@ -43,13 +43,15 @@ class UnknownName:
 def provenance(**flags: Any) -> dict[str, str]:
     """Where each setting in force comes from, by field name. Call it after `load_settings`, which checks them.
 
-    A value that the environment and `.env` share comes from `.env`: the command line copies the SDK's variables.
+    A setting of the SDK's with the same value in the environment and in `.env` comes from `.env`: the command line
+    copies the SDK's variables (`sdk_variables`).
     """
     origins = dict.fromkeys(Settings.model_fields, "default")
     values: dict[str, Any] = {}
     for origin, source in SOURCES.items():
         found = {name: value for name, value in source(Settings)().items() if name in origins}
-        copies = {name for name, value in found.items() if origin == "environment" and value == values.get(name)}
+        shared = {name for name, value in found.items() if origin == "environment" and value == values.get(name)}
+        copies = {name for name in shared if name.startswith("aws_")}
         origins |= dict.fromkeys(found.keys() - copies, origin)
         values |= found
     return origins | {name: "flag" for name, value in flags.items() if value is not None}

@@ -68,11 +68,18 @@ class RedactingStream:
         self._try(self._stream.write, self.redacted(text))
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of `lines` as `write` does."""
+        for line in lines:
+            self.write(line)
+
     def flush(self) -> None:
         """Flush the stream, if it can be."""
         self._try(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("buffer", "detach"):  # they would give access to the stream below, which does not redact
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._stream, name)
 
     def _try(self, action: Callable[..., object], *texts: str) -> None:

@@ -18,10 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from harvester.errors import InputError
+from harvester.errors import InputError, readable
+from harvester.model.csv_path import STDIN, path_name
 from harvester.model.ids import PREFIX, is_title_id
 from harvester.model.inputs import InputIds
 from harvester.runtime.concurrency import in_thread
+from harvester.runtime.net import GZIP_MAGIC
 from harvester.settings.redaction import redact_shapes
 from harvester.sources.csv_rows import Columns, split_line, take_rows, whole_lines
 
@@ -54,7 +56,7 @@ LONGEST_HEADER = 2**14  # bytes
 
 MAGIC = {
     b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or export it as CSV",
-    b"\x1f\x8b": "gzip within gzip: unpack it once",
+    GZIP_MAGIC: "gzip within gzip: unpack it once",
     b"BZh": "a bzip2 archive: unpack it",
     b"\xfd7zXZ": "an xz archive: unpack it",
     b"\x28\xb5\x2f\xfd": "a zstandard archive: unpack it",
@@ -98,12 +100,11 @@ def read_ids(
     Raises:
         InputError: there is no such file, or it is empty, not UTF-8, or without an id column or any usable id.
     """
-    ids = InputIds((name or source).encode(errors="backslashreplace").decode())  # a path may not be valid text
-    if not source or "\0" in source:
-        raise InputError(ids.source or "--movies or --series", "is no path: give that of a CSV file, an s3:// URL or -")
+    shown = path_name(source, advice="give that of a CSV file, an s3:// URL or -")
+    ids = InputIds(readable(name) if name else shown)
     try:
         # not sys.stdin: at exit Python waits for a thread that reads it
-        with open(0, "rb", closefd=False) if source == "-" else Path(source).open("rb") as stream:
+        with open(0, "rb", closefd=False) if source == STDIN else Path(source).open("rb") as stream:
             _read(ids, stream, column, set() if seen is None else seen)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(ids.source, f"is not a whole gzip file ({error}): fetch it again") from error
@@ -165,8 +166,8 @@ class _Rejoined:
 
 def _utf8_blocks(source: str, stream: BinaryIO) -> Iterator[bytes]:
     """The bytes of `stream`, unzipped, without a byte order mark and checked to be UTF-8, block by block."""
-    rejoined = _Rejoined(stream.read(2), stream)
-    zipped = rejoined.head == b"\x1f\x8b"
+    rejoined = _Rejoined(stream.read(len(GZIP_MAGIC)), stream)
+    zipped = rejoined.head == GZIP_MAGIC
     read: Any = gzip.GzipFile(fileobj=cast("BinaryIO", rejoined)).read if zipped else rejoined.read
     block = read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
     for magic, what in MAGIC.items():

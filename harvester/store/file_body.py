@@ -14,9 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harvester.errors import InputError
+from harvester.errors import InputError, readable
+from harvester.model.csv_path import STDIN, path_name
 from harvester.model.s3_url import is_s3_url
 from harvester.runtime.concurrency import in_thread
+from harvester.runtime.net import GZIP_MAGIC
 from harvester.store.multipart import part_bytes
 
 if TYPE_CHECKING:
@@ -62,13 +64,13 @@ class CsvFile:
 
 def open_csv(source: str, opened: ExitStack) -> CsvFile:
     """The file at `source`, read once, and open until `opened` closes; an `InputError` if it is not usable."""
-    name = source.encode(errors="backslashreplace").decode()  # a path may not be valid text
-    if source == "-":
+    if source == STDIN:
         raise InputError(source, f"standard input cannot be uploaded, since a file is read twice: {ADVICE}")
     if is_s3_url(source):
-        raise InputError(name, "is in S3, and a file is uploaded: give its path, or let harvest take it from there")
-    if not source or "\0" in source:
-        raise InputError(name or "--movies or --series", f"is no path: {ADVICE}")
+        raise InputError(
+            readable(source), "is in S3, and a file is uploaded: give its path, or let harvest take it from there"
+        )
+    name = path_name(source, advice=ADVICE)
     try:
         mode = Path(source).stat().st_mode  # before `open`, which waits for the writer of a pipe
         if not stat.S_ISREG(mode):
@@ -76,7 +78,7 @@ def open_csv(source: str, opened: ExitStack) -> CsvFile:
             raise InputError(name, f"is {what}: {ADVICE}")
         file = opened.enter_context(Path(source).open("rb"))  # noqa: SIM115  # `opened` closes it
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size, zipped = file.tell(), os.pread(file.fileno(), 2, 0) == b"\x1f\x8b"
+        size, zipped = file.tell(), os.pread(file.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC
     except OSError as error:
         raise InputError(name, f"cannot be read ({error.strerror or error}): {ADVICE}") from error
     if not size:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harvester.errors import TmdbRefusedError
 from harvester.model.lossless_json import DuplicateKeyError, loads
 from harvester.model.outcome import Found, Missing, is_tmdb_id
-from harvester.runtime.net import http_date
+from harvester.runtime.net import GZIP_MAGIC, http_date
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -111,7 +111,7 @@ def unzip(body: bytes) -> bytes:
     """
     rest, plain = body, b""
     try:
-        while rest.startswith(b"\x1f\x8b") and len(plain) <= BODY_LIMIT:  # gzip may have several members
+        while rest.startswith(GZIP_MAGIC) and len(plain) <= BODY_LIMIT:  # gzip may have several members
             member = zlib.decompressobj(wbits=31)
             plain += member.decompress(rest, BODY_LIMIT + 1 - len(plain))
             rest = member.unused_data
