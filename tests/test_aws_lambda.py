@@ -203,7 +203,7 @@ async def test_no_event_raises_the_rate_or_the_concurrency(deploy: Callable[...,
     }
     for name, event in refused.items():
         reply = await world.invoke(event)
-        assert (reply.name, reply.sentence.partition(" be ")[0]) == (
+        assert (reply.name, reply.sentence.partition(" to ")[0]) == (
             "SettingsError",
             f"The event may not set {name.strip()}",
         )
