@@ -227,11 +227,11 @@ def test_where_everything_is_and_who_we_are_may_not_be_set(name: str) -> None:
         ({"action": "close", "run": None}, "for run"),
         (
             {"action": "close", "run": SHARD["run"], "token": "two words"},
-            "has 'two words' for token: give back",
+            "has 'two words' for token: give the value that the previous step",
         ),
         (
             {"action": "close", "run": SHARD["run"], "attempt": ["c0ffee00"]},
-            "for attempt: give back",
+            "for attempt: give the value that the previous step",
         ),
         ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [["../../x"]]}}}, "is no shard"),
         ({"action": "harvest", "shard": SHARD | {"batches": {"Movies": [[]]}}}, r"is no shard.*batches\.Movies\.0"),
