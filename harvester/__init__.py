@@ -5,8 +5,8 @@ Public names are loaded lazily (PEP 562): `from harvester import harvest` import
 
 TYPE_CHECKING = False  # `typing` would be the one import
 if TYPE_CHECKING:
+    from harvester.commands.harvest import HarvestReport as HarvestReport
     from harvester.commands.harvest import LeaseOptions as LeaseOptions
-    from harvester.commands.harvest import Report as Report
     from harvester.commands.harvest import harvest as harvest
     from harvester.commands.missing import MissingReport as MissingReport
     from harvester.commands.missing import missing as missing
@@ -45,7 +45,7 @@ _MODULES = {
     "MissingReport": "commands.missing",
     "Observer": "runtime.observer",
     "ProgressLog": "reports.progress_log",
-    "Report": "commands.harvest",
+    "HarvestReport": "commands.harvest",
     "RequestDone": "runtime.observer",
     "RetryBegun": "runtime.observer",
     "RunBegun": "runtime.observer",

@@ -26,7 +26,7 @@ from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from sampling import sampled
 
 from harvester.aws.errors import ADVICE
-from harvester.commands.harvest import LeaseOptions, Report, harvest
+from harvester.commands.harvest import HarvestReport, LeaseOptions, harvest
 from harvester.commands.verify import verify
 from harvester.errors import Exit, HarvestError, StoppedError, StoreError
 from harvester.fakes.catalog import Catalog, movie_record, tv_record
@@ -189,7 +189,7 @@ class World:
         again: bool = False,
         takes_over: bool = False,
         sleep: Callable[[float], Awaitable[None]] = no_wait,
-    ) -> Report | HarvestError:
+    ) -> HarvestReport | HarvestError:
         """Harvest through the link: what it reports, or the trouble that it ended with.
 
         Args:
@@ -268,9 +268,9 @@ class World:
         assert {name: value for name, value in record.items() if name != "harvest"} == sent | {"imdb_id": id_}
         return id_
 
-    async def closed(self, report: Report | HarvestError) -> Contents:
+    async def closed(self, report: HarvestReport | HarvestError) -> Contents:
         """Be sure that the run is closed: nothing is lost, nothing double, nothing left behind."""
-        assert isinstance(report, Report), report
+        assert isinstance(report, HarvestReport), report
         totals = report.totals
         fresh = 0 if self.other is None else 1
         assert (report.exit_code, totals.found, totals.fresh) == (Exit.CLOSED, len(FOUND) - fresh, fresh)
@@ -297,7 +297,7 @@ class World:
         after = await self.closed(report)
         assert not after.waits or after.lease == contents.lease  # where nothing was left to do, it is not taken
 
-    def is_trouble(self, error: Report | HarvestError, sentence: str, *, deadlines: int = 1) -> None:
+    def is_trouble(self, error: HarvestReport | HarvestError, sentence: str, *, deadlines: int = 1) -> None:
         """Be sure that the harvest has ended with exit 4, soon, and with this sentence (a regular expression).
 
         Soon is one deadline of a call after another, so many, and less than one for all the rest.
@@ -377,7 +377,7 @@ async def nothing(world: World) -> None:
 async def interrupted(world: World) -> None:
     """The movies have landed, the series have not."""
     report = await world.harvest(limit=1)
-    assert isinstance(report, Report), report
+    assert isinstance(report, HarvestReport), report
     assert (report.exit_code, report.batches_left) == (Exit.STOPPED, 1)
 
 
@@ -385,7 +385,7 @@ async def failed(world: World) -> None:
     """A movie has failed, so that the run was closed with that, and its batch is tried again."""
     world.tmdb.faults = scripted({("movie", POISON): [refusal(500)] * 7})
     report = await world.harvest()
-    assert isinstance(report, Report), report
+    assert isinstance(report, HarvestReport), report
     assert (report.exit_code, report.failed) == (Exit.FAILED, {POISON: "http_500"})
 
 
@@ -417,7 +417,7 @@ async def another(world: World) -> None:
     csv = Path(str(world.settings.movies_csv)).with_name("other.csv")
     csv.write_text(f"id|t\n{POISON}|x\n", encoding="utf-8")
     report = await world.harvest(world.settings.model_copy(update={"movies_csv": str(csv), "series_csv": None}))
-    assert isinstance(report, Report), report
+    assert isinstance(report, HarvestReport), report
     assert (report.status, report.totals.found) == ("closed", 1)
     world.other = report.run
 
@@ -631,7 +631,7 @@ def lasting(rule: Rule, lasts: str) -> Rule:
     return at_first(rule) if lasts == "once" else rule
 
 
-async def spoilt(world: World, place: Place, rule: Rule) -> tuple[Report | HarvestError, Counter[str]]:
+async def spoilt(world: World, place: Place, rule: Rule) -> tuple[HarvestReport | HarvestError, Counter[str]]:
     """What comes of a harvest with this rule at this place, and the calls that have met it, by key."""
     await place.before(world)
     keys = place.keys.replace("{other}", world.other or "")
@@ -778,7 +778,7 @@ def test_a_record_that_is_to_be_kept_is_not_lost_where_its_file_cannot_be_read(
         world.spoil("get", lasting(what.rule, lasts), FILE, after=LOOKED)
         report = await world.harvest(again=True)
         if lasts == "once" and what.at("get").passes:
-            assert isinstance(report, Report), report
+            assert isinstance(report, HarvestReport), report
             assert (report.exit_code, report.failed) == (Exit.FAILED, {POISON: "http_500"})
         elif fault == "200 with an error":
             world.is_trouble(report, rf"{action_at(world, here)}: .+")
@@ -836,7 +836,7 @@ def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
         assert len(copies) == (operation == "delete" or not vain or fault == "reset after")
         asked = world.tmdb.asked.total()
         report = await world.harvest()
-        assert isinstance(report, Report), report
+        assert isinstance(report, HarvestReport), report
         assert (report.exit_code, report.totals.found) == (Exit.CLOSED, len(FOUND))
         assert world.tmdb.asked.total() - asked <= 1  # the key
         assert {call.operation for call in world.calls} & {"copy", "delete"} == set()
@@ -884,7 +884,7 @@ def test_an_answer_that_is_not_the_file_that_is_listed_loses_and_doubles_nothing
 
     async def story(world: World) -> None:
         report, _ = await spoilt(world, PLACES[place], lasting(FAULTS["200 with an error"].rule, lasts))
-        if isinstance(report, Report):
+        if isinstance(report, HarvestReport):
             await world.closed(report)
         else:
             assert report.exit_code in (Exit.WRONG, Exit.STORE), report
@@ -1069,7 +1069,7 @@ def test_a_listing_whose_second_page_fails_once_is_whole(play: Play, fault: str)
         asked = world.tmdb.asked.total()
         world.spoil("list", in_pages(at_first(FAULTS[fault].rule)))
         report = await world.harvest()
-        assert isinstance(report, Report), report
+        assert isinstance(report, HarvestReport), report
         assert (report.status, report.totals.found) == ("nothing_to_do", len(FOUND))
         assert world.tmdb.asked.total() == asked
         pages = Counter(call.key.removeprefix(world.prefix) for call in world.calls if call.operation == "list")

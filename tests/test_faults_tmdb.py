@@ -23,7 +23,7 @@ from conftest import Silent
 from loops import Leaping, no_wait, run_on
 from sampling import sampled
 
-from harvester.commands.harvest import Report, harvest
+from harvester.commands.harvest import HarvestReport, harvest
 from harvester.commands.resources import open_bucket_of
 from harvester.commands.verify import verify
 from harvester.errors import TmdbUnavailableError
@@ -322,7 +322,7 @@ class Leaper(Silent):
         self._loop.leaping = len(self.titles) < self.to_do
 
 
-async def harvest_in_leaps(settings: Settings, loop: Leaping) -> tuple[Report | TmdbUnavailableError, Layout]:
+async def harvest_in_leaps(settings: Settings, loop: Leaping) -> tuple[HarvestReport | TmdbUnavailableError, Layout]:
     """How a harvest of one batch ended, and where everything of it stands."""
     observer = Leaper(loop)
     try:
@@ -384,7 +384,7 @@ def outcomes_of(case: Case, reason: str) -> dict[str, dict[str, Any]]:
     return outcomes | ({} if TITLE in case.found else {TITLE: {"outcome": "failed", "reason": reason}})
 
 
-async def check_what_landed(case: Case, settings: Settings, layout: Layout, report: Report) -> None:
+async def check_what_landed(case: Case, settings: Settings, layout: Layout, report: HarvestReport) -> None:
     """The bucket has the batch's receipt and what belongs to a run that has ended, and the catalog's own records."""
     batch = Batch(case.collection, case.ids)
     receipt_key = layout.receipt_key(batch.collection, batch.name)
@@ -468,7 +468,7 @@ def test_a_fault_is_the_trouble_of_its_title_alone(case: Case, settings_for: Mak
         async with fake_tmdb(**server_of(case, loop) | {"faults": noted}) as tmdb:
             settings = settings_of(case, settings_for, tmdb)
             report, layout = await harvest_in_leaps(settings, loop)
-        assert isinstance(report, Report), report
+        assert isinstance(report, HarvestReport), report
         assert (case.run, len(case.found)) == ((report.status, report.exit_code), report.totals.found)
         assert set(report.failed) == set(case.ids) - set(case.found)
         assert set(report.failed.values()) <= set(case.reasons)
@@ -534,7 +534,7 @@ def test_two_titles_without_an_answer_are_no_outage(settings_for: Make) -> None:
         async with fake_tmdb(catalog=Catalog(), faults=faults, latency=(ANSWER, ANSWER), clock=loop.time) as tmdb:
             settings = settings_for(tmdb.url, movies=[TITLE, *NEIGHBOURS], tmdb_rate=40)
             report, _ = await harvest_in_leaps(settings, loop)
-        assert isinstance(report, Report), report
+        assert isinstance(report, HarvestReport), report
         assert (report.status, report.exit_code, report.totals.found) == ("failed", 5, 19)
         assert dict.fromkeys(silent, "timeout") == report.failed
 

@@ -33,7 +33,7 @@ from conftest import Silent, client_of, gzip_of
 from loops import no_wait
 from shells import Ended, Shell, kept
 
-from harvester.commands.harvest import Report, harvest
+from harvester.commands.harvest import HarvestReport, harvest
 from harvester.commands.verify import verify
 from harvester.fakes.catalog import Catalog, find_record, kind_of, movie_record, tv_record
 from harvester.fakes.faults import Faults, always, healthy, random_faults, refusal, scripted
@@ -329,7 +329,7 @@ class Scene:
             return await reset(call, forward)
         return answer
 
-    async def harvest(self, *, limit: int | None = None, again: bool = False) -> Report:
+    async def harvest(self, *, limit: int | None = None, again: bool = False) -> HarvestReport:
         """A life in this process, which nothing ends."""
         async with self.remembered(again=again):
             return await harvest(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from harvester.commands.harvest import Report
+    from harvester.commands.harvest import HarvestReport
     from harvester.fakes.s3_proxy import Call, Forward
     from harvester.fakes.s3_server import S3Server
     from harvester.model.ids import Collection, Kind
@@ -50,7 +50,7 @@ def failing(*ids: str) -> Any:
     return scripted({(route, id_): [always(refusal(500))] for id_ in ids for route in ("movie", "tv")})
 
 
-async def harvested(settings: Settings, *, again: bool = False) -> tuple[Report, Layout]:
+async def harvested(settings: Settings, *, again: bool = False) -> tuple[HarvestReport, Layout]:
     report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait), again=again)
     return report, Layout(settings.s3_prefix, settings.s3_key_template, report.run)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from harvester.commands.harvest import Report
+    from harvester.commands.harvest import HarvestReport
     from harvester.fakes.s3_server import S3Server
     from harvester.settings.settings import Settings
     from harvester.store.s3 import Bucket
@@ -38,7 +38,7 @@ CATALOG = Catalog(otherwise="movie")
 A, B = ([f"tt{number:07d}" for number in range(1, last + 1)] for last in (20, 30))
 
 
-async def harvested(settings: Settings) -> Report:
+async def harvested(settings: Settings) -> HarvestReport:
     return await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
 
 

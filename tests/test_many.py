@@ -57,7 +57,7 @@ from test_kills import (
     truth_of,
 )
 
-from harvester.commands.harvest import Report, harvest
+from harvester.commands.harvest import HarvestReport, harvest
 from harvester.commands.verify import verify
 from harvester.errors import SettingsError
 from harvester.fakes.catalog import Catalog
@@ -829,7 +829,7 @@ class Day:
 
     async def harvest(
         self, cut: Cut, *, again: bool = False, limit: int | None = None, day: str = DAY, **options: Any
-    ) -> Report:
+    ) -> HarvestReport:
         """How the harvest of these ids ends."""
         self.tmdb.asked.clear()
         settings = self.settings(cut, **options)

@@ -28,7 +28,7 @@ from harvester.runtime.shutdown import Shutdown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harvester.commands.harvest import Report
+    from harvester.commands.harvest import HarvestReport
     from harvester.fakes.s3_server import S3Server
     from harvester.fakes.tmdb import FakeTmdb
     from harvester.settings.settings import Settings
@@ -45,14 +45,14 @@ def at(time: str) -> Callable[[], str]:
 NOON_21, NOON_22, NOON_23 = (at(f"2026-11-{day}T12:00:00") for day in (21, 22, 23))
 
 
-async def begun(settings: Settings, now: Callable[[], str], **more: Any) -> Report:
+async def begun(settings: Settings, now: Callable[[], str], **more: Any) -> HarvestReport:
     """A harvest that is stopped after its first batch, as if it had been killed between two batches."""
     return await harvest(
         settings, observer=Silent(), shutdown=Shutdown(limit=1), clock=Clock(now=now, sleep=no_wait), **more
     )
 
 
-async def gone_on_with(settings: Settings, now: Callable[[], str], **more: Any) -> Report:
+async def gone_on_with(settings: Settings, now: Callable[[], str], **more: Any) -> HarvestReport:
     """A harvest to its end."""
     return await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=now, sleep=no_wait), **more)
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from conftest import Silent
 
-    from harvester.commands.harvest import Report
+    from harvester.commands.harvest import HarvestReport
     from harvester.commands.verify import VerificationReport
     from harvester.fakes.tmdb import FakeTmdb
     from harvester.store.s3 import Bucket
@@ -201,7 +201,7 @@ class World:
         """Put the one policy of the bucket: what each guest may do."""
         await grant(self.server, self.lake.name, **policies)
 
-    async def harvest(self, user: str = "function", *, limit: int | None = None, **more: Any) -> Report:
+    async def harvest(self, user: str = "function", *, limit: int | None = None, **more: Any) -> HarvestReport:
         """What comes of a harvest, at noon unless `clock` says otherwise."""
         settings = self.settings(user, **more.pop("settings", {}))
         at_noon = {"clock": Clock(now=lambda: NOON, sleep=no_wait)}
@@ -234,7 +234,7 @@ class World:
             endpoint_url=self.server.endpoint,
         )
 
-    async def closed(self, report: Report) -> tuple[str, int, list[str], list[Any]]:
+    async def closed(self, report: HarvestReport) -> tuple[str, int, list[str], list[Any]]:
         """How a run has ended, what it found, what `verify` says of it, and what uploads are left."""
         verification = await verify(self.settings())
         return report.status, report.totals.found, verification.problems, await self.lake.uploads("")
@@ -537,7 +537,7 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     await world.begin(f"{LANDING}{BATCH}.json")
     world.tmdb.faults = scripted({})
 
-    async def child(user: str) -> Report:
+    async def child(user: str) -> HarvestReport:
         return await harvest_shard(
             world.settings(user),
             shard,

@@ -34,7 +34,7 @@ from harvester.tmdb.responses import CANDIDATES
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
-    from harvester.commands.harvest import Report
+    from harvester.commands.harvest import HarvestReport
     from harvester.commands.verify import VerificationReport
     from harvester.fakes.s3_server import S3Server
     from harvester.settings.settings import Settings
@@ -164,7 +164,7 @@ class Ended:
     """How a harvest ended, and what is in the lake after it."""
 
     code: int
-    report: Report | None
+    report: HarvestReport | None
     error: HarvestError | None
     verification: VerificationReport | None
 

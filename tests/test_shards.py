@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from harvester.commands.harvest import Report
+    from harvester.commands.harvest import HarvestReport
     from harvester.fakes.s3_proxy import Call, Forward
     from harvester.fakes.s3_server import S3Server
     from harvester.fakes.tmdb import FakeTmdb
@@ -177,7 +177,7 @@ async def child(
     observer: Any = None,
     now: Callable[[], str] = after_noon,
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
-) -> Report:
+) -> HarvestReport:
     """One child's harvest."""
     observer = observer or Silent()
     return await harvest_shard(
@@ -185,13 +185,13 @@ async def child(
     )
 
 
-async def whole(settings: Settings, *, shutdown: Shutdown | None = None, **more: Any) -> Report:
+async def whole(settings: Settings, *, shutdown: Shutdown | None = None, **more: Any) -> HarvestReport:
     """A harvest of everything, at noon."""
     at_noon = {"clock": Clock(now=noon, sleep=no_wait)}
     return await harvest(settings, observer=Silent(), shutdown=shutdown or Shutdown(), **(at_noon | more))
 
 
-async def closed_by(settings: Settings, plan: dict[str, Any], **more: Any) -> Report:
+async def closed_by(settings: Settings, plan: dict[str, Any], **more: Any) -> HarvestReport:
     """The close of a plan, as a Lambda does it."""
     lease_options = LeaseOptions(wait=False, token=plan["token"])
     return await whole(settings, run_name=plan["run"], lease_options=lease_options, **({"attempt": OTHER_TOKEN} | more))

@@ -9,7 +9,7 @@ import pytest
 from rich.filesize import decimal as size
 
 from harvester.commands.doctor import DoctorReport, Finding
-from harvester.commands.harvest import Report
+from harvester.commands.harvest import HarvestReport
 from harvester.commands.missing import MissingReport, MissingRow
 from harvester.commands.verify import VerificationReport
 from harvester.model.manifest import Totals
@@ -45,9 +45,9 @@ def totals(**more: Any) -> Totals:
     return Totals(**(fields | more))
 
 
-def report(status: Any, **more: Any) -> Report:
+def report(status: Any, **more: Any) -> HarvestReport:
     values: dict[str, Any] = {"ref": REF, "totals": totals(), "seconds": 6_190.0, "requests": 247_600, "backoffs": 3}
-    return Report(status, **(TIMES | values | more))
+    return HarvestReport(status, **(TIMES | values | more))
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -80,7 +80,7 @@ class LeaseOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class HarvestReport:
     """How a harvest ended."""
 
     status: Status
@@ -141,7 +141,7 @@ async def harvest(
     attempt: str | None = None,  # leave titles that failed in this attempt; None: try all again
     lease_options: LeaseOptions | None = None,  # None: wait for the lease
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
-) -> Report:
+) -> HarvestReport:
     """Harvest the CSVs of `settings` into its bucket; resume where an earlier run stopped.
 
     Whatever is raised (see `errors`), what has landed is safe.
@@ -152,7 +152,7 @@ async def harvest(
     return await end_observed(_harvest(resources, shutdown, lease_options or LeaseOptions(), **which), observer)
 
 
-async def end_observed(work: Coroutine[Any, Any, Report], observer: Observer) -> Report:
+async def end_observed(work: Coroutine[Any, Any, HarvestReport], observer: Observer) -> HarvestReport:
     """The report of `work`, after the observer has seen how it ended."""
     status: Status | None = None
     try:
@@ -163,7 +163,9 @@ async def end_observed(work: Coroutine[Any, Any, Report], observer: Observer) ->
     return report
 
 
-async def _harvest(resources: Resources, shutdown: Shutdown, lease_options: LeaseOptions, **which: Any) -> Report:
+async def _harvest(
+    resources: Resources, shutdown: Shutdown, lease_options: LeaseOptions, **which: Any
+) -> HarvestReport:
     started = Started(resources.clock.now(), time.monotonic())
     async with AsyncExitStack() as stack:
         async with shutdown.immediately():
@@ -224,10 +226,10 @@ async def start(
     raise BusyError(f"Another harvest keeps beginning {run.name}, without the lease. Nothing is lost; run again later.")
 
 
-def report_of(run: Run, tmdb: Tmdb, shutdown: Shutdown, *, done: Status, started: Started) -> Report:
+def report_of(run: Run, tmdb: Tmdb, shutdown: Shutdown, *, done: Status, started: Started) -> HarvestReport:
     """How a harvest ended: stopped, or `done`."""
     reconciled = not shutdown.interrupted and done != "landed"
-    return Report(
+    return HarvestReport(
         "stopped" if shutdown.interrupted else done,
         run_ref(run.bucket, run.layout, reconciled=reconciled),
         run.totals,

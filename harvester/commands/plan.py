@@ -10,7 +10,7 @@ from harvester.commands.result import result_json, run_ref
 from harvester.errors import Exit
 from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
-from harvester.runtime.clock import utc_now
+from harvester.runtime.clock import Clock
 from harvester.runtime.current_run import CURRENT_RUN
 from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import effective_rate, seconds_for
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from harvester.settings.settings import Settings
 
 
-async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
+async def plan(settings: Settings, *, again: bool = False, clock: Clock = Clock()) -> dict[str, Any]:  # noqa: B008  # it is frozen
     """What `harvest` would do with these settings, as `--json` prints it; nothing is written.
 
     Requests and seconds are a lower bound: every title costs its `REQUESTS`, and no request is repeated.
     """
     CURRENT_RUN.set(None)
-    started_at = utc_now()
+    started_at = clock.now()
     settings.require_input()
     settings.require("s3_bucket")
-    resources = Resources(settings)
+    resources = Resources(settings, clock=clock)
     inputs = await resources.inputs()
     async with resources.lake() as bucket:
-        run = await open_run(bucket, inputs, prefix=resources.prefix, options=resources.options, again=again)
+        run = await open_run(
+            bucket, inputs, prefix=resources.prefix, options=resources.options, again=again, clock=clock
+        )
     account: dict[str, Any] = {}
     requests = 0
     for collection, ids in inputs.items():
@@ -51,7 +53,7 @@ async def plan(settings: Settings, *, again: bool = False) -> dict[str, Any]:
         Exit.CLOSED,
         run_ref(bucket, run.layout, reconciled=run.finished),
         started_at=started_at,
-        ended_at=utc_now(),
+        ended_at=clock.now(),
         input=account,
         requests=requests,
         rate_per_second=effective_rate(settings.tmdb_rate),

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harvester.commands.harvest import LeaseOptions, Report, Started, end_observed, harvest_batches, report_of, start
+from harvester.commands.harvest import (
+    HarvestReport,
+    LeaseOptions,
+    Started,
+    end_observed,
+    harvest_batches,
+    report_of,
+    start,
+)
 from harvester.commands.resources import CSV_SETTINGS, Resources
 from harvester.commands.result import result_json, run_ref, totals_json
 from harvester.errors import Exit, InputError, NewerFormatError
@@ -178,7 +186,7 @@ async def harvest_shard(
     observer: Observer = ignore,
     times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
     clock: Clock = Clock(),  # noqa: B008  # it is frozen
-) -> Report:
+) -> HarvestReport:
     """Harvest what is left of `shard`, under the lease that `plan_shards` took."""
     CURRENT_RUN.set(None)
     settings.require("tmdb_api_key", "s3_bucket")
@@ -186,7 +194,7 @@ async def harvest_shard(
     return await end_observed(_harvest_shard(resources, shard, shutdown, times), observer)
 
 
-async def _harvest_shard(resources: Resources, shard: Shard, shutdown: Shutdown, times: LeaseTimes) -> Report:
+async def _harvest_shard(resources: Resources, shard: Shard, shutdown: Shutdown, times: LeaseTimes) -> HarvestReport:
     clock = resources.clock
     started = Started(clock.now(), time.monotonic())
     layout = resources.layout(shard.run)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harvester.commands.doctor import DoctorReport
-    from harvester.commands.harvest import Report
+    from harvester.commands.harvest import HarvestReport
     from harvester.commands.missing import MissingReport
     from harvester.commands.upload import UploadReport
     from harvester.commands.verify import VerificationReport
@@ -26,7 +26,7 @@ SHOWN, ROW_SHOWN = 20, 60  # lines of a list, and characters of a rejected row; 
 FINISHED_TODAY = "finished today (--again harvests it again)."
 
 
-def show_report(report: Report) -> None:
+def show_report(report: HarvestReport) -> None:
     """Print how a harvest ended, its totals, and what to do next."""
     console = _console()
     heading = {
