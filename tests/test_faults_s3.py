@@ -706,7 +706,7 @@ def test_an_abort_that_fails_leaves_an_upload_to_the_next_harvest(play: Play, fa
         sentence = rf"Cannot abort {action}: {what.code}\. {what.sentence}"
         for line in left:  # the other batch, cancelled, has but four seconds
             assert re.fullmatch(f"{world.prefix}/{FILE}", line["key"])
-            assert line["problem"] == "no answer" or re.fullmatch(sentence, line["problem"])
+            assert line["problem"] == "no response" or re.fullmatch(sentence, line["problem"])
         contents = await world.look()
         # The other batch may have been cancelled while S3 completed its upload: then there is none to abort.
         open_ones = [line["key"] for line in left if line["key"] not in contents.files]
@@ -751,7 +751,7 @@ def test_a_lease_that_cannot_be_renewed_or_given_back_keeps_no_run_open(
         assert len(at_last) == (lasts == "always" or not what.passes or too_long)
         action = f"Cannot {verb} s3://{world.lake.name}/{world.prefix}/{LEASE}"
         for _, problem in problems:
-            ended_early = problem == "no answer" and event == "lease_not_ended"
+            ended_early = problem == "no response" and event == "lease_not_ended"
             assert ended_early or re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
         given_back = event != "lease_not_ended" or not at_last or (operation, fault) == ("put", "reset after")
         assert contents.waits is not given_back
