@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harvester.errors import Exit
 
@@ -28,9 +28,18 @@ def on_shutdown_signals(shutdown: Shutdown, *, then: str = "beginning no more ba
 
     def on_signal(name: str) -> None:
         for number in SIGNALS:
-            loop.add_signal_handler(number, os._exit, int(Exit.STOPPED))
+            loop.add_signal_handler(number, _exit_now)
         sys.stderr.write(f"\n{name}: {then} (again to stop at once)\n")
         shutdown.request(name)
 
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number.name)
+
+
+def _exit_now() -> NoReturn:
+    """End the process at once; on a terminal, show the cursor that a progress bar has hidden."""
+    try:
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h\nStopped at once. What has landed is safe; run again to go on.\n")
+    finally:
+        os._exit(int(Exit.STOPPED))  # also where it cannot be written

@@ -32,6 +32,7 @@ from harvester.runtime.clock import Clock
 from harvester.runtime.concurrency import MemoryBudget, fan_out
 from harvester.runtime.current_run import CURRENT_RUN, RunRef
 from harvester.runtime.observer import BatchLanded, RunBegun, RunEnded, TitleDone, ignore
+from harvester.runtime.shutdown import Shutdown
 from harvester.store.store import RetryPolicy
 from harvester.tmdb.known_titles import are_unknown_in_a_row, check_missing
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from harvester.model.batch import Batch
     from harvester.model.manifest import Totals
     from harvester.runtime.observer import Observer
-    from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
     from harvester.tmdb.client import Tmdb
 
@@ -134,7 +134,7 @@ class Started:
 async def harvest(
     settings: Settings,
     *,
-    shutdown: Shutdown,
+    shutdown: Shutdown | None = None,  # None: nothing asks it to stop
     observer: Observer = ignore,
     again: bool = False,  # harvest also if these ids were finished today
     run_name: str | None = None,  # this run; None: the one that `open_run` finds
@@ -149,7 +149,9 @@ async def harvest(
     CURRENT_RUN.set(None)
     resources = Resources(settings, clock=clock, observer=observer)
     which = {"again": again, "run_name": run_name, "attempt": attempt}
-    return await end_observed(_harvest(resources, shutdown, lease_options or LeaseOptions(), **which), observer)
+    return await end_observed(
+        _harvest(resources, shutdown or Shutdown(), lease_options or LeaseOptions(), **which), observer
+    )
 
 
 async def end_observed(work: Coroutine[Any, Any, HarvestReport], observer: Observer) -> HarvestReport:

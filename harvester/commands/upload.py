@@ -22,13 +22,13 @@ from harvester.model.s3_url import is_s3_url
 from harvester.runtime.clock import utc_now
 from harvester.runtime.concurrency import in_thread
 from harvester.runtime.current_run import CURRENT_RUN
+from harvester.runtime.shutdown import Shutdown
 from harvester.store.file_body import open_csv
 from harvester.store.multipart import Body
 from harvester.store.store import RetryPolicy
 
 if TYPE_CHECKING:
     from harvester.model.ids import Collection
-    from harvester.runtime.shutdown import Shutdown
     from harvester.settings.settings import Settings
     from harvester.store.file_body import CsvFile
     from harvester.store.store import Store
@@ -107,7 +107,7 @@ class UploadReport:
 async def upload(
     settings: Settings,
     *,
-    shutdown: Shutdown,
+    shutdown: Shutdown | None = None,  # None: nothing asks it to stop
     progress: Progress = lambda _name, _done, _all: None,
     pass_s3: bool = False,
     now: Callable[[], str] = utc_now,
@@ -129,7 +129,7 @@ async def upload(
     files: list[Uploaded] = []
     local: dict[CsvKeys, CsvFile] = {}
     with ExitStack() as opened:
-        async with shutdown.immediately():
+        async with (shutdown or Shutdown()).immediately():
             for collection, source in source_texts(settings).items():
                 if pass_s3 and is_s3_url(source):
                     files.append(Uploaded(source, collection, "in_s3", source))

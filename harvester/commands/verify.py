@@ -277,7 +277,8 @@ class _Reading:
             ids = [str(record["imdb_id"]) for record in records]
             kinds = {str(record["harvest"]["kind"]) for record in records}
         except (ValueError, KeyError, TypeError) as error:
-            self._wrong(f"{key} has something other than records in it: {error!r}")
+            problem = f"a record without {error}" if isinstance(error, KeyError) else error
+            self._wrong(f"{key} has something other than records in it: {problem}")
             return []
         if len(records) > BATCH_SIZE or (len(body) > FILE_BYTES and len(records) > 1):
             self._wrong(f"{key} is too large: {len(records)} records, {len(body)} bytes")
