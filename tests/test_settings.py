@@ -870,3 +870,9 @@ def test_whatever_bytes_a_variable_has_it_is_a_setting_or_a_sentence(
     monkeypatch.setenv(name, "b\udcff")
     with suppress(SettingsError):
         load_settings()
+
+
+def test_a_mistyped_setting_of_a_python_caller_is_refused() -> None:
+    """A default in its place would harvest something else than was meant."""
+    with pytest.raises(TypeError, match=r"load_settings\(\) got tmdb_langage, which is no setting"):
+        load_settings(tmdb_langage="pt-BR")

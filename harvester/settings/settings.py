@@ -285,7 +285,10 @@ def load_settings(**flags: Any) -> Settings:
 
     Raises:
         SettingsError: Names every wrong setting by its environment variable, or a file that cannot be read; no secret.
+        TypeError: There is no setting of this name.
     """
+    if unknown := sorted(flags.keys() - Settings.model_fields.keys()):
+        raise TypeError(f"load_settings() got {', '.join(unknown)}, which is no setting")
     try:
         toml = TomlConfigSettingsSource(Settings).toml_data
         if unexpected := sorted(toml.keys() - Settings.model_fields.keys()):
