@@ -505,7 +505,7 @@ def test_poison_fails_by_name_and_alone_and_is_forgotten_when_it_heals(
             report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
             assert (report.status, report.exit_code) == ("failed", 5)
             assert report.failed == dict.fromkeys(poison.ids, "http_500")
-            show_report(report, settings)
+            show_report(report)
             shown = re.findall(r"(tt\d+) failed: http_500", capsys.readouterr().out)
             assert sorted(shown) == sorted(poison.ids)[:SHOWN]
             left = await left_in(settings)

@@ -374,7 +374,7 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
         running.send(signal.SIGKILL)
         assert (await running.ended()).code == -signal.SIGKILL
 
-    real: dict[str, Any] = {"now": utc_now}
+    real: dict[str, Any] = {"clock": Clock(sleep=no_wait)}
     async with s3_proxy(world.server.endpoint) as link:
         real["settings"] = {"aws_endpoint_url_s3": link.url}
         with capture_logs() as logs:

@@ -241,7 +241,7 @@ async def test_a_line_in_the_registry_makes_a_binary_format_readable(monkeypatch
     [file] = FORMATS["pack"].encode(map(orjson.dumps, records))
     for body, readable in ((file.body, records), (file.body[:-1], records[:1])):
         listed = Listed(len(body), "etag")
-        assert await read_records(OneObject(body), "key", listed, notices=Warnings()) == readable
+        assert await read_records(OneObject(body), "key", listed, warnings=Warnings()) == readable
 
 
 def test_the_setting_and_the_options_of_a_run_have_the_names_of_all_formats() -> None:
