@@ -1117,7 +1117,7 @@ def with_a_bug(shell: Searched, module: str, name: str, bug: str) -> Searched:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("settings.settings", "load_settings"), ("commands.harvest", "read_inputs")],
+    [("settings.settings", "load_settings"), ("commands.harvest", "start")],
     ids=["in the settings", "on the road"],
 )
 async def test_a_bug_of_ours_saves_a_traceback_without_secrets(
@@ -1146,7 +1146,7 @@ async def test_a_bug_in_what_is_shown_is_no_traceback_either(shell_for: Any) -> 
 async def test_what_python_says_by_itself_has_no_secret(shell_for: Any, bug: str) -> None:
     """Asyncio's slow callbacks and lost exceptions, warnings, and errors that nobody can catch, in debug mode."""
     async with knowing() as tmdb:
-        shell = with_a_bug(await shell_for(tmdb.url), "reports.progress_log", "Lines.batch", bug).having(
+        shell = with_a_bug(await shell_for(tmdb.url), "commands.harvest", "warn_if_mostly_missing", bug).having(
             AWS_SESSION_TOKEN=""
         )
         shell = shell.having(PYTHONASYNCIODEBUG="1")

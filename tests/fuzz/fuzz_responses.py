@@ -61,7 +61,7 @@ SEEDS = (
 )
 
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
-LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{batch}.json", "2026-11-22-3f9a1c2e")
+LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", "2026-11-22-3f9a1c2e")
 IDS = ("tt0133093", "tt0944947")
 COLLECTIONS = {kind: collection for collection, kind in KINDS.items()}
 
