@@ -79,11 +79,11 @@ def has_an_outcome(status: int, body: bytes, retry_after: str | None) -> None:
         case TmdbRefusedError() as error:
             assert error.status == status
             assert status == 401 or (status == 403 and error.code is not None)
-        case Retry(back_off=None) | NotFound():
-            assert status != 429
-        case Retry(back_off=float(seconds)):
-            assert status == 429
-            assert 0 <= seconds <= 60
+        case NotFound():
+            assert status == 404
+        case Retry(retry_after=seconds) as retry:
+            assert retry.is_rate_limit == (status == 429)
+            assert seconds is None or (status == 429 and seconds >= 0)
         case dict(whole):
             assert status == 200
             for kind in get_args(Kind):
