@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 from conftest import Silent, client_of
 from loops import no_wait
 
+from harvester.answers import own_imdb_id
 from harvester.batches import cut
 from harvester.demo.catalog import Catalog
 from harvester.demo.faults import always, healthy, refusal, scripted, silence
@@ -481,8 +482,7 @@ async def test_the_recorded_answers_come_back_out_of_the_bucket_as_they_were(
     sent: dict[str, Any] = {}
     made = iter(ids_from(1, len(bodies)))
     for body in bodies:
-        external = body.get("external_ids") or {}
-        own = body.get("imdb_id") or external.get("imdb_id")
+        own = own_imdb_id(body)
         id_ = next(made) if own is None or own in sent else own  # recorded more than once: the rest under other ids
         sent[id_] = body
         kind = "movie" if "title" in body else "tv"
@@ -499,7 +499,8 @@ async def test_the_recorded_answers_come_back_out_of_the_bucket_as_they_were(
     async with TestServer(app) as server:
         settings = settings_for(str(server.make_url("/3")), movies=movies, series=series)
         report = await harvest(settings, watcher=watcher, stop=Stop())
-    assert (report.status, report.books.found) == ("closed", len(bodies))
+    others = sum(own_imdb_id(body) not in (None, id_) for id_, body in sent.items())
+    assert (report.status, report.books.found, report.books.other_ids) == ("closed", len(bodies), others)
     landed = await records_in(bucket, "Raw/API/Movies/") + await records_in(bucket, "Raw/API/Series/")
     assert [record["imdb_id"] for record in landed] == movies + series
     for record in landed:
