@@ -25,6 +25,7 @@ from harvester.model.manifest import decode_summary
 from harvester.model.receipt import decode_receipt
 from harvester.runtime.clock import Clock
 from harvester.runtime.shutdown import Shutdown
+from harvester.tmdb.responses import own_imdb_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -491,8 +492,7 @@ async def test_the_recorded_answers_come_back_out_of_the_bucket_as_they_were(
     sent: dict[str, Any] = {}
     made = iter(ids_from(1, len(bodies)))
     for body in bodies:
-        external = body.get("external_ids") or {}
-        own = body.get("imdb_id") or external.get("imdb_id")
+        own = own_imdb_id(body)
         id_ = next(made) if own is None or own in sent else own  # recorded more than once: the rest under other ids
         sent[id_] = body
         kind = "movie" if "title" in body else "tv"
@@ -509,7 +509,8 @@ async def test_the_recorded_answers_come_back_out_of_the_bucket_as_they_were(
     async with TestServer(app) as server:
         settings = settings_for(str(server.make_url("/3")), movies=movies, series=series)
         report = await harvest(settings, observer=observer, shutdown=Shutdown())
-    assert (report.status, report.totals.found) == ("closed", len(bodies))
+    others = sum(own_imdb_id(body) not in (None, id_) for id_, body in sent.items())
+    assert (report.status, report.totals.found, report.totals.other_ids) == ("closed", len(bodies), others)
     landed = await records_in(bucket, "Raw/API/Movies/") + await records_in(bucket, "Raw/API/Series/")
     assert [record["imdb_id"] for record in landed] == movies + series
     for record in landed:

@@ -113,6 +113,19 @@ async def test_ids_without_an_outcome_are_counted(bucket: Bucket, settings_for: 
     assert (listing.rows, listing.to_do) == ([], 150)
 
 
+async def test_a_damaged_receipt_is_passed_over_with_a_warning(bucket: Bucket, settings_for: Make) -> None:
+    """Its ids are still to do, as the next harvest would have it, and the others are listed all the same."""
+    async with fake_tmdb() as tmdb:
+        settings = settings_for(tmdb.url, movies=ids_from(1, 250))
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=200))
+    first, _ = await bucket.objects(f"Raw/API/_harvest/{report.run}/receipts/")
+    await bucket.put(first, b"{}")
+    with capture_logs() as logs:
+        listed = await missing(settings)
+    assert (listed.rows, listed.to_do) == ([], 150)
+    assert [(line["event"], line["problem"].partition(" ")[0]) for line in logs] == [("receipt_refused", first)]
+
+
 async def test_ids_that_are_fresh_are_not_missing(bucket: Bucket, settings_for: Make, tmp_path: Path) -> None:
     """What another run of the day knows is listed for that run, not again for this one."""
     async with fake_tmdb(catalog=Catalog(kinds={"tt0000002": "unknown"})) as tmdb:
