@@ -1,7 +1,7 @@
-# Two images, both without anything to fetch or compile with:
-#   docker build -t tmdb-harvester .                           the backfill, for as long as it takes
-#   docker build -t tmdb-harvester-lambda --target lambda .    the function, fifteen minutes at a time
-# What they hold is what uv.lock names, wheels only, each file's hash checked as it is fetched.
+# Two images, both without download tools or compilers:
+#   docker build -t tmdb-harvester .                           the backfill, without a time limit
+#   docker build -t tmdb-harvester-lambda --target lambda .    the Lambda function, 15 minutes per invocation
+# They contain the packages in uv.lock, from wheels only, with each file's hash checked on download.
 
 ARG PYTHON_VERSION=3.13
 ARG UV_VERSION=0.13.9
@@ -14,21 +14,21 @@ COPY --from=uv /uv /usr/local/bin/
 ENV UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 COPY pyproject.toml uv.lock ./
-# Nobody looks at a terminal here, and an invocation has asyncio's own loop.
+# Without the packages of the command line: no terminal here, and invocations use asyncio's own loop.
 RUN uv export --quiet --frozen --no-dev --no-emit-project \
-        --prune typer --prune rich --prune structlog --prune uvloop -o wanted.txt \
+        --prune typer --prune rich --prune uvloop -o wanted.txt \
     && uv pip install --require-hashes --no-deps --only-binary :all: --target "${LAMBDA_TASK_ROOT}" -r wanted.txt \
     && rm -rf "${LAMBDA_TASK_ROOT}/bin"
 COPY harvester ${LAMBDA_TASK_ROOT}/harvester
-# Lambda's file system is read-only: what is not compiled here is compiled again at every cold start.
-RUN rm -rf "${LAMBDA_TASK_ROOT}/harvester/demo" \
+# Lambda's file system is read-only: modules not compiled here would be compiled again at every cold start.
+RUN rm -rf "${LAMBDA_TASK_ROOT}/harvester/demo" "${LAMBDA_TASK_ROOT}/harvester/fakes" \
     && chmod -R a+rX "${LAMBDA_TASK_ROOT}" \
     && python -m compileall -q --invalidation-mode unchecked-hash "${LAMBDA_TASK_ROOT}"
 
 
 FROM public.ecr.aws/lambda/python:${PYTHON_VERSION} AS lambda
 COPY --from=lambda-build ${LAMBDA_TASK_ROOT} ${LAMBDA_TASK_ROOT}
-CMD ["harvester.aws_lambda.handler"]
+CMD ["harvester.aws_lambda.handler.handler"]
 
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS backfill-build
@@ -38,16 +38,16 @@ WORKDIR /build
 COPY pyproject.toml uv.lock ./
 RUN uv sync --frozen --no-dev --no-install-project --no-build
 COPY harvester harvester
-# Copied, for it is pure Python: to build its wheel, a builder would be fetched that uv.lock has no hash of.
+# Copied, because it is pure Python: building its wheel would download a build backend that uv.lock has no hash of.
 RUN cp -R harvester "$(/opt/harvester/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && chmod -R a+rX /opt/harvester \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/harvester/lib
 
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS backfill
-# tini is process 1: the kernel drops a SIGTERM that reaches a process 1 before it listens, and Python needs 0.1 s to do so.
-# All that is the user's is below /app: .env, config/harvester.toml, .aws/, and csv/, which is /csv as well, so that
-# `MOVIES_CSV=csv/movies.csv` says the same here and beside the folder that is mounted there.
+# tini is process 1: the kernel drops a SIGTERM to a process 1 without a handler, and Python needs 0.1 s to install one.
+# All files of the user are below /app: .env, config/harvester.toml, .aws/, and csv/, a link to /csv, so that
+# `MOVIES_CSV=csv/movies.csv` is valid both here and on the host, beside the folder that is mounted.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
@@ -57,14 +57,14 @@ RUN apt-get update \
     && mkdir /app \
     && ln -s /csv /app/csv
 COPY --from=backfill-build /opt/harvester /opt/harvester
-# PYTHONSAFEPATH: no file that lies in /app is taken for a module.
+# PYTHONSAFEPATH: no file in /app can be imported as a module.
 ENV PATH=/opt/harvester/bin:$PATH HOME=/app LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONUTF8=1 PYTHONSAFEPATH=1
 WORKDIR /app
 USER 10001:10001
-# Open batches are drained for 20 s: stop it with `docker stop -t 30`, or Docker kills it after 10.
+# Open batches are drained for up to 20 s: use `docker stop -t 30`; by default Docker kills after 10 s.
 STOPSIGNAL SIGTERM
-# A harvest has no port to knock at. But its loop writes a line every 10 s, whatever it waits for: unhealthy is a process
-# that in a whole minute has not run at all, being stopped or stuck. Where /tmp cannot be written, nobody knows.
+# A harvest has no port to check. But it logs a line every 10 s, even while it waits: a process that has not run at all
+# for a minute is stopped or stuck, so unhealthy. If /tmp is not writable, it counts as healthy.
 HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=3 CMD \
     seen=/tmp/.seen; was=$(cat $seen 2>/dev/null); \
     now=$(grep -hsA99 "^Name:.python" /proc/[0-9]*/status | grep ctxt_switches); \

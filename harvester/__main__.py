@@ -1,6 +1,6 @@
-"""`python -m harvester`: harvests, unless a command is named.
+"""`python -m harvester`: runs `harvest`, unless another command is named.
 
-A signal is heard from the first moment on, also while Python still imports what the command line needs.
+Signals are handled from the start, even while Python still imports the command line's modules.
 """
 
 from __future__ import annotations
@@ -9,25 +9,27 @@ import os
 import signal
 import sys
 
+from harvester import __version__
+
 
 def main() -> None:
-    """Run the command line's command, and exit with its code."""
+    """Run the command and exit with its code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    from harvester.cli import main as run
+    from harvester.cli.app import main as run
 
     run()
 
 
 def _stop(*_: object) -> None:
-    """End at once, with the code and in the shape that `cli` would choose: nothing is open yet."""
-    text = "Stopped before anything was begun."
-    error = f'{{"status":"error","error":"StoppedError","message":"{text}","exit_code":75}}'
-    number, text = (1, error) if "--json" in sys.argv else (2, text)
+    """Exit immediately, with the same code and output format as `cli`: nothing is open yet."""
+    text = "Stopped before any work began."
+    error = f'{{"status":"error","exit_code":75,"version":"{__version__}","error":"StoppedError","message":"{text}"}}'
+    file_descriptor, text = (1, error) if "--json" in sys.argv else (2, text)
     try:
-        os.write(number, f"{text}\n".encode())
+        os.write(file_descriptor, f"{text}\n".encode())
     finally:
-        os._exit(75)  # also where it cannot be written
+        os._exit(75)  # even if the write fails
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""AWS on this machine, as far as it goes: ministack for its services, AWS's own command line to speak to them.
+"""A stand-in for AWS on this machine: ministack for the services, and AWS's own command line.
 
-Both come from PyPI and want other versions of botocore than we do, so they live in an environment of their own, made
-once for those who ask for it. The Lambda is our very packages, started by AWS's own runtime client: as `provided`,
-because ministack's own Python runtime hides the names of errors.
+Both come from PyPI and need other versions of botocore than we do, so they have their own environment, made once, on
+demand. The Lambda consists of our packages, started by AWS's own runtime client: with the runtime `provided`, because
+ministack's own Python runtime hides the names of errors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REGION = "us-east-1"
 RUNTIME = "provided.al2023"
 LOADER = botocore.loaders.create_loader()  # parsed once
 TOOLS = ("ministack==1.5.33", "awscli==1.46.3", "cfn-lint==1.58.0")
-"""Pinned: a new rule or another habit of theirs is no change of ours."""
+"""Pinned, so that a new rule or behaviour of theirs does not break our tests."""
 
 BOOTSTRAP = """#!/bin/sh
 export PYTHONPATH="$LAMBDA_TASK_ROOT:{layer}"
@@ -45,14 +45,14 @@ exec {python} -m awslambdaric "$_HANDLER"
 
 
 def make_tools(folder: Path) -> Path:
-    """The folder of the programs in `TOOLS`, installed in an environment of their own below `folder`."""
+    """The folder with the programs of `TOOLS`, installed in a new environment at `folder`."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *TOOLS], check=True)
     return folder / "bin"
 
 
 def make_packages(made: Path, folder: Path) -> None:
-    """Our configuration in `folder`, the packages `made` beside it, as they are deployed; the function can boot."""
+    """Copy our configuration and the packages `made` into `folder`, as for a deployment, with a bootstrap file."""
     shutil.copytree(ROOT / "config", folder / "config")
     template = folder / "config" / "aws" / "template.yaml"
     known = template.read_text(encoding="utf-8")
@@ -70,14 +70,14 @@ def make_packages(made: Path, folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Aws:
-    """The services, up at `url`; `environment` points a program at them, and nowhere else."""
+    """The services, running at `url`; `environment` points a program only at them."""
 
     url: str
     tools: Path
     environment: dict[str, str]
 
     async def __call__(self, *words: str) -> Any:
-        """What `aws …` answers; an error of it is a CalledProcessError with all that it said."""
+        """The output of `aws …`, parsed if it is JSON; a failure is an AssertionError with its output."""
         command = [str(self.tools / "aws"), *words, "--output", "json"]
         process = await asyncio.create_subprocess_exec(
             *command, env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -88,9 +88,9 @@ class Aws:
         return json.loads(text) if text.startswith(("{", "[")) else text
 
     async def deploy(self, packages: Path, **parameters: str) -> dict[str, str]:
-        """The outputs of our template, deployed by the README's very lines but the one that builds the packages.
+        """The outputs of our template, deployed by the README's own commands without the build of the packages.
 
-        `parameters` go where the README has `Runtime` alone.
+        `parameters` are added where the README has only `Runtime`.
         """
         given = " ".join(f"{name}={value}" for name, value in parameters.items())
         (packages / "dist" / "runtime").write_text(f"{RUNTIME} {given}\n", encoding="utf-8")
@@ -105,12 +105,12 @@ class Aws:
         )
         out, _ = await process.communicate()
         assert process.returncode == 0, out.decode()
-        [told] = (await self("cloudformation", "describe-stacks", "--stack-name", "tmdb"))["Stacks"]
-        return {each["OutputKey"]: each["OutputValue"] for each in told["Outputs"]}
+        [stack] = (await self("cloudformation", "describe-stacks", "--stack-name", "tmdb"))["Stacks"]
+        return {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
 
     @asynccontextmanager
     async def states(self) -> AsyncIterator[Any]:
-        """A client of Step Functions, for who asks often: the command line takes a second of CPU each time."""
+        """A client of Step Functions, for frequent calls: the command line takes a second of CPU each time."""
         session = AioSession()
         session.register_component("data_loader", LOADER)
         names = ("aws_access_key_id", "aws_secret_access_key")
@@ -120,39 +120,39 @@ class Aws:
 
     async def start(self, machine: str) -> str:
         """The ARN of a new execution of the state machine."""
-        told = await self("stepfunctions", "start-execution", "--state-machine-arn", machine)
-        return str(told["executionArn"])
+        execution = await self("stepfunctions", "start-execution", "--state-machine-arn", machine)
+        return str(execution["executionArn"])
 
     async def map_runs(self, execution: str) -> list[str]:
-        """How each try of an execution's map has ended, or that it runs."""
+        """The status of each attempt of an execution's map."""
         async with self.states() as client:
             runs = (await client.list_map_runs(executionArn=execution))["mapRuns"]
-            told = [await client.describe_map_run(mapRunArn=run["mapRunArn"]) for run in runs]
-        return [str(each["status"]) for each in told]
+            described = [await client.describe_map_run(mapRunArn=run["mapRunArn"]) for run in runs]
+        return [str(each["status"]) for each in described]
 
     async def errors(self, execution: str) -> list[str]:
-        """The names of the errors that an execution's own steps have ended with so far, in order."""
+        """The error names of an execution's failed tasks so far, in order."""
         async with self.states() as client:
             events = (await client.get_execution_history(executionArn=execution, maxResults=1_000))["events"]
         return [event["taskFailedEventDetails"]["error"] for event in events if event["type"] == "TaskFailed"]
 
     async def ended(self, execution: str) -> dict[str, Any]:
-        """What became of an execution, once it has ended."""
+        """The description of an execution, after its end."""
         async with self.states() as client:
             while True:
-                told: dict[str, Any] = await client.describe_execution(executionArn=execution)
-                if told["status"] != "RUNNING":
-                    return told
+                described: dict[str, Any] = await client.describe_execution(executionArn=execution)
+                if described["status"] != "RUNNING":
+                    return described
                 await asyncio.sleep(0.2)
 
 
 @asynccontextmanager
 async def aws_stand_in(tools: Path, folder: Path, port: int, **environment: str) -> AsyncIterator[Aws]:
-    """AWS, with `environment` for its Lambdas besides what their template says."""
+    """The stand-in, running inside the context; `environment` is added to that of its Lambdas."""
     url = f"http://127.0.0.1:{port}"
     ours = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtesttest", "AWS_REGION": REGION}
     ours |= {"AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"}
-    served = {"SFN_WAIT_SCALE": "0.1"}  # a minute is the longest that it waits for a retry: here six seconds
+    served = {"SFN_WAIT_SCALE": "0.1"}  # the longest wait for a retry, a minute, takes six seconds here
     served |= {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(folder), "HOME": str(folder)}
     with (folder / "ministack.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -165,7 +165,7 @@ async def aws_stand_in(tools: Path, folder: Path, port: int, **environment: str)
     finally:
         with suppress(ProcessLookupError):
             process.kill()
-        await process.wait()  # or it would start others
+        await process.wait()  # else it would start more Lambdas
         kill_all(lambdas(folder))
 
 
@@ -174,22 +174,22 @@ async def _until_up(process: asyncio.subprocess.Process, url: str, log: Path) ->
         while True:
             assert process.returncode is None, log.read_text()
             try:
-                async with session.get(f"{url}/_ministack/health") as answer:
-                    if answer.status == 200:
+                async with session.get(f"{url}/_ministack/health") as response:
+                    if response.status == 200:
                         return
             except aiohttp.ClientError:
                 await asyncio.sleep(0.1)
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    """Kill these processes; those that have ended meanwhile do not mind."""
+    """Kill these processes, if they still run."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def lambdas(folder: Path) -> list[int]:
-    """The processes of Lambdas whose services live in `folder`."""
+    """The process ids of Lambdas whose TMPDIR is `folder`."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,6 +1,6 @@
-"""CloudFormation's templates as plain data: read with their tags, then resolved for given parameters.
+"""CloudFormation templates as plain data: read with their tags, then resolved for given parameters.
 
-Only what our template uses is known here; another function, or a name of nothing, is a `KeyError` that names it.
+Supports only what our template uses; an unknown function or name is a `KeyError` with that name.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ AWS: dict[str, str] = {
     "AWS::AccountId": "111122223333",
     "AWS::StackName": "tmdb",
 }
-"""What every stack knows of itself; the account is that of AWS's own examples."""
+"""Pseudo parameters of a stack; the account is the one of AWS's own examples."""
 
 NOTHING = object()
-"""What `AWS::NoValue` stands for; a value that is nothing is left out."""
+"""The value of `AWS::NoValue`; such values are left out."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `!Sub text` as `{"Fn::Sub": "text"}`, which is how CloudFormation has it in JSON."""
+    """Reads `!Sub text` as `{"Fn::Sub": "text"}`, CloudFormation's form in JSON."""
 
     def tagged(self, name: str, node: yaml.Node) -> dict[str, Any]:
         value: Any
@@ -55,9 +55,9 @@ class Stack:
     """A template with the parameters of one deployment.
 
     Attributes:
-        whole: The template, its functions unresolved.
-        given: Parameters, by name; others are as their defaults. `Bucket` and `Bucket.Arn` name what is made; what is
-            not given is called `<Bucket>`.
+        whole: The template, with unresolved functions.
+        given: Parameters by name; others have their defaults. It can also name resources and their attributes, such as
+            `Bucket` and `Bucket.Arn`; one that is not given has the value `<Bucket>`.
     """
 
     whole: Mapping[str, Any]
@@ -65,62 +65,66 @@ class Stack:
 
     @property
     def resources(self) -> dict[str, Any]:
-        """Every resource whose condition holds, resolved, by its name."""
+        """Every resource without a condition or with a true one, resolved, by name."""
         return {
-            name: self.resolve({key: value for key, value in told.items() if key != "Condition"})
-            for name, told in self.whole["Resources"].items()
-            if "Condition" not in told or self.holds(told["Condition"])
+            name: self.resolve({key: value for key, value in resource.items() if key != "Condition"})
+            for name, resource in self.whole["Resources"].items()
+            if "Condition" not in resource or self.is_true(resource["Condition"])
         }
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
         """The properties of all resources of one type, such as `AWS::IAM::Role`."""
-        return {name: told["Properties"] for name, told in self.resources.items() if told["Type"] == kind}
+        return {name: each["Properties"] for name, each in self.resources.items() if each["Type"] == kind}
 
     def properties(self, name: str) -> Any:
         """The properties of one resource."""
         return self.resources[name]["Properties"]
 
-    def holds(self, condition: str) -> bool:
-        """Whether a condition does."""
+    def is_true(self, condition: str) -> bool:
+        """Whether a condition of the template is true."""
         return bool(self.resolve(self.whole["Conditions"][condition]))
 
     def value(self, name: str) -> Any:
-        """What `!Ref name`, or `${name}`, stands for; or `!GetAtt`, where there is a point in it."""
+        """The value of `!Ref name` or `${name}`; of `!GetAtt`, if the name contains a point."""
         if name == "AWS::NoValue":
             return NOTHING
         if name in self.whole["Parameters"] and name in self.given:
-            told = self.whole["Parameters"][name]
-            assert re.fullmatch(told.get("AllowedPattern", ".*"), str(self.given[name])), f"{name} may not be so"
-            assert self.given[name] in told.get("AllowedValues", [self.given[name]]), f"{name} may not be so"
+            parameter = self.whole["Parameters"][name]
+            assert re.fullmatch(parameter.get("AllowedPattern", ".*"), str(self.given[name])), (
+                f"{name} has a value that is not allowed"
+            )
+            assert self.given[name] in parameter.get("AllowedValues", [self.given[name]]), (
+                f"{name} has a value that is not allowed"
+            )
         if name in self.given or name in AWS:
             return self.given.get(name, AWS.get(name))
         if name in self.whole["Parameters"]:
             return self.whole["Parameters"][name]["Default"]
-        made = self.whole["Resources"][name.partition(".")[0]]
-        assert "Condition" not in made or self.holds(made["Condition"]), f"{name} is not made"
+        resource = self.whole["Resources"][name.partition(".")[0]]
+        assert "Condition" not in resource or self.is_true(resource["Condition"]), f"{name} is not created"
         return f"<{name}>"
 
-    def resolve(self, told: Any) -> Any:
-        """`told` without functions."""
-        match told:
-            case {"Ref": _} | {"Condition": str()} if len(told) == 1:
-                [(name, value)] = told.items()
+    def resolve(self, node: Any) -> Any:
+        """The part of a template with all its functions resolved."""
+        match node:
+            case {"Ref": _} | {"Condition": str()} if len(node) == 1:
+                [(name, value)] = node.items()
                 return FUNCTIONS[name](self, value)
-            case dict() if len(told) == 1 and (name := next(iter(told))).startswith("Fn::"):
-                return FUNCTIONS[name](self, told[name])
+            case dict() if len(node) == 1 and (name := next(iter(node))).startswith("Fn::"):
+                return FUNCTIONS[name](self, node[name])
             case dict():
-                return {key: value for key, one in told.items() if (value := self.resolve(one)) is not NOTHING}
+                return {key: value for key, one in node.items() if (value := self.resolve(one)) is not NOTHING}
             case list():
-                return [value for one in told if (value := self.resolve(one)) is not NOTHING]
-        return told
+                return [value for one in node if (value := self.resolve(one)) is not NOTHING]
+        return node
 
 
 FUNCTIONS: dict[str, Function] = {
     "Ref": Stack.value,
-    "Condition": Stack.holds,
+    "Condition": Stack.is_true,
     "Fn::GetAtt": lambda stack, path: stack.value(".".join(path)),
     "Fn::Sub": lambda stack, text: re.sub(r"\$\{([\w:.]+)\}", lambda found: str(stack.value(found[1])), text),
-    "Fn::If": lambda stack, told: stack.resolve(told[1] if stack.holds(told[0]) else told[2]),
+    "Fn::If": lambda stack, words: stack.resolve(words[1] if stack.is_true(words[0]) else words[2]),
     "Fn::Equals": lambda stack, both: stack.resolve(both[0]) == stack.resolve(both[1]),
     "Fn::Not": lambda stack, one: not stack.resolve(one[0]),
 }
@@ -133,17 +137,17 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def listed(value: Any) -> list[Any]:
-    """A list of whatever may stand alone, as actions and resources of a policy may."""
+    """The value as a list; actions and resources of a policy may be single values."""
     return value if isinstance(value, list) else [value]
 
 
-def within(told: Any, name: str) -> Iterator[dict[str, Any]]:
-    """Every object below that has a key of this name, such as `Effect`."""
-    if isinstance(told, dict):
-        if name in told:
-            yield told
-        for one in told.values():
+def within(node: Any, name: str) -> Iterator[dict[str, Any]]:
+    """Every object in `node`, at any depth, that has this key, such as `Effect`."""
+    if isinstance(node, dict):
+        if name in node:
+            yield node
+        for one in node.values():
             yield from within(one, name)
-    elif isinstance(told, list):
-        for one in told:
+    elif isinstance(node, list):
+        for one in node:
             yield from within(one, name)

@@ -1,4 +1,4 @@
-"""What tests share: a clock that only moves when told, a real S3 server, a fresh bucket, the recorded answers."""
+"""Shared fixtures: a virtual clock, a real S3 server, a fresh bucket, the recorded responses of TMDB."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from aiobotocore.session import AioSession
 from hypothesis import settings
 from packages import built
 
-from harvester.aws_client import open_bucket
-from harvester.demo.s3_server import S3Server, s3_server
-from harvester.demo.tmdb_stand_in import KEY
-from harvester.settings import ALL_NAMES, Settings, load_settings
+from harvester.fakes.s3_server import S3Server, s3_server
+from harvester.fakes.tmdb import KEY
+from harvester.model.layout import Layout
+from harvester.model.manifest import Manifest, decode_manifest
+from harvester.model.receipt import Receipt, decode_receipt
+from harvester.runtime.observer import BatchLanded, Event, RunBegun, TitleDone
+from harvester.settings.settings import ALL_NAMES, Settings, load_settings
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from harvester.s3 import Bucket
+    from harvester.store.s3 import Bucket
 
-settings.register_profile("ours", deadline=None, database=None, derandomize=True)  # no wall clock, no luck
+settings.register_profile("ours", deadline=None, database=None, derandomize=True)  # no wall clock, no random seeds
 settings.load_profile("ours")
 
 PAYLOADS = Path(__file__).parents[2] / "shared" / "tmdb_payloads"
@@ -40,12 +44,12 @@ _numbers = itertools.count(1)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two workers a core: half of the time tests wait, for processes, servers and their deadlines."""
+    """Two workers per core: half of the time tests wait for processes, servers and deadlines."""
     return 2 * (os.cpu_count() or 1)
 
 
-class _Heard(logging.Handler):
-    """Keeps every record, as the values that a line would have."""
+class _Recorder(logging.Handler):
+    """Keeps the values of every log record."""
 
     STANDARD = frozenset(vars(logging.makeLogRecord({})))
 
@@ -60,20 +64,20 @@ class _Heard(logging.Handler):
 
 @contextmanager
 def capture_logs() -> Iterator[list[dict[str, Any]]]:
-    """What the harvester logs meanwhile, a dictionary a line."""
-    heard, logger = _Heard(), logging.getLogger("harvester")
+    """The log lines of the harvester inside the context, one dictionary each."""
+    recorder, logger = _Recorder(), logging.getLogger("harvester")
     level = logger.level
-    logger.addHandler(heard)
+    logger.addHandler(recorder)
     logger.setLevel(logging.DEBUG)
     try:
-        yield heard.lines
+        yield recorder.lines
     finally:
-        logger.removeHandler(heard)
+        logger.removeHandler(recorder)
         logger.setLevel(level)
 
 
 class Clock:
-    """Virtual seconds: `sleep` returns when the clock has come to its end, and all sleepers wake in order."""
+    """Virtual time: it advances only by `sleep`, which returns at once."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -82,7 +86,7 @@ class Clock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Wake later by the clock, at once by the wall: the only sleeper moves the time."""
+        """Advance the clock by `seconds` without waiting."""
         self.now += max(seconds, 0.0)
         await asyncio.sleep(0)
 
@@ -94,7 +98,7 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="session", autouse=True)
 def _little_to_collect() -> None:
-    """What has been imported stays: looking through it for garbage again and again takes a fifth of the CPU."""
+    """Imported modules stay: scanning them for garbage again and again takes a fifth of the CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -102,7 +106,7 @@ def _little_to_collect() -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reads the settings of whoever runs it, nor a .env or TOML file of theirs."""
+    """No test reads the settings, .env or TOML file of the person who runs it."""
     names = {name.lower() for name in ALL_NAMES}
     for name in list(os.environ):
         if name.lower() in names or name.startswith("AWS_"):
@@ -113,7 +117,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def payloads() -> Path:
-    """The folder of recorded answers of the real TMDB."""
+    """The folder of recorded responses of the real TMDB."""
     if not PAYLOADS.is_dir():
         pytest.skip(f"no recorded answers at {PAYLOADS}")
     return PAYLOADS
@@ -121,13 +125,13 @@ def payloads() -> Path:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S3Server]:
-    """One S3 server for the whole suite; every test has buckets of its own."""
+    """One S3 server for the whole suite; every test has its own buckets."""
     async with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
 def client_of(server: S3Server) -> Any:
-    """A plain client of the server, to look at things from outside; an asynchronous context manager."""
+    """A plain S3 client, independent of the harvester; an asynchronous context manager."""
     session = AioSession()
     session.register_component("data_loader", LOADER)
     return session.create_client(
@@ -141,7 +145,7 @@ def client_of(server: S3Server) -> Any:
 
 @pytest.fixture
 async def bucket(s3: S3Server) -> AsyncIterator[Bucket]:
-    """A new, empty bucket, opened as the harvester opens it."""
+    """A new, empty bucket, opened the way the harvester does."""
     name = f"lake-{next(_numbers)}"
     async with client_of(s3) as client:
         await client.create_bucket(Bucket=name)
@@ -152,7 +156,7 @@ async def bucket(s3: S3Server) -> AsyncIterator[Bucket]:
 
 @pytest.fixture
 def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Callable[..., Settings]:
-    """Makes settings for a stand-in's URL, the test's bucket and CSVs of just these ids; anything else by name."""
+    """Makes settings for a TMDB at `url`, the test's bucket and CSVs of these ids; other settings by name."""
 
     def make(url: str, *, movies: Any = (), series: Any = (), **more: Any) -> Settings:
         for name, ids in (("movies", movies), ("series", series)):
@@ -160,7 +164,7 @@ def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Callable[..., 
                 rows = "".join(f"{id_}|a title\n{id_}|a title\n" for id_ in ids)
                 (tmp_path / f"{name}.csv").write_text(f"id|tituloPincipal\n{rows}", encoding="utf-8")
                 more.setdefault(f"{name}_csv", str(tmp_path / f"{name}.csv"))
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "tmdb_api_key": KEY,
             "tmdb_base_url": url,
             "tmdb_rate": 10_000,
@@ -170,39 +174,65 @@ def settings_for(s3: S3Server, bucket: Bucket, tmp_path: Path) -> Callable[..., 
             "aws_secret_access_key": s3.secret_key,
             "aws_endpoint_url_s3": s3.endpoint,
         }
-        return load_settings(**(told | more))
+        return load_settings(**(values | more))
 
     return make
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the Lambda's packages for both architectures."""
+    """The folder with the Lambda's packages for both architectures."""
     return built(tmp_path_factory)
 
 
 class Silent:
-    """A watcher that only remembers."""
+    """An observer that stores events; `layout` is the run's, with the default prefix and key template."""
 
     def __init__(self) -> None:
-        self.titles: list[Any] = []
-        self.receipts: list[Any] = []
+        self.titles: list[TitleDone] = []
+        self.batches: list[BatchLanded] = []
+        self.events: list[Event] = []
 
-    def begin(self, run: Any, *, titles: int, pace: Any) -> None:
-        self.run, self.to_do = run, titles
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        match event:
+            case RunBegun():
+                self.begin(event)
+            case TitleDone():
+                self.title(event)
+            case BatchLanded():
+                self.batch(event)
 
-    def title(self, told: Any) -> None:
-        self.titles.append(told)
+    def begin(self, event: RunBegun) -> None:
+        self.run, self.to_do = event.run, event.titles
 
-    def batch(self, receipt: Any) -> None:
-        self.receipts.append(receipt)
+    def title(self, event: TitleDone) -> None:
+        self.titles.append(event)
+
+    def batch(self, event: BatchLanded) -> None:
+        self.batches.append(event)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout("Raw/API", "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", self.run)
+
+
+async def manifest_of(bucket: Bucket, layout: Layout) -> Manifest:
+    """The run's manifest in the bucket."""
+    return decode_manifest(layout, await bucket.read(layout.manifest_key))
+
+
+async def receipts_of(bucket: Bucket, layout: Layout) -> list[Receipt]:
+    """The run's receipts in the bucket, in the order of their keys."""
+    keys = await bucket.objects(layout.receipts)
+    return [decode_receipt(layout, key, await bucket.read(key)) for key in keys]
 
 
 @pytest.fixture
-def watcher() -> Silent:
+def observer() -> Silent:
     return Silent()
 
 
 def gzip_of(data: bytes, level: int = 9) -> bytes:
-    """The data as gzip, the same bytes whenever it is made: workers compare the names of their tests."""
+    """The data as gzip, always the same bytes: test names contain it, and workers compare test names."""
     return gzip.compress(data, level, mtime=0)

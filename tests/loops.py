@@ -1,7 +1,7 @@
-"""Event loops on which seconds pass faster: timeouts and waits stay as long as they are, by the loop's own clock.
+"""Event loops with a faster clock: by the loop's own clock, timeouts and waits have their full length.
 
-`Leaping` for whatever happens within this process, however busy the machine is; `Hasty` where another process has to
-answer in the meantime, which then has that much less time.
+Use `Leaping` if everything happens in this process, however busy the machine is; use `Hasty` if another process has to
+respond, which then has that much less time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from harvester.demo.s3_link import Call, Forward, Rule
+    from harvester.fakes.s3_proxy import Call, Forward, Rule
 
 LOOK = 0.1
-"""Seconds by the wall after which what has not come through the loopback is taken not to be on its way."""
+"""Real seconds after which nothing more is expected to arrive over loopback."""
 
 
 class Hasty(asyncio.SelectorEventLoop):
-    """A loop on which `times` seconds pass in one."""
+    """A loop whose clock runs `times` as fast as real time."""
 
     def __init__(self, times: float = 1.0) -> None:
         loop = self
@@ -41,21 +41,21 @@ class Hasty(asyncio.SelectorEventLoop):
         return self._then + (super().time() - self._since) * self.times
 
     def hurry(self, times: float) -> None:
-        """From now on `times` seconds pass in one."""
+        """Let the clock run `times` as fast as real time from now on."""
         self._then, self._since = self.time(), super().time()
         self.times = times
 
 
 class Leaping(asyncio.SelectorEventLoop):
-    """A loop whose clock stands while it works, and leaps over whatever time nothing happens in.
+    """A loop whose clock stops while it works, and skips time in which nothing happens.
 
-    A minute's hold is a minute by its clock and next to none by the wall's. Before it leaps it looks around, for a
-    fortieth of the time or for `look` seconds: what has been sent arrives before anybody gives it up.
+    A back-off of a minute is a minute by its clock and almost no real time. Before a skip it waits for I/O, a fortieth
+    of the time or `look` seconds, whichever is less: so data that was sent arrives before a timeout ends.
 
     Attributes:
-        now: Its clock.
-        leaping: False: the clock goes as the wall's.
-        abroad: Threads and other processes that work for it: as long as there are any, the same.
+        now: Its clock, in seconds.
+        leaping: False: the clock runs in real time.
+        abroad: Number of threads and other processes that work for it; while above 0, the clock runs in real time.
     """
 
     def __init__(self, look: float = LOOK) -> None:
@@ -78,7 +78,7 @@ class Leaping(asyncio.SelectorEventLoop):
         return self.now
 
     def run_in_executor(self, *call: Any) -> Any:
-        """A thread works as well."""
+        """Count the thread as working for the loop until it is done."""
         self.abroad += 1
         future = super().run_in_executor(*call)
         future.add_done_callback(self._back)
@@ -90,7 +90,7 @@ class Leaping(asyncio.SelectorEventLoop):
 
 @contextmanager
 def abroad() -> Iterator[None]:
-    """Another process works for us, on a loop that leaps."""
+    """Let the clock of a `Leaping` loop run in real time, while another process works for it."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Leaping)
     loop.abroad += 1
@@ -101,7 +101,7 @@ def abroad() -> Iterator[None]:
 
 
 def in_its_time(rule: Rule) -> Rule:
-    """The rule of a link before a real S3, on a loop that leaps, with no more time passing than S3 itself takes."""
+    """A rule for an S3 proxy on a `Leaping` loop: forwarded calls take only the real time that S3 needs."""
 
     async def timed(call: Call, forward: Forward) -> web.StreamResponse:
         async def forward_abroad() -> web.Response:
@@ -117,11 +117,11 @@ async def no_wait(seconds: float) -> None:
     """A sleep that takes no time."""
 
 
-def run_on(loop: asyncio.AbstractEventLoop, story: Coroutine[Any, Any, Any]) -> Any:
-    """What comes of the story, told to its end on this loop.
+def run_on(loop: asyncio.AbstractEventLoop, scenario: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine, run to its end on this loop.
 
-    Not in debug mode, as other tests are: there every future and callback keeps the stack that it was made in, which is
-    1.25 to 1.6 times the CPU time of stories that do not wait (measured), and slow callbacks say nothing here.
+    Without debug mode, unlike other tests: there every future and callback stores its stack, which takes 1.25 to 1.6
+    times the CPU of scenarios that do not wait (measured), and warnings of slow callbacks have no meaning here.
     """
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        return runner.run(story)
+        return runner.run(scenario)

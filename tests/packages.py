@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def build(*words: str | Path, root: Path = ROOT, cwd: Path, umask: int = -1) -> subprocess.CompletedProcess[str]:
-    """Run the tree's `build.sh` from `cwd`, for the Python the tests run on."""
+    """Run the tree's `build.sh` in `cwd`, for the Python that runs the tests."""
     command = [root / "config" / "aws" / "build.sh", *words]
     env = os.environ | {"PYTHON": sys.executable}
     return subprocess.run(command, cwd=cwd, env=env, umask=umask, check=False, capture_output=True, text=True)
 
 
 def copy_tree(root: Path, to: Path) -> Path:
-    """What a build reads of the project, with new times and rights, at `to`."""
+    """Copy the files that a build reads to `to`, with new times and permissions."""
     for name in ("harvester", "config"):
         shutil.copytree(root / name, to / name, copy_function=shutil.copyfile)
     for name in ("pyproject.toml", "uv.lock", "LICENSE", "README.md"):
@@ -34,7 +34,7 @@ def copy_tree(root: Path, to: Path) -> Path:
 
 
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of packages for both architectures, made once for all workers."""
+    """The folder of packages for both architectures, built once for all workers."""
     scratch = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         scratch = scratch.parent
@@ -42,6 +42,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (scratch / "packages.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            told = build(folder, root=copy_tree(ROOT, folder.with_name("tree")), cwd=scratch)
-            assert told.returncode == 0, told.stderr
+            result = build(folder, root=copy_tree(ROOT, folder.with_name("tree")), cwd=scratch)
+            assert result.returncode == 0, result.stderr
     return folder

@@ -1,4 +1,4 @@
-"""What the tests of the readers share: the SQL of config/aws as data, and records compared with what a reader saw."""
+"""Helpers for the tests of the readers: the SQL of config/aws as data, and comparison of records sent and read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 AWS = Path(__file__).parents[1] / "config" / "aws"
 
 _TYPES = {"string": "VARCHAR", "bigint": "BIGINT", "double": "DOUBLE", "boolean": "BOOLEAN"}
-"""Hive's scalar types that the tables use, and DuckDB's; another one has to be thought about."""
+"""Hive's scalar types in the tables, and DuckDB's types for them; any other is a KeyError."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Table:
             values, a struct's a dict.
         partitions: Name to type, likewise.
         properties: `TBLPROPERTIES`, and the mappings of the SerDe.
-        location: Where it lies.
+        location: URL of its data.
     """
 
     columns: dict[str, Shape]
@@ -44,8 +44,8 @@ class Table:
 def open_duckdb() -> duckdb.DuckDBPyConnection:
     """A database in memory; a context manager.
 
-    DuckDB is imported here and not above: what the suite has loaded before its first test is frozen (conftest), and
-    DuckDB complains at the end of what it takes for leaks.
+    DuckDB is imported here, not at the top: modules loaded before the first test are frozen (conftest), and DuckDB
+    reports them as leaks at the end.
     """
     import duckdb
 
@@ -53,7 +53,7 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
 
 
 def athena_statements() -> list[exp.Expression]:
-    """The statements of athena.sql, those in comments after the others; any error of grammar is raised."""
+    """The statements of athena.sql, then those in its comments; a syntax error is raised."""
     sql = (AWS / "athena.sql").read_text(encoding="utf-8")
     commented = re.findall(r"^-- (?:ALTER|CREATE) .*?^-- \);$", sql, re.DOTALL | re.MULTILINE)
     sql += "\n".join(re.sub(r"^-- ", "", statement, flags=re.MULTILINE) for statement in commented)
@@ -68,12 +68,12 @@ def athena_table(name: str) -> Table:
         for statement in athena_statements()
         if isinstance(statement, exp.Create) and isinstance(statement.this, exp.Schema) and _name(statement) == name
     ]
-    told = create.args["properties"]
-    properties = {each.name: each.args["value"].name for each in told.expressions if type(each) is exp.Property}
-    for serde in told.find_all(exp.SerdeProperties):
+    table = create.args["properties"]
+    properties = {each.name: each.args["value"].name for each in table.expressions if type(each) is exp.Property}
+    for serde in table.find_all(exp.SerdeProperties):
         properties |= {each.name: each.args["value"].name for each in serde.expressions}
-    [partitions] = told.find_all(exp.PartitionedByProperty)
-    [location] = told.find_all(exp.LocationProperty)
+    [partitions] = table.find_all(exp.PartitionedByProperty)
+    [location] = table.find_all(exp.LocationProperty)
     return Table(_columns(create.this), _columns(partitions.this), properties, location.name)
 
 
@@ -116,7 +116,7 @@ def _shape(kind: exp.DataType) -> Shape:
 
 
 def duckdb_type(shape: Shape) -> str:
-    """The shape in DuckDB's words."""
+    """The shape as a type of DuckDB."""
     match shape:
         case dict():
             fields = (f'"{name}" {duckdb_type(inner)}' for name, inner in shape.items())
@@ -129,25 +129,25 @@ def duckdb_type(shape: Shape) -> str:
             return str(shape)
 
 
-def strange(sent: Any, shape: Shape, at: str = "") -> Iterator[str]:
+def unexpected(sent: Any, shape: Shape, at: str = "") -> Iterator[str]:
     """Paths of the keys in `sent` that have no column, and of which a reader therefore sees nothing."""
     match sent, shape:
         case dict(), dict():
             for key, value in sent.items():
                 if key in shape:
-                    yield from strange(value, shape[key], f"{at}.{key}")
+                    yield from unexpected(value, shape[key], f"{at}.{key}")
                 else:
                     yield f"{at}.{key}"[1:]
         case dict(), (inner,):
             for value in sent.values():
-                yield from strange(value, inner, f"{at}.*")
+                yield from unexpected(value, inner, f"{at}.*")
         case list(), [inner]:
             for value in sent:
-                yield from strange(value, inner, f"{at}[]")
+                yield from unexpected(value, inner, f"{at}[]")
 
 
 def altered(sent: Any, read: Any, shape: Shape, at: str = "") -> Iterator[str]:
-    """How what was `read` differs from what was `sent`, value for value of every column; a key left out is null."""
+    """The differences between a record `sent` and as it was `read`, by column; a missing key counts as null."""
     match sent, shape:
         case dict(), dict() if isinstance(read, dict):
             for key, inner in shape.items():
@@ -156,8 +156,8 @@ def altered(sent: Any, read: Any, shape: Shape, at: str = "") -> Iterator[str]:
             for key, value in sent.items():
                 yield from altered(value, read[key], inner, f"{at}.{key}")
         case list(), [inner] if isinstance(read, list) and len(sent) == len(read):
-            for place, value in enumerate(sent):
-                yield from altered(value, read[place], inner, f"{at}[{place}]")
+            for index, value in enumerate(sent):
+                yield from altered(value, read[index], inner, f"{at}[{index}]")
         case _, str() | dict() | list() | tuple():
             scalar = sent is None or (isinstance(shape, str) and not isinstance(sent, dict | list))
             if not scalar or isinstance(sent, bool) != isinstance(read, bool) or sent != read:
@@ -165,7 +165,7 @@ def altered(sent: Any, read: Any, shape: Shape, at: str = "") -> Iterator[str]:
 
 
 def leaves(shape: Shape, at: str = "") -> Iterator[str]:
-    """Paths of all scalars of a shape."""
+    """Paths of all scalars in a shape."""
     match shape:
         case dict():
             for key, inner in shape.items():
@@ -179,7 +179,7 @@ def leaves(shape: Shape, at: str = "") -> Iterator[str]:
 
 
 def filled(sent: Any, shape: Shape, at: str = "") -> Iterator[str]:
-    """Paths of those scalars that `sent` has a value for."""
+    """Paths of the scalars for which `sent` has a value."""
     match sent, shape:
         case dict(), dict():
             for key in sent.keys() & shape.keys():

@@ -1,12 +1,12 @@
-"""Lambda on this machine: the Runtime API, AWS's own runtime client in a process that asks it for events, and a vault.
+"""Lambda on this machine: the Runtime API, AWS's own runtime client in a process, and a fake of AWS's secret stores.
 
     async with function(environment, folder) as lambda_:
-        told = await lambda_.invoke({"action": "plan"})
+        result = await lambda_.invoke({"action": "plan"})
 
-The service's part is played here: a process is started for the first event and kept for the next ones (a warm start),
-killed when the time of an invocation is over, and started anew for the event after that (a cold start).
-Source: docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, version 2018-06-01. The vault speaks the JSON protocol
-of Parameter Store and Secrets Manager, as far as a key is read there.
+This module acts as the Lambda service: it starts a process for the first event, keeps it for the next ones (a warm
+start), kills it when an invocation's time is over, and starts a new one for the event after that (a cold start).
+Source: docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, version 2018-06-01. `fake_secrets` speaks the JSON
+protocol of Parameter Store and Secrets Manager, as far as reading a key needs it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from shells import Running, Shell, kept
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-HANDLER = "harvester.aws_lambda.handler"
+HANDLER = "harvester.aws_lambda.handler.handler"
 CLIENT = ("-m", "awslambdaric")
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:harvester"
 
 ANSWER_BYTES = 6 * 2**20
-"""What Lambda takes of an answer; a state machine takes 256 KiB of it."""
+"""Most bytes of a response that Lambda accepts; a state machine accepts 256 KiB."""
 
 _HASTY = """
 import asyncio, sys
@@ -65,21 +65,21 @@ main(sys.argv)
 
 
 def hasty(times: float) -> tuple[str, str]:
-    """The runtime client in a process in which `times` seconds pass in one, by the clock of its loop."""
+    """The runtime client in a process whose loop's clock runs `times` as fast."""
     return "-c", _HASTY.format(tests=str(Path(__file__).parent), times=times)
 
 
 def without_loop() -> tuple[str, str]:
-    """The runtime client in a process that has no loop: nobody has foreseen it, and the error says TMDB's key."""
+    """The runtime client in a process without a loop: an unforeseen error, whose message has TMDB's key in it."""
     return "-c", _WITHOUT_LOOP
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of an invocation: the `answer`, or the `error` as the runtime client sends it.
+class Result:
+    """The result of an invocation: the `answer`, or the `error` as the runtime client sends it.
 
     Attributes:
-        died: Whether the process ended without a word, killed when its time was over or of its own accord.
+        died: Whether the process ended without a response, killed after its time or by itself.
     """
 
     answer: Any = None
@@ -89,27 +89,27 @@ class Told:
 
     @property
     def name(self) -> str:
-        """By which Retry and Catch know the error."""
+        """The name by which Retry and Catch of a state machine match the error."""
         assert self.error is not None, self
         return str(self.error["errorType"])
 
     @property
     def sentence(self) -> str:
-        """What it says."""
+        """The error's message."""
         assert self.error is not None, self
         return str(self.error["errorMessage"])
 
 
 @dataclass(slots=True)
 class Lambda:
-    """A function, deployed; made by `function`.
+    """A deployed function; made by `function`.
 
     Attributes:
-        shell: Where its processes are run.
-        program: How they are started.
+        shell: Runs its processes.
+        program: The program they run.
         starts: How many have been started.
-        never: What must stand in none of their answers, errors and logs.
-        runs: All of them, with what they have written.
+        never: Texts that must not be in any answer, error or log.
+        runs: All processes, with their output.
     """
 
     shell: Shell
@@ -121,54 +121,54 @@ class Lambda:
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _waiting: asyncio.Queue[tuple[str, Any, float]] = field(default_factory=asyncio.Queue)
-    _told: dict[str, asyncio.Future[Told]] = field(default_factory=dict)
+    _pending: dict[str, asyncio.Future[Result]] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def invoke(self, event: Any, *, seconds: float = 900.0, over: asyncio.Event | None = None) -> Told:
-        """What comes of the event, which has so many `seconds`; they are over at once when somebody says so.
+    async def invoke(self, event: Any, *, seconds: float = 900.0, over: asyncio.Event | None = None) -> Result:
+        """The result of an event, which has `seconds` of time, or less if `over` is set before.
 
-        Starting a process is not counted, as it is not by Lambda.
+        As in Lambda, the time to start a process is not counted.
         """
         if not self.runs or self.runs[-1].process.returncode is not None:
             await self._start()
         number = f"00000000-0000-4000-8000-{next(self._numbers):012d}"
-        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        self._told[number] = told
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._pending[number] = result
         process = self.runs[-1].process
         begun, *ends = (
             asyncio.ensure_future(each)
             for each in (self._ready.wait(), process.wait(), (over or asyncio.Event()).wait())
         )
         try:
-            await asyncio.wait([told, begun, ends[0]], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([result, begun, ends[0]], return_when=asyncio.FIRST_COMPLETED)
             self._waiting.put_nowait((number, event, seconds))
-            await asyncio.wait([told, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([result, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in (begun, *ends):
                 each.cancel()
-        if told.done():
-            return told.result()
+        if result.done():
+            return result.result()
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
         await asyncio.gather(*self.runs[-1].reading)
-        self._told.pop(number, None)
+        self._pending.pop(number, None)
         while not self._waiting.empty():
             self._waiting.get_nowait()
-        return Told(died=True)
+        return Result(died=True)
 
     @property
     def out(self) -> str:
-        """All that its processes have written to standard output: the runtime client's words."""
+        """The standard output of all its processes: that of the runtime client."""
         return b"".join(bytes(run.out) for run in self.runs).decode()
 
     @property
     def err(self) -> str:
-        """And to standard error: our log."""
+        """The standard error of all its processes: our log."""
         return b"".join(bytes(run.err) for run in self.runs).decode()
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The lines of the log, all of them JSON; those of one event, if it is named."""
+        """The lines of the log, which are all JSON; only those of `event`, if given."""
         whole, _, _ = self.err.rpartition("\n")
         lines = [json.loads(line) for line in whole.splitlines()]
         return [line for line in lines if event in (None, line["event"])]
@@ -181,36 +181,36 @@ class Lambda:
         self.starts += 1
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The Runtime API."""
+        """Respond to a request to the Runtime API."""
         match request.method, request.path.removeprefix("/2018-06-01/runtime/").split("/"):
             case "GET", ["invocation", "next"]:
                 return await self._next(request)
             case "POST", ["invocation", number, "response"]:
                 body = await request.read()
                 assert len(body) <= ANSWER_BYTES
-                self._tell(number, Told(answer=json.loads(body), bytes=len(body)))
+                self._resolve(number, Result(answer=json.loads(body), bytes=len(body)))
             case "POST", ["invocation", number, "error"]:
                 body = await request.read()
-                self._tell(number, Told(error=json.loads(body), bytes=len(body)))
+                self._resolve(number, Result(error=json.loads(body), bytes=len(body)))
             case "POST", ["init", "error"]:
                 error = json.loads(await request.read())
-                for number in list(self._told):
-                    self._tell(number, Told(error=error))
+                for number in list(self._pending):
+                    self._resolve(number, Result(error=error))
             case _:
                 return web.json_response({"errorType": "NotFound"}, status=404)
         return web.json_response({"status": "OK"}, status=202)
 
-    def _tell(self, number: str, told: Told) -> None:
-        waiting = self._told.pop(number)
+    def _resolve(self, number: str, result: Result) -> None:
+        waiting = self._pending.pop(number)
         if not waiting.done():
-            waiting.set_result(told)
+            waiting.set_result(result)
         for words in self.never:
-            assert words not in json.dumps([told.answer, told.error], ensure_ascii=False), told
+            assert words not in json.dumps([result.answer, result.error], ensure_ascii=False), result
 
     async def _next(self, request: web.BaseRequest) -> web.StreamResponse:
         self._ready.set()
         number, event, seconds = await self._waiting.get()
-        if request.transport is None or request.transport.is_closing():  # its process has been killed just now
+        if request.transport is None or request.transport.is_closing():  # its process has just been killed
             self._waiting.put_nowait((number, event, seconds))
             return web.Response()
         headers = {
@@ -222,7 +222,7 @@ class Lambda:
         return web.Response(body=event if isinstance(event, bytes) else json.dumps(event).encode(), headers=headers)
 
     async def close(self) -> None:
-        """End the processes, and look through all that they have said."""
+        """End the processes, and check their output for the texts in `never`."""
         for run in self.runs:
             await run.end()
         await self._stack.aclose()
@@ -232,7 +232,7 @@ class Lambda:
 
 @asynccontextmanager
 async def serving(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    """The URL at which a server on loopback answers while inside."""
+    """The URL of a server on loopback that runs inside the context."""
     runner = web.ServerRunner(web.Server(answer, access_log=None, handler_cancellation=True), shutdown_timeout=0.05)
     await runner.setup()
     try:
@@ -246,7 +246,7 @@ async def serving(answer: Callable[[web.BaseRequest], Awaitable[web.StreamRespon
 async def function(
     environment: Mapping[str, str], folder: Path, *, program: tuple[str, ...] = CLIENT, never: tuple[str, ...] = ()
 ) -> AsyncIterator[Lambda]:
-    """A function with this environment, in this folder; nothing is started before the first event."""
+    """A function with this environment, in this folder; its first process starts with the first event."""
     deployed = Lambda(Shell(kept() | environment, folder), program, never=list(never))
     async with serving(deployed.serve) as deployed.url:
         try:
@@ -256,19 +256,19 @@ async def function(
 
 
 def frames(error: dict[str, Any]) -> list[str]:
-    """The functions in an error's stack."""
+    """Names of the functions in an error's stack trace."""
     return re.findall(r", line \d+, in (\w+)", "".join(error["stackTrace"]))
 
 
 @dataclass(slots=True)
-class Vault:
-    """The running vault; made by `vault`.
+class FakeSecrets:
+    """The running server for Parameter Store and Secrets Manager; made by `fake_secrets`.
 
     Attributes:
-        parameters: What Parameter Store has, by name.
-        secrets: The answers of Secrets Manager, by name; a text is a `SecretString`.
-        refusal: What everybody is told instead, as status and AWS's word; None once it is well again.
-        asked: The names asked for, in order.
+        parameters: Values in Parameter Store, by name.
+        secrets: Responses of Secrets Manager, by name; a text is a `SecretString`.
+        refusal: Status and AWS's error code for every request; None for normal responses.
+        asked: The requested names, in order.
     """
 
     url: str = ""
@@ -278,7 +278,7 @@ class Vault:
     asked: list[str] = field(default_factory=list)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The two calls there are."""
+        """Respond to GetParameter or GetSecretValue."""
         asked = json.loads(await request.read())
         operation = request.headers["X-Amz-Target"].rpartition(".")[2]
         name = asked.get("Name", asked.get("SecretId"))
@@ -295,13 +295,13 @@ class Vault:
         return _aws({"__type": "ResourceNotFoundException", "message": "Secrets Manager can't find it."}, 400)
 
 
-def _aws(told: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(body=json.dumps(told).encode(), status=status, content_type="application/x-amz-json-1.1")
+def _aws(result: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(body=json.dumps(result).encode(), status=status, content_type="application/x-amz-json-1.1")
 
 
 @asynccontextmanager
-async def vault() -> AsyncIterator[Vault]:
-    """A vault that answers at `.url` while inside, for both services."""
-    kept_in = Vault()
-    async with serving(kept_in.serve) as kept_in.url:
-        yield kept_in
+async def fake_secrets() -> AsyncIterator[FakeSecrets]:
+    """A server at `.url` for Parameter Store and Secrets Manager, running inside the context."""
+    server = FakeSecrets()
+    async with serving(server.serve) as server.url:
+        yield server

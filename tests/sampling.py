@@ -1,4 +1,4 @@
-"""Samples of large tables for the default run; the rest of their cells are run by `pytest -m kill`."""
+"""Samples of large tables for the default run; `pytest -m kill` runs the other cells."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 def sampled(cells: Iterable[tuple[Any, ...]], *aspects: Callable[..., object]) -> list[Any]:
-    """These cells as parameters; for the default run a few of them, by seed, that have every value of each aspect.
+    """The cells as test parameters; all are marked `kill` except a few that cover every value of each aspect.
 
-    All others: `pytest -m kill`.
+    The few are chosen by a fixed seed.
     """
     cells, chosen = list(cells), set[tuple[Any, ...]]()
     values = {cell: {(number, aspect(*cell)) for number, aspect in enumerate(aspects)} for cell in cells}
-    left = set().union(*values.values())
+    uncovered = set().union(*values.values())
     shuffled = random.Random(7).sample(cells, len(cells))
-    while left:
-        best = max(shuffled, key=lambda cell: len(values[cell] & left))
+    while uncovered:
+        best = max(shuffled, key=lambda cell: len(values[cell] & uncovered))
         chosen.add(best)
-        left -= values[best]
+        uncovered -= values[best]
     return [pytest.param(*cell, marks=() if cell in chosen else pytest.mark.kill) for cell in cells]

@@ -1,12 +1,12 @@
-"""The harvester in processes of its own, as users run it: started, spoken to, waited for, and never left behind.
+"""Runs the harvester in its own process, as users do; no process outlives its context.
 
     async with Shell(environment, folder).start("--json") as running:
         await running.until(lambda: tmdb.asked.total() > 20)
         running.send(signal.SIGTERM)
         ended = await running.ended()
 
-Whatever is waited for, a process that ends before it is an `AssertionError` with all that it has said. Nothing here
-knows a number of seconds: what takes too long is the affair of the test's own time limit.
+If a process ends before the condition that a test waits for, that is an `AssertionError` with all its output. There are
+no timeouts here: the test's own time limit ends what takes too long.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 HARVESTER = ("-m", "harvester")
 
 LOOK_SECONDS = 0.01
-"""How often is looked whether a thing is so."""
+"""Seconds between two checks of a condition."""
 
 QUICK, SLOW = 5.0, 0.25
-"""How fast seconds pass for a process on a loop of ours: that waits for nothing but time; that has work to do in it."""
+"""Speed of the clock for a process on our loop: when it only waits for time, and when it has work to do."""
 
 _ON_OUR_LOOP = """
 import asyncio, signal, sys
@@ -56,66 +56,66 @@ main()
 
 
 def on_our_loop(times: float = 1.0, *, quick: float = QUICK, slow: float = SLOW) -> tuple[str, str]:
-    """The program: the harvester as it is where there is no uvloop, with asyncio's own loop and another clock.
+    """The program: the harvester without uvloop, on asyncio's own loop with another clock.
 
-    `times` seconds pass in one, after `Running.hurry` they are `quick`, and after `Running.slow_down` `slow`. Nothing
-    of the harvester is touched: each of its timeouts and waits is as long as ever, by the clock that it goes by.
+    The clock runs `times` as fast as real time; after `Running.hurry` `quick` times, after `Running.slow_down` `slow`
+    times. The harvester is unchanged: its timeouts and waits are as long as ever by that clock.
     """
     tests = str(Path(__file__).parent)
     return "-c", _ON_OUR_LOOP.format(tests=tests, times=times, quick=quick, slow=slow)
 
 
 def kept() -> dict[str, str]:
-    """What of our own environment every program needs."""
+    """The variables of our own environment that every program needs."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
 
 
 @contextmanager
 def answerless(port: int = 0) -> Iterator[str]:
-    """An address, `host:port`, at which every connection is refused: the port is taken, and not listened at.
+    """An address, `host:port`, that refuses every connection: the port is bound, but nothing listens.
 
-    A server of the test's own may be told to listen there all the same, and nobody else is ever given the port.
+    A server of the test may still listen there (SO_REUSEADDR); no other program is given the port.
     """
-    with socket.socket() as nobody:
-        nobody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        nobody.bind(("127.0.0.1", port))
-        yield f"127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", port))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process has ended: its code, and what it has written."""
+    """An ended process: its exit code and its output."""
 
     code: int
     out: str
     err: str
 
     @property
-    def told(self) -> dict[str, Any]:
-        """The one JSON object of `--json`."""
-        told: dict[str, Any] = json.loads(self.out)
-        return told
+    def result(self) -> dict[str, Any]:
+        """The JSON object of `--json`."""
+        document: dict[str, Any] = json.loads(self.out)
+        return document
 
     @property
     def said(self) -> str:
-        """All it said, as one line, without boxes."""
+        """All its output as one line, without frames."""
         return " ".join((self.out + self.err).replace("│", " ").split())
 
     @property
     def sentences(self) -> list[str]:
-        """The lines that it has told people on standard error: neither log lines nor Python's own list of imports."""
+        """Lines for people on standard error: without log lines and Python's list of imports."""
         return [line for line in self.err.splitlines() if line and not line.startswith(("{", "import time:"))]
 
 
 @dataclass(slots=True)
 class Running:
-    """A process, whose output is read as it comes; made by `Shell.start`.
+    """A running process, whose output is read continuously; made by `Shell.start`.
 
     Attributes:
         process: The process; its standard input may be written to, if it has one.
-        never: What must not stand in what it has said when it has ended.
-        out: What it has written so far on standard output.
-        err: And on standard error.
+        never: Texts that must not be in its output.
+        out: Its standard output so far.
+        err: Its standard error so far.
     """
 
     process: asyncio.subprocess.Process
@@ -125,35 +125,35 @@ class Running:
     reading: list[asyncio.Task[None]] = field(default_factory=list)
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal; one that has ended meanwhile does not mind."""
+        """Send a signal; ignored if the process has ended."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
     def hurry(self) -> None:
-        """From now on time passes faster for it; it runs `on_our_loop`."""
+        """Let its clock run faster from now on; for a program of `on_our_loop`."""
         self.send(signal.SIGUSR1)
 
     def slow_down(self) -> None:
-        """From now on it has more time than it knows; it runs `on_our_loop`."""
+        """Let its clock run slower than real time from now on; for a program of `on_our_loop`."""
         self.send(signal.SIGUSR2)
 
-    async def until(self, so: Callable[[], object]) -> None:
-        """Return when `so()`, or what it is awaited to, is true; fail if the process has ended before."""
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until `condition()`, awaited if need be, is true; fail if the process ends before."""
         while True:
-            if over := self.process.returncode is not None:
+            if has_ended := self.process.returncode is not None:
                 await asyncio.gather(*self.reading)
-            told = so()
-            if await told if isinstance(told, Awaitable) else told:
+            value = condition()
+            if await value if isinstance(value, Awaitable) else value:
                 return
-            assert not over, f"it has ended with {self.process.returncode}: {self.out!r} {self.err!r}"
+            assert not has_ended, f"it has ended with {self.process.returncode}: {self.out!r} {self.err!r}"
             await asyncio.sleep(LOOK_SECONDS)
 
     async def says(self, text: str) -> None:
-        """Return when it has said so, on either stream."""
+        """Wait until the text is in either output."""
         await self.until(lambda: text.encode() in self.out or text.encode() in self.err)
 
     async def ended(self) -> Ended:
-        """Wait for its end, and for all it has said; its standard input stays open."""
+        """Wait for its end and all its output; its standard input stays open."""
         code = await self.process.wait()
         await asyncio.gather(*self.reading)
         ended = Ended(code, self.out.decode(), self.err.decode())
@@ -162,19 +162,19 @@ class Running:
         return ended
 
     async def read(self, stream: asyncio.StreamReader, into: bytearray) -> None:
-        """Keep what comes out of a stream, to its end."""
+        """Read a stream to its end into a buffer."""
         while block := await stream.read(2**16):
             into += block
 
     async def end(self) -> None:
-        """Leave nothing of it: whatever still runs is killed."""
+        """Kill it if it still runs, and close its pipes."""
         with suppress(ProcessLookupError):
             self.process.kill()
         await self.process.wait()
         for task in self.reading:
-            task.cancel()  # a child of its own may have the other end of the pipe
+            task.cancel()  # one of its children may still hold the pipe open
         await asyncio.wait(self.reading) if self.reading else None
-        self.process._transport.close()  # nothing else closes the pipes then
+        self.process._transport.close()  # nothing else closes the pipes in that case
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +182,9 @@ class Shell:
     """Runs programs in a folder and an environment.
 
     Attributes:
-        environment: All of it; `kept` is what any program needs.
-        folder: Where they are run.
-        never: What they must not say, whatever happens.
+        environment: The complete environment; `kept` gives the variables that any program needs.
+        folder: Their working folder.
+        never: Texts that must not be in their output.
     """
 
     environment: Mapping[str, str]
@@ -192,14 +192,14 @@ class Shell:
     never: tuple[str, ...] = ("Traceback", KEY)
 
     def having(self, **environment: str) -> Shell:
-        """The same with other variables."""
+        """A copy with additional variables."""
         return replace(self, environment={**self.environment, **environment})
 
     @asynccontextmanager
     async def start(self, *words: str, program: tuple[str, ...] = HARVESTER, **streams: Any) -> AsyncIterator[Running]:
-        """The program, running, until the context is left: then it is killed, if it has not ended.
+        """The running program; killed at the end of the context, if it has not ended.
 
-        Its standard input is empty, and its output is read, unless `streams` say otherwise, as `subprocess` has them.
+        Its standard input is empty and its output is read, unless `streams` (arguments of `subprocess`) differ.
         """
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
@@ -218,6 +218,6 @@ class Shell:
             await running.end()
 
     async def run(self, *words: str, **options: Any) -> Ended:
-        """How the program ends."""
+        """Run the program to its end."""
         async with self.start(*words, **options) as running:
             return await running.ended()

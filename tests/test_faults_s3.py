@@ -1,8 +1,8 @@
 """What S3 can do wrong, at every request of a harvest: a table of places and faults, each once and for good.
 
-Between harvester and S3 stands the link, which does to the requests of one place what a fault says. What came of it is
-looked at past the link, and is the same everywhere: objects are whole, a receipt names what is there, the lease is
-given back, and the next harvest closes the books, asking TMDB for nothing but batches without a receipt.
+Between harvester and S3 stands a proxy, the link, which does to the requests of one place what a fault says. What came
+of it is looked at past the link, and is the same everywhere: objects are whole, a receipt names what is there, the
+lease is given back, and the next harvest closes the run, asking TMDB for nothing but batches without a receipt.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from conftest import Silent, capture_logs, client_of
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from sampling import sampled
 
-from harvester.aws_client import open_bucket
-from harvester.batches import Batch
-from harvester.demo.catalog import Catalog, movie_record, tv_record
-from harvester.demo.faults import always, healthy, refusal, scripted
-from harvester.demo.s3_link import answering, at_first, on_keys, refusing, reset, reset_after, s3_link, silent
-from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.aws.errors import ADVICE
+from harvester.commands.harvest import HarvestReport, LeaseOptions, harvest
+from harvester.commands.verify import verify
 from harvester.errors import Exit, HarvestError, StoppedError, StoreError
-from harvester.harvest import Report, Turn, harvest
-from harvester.ids_file import decode_ids, decode_outcomes
-from harvester.layout import Layout
-from harvester.lease import LeaseState, LeaseTimes, decode_lease
-from harvester.manifest import decode_manifest, decode_summary
-from harvester.receipts import Receipt, decode_receipt
-from harvester.records import decode
-from harvester.s3 import CALL_SECONDS
-from harvester.s3_trouble import ADVICE
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog, movie_record, tv_record
+from harvester.fakes.faults import always, healthy, refusal, scripted
+from harvester.fakes.s3_proxy import answering, at_first, on_keys, refusing, reset, reset_after, s3_proxy, silent
+from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.formats.registry import decode
+from harvester.model.batch import Batch
+from harvester.model.ids_file import decode_ids, decode_outcomes
+from harvester.model.layout import Layout
+from harvester.model.manifest import decode_manifest, decode_summary
+from harvester.model.receipt import Receipt, decode_receipt
+from harvester.runs.lease import LeaseState, LeaseTimes, decode_lease
+from harvester.runtime.clock import Clock
+from harvester.runtime.shutdown import Shutdown
+from harvester.store.s3 import CALL_SECONDS, open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
-    from harvester.demo.s3_link import Call, Forward, Link, Rule
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward, Rule, S3Proxy
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import FakeTmdb
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
     Story = Callable[["World"], Coroutine[Any, Any, None]]
@@ -64,10 +64,10 @@ FOUND = [*MOVIES, *SERIES]
 POISON = MOVIES[1]
 CATALOG = Catalog(kinds={SERIES[0]: "tv"}, otherwise="movie")
 
-ATTEMPTS, PATIENT = 5, 7
+FAIL_FAST, WAIT_OUT = 5, 7
 """Requests that botocore makes of one call: of the first look, and from then on."""
 
-MOST_CALLS = 80 + 2 * (2 * PATIENT - 1)
+MOST_CALLS = 80 + 2 * (2 * WAIT_OUT - 1)
 """Calls of a harvest: at most 75 when all is well, and one of each batch to the end, doubled by aiohttp at a reset."""
 
 NOON = "2026-11-22T12:00:00.000Z"
@@ -80,7 +80,7 @@ _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Contents:
     """What is in the bucket, found whole.
 
     Attributes:
@@ -99,7 +99,7 @@ class Seen:
 
     @property
     def waits(self) -> bool:
-        """Whether the next harvest would wait for the lease: nobody could give it back."""
+        """Whether the next harvest would wait for the lease: it was not given back."""
         return self.lease is not None and not self.lease.ended
 
 
@@ -117,8 +117,8 @@ class World:
         spoilt: For each rule there has been, the calls that got another answer than S3's, by key.
     """
 
-    tmdb: StandIn
-    link: Link
+    tmdb: FakeTmdb
+    link: S3Proxy
     settings: Settings
     past: Settings
     lake: Bucket
@@ -146,7 +146,7 @@ class World:
         return met
 
     def counted(self, met: Counter[str], rule: Rule) -> Rule:
-        """The rule, each answer of it counted that is not S3's own."""
+        """The rule; each response of it that is not S3's own is counted."""
 
         async def counting(call: Call, forward: Forward) -> web.StreamResponse:
             own: list[web.Response] = []
@@ -155,12 +155,12 @@ class World:
                 own.append(await forward())
                 return own[-1]
 
-            answer = None
+            response = None
             try:
-                answer = await rule(call, noted)
+                response = await rule(call, noted)
             finally:  # or the silence was cancelled
-                met[call.key] += all(answer is not each for each in own)
-            return answer
+                met[call.key] += all(response is not each for each in own)
+            return response
 
         return counting
 
@@ -189,60 +189,59 @@ class World:
         again: bool = False,
         takes_over: bool = False,
         sleep: Callable[[float], Awaitable[None]] = no_wait,
-    ) -> Report | HarvestError:
+    ) -> HarvestReport | HarvestError:
         """Harvest through the link: what it reports, or the trouble that it ended with.
 
         Args:
             settings: Others than those of the world.
             limit: Of titles.
-            again: Once more, although the books are closed.
+            again: Once more, although the run is closed.
             takes_over: Take the lease although its holder, which is this very process, has not given it back.
             sleep: How to wait before a title is asked for again.
         """
         loop, before = asyncio.get_running_loop(), len(self.link.seen)
         began = loop.time()
-        turn = Turn(times=LeaseTimes(silent=-1.0)) if takes_over else Turn()
+        lease_options = LeaseOptions(times=LeaseTimes(silent=-1.0)) if takes_over else LeaseOptions()
         try:
             return await harvest(
                 settings or self.settings,
-                watcher=Silent(),
-                stop=Stop(limit=limit),
+                observer=Silent(),
+                shutdown=Shutdown(limit=limit),
                 again=again,
-                turn=turn,
-                sleep=sleep,
-                now=lambda: NOON,
+                lease_options=lease_options,
+                clock=Clock(sleep=sleep, now=lambda: NOON),
             )
         except HarvestError as error:
             return error
         finally:
             self.calls, self.seconds = self.link.seen[before:], loop.time() - began
 
-    async def look(self) -> Seen:
+    async def look(self) -> Contents:
         """Read everything, and be sure that every object is whole, and every receipt true."""
         with abroad():
             bodies = {key: await self.lake.read(key) or b"" for key in await self.lake.objects(f"{self.prefix}/")}
             uploads = [key for key, _ in await self.lake.uploads(f"{self.prefix}/")]
         lease = decode_lease(bodies.get(f"{self.prefix}/_harvest/lease.json", b""))
-        seen = Seen({}, [], uploads, lease, [key for key in bodies if f"/{FOREIGN}" in key])
+        contents = Contents({}, [], uploads, lease, [key for key in bodies if f"/{FOREIGN}" in key])
         runs = {key.split("/_harvest/")[1][:19] for key in bodies if re.search(rf"/{RUN}", key)}
         known = {f"{self.prefix}/_harvest/lease.json"} if lease else set()
         for layout in map(self.layout, runs):
-            known |= self.take_run(layout, bodies, seen)
-        for key in seen.foreign:
+            known |= self.take_run(layout, bodies, contents)
+        for key in contents.foreign:
             assert bodies[key] == FOREIGN_BODY
-        for key in bodies.keys() - known - {*seen.foreign}:
+        for key in bodies.keys() - known - {*contents.foreign}:
             assert "/_harvest/" not in key, key
-            seen.files[key] = [self.whole(record) for record in decode(bodies[key])]
-        for receipt in seen.receipts:
-            assert [id_ for file in receipt.files for id_ in seen.files[file.key]] == [*receipt.recorded]
+            contents.files[key] = [self.whole(record) for record in decode(bodies[key])]
+        for receipt in contents.receipts:
+            assert [id_ for file in receipt.files for id_ in contents.files[file.key]] == [*receipt.recorded]
             for file in receipt.files:
                 landed = bodies[file.key]
                 assert (len(landed), sha256(landed).hexdigest()) == (file.bytes, file.sha256)
-        return seen
+        return contents
 
-    def take_run(self, layout: Layout, bodies: dict[str, bytes], seen: Seen) -> set[str]:
-        """The keys of what there is about a run, each document of it found sound."""
-        known = {key for key in bodies if key.startswith(layout.folder)} - {*seen.foreign}
+    def take_run(self, layout: Layout, bodies: dict[str, bytes], contents: Contents) -> set[str]:
+        """The keys of what there is about a run, each document of it found valid."""
+        known = {key for key in bodies if key.startswith(layout.folder)} - {*contents.foreign}
         receipts = []
         for key in known - {layout.manifest_key}:
             if layout.generation_of(key):
@@ -258,7 +257,7 @@ class World:
             manifest = decode_manifest(layout, bodies[layout.manifest_key])
             assert layout.ids_key(manifest.generation) in known  # they were written before
             current = (each for each in receipts if each.generation == manifest.generation)
-            seen.receipts.extend(receipt for receipt in current if not receipt.failed)
+            contents.receipts.extend(receipt for receipt in current if not receipt.failed)
         return known
 
     def whole(self, record: dict[str, Any]) -> str:
@@ -269,36 +268,36 @@ class World:
         assert {name: value for name, value in record.items() if name != "harvest"} == sent | {"imdb_id": id_}
         return id_
 
-    async def closed(self, report: Report | HarvestError) -> Seen:
-        """Be sure that the books are closed: nothing is lost, nothing double, nothing left behind."""
-        assert isinstance(report, Report), report
-        books = report.books
+    async def closed(self, report: HarvestReport | HarvestError) -> Contents:
+        """Be sure that the run is closed: nothing is lost, nothing double, nothing left behind."""
+        assert isinstance(report, HarvestReport), report
+        totals = report.totals
         fresh = 0 if self.other is None else 1
-        assert (report.exit_code, books.found, books.fresh) == (Exit.CLOSED, len(FOUND) - fresh, fresh)
-        seen = await self.look()
-        assert sorted(id_ for ids in seen.files.values() for id_ in ids) == FOUND
-        assert seen.uploads == []
-        return seen
+        assert (report.exit_code, totals.found, totals.fresh) == (Exit.CLOSED, len(FOUND) - fresh, fresh)
+        contents = await self.look()
+        assert sorted(id_ for ids in contents.files.values() for id_ in ids) == FOUND
+        assert contents.uploads == []
+        return contents
 
     async def problems(self) -> list[str]:
         """What `verify` finds wrong on the day, or unfinished but for the other run."""
         with abroad():
-            proof = await verify(self.past, day=NOON[:10])
-        return proof.problems + [run for run in proof.unfinished if run != self.other]
+            verification = await verify(self.past, day=NOON[:10])
+        return verification.problems + [run for run in verification.unfinished if run != self.other]
 
-    async def goes_on(self, seen: Seen) -> None:
-        """Be sure that the next harvest, without a fault, closes the books and asks only for what was not done."""
+    async def goes_on(self, contents: Contents) -> None:
+        """Be sure that the next harvest, without a fault, closes the run and asks only for what was not done."""
         self.heal()
-        done = {id_ for receipt in seen.receipts for id_ in receipt.ids}
+        done = {id_ for receipt in contents.receipts for id_ in receipt.ids}
         done |= set() if self.other is None else {POISON}
         asked = Counter(self.tmdb.asked)
-        report = await self.harvest(takes_over=seen.waits)
-        again = {id_ for route, id_ in Counter(self.tmdb.asked) - asked if route != "authentication"}
-        assert again == {*FOUND} - done
+        report = await self.harvest(takes_over=contents.waits)
+        asked_again = {id_ for route, id_ in Counter(self.tmdb.asked) - asked if route != "authentication"}
+        assert asked_again == {*FOUND} - done
         after = await self.closed(report)
-        assert not after.waits or after.lease == seen.lease  # where nothing was left to do, nobody takes it
+        assert not after.waits or after.lease == contents.lease  # where nothing was left to do, it is not taken
 
-    def is_trouble(self, error: Report | HarvestError, sentence: str, *, deadlines: int = 1) -> None:
+    def is_trouble(self, error: HarvestReport | HarvestError, sentence: str, *, deadlines: int = 1) -> None:
         """Be sure that the harvest has ended with exit 4, soon, and with this sentence (a regular expression).
 
         Soon is one deadline of a call after another, so many, and less than one for all the rest.
@@ -316,8 +315,8 @@ async def world_of(s3: S3Server, name: str, make: Make, **options: Any) -> Async
     prefix = f"Raw/{next(_numbers)}"
     credentials = (s3.access_key, s3.secret_key, None)
     async with (
-        stand_in(**{"catalog": CATALOG} | options) as tmdb,
-        s3_link(s3.endpoint) as link,
+        fake_tmdb(**{"catalog": CATALOG} | options) as tmdb,
+        s3_proxy(s3.endpoint) as link,
         open_bucket(name, region="us-east-1", credentials=credentials, endpoint_url=s3.endpoint) as lake,
     ):
         past = make(tmdb.url, movies=MOVIES, series=SERIES, s3_prefix=prefix)
@@ -378,15 +377,15 @@ async def nothing(world: World) -> None:
 async def interrupted(world: World) -> None:
     """The movies have landed, the series have not."""
     report = await world.harvest(limit=1)
-    assert isinstance(report, Report), report
+    assert isinstance(report, HarvestReport), report
     assert (report.exit_code, report.batches_left) == (Exit.STOPPED, 1)
 
 
 async def failed(world: World) -> None:
-    """A movie has failed, so that the books were closed with that, and its batch is tried again."""
+    """A movie has failed, so that the run was closed with that, and its batch is tried again."""
     world.tmdb.faults = scripted({("movie", POISON): [refusal(500)] * 7})
     report = await world.harvest()
-    assert isinstance(report, Report), report
+    assert isinstance(report, HarvestReport), report
     assert (report.exit_code, report.failed) == (Exit.FAILED, {POISON: "http_500"})
 
 
@@ -418,8 +417,8 @@ async def another(world: World) -> None:
     csv = Path(str(world.settings.movies_csv)).with_name("other.csv")
     csv.write_text(f"id|t\n{POISON}|x\n", encoding="utf-8")
     report = await world.harvest(world.settings.model_copy(update={"movies_csv": str(csv), "series_csv": None}))
-    assert isinstance(report, Report), report
-    assert (report.status, report.books.found) == ("closed", 1)
+    assert isinstance(report, HarvestReport), report
+    assert (report.status, report.totals.found) == ("closed", 1)
     world.other = report.run
 
 
@@ -469,7 +468,7 @@ class Place:
     verb: str
     before: Callable[[World], Awaitable[None]] = nothing
     after: tuple[str, ...] = ()
-    attempts: int = PATIENT
+    attempts: int = WAIT_OUT
     calls: int = 1
 
 
@@ -515,7 +514,7 @@ def with_lease(places: dict[str, Place]) -> Iterator[tuple[str, Place]]:
 
 
 PLACES = {
-    **{name: replace(place, attempts=ATTEMPTS) for name, place in LOOK.items()},
+    **{name: replace(place, attempts=FAIL_FAST) for name, place in LOOK.items()},
     "get of the lease": Place("get", LEASE, "read"),
     "put of the lease": Place("put", LEASE, "write", calls=2),
     "get of the lease, read back": Place("get", LEASE, "read", after=TAKEN[:1], calls=2),
@@ -539,7 +538,7 @@ PLACES = {
     "get of the manifest, to close": Place("get", RUN + "manifest.json", "read", after=LANDED),
     "put of the summary": Place("put", RUN + "summary.json", "write"),
 }
-"""In the order of the road: every request whose trouble ends a harvest."""
+"""In the order of a harvest: every request whose trouble ends a harvest."""
 
 BESIDE = (
     "abort of what failed",
@@ -576,7 +575,7 @@ class Fault:
     twice: bool = False
     passes: bool = True
 
-    def tries(self, attempts: int = PATIENT) -> tuple[int, int]:
+    def tries(self, attempts: int = WAIT_OUT) -> tuple[int, int]:
         """Requests of one call that meets nothing else, at least and at most."""
         if self.rule is silent:
             return 3, 3  # 20 s each, before the deadline
@@ -584,7 +583,7 @@ class Fault:
 
     @property
     def sentence(self) -> str:
-        """The advice as a regular expression; where nobody was reached, who it was stands before it."""
+        """The advice as a regular expression; where no server was reached, its address stands before it."""
         who = r"http://127\.0\.0\.1:\d+ breaks the connection\. " if self.advice == NETWORK else ""
         return who + re.escape(self.advice)
 
@@ -632,7 +631,7 @@ def lasting(rule: Rule, lasts: str) -> Rule:
     return at_first(rule) if lasts == "once" else rule
 
 
-async def spoilt(world: World, place: Place, rule: Rule) -> tuple[Report | HarvestError, Counter[str]]:
+async def spoilt(world: World, place: Place, rule: Rule) -> tuple[HarvestReport | HarvestError, Counter[str]]:
     """What comes of a harvest with this rule at this place, and the calls that have met it, by key."""
     await place.before(world)
     keys = place.keys.replace("{other}", world.other or "")
@@ -647,24 +646,24 @@ def action_at(world: World, place: Place) -> str:
 
 
 @pytest.mark.parametrize(("place", "fault", "lasts"), sampled(PASSING, of_the_place))
-def test_a_fault_that_passes_is_nobodys_business(play: Play, place: str, fault: str, lasts: str) -> None:
-    """Where botocore asks again, one fault at any request leaves closed books and nothing else."""
+def test_a_fault_that_passes_changes_nothing(play: Play, place: str, fault: str, lasts: str) -> None:
+    """Where botocore asks again, one fault at any request leaves a closed run and nothing else."""
 
     async def story(world: World) -> None:
         report, _ = await spoilt(world, PLACES[place], lasting(FAULTS[fault].rule, lasts))
         assert len(world.calls) <= MOST_CALLS
-        seen = await world.closed(report)
-        assert not seen.waits
+        contents = await world.closed(report)
+        assert not contents.waits
         assert await world.problems() == []
 
     play(story)
 
 
 @pytest.mark.parametrize(("place", "fault", "lasts"), sampled(STAYING, of_the_operation))
-def test_a_fault_that_stays_ends_the_harvest_and_the_next_one_closes_the_books(
+def test_a_fault_that_stays_ends_the_harvest_and_the_next_one_closes_the_run(
     play: Play, place: str, fault: str, lasts: str
 ) -> None:
-    """It ends soon, with exit 4, action, key, S3's word and what to do; nothing is lost, half there or left behind."""
+    """It ends soon, with exit 4, action, key, S3's code and what to do; nothing is lost, half there or left behind."""
 
     async def story(world: World) -> None:
         here, what = PLACES[place], FAULTS[fault].at(PLACES[place].operation)
@@ -672,14 +671,14 @@ def test_a_fault_that_stays_ends_the_harvest_and_the_next_one_closes_the_books(
         world.is_trouble(error, rf"{action_at(world, here)}: {what.code}\. {what.sentence}", deadlines=here.calls)
         # Uploads that have begun without our knowing, no answer having come, are left to the next harvest.
         left = met.total() if (here.operation, fault) == ("create", "reset after") else here.operation == "abort"
-        seen = await world.look()
+        contents = await world.look()
         calls = here.calls if lasts == "always" else 1
         least, most = what.tries(here.attempts)
         certain = 1 if here.keys == LEASE else calls  # giving the lease back has LAST_SECONDS, tries or no tries
         assert least * certain <= max(met.values()) <= most * calls
-        assert len(seen.uploads) <= left
-        assert not seen.waits or here.keys == LEASE
-        await world.goes_on(seen)
+        assert len(contents.uploads) <= left
+        assert not contents.waits or here.keys == LEASE
+        await world.goes_on(contents)
 
     play(story)
 
@@ -707,21 +706,21 @@ def test_an_abort_that_fails_leaves_an_upload_to_the_next_harvest(play: Play, fa
         sentence = rf"Cannot abort {action}: {what.code}\. {what.sentence}"
         for line in left:  # the other batch, cancelled, has but four seconds
             assert re.fullmatch(f"{world.prefix}/{FILE}", line["key"])
-            assert line["problem"] == "no answer" or re.fullmatch(sentence, line["problem"])
-        seen = await world.look()
+            assert line["problem"] == "no response" or re.fullmatch(sentence, line["problem"])
+        contents = await world.look()
         # The other batch may have been cancelled while S3 completed its upload: then there is none to abort.
-        open_ones = [line["key"] for line in left if line["key"] not in seen.files]
-        assert sorted(seen.uploads) == ([] if fault == "reset after" else sorted(open_ones))
-        assert not seen.waits
-        await world.goes_on(seen)
+        open_ones = [line["key"] for line in left if line["key"] not in contents.files]
+        assert sorted(contents.uploads) == ([] if fault == "reset after" else sorted(open_ones))
+        assert not contents.waits
+        await world.goes_on(contents)
 
     play(story)
 
 
 RENEWAL, END = (f"put {RUN}manifest.json", f"get {RUN}manifest.json"), (f"put {RUN}summary.json",)
 
-HOLD_SECONDS = 40
-"""For which TMDB holds everybody: the lease is renewed after 30."""
+BACK_OFF_SECONDS = 40
+"""For which a 429 stops all requests: the lease is renewed after 30."""
 
 
 @pytest.mark.parametrize(
@@ -733,18 +732,18 @@ HOLD_SECONDS = 40
         lambda _moment, _operation, fault, lasts: (fault, lasts),
     ),
 )
-def test_a_lease_that_cannot_be_renewed_or_given_back_keeps_no_books_open(
+def test_a_lease_that_cannot_be_renewed_or_given_back_keeps_no_run_open(
     play: Play, moment: str, operation: str, fault: str, lasts: str
 ) -> None:
-    """While nobody has taken over, the harvest goes on and closes its books; what failed is logged."""
+    """While no other harvest has taken over, this one goes on and closes its run; what failed is logged."""
 
     async def story(world: World) -> None:
         what, verb = FAULTS[fault].at(operation), "read" if operation == "get" else "write"
-        world.tmdb.faults = scripted({("movie", POISON): [refusal(429, retry_after=str(HOLD_SECONDS))]})
+        world.tmdb.faults = scripted({("movie", POISON): [refusal(429, retry_after=str(BACK_OFF_SECONDS))]})
         world.spoil(operation, lasting(what.rule, lasts), LEASE, after=RENEWAL if moment == "renewal" else END)
         with capture_logs() as logs:
             report = await world.harvest(sleep=asyncio.sleep)
-        seen = await world.closed(report)
+        contents = await world.closed(report)
         problems = [(line["event"], line["problem"]) for line in logs if line["event"].startswith("lease_")]
         event = "lease_not_ended" if moment == "end" or lasts == "always" else "lease_not_renewed"
         at_last = [problem for name, problem in problems if name == event]
@@ -752,12 +751,12 @@ def test_a_lease_that_cannot_be_renewed_or_given_back_keeps_no_books_open(
         assert len(at_last) == (lasts == "always" or not what.passes or too_long)
         action = f"Cannot {verb} s3://{world.lake.name}/{world.prefix}/{LEASE}"
         for _, problem in problems:
-            ended_early = problem == "no answer" and event == "lease_not_ended"
+            ended_early = problem == "no response" and event == "lease_not_ended"
             assert ended_early or re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
         given_back = event != "lease_not_ended" or not at_last or (operation, fault) == ("put", "reset after")
-        assert seen.waits is not given_back
+        assert contents.waits is not given_back
         assert await world.problems() == []
-        await world.goes_on(seen)
+        await world.goes_on(contents)
 
     play(story)
 
@@ -779,16 +778,16 @@ def test_a_record_that_is_to_be_kept_is_not_lost_where_its_file_cannot_be_read(
         world.spoil("get", lasting(what.rule, lasts), FILE, after=LOOKED)
         report = await world.harvest(again=True)
         if lasts == "once" and what.at("get").passes:
-            assert isinstance(report, Report), report
+            assert isinstance(report, HarvestReport), report
             assert (report.exit_code, report.failed) == (Exit.FAILED, {POISON: "http_500"})
         elif fault == "200 with an error":
             world.is_trouble(report, rf"{action_at(world, here)}: .+")
         else:
             world.is_trouble(report, rf"{action_at(world, here)}: {what.code}\. {what.sentence}")
-        seen = await world.look()
-        assert sorted(id_ for ids in seen.files.values() for id_ in ids) == FOUND
-        assert not seen.waits
-        await world.goes_on(seen)
+        contents = await world.look()
+        assert sorted(id_ for ids in contents.files.values() for id_ in ids) == FOUND
+        assert not contents.waits
+        await world.goes_on(contents)
 
     play(story)
 
@@ -809,8 +808,8 @@ def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
 
     async def story(world: World) -> None:
         what = FAULTS[fault]
-        seen = await world.closed(await world.harvest())
-        movies = min(seen.files)
+        contents = await world.closed(await world.harvest())
+        movies = min(contents.files)
         foreign, stale = f"{movies.rpartition('/')[0]}/{FOREIGN}", f"{movies.removesuffix('.json')}.2.json"
         with abroad():
             await world.lake.put(foreign, FOREIGN_BODY)
@@ -821,7 +820,7 @@ def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
         }
         world.spoil(operation, lasting(what.rule, lasts))
         with capture_logs() as logs:
-            proof = await verify(world.settings, repairing=True)
+            verification = await verify(world.settings, repairing=True)
         vain = [foreign, stale] if operation == "delete" and lasts == "always" else [foreign]
         vain = vain if lasts == "always" or not what.passes else []
         problems = {line["key"]: line["problem"] for line in logs if line["event"] == "not_repaired"}
@@ -829,23 +828,23 @@ def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
         for key, problem in problems.items():
             action = f"Cannot {'copy' if operation == 'copy' else 'remove'} s3://{world.lake.name}/{re.escape(key)}"
             assert re.fullmatch(rf"{action}: {what.code}\. {what.sentence}", problem)
-        stays = [] if (operation, fault) == ("delete", "reset after") else vain  # removed, and nobody heard
-        assert proof.problems == [named[key] for key in stays]
-        seen = await world.look()
-        assert [key for key in (foreign, stale) if key in seen.foreign or key in seen.files] == stays
-        copies = [key for key in seen.foreign if "/quarantine/" in key]
+        stays = [] if (operation, fault) == ("delete", "reset after") else vain  # removed, and the answer was lost
+        assert verification.problems == [named[key] for key in stays]
+        contents = await world.look()
+        assert [key for key in (foreign, stale) if key in contents.foreign or key in contents.files] == stays
+        copies = [key for key in contents.foreign if "/quarantine/" in key]
         assert len(copies) == (operation == "delete" or not vain or fault == "reset after")
         asked = world.tmdb.asked.total()
         report = await world.harvest()
-        assert isinstance(report, Report), report
-        assert (report.exit_code, report.books.found) == (Exit.CLOSED, len(FOUND))
+        assert isinstance(report, HarvestReport), report
+        assert (report.exit_code, report.totals.found) == (Exit.CLOSED, len(FOUND))
         assert world.tmdb.asked.total() - asked <= 1  # the key
         assert {call.operation for call in world.calls} & {"copy", "delete"} == set()
         world.heal()
         assert (await verify(world.settings, repairing=True)).problems == []
-        seen = await world.look()
-        assert len(seen.foreign) == len(copies) + (foreign in stays)
-        assert [key for key in seen.foreign if "/quarantine/" not in key] == []
+        contents = await world.look()
+        assert len(contents.foreign) == len(copies) + (foreign in stays)
+        assert [key for key in contents.foreign if "/quarantine/" not in key] == []
 
     play(story)
 
@@ -854,14 +853,14 @@ def test_what_repair_cannot_move_or_remove_stays_whole_and_is_named(
 
 
 def doctored(change: Callable[[bytes], bytes], *, without: str = "") -> Rule:
-    """The true answer, with its body changed and no checksum of it, or without a header."""
+    """The true response, with its body changed and no checksum of it, or without a header."""
 
     async def rule(_call: Call, forward: Forward) -> web.StreamResponse:
-        answer = await forward()
-        assert isinstance(answer.body, bytes)
+        response = await forward()
+        assert isinstance(response.body, bytes)
         dropped = ("content-length", "x-amz-checksum", *([without] if without else []))  # which would not fit it
-        kept = {name: value for name, value in answer.headers.items() if not name.lower().startswith(dropped)}
-        return web.Response(status=answer.status, body=change(answer.body), headers=kept)
+        headers = {name: value for name, value in response.headers.items() if not name.lower().startswith(dropped)}
+        return web.Response(status=response.status, body=change(response.body), headers=headers)
 
     return rule
 
@@ -885,7 +884,7 @@ def test_an_answer_that_is_not_the_file_that_is_listed_loses_and_doubles_nothing
 
     async def story(world: World) -> None:
         report, _ = await spoilt(world, PLACES[place], lasting(FAULTS["200 with an error"].rule, lasts))
-        if isinstance(report, Report):
+        if isinstance(report, HarvestReport):
             await world.closed(report)
         else:
             assert report.exit_code in (Exit.WRONG, Exit.STORE), report
@@ -918,7 +917,7 @@ DOCUMENTS = {
     sampled(itertools.product(DOCUMENTS, PAGES), of_the_place, lambda _place, page: page),
 )
 def test_a_document_that_is_read_as_nonsense_is_as_if_it_were_not_there(play: Play, place: str, page: str) -> None:
-    """What cannot be read is done again or read again, and the books close; nothing is asked for twice on a day."""
+    """What cannot be read is done again or read again, and the run closes; nothing is asked for twice on a day."""
 
     async def story(world: World) -> None:
         report, _ = await spoilt(world, PLACES[place], at_first(PAGES[page]))
@@ -1021,7 +1020,9 @@ def test_an_error_in_other_words_than_s3s_passes_by_its_status(play: Play, place
         of_the_answer,
     ),
 )
-def test_an_error_in_other_words_than_s3s_is_told_by_its_status(play: Play, place: str, status: int, body: str) -> None:
+def test_an_error_in_other_words_than_s3s_is_named_by_its_status(
+    play: Play, place: str, status: int, body: str
+) -> None:
     """Where S3 has no word for it, the sentence has at least the number."""
 
     async def story(world: World) -> None:
@@ -1045,7 +1046,7 @@ def in_pages(rule: Rule) -> Rule:
             number = int(call.request.query.get("continuation-token", 0))
             if number == 0:
                 whole = (await forward()).text or ""
-                pages[call.key] = [found[0] for found in re.finditer(r"<(Contents|CommonPrefixes)>.*?</\1>", whole)]
+                pages[call.key] = [match[0] for match in re.finditer(r"<(Contents|CommonPrefixes)>.*?</\1>", whole)]
             more = "true" if number + 1 < len(pages[call.key]) else "false"
             return web.Response(
                 text=f"<ListBucketResult><IsTruncated>{more}</IsTruncated><NextContinuationToken>{number + 1}"
@@ -1068,8 +1069,8 @@ def test_a_listing_whose_second_page_fails_once_is_whole(play: Play, fault: str)
         asked = world.tmdb.asked.total()
         world.spoil("list", in_pages(at_first(FAULTS[fault].rule)))
         report = await world.harvest()
-        assert isinstance(report, Report), report
-        assert (report.status, report.books.found) == ("nothing_to_do", len(FOUND))
+        assert isinstance(report, HarvestReport), report
+        assert (report.status, report.totals.found) == ("nothing_to_do", len(FOUND))
         assert world.tmdb.asked.total() == asked
         pages = Counter(call.key.removeprefix(world.prefix) for call in world.calls if call.operation == "list")
         assert max(pages.values()) == 5  # twice the lease and the run, and one of them again
@@ -1098,7 +1099,7 @@ def test_a_listing_whose_second_page_is_refused_is_no_listing(play: Play, keys: 
 
 
 @pytest.mark.parametrize(
-    ("place", "status", "code", "said"),
+    ("place", "status", "code", "message"),
     [
         ("complete", 412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"),
         ("complete", 400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size"),
@@ -1109,18 +1110,18 @@ def test_a_listing_whose_second_page_is_refused_is_no_listing(play: Play, keys: 
     ],
 )
 def test_an_upload_that_s3_refuses_is_done_again_by_the_next_harvest(
-    play: Play, place: str, status: int, code: str, said: str
+    play: Play, place: str, status: int, code: str, message: str
 ) -> None:
-    """What S3 finds wrong is told in its words, as a sentence; the upload is aborted and its batch stays open."""
+    """What S3 finds wrong is reported in its words, as a sentence; the upload is aborted and its batch stays open."""
 
     async def story(world: World) -> None:
         here = PLACES[f"{place} of a file"]
-        body = f"<Error><Code>{code}</Code><Message>{said}</Message></Error>"
+        body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
         error, _ = await spoilt(world, here, at_first(answering(status, body)))
-        world.is_trouble(error, rf"{action_at(world, here)}: {code}\. {said.rstrip('.')}\. {SAFE}")
-        seen = await world.look()
-        assert seen.uploads == []
-        await world.goes_on(seen)
+        world.is_trouble(error, rf"{action_at(world, here)}: {code}\. {message.rstrip('.')}\. {SAFE}")
+        contents = await world.look()
+        assert contents.uploads == []
+        await world.goes_on(contents)
 
     play(story)
 
@@ -1129,7 +1130,7 @@ def test_an_upload_that_s3_refuses_is_done_again_by_the_next_harvest(
     "place", ["part of a file", "complete of a file", "complete of the ids", "complete of the outcomes"]
 )
 def test_an_upload_that_is_gone_is_begun_anew(play: Play, place: str) -> None:
-    """Another harvester of the same ids has aborted it, or it was completed and nobody heard: the batch lands."""
+    """Another harvester of the same ids has aborted it, or it was completed and the answer lost: the batch lands."""
 
     async def story(world: World) -> None:
         report, _ = await spoilt(world, PLACES[place], at_first(refusing(404, "NoSuchUpload")))
@@ -1139,13 +1140,13 @@ def test_an_upload_that_is_gone_is_begun_anew(play: Play, place: str) -> None:
 
 
 def test_a_completion_whose_answer_is_lost_lands_or_is_done_again(play: Play) -> None:
-    """S3 has done it, nobody heard, and the second try meets an upload that is gone: nothing is lost by that."""
+    """S3 has done it, the answer was lost, and the second try meets an upload that is gone: nothing is lost by that."""
 
     async def story(world: World) -> None:
         await spoilt(world, PLACES["complete of a file"], at_first(reset_after, refusing(404, "NoSuchUpload")))
-        seen = await world.look()
-        assert (len(seen.files) >= 1, seen.uploads) == (True, [])
-        await world.goes_on(seen)
+        contents = await world.look()
+        assert (len(contents.files) >= 1, contents.uploads) == (True, [])
+        await world.goes_on(contents)
 
     play(story)
 
@@ -1160,11 +1161,11 @@ def test_a_second_file_that_is_refused_leaves_its_batch_open(play: Play) -> None
         world.spoil("part", second_part, DAY + r".+\.2\.json")
         action = f"Cannot upload s3://{world.lake.name}/{world.prefix}/{DAY}"
         world.is_trouble(await world.harvest(), rf"{action}.+\.2\.json: AccessDenied\. .+")
-        seen = await world.look()
-        assert seen.uploads == []
-        assert "Movies" not in {receipt.collection for receipt in seen.receipts}
-        assert MOVIES[:1] in [tuple(ids) for ids in seen.files.values()]
-        await world.goes_on(seen)
+        contents = await world.look()
+        assert contents.uploads == []
+        assert "Movies" not in {receipt.collection for receipt in contents.receipts}
+        assert MOVIES[:1] in [tuple(ids) for ids in contents.files.values()]
+        await world.goes_on(contents)
 
     large = Catalog(kinds=CATALOG.kinds, otherwise="movie", record_bytes=6_000_000)
     play(story, catalog=large)
@@ -1183,19 +1184,19 @@ def test_a_second_file_that_is_refused_leaves_its_batch_open(play: Play) -> None
     ],
 )
 def test_credentials_that_end_in_the_midst_say_what_to_do(play: Play, status: int, code: str, does: str) -> None:
-    """From one request to the next nothing is allowed any more: exit 4, what to mend, and what has landed is kept."""
+    """From one request to the next nothing is allowed any more: exit 4, what to fix, and what has landed is kept."""
 
     async def story(world: World) -> None:
         world.spoil("*", refusing(status, code), after=LANDED)
         world.is_trouble(await world.harvest(), rf"Cannot .+: {code}\. .*{does}.*")
-        seen = await world.look()
-        assert len(seen.receipts) == 1
-        await world.goes_on(seen)
+        contents = await world.look()
+        assert len(contents.receipts) == 1
+        await world.goes_on(contents)
 
     play(story)
 
 
-def test_an_s3_that_slows_everybody_down_for_two_minutes_ends_harvests_and_harms_nothing(play: Play) -> None:
+def test_an_s3_that_slows_every_client_for_two_minutes_ends_harvests_and_damages_nothing(play: Play) -> None:
     """Started every half minute, a harvest ends with exit 4 while that lasts, keeps S3 quiet, and then closes."""
 
     async def story(world: World) -> None:

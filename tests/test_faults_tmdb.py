@@ -1,13 +1,13 @@
 """The fault matrix of the TMDB side: every way for an answer to go wrong, and what the whole flow makes of it.
 
 The heart is `TABLE`: fault × when × route → what becomes of the title and of the run, and how many requests it takes.
-Each cell is a harvest: `harvest()` as the doors call it, at 40 a second with 20 in flight, of one title under the fault
-and twenty healthy neighbours, against the TMDB stand-in and a real S3 server. Waits, holds and timeouts are as long as
-ever, by the clock of a loop that leaps over them.
+Each cell is a harvest: `harvest()` as the entry points call it, at 40 a second with 20 in flight, of one title under
+the fault and twenty healthy neighbours, against the TMDB stand-in and a real S3 server. Waits, back-offs and timeouts
+are as long as ever, by the clock of a loop that leaps over them.
 
-Covered elsewhere, and not here: single answers (`test_answers.py`), what breaks HTTP itself and one title at a time
-(`test_tmdb.py`), how the pace sinks and climbs (`test_pace.py`), outages (`test_outage.py`). The limit of 600 s for one
-answer goes by the wall's clock, and so has no row.
+Covered elsewhere, and not here: single answers (`test_responses.py`), what breaks HTTP itself and one title at a time
+(`test_tmdb_client.py`), how the rate decreases and increases (`test_rate_limiter.py`), outages (`test_outage.py`). The
+limit of 600 s for one answer goes by the wall's clock, and so has no row.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from conftest import Silent
 from loops import Leaping, no_wait, run_on
 from sampling import sampled
 
-from harvester.batches import Batch
-from harvester.demo.catalog import Catalog, movie_record, padded, tv_record
-from harvester.demo.faults import (
+from harvester.commands.harvest import HarvestReport, harvest
+from harvester.commands.resources import open_bucket_of
+from harvester.commands.verify import verify
+from harvester.errors import TmdbUnavailableError
+from harvester.fakes.catalog import Catalog, movie_record, padded, tv_record
+from harvester.fakes.faults import (
     CUT,
     CUT_CHUNKED,
     EMPTY,
@@ -46,22 +49,20 @@ from harvester.demo.faults import (
     scripted,
     silence,
 )
-from harvester.demo.shapes import tmdb_id
-from harvester.demo.tmdb_stand_in import StandIn, stand_in
-from harvester.errors import TmdbUnavailableError
-from harvester.harvest import Report, harvest
-from harvester.ids_file import decode_outcomes
-from harvester.opening import open_bucket_of
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.fakes.records import tmdb_id
+from harvester.fakes.tmdb import FakeTmdb, fake_tmdb
+from harvester.model.batch import Batch
+from harvester.model.ids_file import decode_outcomes
+from harvester.runtime.clock import Clock
+from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-    from harvester.demo.faults import Asked, Faults
-    from harvester.ids import Collection, Kind
-    from harvester.layout import Layout
-    from harvester.settings import Settings
+    from harvester.fakes.faults import Asked, Faults
+    from harvester.model.ids import Collection, Kind
+    from harvester.model.layout import Layout
+    from harvester.settings.settings import Settings
 
     Make = Callable[..., Settings]
     Story = Callable[["Leaping"], Coroutine[Any, Any, None]]
@@ -107,15 +108,15 @@ FAULTS: dict[str, Fault] = {
 # "6 of 27" is 6 requests for this title on this route, of 27 in all. In all, movies are 1 for the key + 20 neighbours,
 # series 1 + 2·20 and 1 for the title's other route, which is not asked where /find is not answered. Its own: 2 are the
 # fault and the answer; 6, 20 and 3 are TRIES, REFUSALS and PART_TRIES. All neighbours are asked between its first two
-# requests, and so prove that TMDB answers: 20 of them against its 19 further refusals, hence not a dozen. Where they
+# requests, and so show that TMDB answers: 20 of them against its 19 further refusals, hence not a dozen. Where they
 # were answered before its first timed out, or there are none, it is "+1", a probe of /authentication, and once more.
 #
-# A `Retry-After` of an age holds everybody for a minute at a time, and a title has ten minutes (TRIES_SECONDS). When it
-# alone is left to be asked for, two periods with nothing but refusals look like an outage; "+1" asks whether it is.
+# A `Retry-After` of an age stops all requests for a minute at a time, and a title has ten minutes (TRIES_SECONDS). When
+# it alone is left to be asked for, two periods with nothing but refusals look like an outage; "+1" asks whether it is.
 #
 # A combination that cannot exist (–): /find has no appended parts to leave out.
 TABLE = """
-fault           | when  | the title                       | the run       | /movie     | /find      | /tv        | held
+fault           | when  | the title                       | the run       | /movie     | /find      | /tv        | wait
 ----------------|-------|---------------------------------|---------------|------------|------------|------------|------
 500             | first | found                           | closed 0      | 2 of 23    | 2 of 44    | 2 of 44    |
 500             | every | failed http_500                 | failed 5      | 6 of 27    | 6 of 47    | 6 of 48    |
@@ -196,7 +197,7 @@ PARTS = ("keywords", "external_ids")
 """Parts to be appended where one is left out: small, and known for movies and series alike."""
 
 ANSWER, JITTER, SPACING = 0.1, 0.25, 0.03
-"""Seconds: an answer takes the first, so that four or so are on their way at a time; a hold may be longer by the
+"""Seconds: an answer takes the first, so that four or so are on their way at a time; a back-off may be longer by the
 second, so that several harvesters do not come back as one; at 40 a second two requests are the third apart, at most."""
 
 RATE = 40
@@ -215,7 +216,7 @@ class Case:
         title: What becomes of it, and for which of the reasons.
         run: How its report ends, with its exit code.
         its, probes, in_all: Requests for the title on the route, of `/authentication` on its account, and all.
-        held: Seconds for which a 429 holds everybody, at least and at most.
+        back_off: Seconds of the back-off after a 429, at least and at most.
     """
 
     fault: str
@@ -227,7 +228,7 @@ class Case:
     its: int
     probes: int
     in_all: int
-    held: tuple[float, float] | None
+    back_off: tuple[float, float] | None
 
     def __str__(self) -> str:
         return f"{self.fault}-{self.when}-{self.route}"
@@ -269,10 +270,10 @@ class Case:
 def cases_of(table: str) -> Iterator[Case]:
     """Every cell of the table that has numbers."""
     for line in table.strip().splitlines()[2:]:
-        fault, when, title, run, *cells, held = (cell.strip() for cell in line.split("|"))
+        fault, when, title, run, *cells, back_off = (cell.strip() for cell in line.split("|"))
         outcome, _, reasons = title.partition(" ") if title.startswith("failed") else (title, "", "")
         status, code = run.split()
-        least, _, most = held.removesuffix(" s").partition("-")
+        least, _, most = back_off.removesuffix(" s").partition("-")
         for route, cell in zip(ROUTES, cells, strict=True):
             if cell == "–":
                 continue
@@ -288,7 +289,7 @@ def cases_of(table: str) -> Iterator[Case]:
                 its=int(tries),
                 probes=int(probes or 0),
                 in_all=int(in_all),
-                held=(float(least), float(most or least)) if held else None,
+                back_off=(float(least), float(most or least)) if back_off else None,
             )
 
 
@@ -299,35 +300,35 @@ CASES = list(cases_of(TABLE))
 
 
 def in_leaps(story: Story) -> None:
-    """Tell the story to its end on a loop that leaps where it says."""
+    """Run the story to its end on a loop that leaps where it says."""
     loop = Leaping(look=0.03)
     loop.leaping = False
     run_on(loop, story(loop))
 
 
 class Leaper(Silent):
-    """A watcher that lets the clock leap as long as titles are looked up, and nothing else is done."""
+    """An observer that lets the clock leap as long as titles are looked up, and nothing else is done."""
 
     def __init__(self, loop: Leaping) -> None:
         super().__init__()
         self._loop = loop
 
-    def begin(self, run: Any, *, titles: int, pace: Any) -> None:
-        super().begin(run, titles=titles, pace=pace)
+    def begin(self, event: Any) -> None:
+        super().begin(event)
         self._loop.leaping = True
 
-    def title(self, told: Any) -> None:
-        super().title(told)
+    def title(self, event: Any) -> None:
+        super().title(event)
         self._loop.leaping = len(self.titles) < self.to_do
 
 
-async def harvest_in_leaps(settings: Settings, loop: Leaping) -> tuple[Report | TmdbUnavailableError, Layout]:
+async def harvest_in_leaps(settings: Settings, loop: Leaping) -> tuple[HarvestReport | TmdbUnavailableError, Layout]:
     """How a harvest of one batch ended, and where everything of it stands."""
-    watcher = Leaper(loop)
+    observer = Leaper(loop)
     try:
-        return await harvest(settings, watcher=watcher, stop=Stop()), watcher.run.layout
+        return await harvest(settings, observer=observer, shutdown=Shutdown()), observer.layout
     except TmdbUnavailableError as error:
-        return error, watcher.run.layout
+        return error, observer.layout
     finally:
         loop.leaping = False
 
@@ -361,13 +362,18 @@ def line_of(case: Case, id_: str, fetched_at: str) -> bytes:
     fault = FAULTS[case.fault]
     if id_ == TITLE and fault.way == "big" and case.its == 1 and case.route != "find":
         record = padded(record, fault.size)
-    told: dict[str, Any] = {"kind": case.kind, "tmdb_id": record["id"], "fetched_at": fetched_at, "language": None}
+    provenance: dict[str, Any] = {
+        "kind": case.kind,
+        "tmdb_id": record["id"],
+        "fetched_at": fetched_at,
+        "language": None,
+    }
     if lacking:
-        told["missing_parts"] = lacking
+        provenance["missing_parts"] = lacking
     if record.get("imdb_id", id_) != id_:
-        told["tmdb_imdb_id"] = record["imdb_id"]
+        provenance["tmdb_imdb_id"] = record["imdb_id"]
     rest = {key: value for key, value in record.items() if key not in ("imdb_id", *added)}
-    return orjson.dumps({"imdb_id": id_, "harvest": told} | rest)
+    return orjson.dumps({"imdb_id": id_, "harvest": provenance} | rest)
 
 
 def outcomes_of(case: Case, reason: str) -> dict[str, dict[str, Any]]:
@@ -378,29 +384,29 @@ def outcomes_of(case: Case, reason: str) -> dict[str, dict[str, Any]]:
     return outcomes | ({} if TITLE in case.found else {TITLE: {"outcome": "failed", "reason": reason}})
 
 
-async def check_what_landed(case: Case, settings: Settings, layout: Layout, report: Report) -> None:
+async def check_what_landed(case: Case, settings: Settings, layout: Layout, report: HarvestReport) -> None:
     """The bucket has the batch's receipt and what belongs to a run that has ended, and the catalog's own records."""
     batch = Batch(case.collection, case.ids)
-    place = layout.receipt_key(batch.collection, batch.name)
+    receipt_key = layout.receipt_key(batch.collection, batch.name)
     async with open_bucket_of(settings) as bucket:
         documents = await bucket.objects(layout.folder)
         [ids] = [key for key in documents if layout.generation_of(key)]
-        assert documents.keys() == {layout.manifest_key, ids, place, layout.outcomes_key, layout.summary_key}
-        receipt = orjson.loads(await bucket.read(place) or b"")
-        books = orjson.loads(await bucket.read(layout.summary_key) or b"")["books"]
+        assert documents.keys() == {layout.manifest_key, ids, receipt_key, layout.outcomes_key, layout.summary_key}
+        receipt = orjson.loads(await bucket.read(receipt_key) or b"")
+        totals = orjson.loads(await bucket.read(layout.summary_key) or b"")["totals"]
         outcomes = [*decode_outcomes(await bucket.read(layout.outcomes_key) or b"")]
         bodies = [await bucket.read(file["key"]) or b"" for file in receipt["files"]]
         data = await bucket.objects(layout.data_folder("Movies")) | await bucket.objects(layout.data_folder("Series"))
     assert outcomes_of(case, report.failed.get(TITLE, "")) == receipt["outcomes"] == dict(outcomes)
-    assert (books["found"], books["failed_by_reason"]) == (len(case.found), dict(Counter(report.failed.values())))
+    assert (totals["found"], totals["failed_by_reason"]) == (len(case.found), dict(Counter(report.failed.values())))
     assert {file["key"] for file in receipt["files"]} == set(data)
     lines = [line for body in bodies for line in body.splitlines()]
     records = [orjson.loads(line) for line in lines]
     assert case.found == [record["imdb_id"] for record in records]
     fetched_at = [record["harvest"]["fetched_at"] for record in records]
     expected = [line_of(case, id_, at) for id_, at in zip(case.found, fetched_at, strict=True)]
-    strange = [id_ for id_, line, right in zip(case.found, lines, expected, strict=True) if line != right]
-    assert strange == []  # not `expected == lines`: the difference of 31 MB takes long to print
+    differing = [id_ for id_, line, right in zip(case.found, lines, expected, strict=True) if line != right]
+    assert differing == []  # not `expected == lines`: the difference of 31 MB takes long to print
 
 
 @dataclass(slots=True)
@@ -415,23 +421,23 @@ class Noted:
         return self.faults(asked)
 
 
-def check_holds(case: Case, asked: Sequence[tuple[Route, str]], arrivals: Sequence[float]) -> None:
-    """After each refusal nobody at all arrives for the time of the hold, and otherwise nobody is kept waiting."""
-    assert case.held is not None
-    least, most = case.held
-    own = [place for place, what in enumerate(asked) if what == (case.route, TITLE)]
+def check_back_offs(case: Case, asked: Sequence[tuple[Route, str]], arrivals: Sequence[float]) -> None:
+    """After each refusal no request at all arrives during the back-off, and otherwise none is kept waiting."""
+    assert case.back_off is not None
+    least, most = case.back_off
+    own = [index for index, what in enumerate(asked) if what == (case.route, TITLE)]
     came_back = set()
-    for place in own[:1] if case.when == "first" else own:
-        answered = arrivals[place] + ANSWER
-        held_up = [at for at in arrivals[place + 1 :] if at < answered + least]
-        assert len(held_up) <= MOST_ON_THE_WAY
-        assert [at for at in held_up if at > answered + least / 2] == []
-        first = place + len(held_up) + 1
-        if first < len(arrivals):  # else nobody asks any more
+    for index in own[:1] if case.when == "first" else own:
+        answered = arrivals[index] + ANSWER
+        on_the_way = [at for at in arrivals[index + 1 :] if at < answered + least]
+        assert len(on_the_way) <= MOST_ON_THE_WAY
+        assert [at for at in on_the_way if at > answered + least / 2] == []
+        first = index + len(on_the_way) + 1
+        if first < len(arrivals):  # else there is no further request
             assert arrivals[first] <= answered + most + JITTER + ANSWER + SPACING
             came_back.add(first)
     gaps = enumerate(itertools.pairwise(arrivals), 1)
-    others = [later - earlier for place, (earlier, later) in gaps if place not in came_back]
+    others = [later - earlier for index, (earlier, later) in gaps if index not in came_back]
     assert [gap for gap in others if gap > JITTER + ANSWER + SPACING] == []
 
 
@@ -459,22 +465,22 @@ def test_a_fault_is_the_trouble_of_its_title_alone(case: Case, settings_for: Mak
 
     async def story(loop: Leaping) -> None:
         noted = Noted(case.faults)
-        async with stand_in(**server_of(case, loop) | {"faults": noted}) as tmdb:
+        async with fake_tmdb(**server_of(case, loop) | {"faults": noted}) as tmdb:
             settings = settings_of(case, settings_for, tmdb)
             report, layout = await harvest_in_leaps(settings, loop)
-        assert isinstance(report, Report), report
-        assert (case.run, len(case.found)) == ((report.status, report.exit_code), report.books.found)
+        assert isinstance(report, HarvestReport), report
+        assert (case.run, len(case.found)) == ((report.status, report.exit_code), report.totals.found)
         assert set(report.failed) == set(case.ids) - set(case.found)
         assert set(report.failed.values()) <= set(case.reasons)
         assert asked_for(case) == tmdb.asked
         assert case.in_all == tmdb.asked.total() == report.requests
         await check_what_landed(case, settings, layout, report)
         refusals = 1 if case.when == "first" else case.its
-        assert report.holds == (refusals if case.held else 0)
+        assert report.backoffs == (refusals if case.back_off else 0)
         assert len(noted.asked) == len(tmdb.arrivals)
         check_rate(tmdb.arrivals)
-        if case.held:
-            check_holds(case, noted.asked[1:], tmdb.arrivals[1:])  # the first is the key's, before the clock leaps
+        if case.back_off:
+            check_back_offs(case, noted.asked[1:], tmdb.arrivals[1:])  # the first is the key's, before the clock leaps
 
     in_leaps(story)
 
@@ -484,7 +490,7 @@ def server_of(case: Case, loop: Leaping) -> Any:
     return {"catalog": case.catalog, "faults": case.faults, "latency": (ANSWER, ANSWER), "clock": loop.time}
 
 
-def settings_of(case: Case, make: Make, tmdb: StandIn) -> Settings:
+def settings_of(case: Case, make: Make, tmdb: FakeTmdb) -> Settings:
     """Settings for a harvest of just this case, as people have them."""
     csv: Any = {case.collection.lower(): case.ids}
     return make(tmdb.url, tmdb_rate=RATE, tmdb_append=",".join(case.append), **csv)
@@ -500,22 +506,22 @@ def settings_of(case: Case, make: Make, tmdb: StandIn) -> Settings:
 async def test_when_the_fault_is_gone_the_next_harvest_asks_for_that_one_batch(
     route: Route, fault: str, settings_for: Make
 ) -> None:
-    """A failed title keeps its batch open and no other: healed, that batch is asked for, and the books are closed."""
+    """A failed title keeps its batch open and no other: healed, that batch is asked for, and the run is closed."""
     movies, series = NEIGHBOURS[:12], [f"tt{number:07}" for number in range(2001, 2013)]
     title = movies[5] if route == "movie" else series[5]
     faults = scripted({(route, title): [always(FAULTS[fault])]})
     catalog = Catalog(kinds=dict.fromkeys(series, "tv"))
-    async with stand_in(catalog=catalog, faults=faults) as tmdb:
+    async with fake_tmdb(catalog=catalog, faults=faults) as tmdb:
         settings = settings_for(tmdb.url, movies=movies, series=series)
-        report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait)
-        assert (report.status, report.exit_code, report.books.found) == ("failed", 5, 23)
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
+        assert (report.status, report.exit_code, report.totals.found) == ("failed", 5, 23)
         assert list(report.failed) == [title]
         asked, tmdb.faults = Counter(tmdb.asked), healthy
-        report = await harvest(settings, watcher=Silent(), stop=Stop())
-        again = Counter(tmdb.asked) - asked
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
+        asked_again = Counter(tmdb.asked) - asked
     batch = healthy_requests("movie", movies) if route == "movie" else healthy_requests("tv", series)
-    assert Counter({("authentication", ""): 1}) + batch == again
-    assert (report.status, report.exit_code, report.books.found, report.failed) == ("closed", 0, 24, {})
+    assert Counter({("authentication", ""): 1}) + batch == asked_again
+    assert (report.status, report.exit_code, report.totals.found, report.failed) == ("closed", 0, 24, {})
     assert (await verify(settings)).problems == []
 
 
@@ -525,11 +531,11 @@ def test_two_titles_without_an_answer_are_no_outage(settings_for: Make) -> None:
     async def story(loop: Leaping) -> None:
         silent = [TITLE, NEIGHBOURS[0]]
         faults = scripted({("movie", id_): [always(FAULTS["silence"])] for id_ in silent})
-        async with stand_in(catalog=Catalog(), faults=faults, latency=(ANSWER, ANSWER), clock=loop.time) as tmdb:
+        async with fake_tmdb(catalog=Catalog(), faults=faults, latency=(ANSWER, ANSWER), clock=loop.time) as tmdb:
             settings = settings_for(tmdb.url, movies=[TITLE, *NEIGHBOURS], tmdb_rate=40)
             report, _ = await harvest_in_leaps(settings, loop)
-        assert isinstance(report, Report), report
-        assert (report.status, report.exit_code, report.books.found) == ("failed", 5, 19)
+        assert isinstance(report, HarvestReport), report
+        assert (report.status, report.exit_code, report.totals.found) == ("failed", 5, 19)
         assert dict.fromkeys(silent, "timeout") == report.failed
 
     in_leaps(story)

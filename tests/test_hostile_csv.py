@@ -1,8 +1,8 @@
-"""Hostile input: bad and strange CSVs through the real command line, each with what must come of it.
+"""Hostile input: bad and odd CSVs through the real command line, each with what must come of it.
 
 Either exit 0 with every row accounted for, or exit 2 with one sentence that names the file, and the line where there is
-one; never a traceback, never a request to TMDB. A FIFO that nobody writes to is left out: opening one waits for its
-writer, for ever, as `cat` does.
+one; never a traceback, never a request to TMDB. A FIFO without a writer is left out: to read one is to wait
+for its writer, for ever, as `cat` does.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ import pytest_asyncio
 from conftest import client_of
 from shells import Ended
 
-from harvester.cli import main
-from harvester.demo.tmdb_stand_in import KEY
-from harvester.harvest import harvest
-from harvester.stop import Stop
-from harvester.titles import LONGEST_HEADER, LONGEST_LINE
+from harvester.cli.app import main
+from harvester.commands.harvest import harvest
+from harvester.fakes.tmdb import KEY
+from harvester.runtime.shutdown import Shutdown
+from harvester.sources.csv import LONGEST_HEADER
+from harvester.sources.csv_rows import LONGEST_LINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -50,9 +51,9 @@ if TYPE_CHECKING:
 
     from conftest import Silent
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
     Run = Callable[..., Ended]
@@ -88,8 +89,8 @@ async def lake(s3: S3Server) -> str:
 
 
 @pytest.fixture
-def door(s3: S3Server, lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """The command line, in this process. At TMDB's address nobody answers, but a knock would be seen."""
+def cli(s3: S3Server, lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The command line, in this process. At TMDB's address nothing answers, but a connection would be seen."""
     with socket.create_server(("127.0.0.1", 0)) as tmdb:
         tmdb.setblocking(False)
         url = f"http://127.0.0.1:{tmdb.getsockname()[1]}/3"
@@ -122,11 +123,11 @@ def shown(text: str) -> str:
     return "".join(character for character in text if not character.isprintable())
 
 
-def is_read(door: Run, source: str, expected: Read) -> None:
-    """Both ways to ask for a plan end in 0, with this account and nothing strange on the screen."""
-    ended = door("plan", "--json", "--movies", source)
+def is_read(cli: Run, source: str, expected: Read) -> None:
+    """Both ways to ask for a plan end in 0, with this account and nothing unprintable on the screen."""
+    ended = cli("plan", "--json", "--movies", source)
     assert (ended.code, ended.err) == (0, "")
-    account = ended.told["input"]["Movies"]
+    account = ended.result["input"]["Movies"]
     assert account["source"] == source
     assert (account["rows"], account["ids"], account["duplicates"]) == (
         expected.rows,
@@ -137,32 +138,32 @@ def is_read(door: Run, source: str, expected: Read) -> None:
     assert account["rejected"] == len(expected.rejected)
     assert account["rows"] == account["ids"] + account["duplicates"] + account["rejected"]
     assert (account["batches"], account["batches_to_do"]) == (1, 1)
-    plain = door("plan", "--movies", source)
+    plain = cli("plan", "--movies", source)
     assert (plain.code, plain.err) == (0, "")
     assert shown(plain.out.replace("\n", "")) == ""
 
 
-def refusal(door: Run, source: str) -> str:
+def refusal(cli: Run, source: str) -> str:
     """`plan --json` and a plain harvest both end in 2, with the same sentence about `source`; that sentence."""
-    ended = door("plan", "--json", "--movies", source)
+    ended = cli("plan", "--json", "--movies", source)
     assert (ended.code, ended.err) == (2, "")
-    told = ended.told
-    assert (told["status"], told["error"], told["exit_code"]) == ("error", "InputError", 2)
-    message: str = told["message"]
+    result = ended.result
+    assert (result["status"], result["error"], result["exit_code"]) == ("error", "InputError", 2)
+    message: str = result["message"]
     assert message.startswith(source)
     assert shown(message.removeprefix(source)) == ""
     assert len(message.removeprefix(source)) < 1_200
-    plain = door("harvest", "--movies", source)
+    plain = cli("harvest", "--movies", source)
     assert (plain.code, plain.out, plain.err) == (2, "", f"{message}\n")
     return message
 
 
-def is_refused(door: Run, source: str, expected: Refused) -> None:
+def is_refused(cli: Run, source: str, expected: Refused) -> None:
     """Exit 2, and the sentence has the line to blame and the words that say what is wrong."""
-    message = refusal(door, source)
-    place = f"{source}: " if expected.line is None else f"{source}, line {expected.line}: "
-    assert message.startswith(place)
-    assert [word for word in expected.words if word not in message.removeprefix(place)] == []
+    message = refusal(cli, source)
+    start = f"{source}: " if expected.line is None else f"{source}, line {expected.line}: "
+    assert message.startswith(start)
+    assert [word for word in expected.words if word not in message.removeprefix(start)] == []
 
 
 # The corpus
@@ -390,15 +391,15 @@ CORPUS = ENCODINGS | LINE_ENDS | DELIMITERS | HEADERS | QUOTES | NULS | ARCHIVES
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_each_bad_csv_ends_in_its_account_or_in_one_sentence(door: Run, tmp_path: Path, name: str) -> None:
+def test_each_bad_csv_ends_in_its_account_or_in_one_sentence(cli: Run, tmp_path: Path, name: str) -> None:
     """Exit 0 with every row accounted for, or 2 with a sentence of file, line and trouble; TMDB hears nothing of it."""
     content, expected = CORPUS[name]
     path = tmp_path / "movies.csv"
     path.write_bytes(content)
     if isinstance(expected, Read):
-        is_read(door, str(path), expected)
+        is_read(cli, str(path), expected)
     else:
-        is_refused(door, str(path), expected)
+        is_refused(cli, str(path), expected)
 
 
 CARRIAGE_RETURNS = {
@@ -411,11 +412,11 @@ CARRIAGE_RETURNS = {
 
 
 @pytest.mark.parametrize("name", CARRIAGE_RETURNS)
-def test_carriage_returns_for_line_ends_are_called_by_their_name(door: Run, tmp_path: Path, name: str) -> None:
+def test_carriage_returns_for_line_ends_are_called_by_their_name(cli: Run, tmp_path: Path, name: str) -> None:
     """Lines that end as an old Mac ended them are refused for that: they are not "no rows", nor lost in the header."""
     path = tmp_path / "movies.csv"
     path.write_bytes(CARRIAGE_RETURNS[name])
-    message = refusal(door, str(path))
+    message = refusal(cli, str(path))
     assert "carriage return" in message
     assert "universal-newline" not in message  # Python's advice to Python programmers
 
@@ -434,11 +435,11 @@ NO_TEXT = {
 
 
 @pytest.mark.parametrize("name", NO_TEXT)
-def test_what_is_no_text_is_not_to_be_converted_to_utf_8(door: Run, tmp_path: Path, name: str) -> None:
+def test_what_is_no_text_is_not_to_be_converted_to_utf_8(cli: Run, tmp_path: Path, name: str) -> None:
     """A spreadsheet or an archive is refused for what it is: no encoding would make a CSV of it."""
     path = tmp_path / "movies.csv"
     path.write_bytes(NO_TEXT[name])
-    message = refusal(door, str(path))
+    message = refusal(cli, str(path))
     assert [advice for advice in ("save it as UTF-8", "iconv") if advice in message] == []
 
 
@@ -473,29 +474,29 @@ SOURCES: dict[str, tuple[Callable[[Path], str], Refused]] = {
     "/dev/zero": (lambda _: "/dev/zero", refused(None, "is not UTF-8 text")),
     "a web address": (lambda _: "https://example.com/movies.csv", refused(None, "cannot be read", "s3:// URL or -")),
     "another scheme": (lambda _: "S3A://lake/movies.csv", refused(None, "cannot be read", "s3:// URL or -")),
-    "no bucket and no key": (lambda _: "s3://", refused(None, "is no place in S3", "give s3://bucket/key")),
-    "a bucket without a key": (lambda _: "s3://hostile", refused(None, "is no place in S3", "give s3://bucket/key")),
+    "no bucket and no key": (lambda _: "s3://", refused(None, "is not an S3 URL", "give s3://bucket/key")),
+    "a bucket without a key": (lambda _: "s3://hostile", refused(None, "is not an S3 URL", "give s3://bucket/key")),
     "a key that is not there": (
         lambda _: "s3://hostile/movies+and%20more.csv?versionId=1#x",
-        refused(None, "is not there"),
+        refused(None, "does not exist"),
     ),
 }
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_what_is_no_file_is_told_by_its_name(door: Run, tmp_path: Path, name: str) -> None:
+def test_what_is_no_file_is_named(cli: Run, tmp_path: Path, name: str) -> None:
     """Folders, links to nothing, devices and addresses end in 2, with the name as it was given and what to give."""
     make, expected = SOURCES[name]
-    is_refused(door, make(tmp_path), expected)
+    is_refused(cli, make(tmp_path), expected)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_told_by_its_name(door: Run, tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_read_is_named(cli: Run, tmp_path: Path) -> None:
     """A missing permission is the user's to give: exit 2, and the system's own words."""
     path = tmp_path / "secret.csv"
     path.write_bytes(PIPES)
     path.chmod(0)
-    is_refused(door, str(path), refused(None, "cannot be read (Permission denied)"))
+    is_refused(cli, str(path), refused(None, "cannot be read (Permission denied)"))
 
 
 NAMES = [
@@ -513,24 +514,24 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_path_is_taken_as_it_is(door: Run, tmp_path: Path, name: str) -> None:
-    """Spaces, line ends, other alphabets, markup and braces in a name are read, and told in full when refused."""
+def test_a_path_is_taken_as_it_is(cli: Run, tmp_path: Path, name: str) -> None:
+    """Spaces, line ends, other alphabets, markup and braces in a name are read, and named in full when refused."""
     path = tmp_path / name
     path.write_bytes(PIPES)
-    is_read(door, str(path), TWO)
+    is_read(cli, str(path), TWO)
     path.write_bytes(b"")
-    is_refused(door, str(path), refused(None, "is empty"))
+    is_refused(cli, str(path), refused(None, "is empty"))
 
 
-def test_a_pipe_of_the_shell_is_read_as_a_file_is(door: Run) -> None:
+def test_a_pipe_of_the_shell_is_read_as_a_file_is(cli: Run) -> None:
     """`--movies <(zcat movies.csv.gz)`, and so is what is still zipped, though it cannot be sought in."""
     for content in (PIPES, gzip.compress(PIPES)):
         reading, writing = os.pipe()
         os.write(writing, content)
         os.close(writing)
-        ended = door("plan", "--json", "--movies", f"/dev/fd/{reading}")
+        ended = cli("plan", "--json", "--movies", f"/dev/fd/{reading}")
         os.close(reading)
-        assert (ended.code, ended.told["input"]["Movies"]["ids"]) == (0, 2)
+        assert (ended.code, ended.result["input"]["Movies"]["ids"]) == (0, 2)
 
 
 LATIN_1 = os.fsdecode(b"caf\xe9.csv")
@@ -538,75 +539,77 @@ only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names
 
 
 @only_linux
-def test_a_path_that_is_not_utf_8_is_planned(door: Run, tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf_8_is_planned(cli: Run, tmp_path: Path) -> None:
     """A name of Linux is bytes, and old archives have it in Latin-1: it is read, or refused, in JSON too."""
     for words in ([], ["--json"]):
-        missing = door("plan", *words, "--movies", str(tmp_path / LATIN_1))
+        missing = cli("plan", *words, "--movies", str(tmp_path / LATIN_1))
         assert missing.code == 2
         assert "No such file or directory" in missing.out + missing.err
     (tmp_path / LATIN_1).write_bytes(PIPES)
-    ended = door("plan", "--json", "--movies", str(tmp_path / LATIN_1))
-    assert (ended.code, ended.told["input"]["Movies"]["ids"]) == (0, 2)
+    ended = cli("plan", "--json", "--movies", str(tmp_path / LATIN_1))
+    assert (ended.code, ended.result["input"]["Movies"]["ids"]) == (0, 2)
 
 
 @only_linux
 async def test_a_path_that_is_not_utf_8_is_harvested(
-    bucket: Bucket, settings_for: Make, watcher: Silent, tmp_path: Path
+    bucket: Bucket, settings_for: Make, observer: Silent, tmp_path: Path
 ) -> None:
     """The plan that is written into the bucket is JSON, whatever the name of the CSV."""
     (tmp_path / LATIN_1).write_bytes(PIPES)
     async with recording() as (url, _):
         settings = settings_for(url, movies_csv=str(tmp_path / LATIN_1))
-        report = await harvest(settings, watcher=watcher, stop=Stop())
-    assert (report.status, report.books.found) == ("closed", 2)
+        report = await harvest(settings, observer=observer, shutdown=Shutdown())
+    assert (report.status, report.totals.found) == ("closed", 2)
 
 
-def test_an_empty_path_is_no_path(door: Run) -> None:
-    """`--movies "$UNSET"` is told as the flag that has nothing, not as a folder without a name."""
+def test_an_empty_path_is_no_path(cli: Run) -> None:
+    """`--movies "$UNSET"` is reported as the flag that has nothing, not as a folder without a name."""
     for words in (["plan"], ["plan", "--json"], ["harvest"]):
-        ended = door(*words, "--movies", "")
+        ended = cli(*words, "--movies", "")
         assert ended.code == 2
         assert "--movies" in ended.out + ended.err
 
 
-def test_a_path_with_a_nul_is_no_path(door: Run, tmp_path: Path) -> None:
+def test_a_path_with_a_nul_is_no_path(cli: Run, tmp_path: Path) -> None:
     """No system has such a file; from the TOML file one can be asked for all the same."""
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "harvester.toml").write_text(r'movies_csv = "movies\u0000.csv"', encoding="utf-8")
-    ended = door("plan", "--json")
-    assert (ended.code, ended.told["error"]) == (2, "InputError")
+    ended = cli("plan", "--json")
+    assert (ended.code, ended.result["error"]) == (2, "InputError")
 
 
 @pytest.mark.parametrize(
     "source", ["s3://two words/movies.csv", f"s3://hostile/{LATIN_1}", "s3://hostile/two\nlines.csv"]
 )
-def test_what_is_no_address_in_s3_is_refused_in_one_sentence(door: Run, source: str) -> None:
+def test_what_is_no_address_in_s3_is_refused_in_one_sentence(cli: Run, source: str) -> None:
     """A bucket or key that cannot be is the input's fault: exit 2, on one line, without the SDK's patterns."""
-    ended = door("plan", "--movies", source)
+    ended = cli("plan", "--movies", source)
     assert ended.code == 2
     assert ended.err.endswith("\n")
     assert ended.err.count("\n") == 1 + source.count("\n")
     assert "regex" not in ended.err
 
 
-def test_one_bad_csv_of_two_stops_both(door: Run, tmp_path: Path) -> None:
+def test_one_bad_csv_of_two_stops_both(cli: Run, tmp_path: Path) -> None:
     """Good movies do not hide bad series: exit 2 names the series' file, and nothing is asked for the movies."""
     for path in ("movies.csv", "series.csv"):
         (tmp_path / path).write_bytes(PIPES)
     (tmp_path / "series.csv").write_bytes(ENCODINGS["latin-1"][0])
     for words in (["plan", "--json"], ["harvest", "--json"]):
-        ended = door(*words, "--movies", "movies.csv", "--series", "series.csv")
-        assert (ended.code, ended.told["error"]) == (2, "InputError")
-        assert ended.told["message"].startswith("series.csv, line 2: is not UTF-8")
+        ended = cli(*words, "--movies", "movies.csv", "--series", "series.csv")
+        assert (ended.code, ended.result["error"]) == (2, "InputError")
+        assert ended.result["message"].startswith("series.csv, line 2: is not UTF-8")
 
 
-def test_a_title_in_both_csvs_is_counted_once(door: Run, tmp_path: Path) -> None:
+def test_a_title_in_both_csvs_is_counted_once(cli: Run, tmp_path: Path) -> None:
     """The same file twice, under two names, has its ids in the movies and nothing but duplicates in the series."""
     (tmp_path / "movies.csv").write_bytes(PIPES)
-    ended = door("plan", "--json", "--movies", "movies.csv", "--series", "./movies.csv")
-    told = ended.told["input"]
+    ended = cli("plan", "--json", "--movies", "movies.csv", "--series", "./movies.csv")
+    result = ended.result["input"]
     assert ended.code == 0
-    assert [(told[name]["rows"], told[name]["ids"], told[name]["duplicates"]) for name in ("Movies", "Series")] == [
+    assert [
+        (result[name]["rows"], result[name]["ids"], result[name]["duplicates"]) for name in ("Movies", "Series")
+    ] == [
         (2, 2, 0),
         (2, 0, 2),
     ]
@@ -627,23 +630,23 @@ def test_a_closed_standard_input_is_an_empty_one(s3: S3Server, tmp_path: Path) -
         check=False,
     )
     assert "Traceback" not in (run.stdout + run.stderr).decode()
-    told = json.loads(run.stdout)
-    assert (run.returncode, told["error"]) == (2, "InputError")
-    assert told["message"].startswith("-: ")
+    result = json.loads(run.stdout)
+    assert (run.returncode, result["error"]) == (2, "InputError")
+    assert result["message"].startswith("-: ")
 
 
 @only_linux
 @pytest.mark.parametrize("content", [PIPES, MARK + PIPES, gzip.compress(PIPES)], ids=["plain", "mark", "gzip"])
 def test_standard_input_may_come_byte_by_byte(content: bytes) -> None:
-    """Mark and gzip are told by the first bytes, also if a slow pipe brings one and makes us wait for the next."""
-    program = "from harvester.titles import read_ids; print(*read_ids('-').ids)"
+    """Mark and gzip are recognised by the first bytes, also if a slow pipe brings them one by one."""
+    program = "from harvester.sources.csv import read_ids; print(*read_ids('-').ids)"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
         pipe = process.stdin.fileno()
         unread = array("i", [0])
-        for place in range(4):
-            os.write(pipe, content[place : place + 1])
+        for index in range(4):
+            os.write(pipe, content[index : index + 1])
             unread[0] = 1
             while unread[0] and process.poll() is None:
                 time.sleep(0.01)
@@ -705,7 +708,7 @@ NO_IDS = [
     *[*NULLS, *FORMULAS, *UNSEEN, *PARTS, *PROGRAMS, *FAR_NULS],
 ]
 
-MENDED = {
+REPAIRED = {
     "TT0000011": "tt0000011",
     "tT0000012": "tt0000012",
     " tt0000013 ": "tt0000013",
@@ -742,17 +745,17 @@ def csv_of(ids: list[str], delimiter: str) -> tuple[bytes, list[int]]:
 
 
 @pytest.mark.parametrize("delimiter", ["|", ",", ";", "\t"])
-def test_strange_ids_are_mended_or_rejected_each_in_its_row(door: Run, tmp_path: Path, delimiter: str) -> None:
-    """What spreadsheets do to an id is undone, and whatever else stands in its place is told by its line."""
-    strange = [*NO_IDS, *MENDED]
+def test_odd_ids_are_repaired_or_rejected_each_in_its_row(cli: Run, tmp_path: Path, delimiter: str) -> None:
+    """What spreadsheets do to an id is undone, and anything else in its place is reported by its line."""
+    odd_ids = [*NO_IDS, *REPAIRED]
     if delimiter == "|":  # without quotes, a line end or a pipe is what it is
-        strange = [id_ for id_ in strange if not set(id_) & set("\n|")]
-    content, lines = csv_of(["tt0111161", *strange, "tt0068646", *GOOD], delimiter)
+        odd_ids = [id_ for id_ in odd_ids if not set(id_) & set("\n|")]
+    content, lines = csv_of(["tt0111161", *odd_ids, "tt0068646", *GOOD], delimiter)
     path = tmp_path / "movies.csv"
     path.write_bytes(content)
-    mended = [id_ for id_ in strange if id_ in MENDED]
-    rejected = [line for id_, line in zip(strange, lines[1:], strict=False) if id_ not in MENDED]
-    is_read(door, str(path), Read(len(strange) + 4, len(mended) + 2, 2, tuple(rejected)))
+    repaired = [id_ for id_ in odd_ids if id_ in REPAIRED]
+    rejected = [line for id_, line in zip(odd_ids, lines[1:], strict=False) if id_ not in REPAIRED]
+    is_read(cli, str(path), Read(len(odd_ids) + 4, len(repaired) + 2, 2, tuple(rejected)))
 
 
 @asynccontextmanager
@@ -761,14 +764,14 @@ async def recording() -> AsyncIterator[tuple[str, list[str]]]:
     asked: list[str] = []
     rows = {f"{name}_results": [{"id": 7}] for name in ("movie", "tv")}
     body = orjson.dumps({"success": True, "status_code": 1, "id": 7} | rows)
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    response = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 asked.append(head.partition(b"\r\n")[0].decode("latin-1"))
-                writer.write(answer)
+                writer.write(response)
                 await writer.drain()
         writer.close()
 
@@ -785,24 +788,24 @@ KEY_OF_OURS = re.compile(rf"Raw/API/({DATA}\.json|_harvest/(lease\.json|{RUN}/({
 
 
 async def test_tmdb_is_asked_for_nothing_but_ids(
-    bucket: Bucket, settings_for: Make, watcher: Silent, tmp_path: Path
+    bucket: Bucket, settings_for: Make, observer: Silent, tmp_path: Path
 ) -> None:
     """Whatever stands in the CSVs, a path ends in `tt` and digits or in a number; query and keys are ours."""
-    movies, series = ["tt0111161", *NO_IDS, *MENDED, "tt0068646"], ["tt0944947", *NO_IDS, *MENDED, "tt0903747"]
+    movies, series = ["tt0111161", *NO_IDS, *REPAIRED, "tt0068646"], ["tt0944947", *NO_IDS, *REPAIRED, "tt0903747"]
     (tmp_path / "movies.csv").write_bytes(csv_of(movies, ",")[0])
     (tmp_path / "series.csv").write_bytes(csv_of(series, ";")[0])
     async with recording() as (url, asked):
         settings = settings_for(url, movies_csv="movies.csv", series_csv="series.csv")
-        report = await harvest(settings, watcher=watcher, stop=Stop())
-    books = report.books
-    assert (report.status, books.ids, books.found) == ("closed", len(MENDED) + 4, len(MENDED) + 4)
-    assert (books.rejected, books.duplicates) == (2 * len(NO_IDS), len(MENDED))
+        report = await harvest(settings, observer=observer, shutdown=Shutdown())
+    totals = report.totals
+    assert (report.status, totals.ids, totals.found) == ("closed", len(REPAIRED) + 4, len(REPAIRED) + 4)
+    assert (totals.rejected, totals.duplicates) == (2 * len(NO_IDS), len(REPAIRED))
     [first, *others] = [line.removesuffix(" HTTP/1.1").removeprefix("GET ").partition("?") for line in asked]
     assert first == ("/3/authentication", "?", f"api_key={KEY}")
-    strange = [path for path, _, _ in others if not re.fullmatch(r"/3/(movie|tv|find)/(tt[0-9]{7,10}|[0-9]+)", path)]
-    assert strange == []
+    unexpected = [path for path, _, _ in others if not re.fullmatch(r"/3/(movie|tv|find)/(tt[0-9]{7,10}|[0-9]+)", path)]
+    assert unexpected == []
     assert sorted(path for path, _, _ in others) == sorted(
-        [f"/3/movie/{id_}" for id_ in ("tt0111161", *MENDED.values(), "tt0068646")]
+        [f"/3/movie/{id_}" for id_ in ("tt0111161", *REPAIRED.values(), "tt0068646")]
         + ["/3/find/tt0944947", "/3/tv/7", "/3/find/tt0903747", "/3/tv/7"]
     )
     queries = {"", "external_source=imdb_id&", "append_to_response=external_ids&"}
@@ -825,7 +828,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, code)
 @dataclass(frozen=True, slots=True)
 class Measured:
     code: int
-    told: dict[str, Any]
+    result: dict[str, Any]
     peak: int
 
 
@@ -833,7 +836,7 @@ class Measured:
 def measure(s3: S3Server, lake: str, tmp_path_factory: pytest.TempPathFactory) -> Measure:
     """Plans a CSV in a process of its own; its exit code, its result, and its most memory in bytes."""
     path = tmp_path_factory.mktemp("memory") / "movies.csv"
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
 
     def run(write: Callable[[BinaryIO], object]) -> Measured:
         with path.open("wb") as file:
@@ -843,7 +846,7 @@ def measure(s3: S3Server, lake: str, tmp_path_factory: pytest.TempPathFactory) -
             [sys.executable, "-I", "-S", "-c", PEAK, *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=kept | s3.environment(),
+            env=environment | s3.environment(),
             cwd=path.parent,
             start_new_session=True,
         ) as process:
@@ -851,11 +854,11 @@ def measure(s3: S3Server, lake: str, tmp_path_factory: pytest.TempPathFactory) -
                 out, err = process.communicate()
             finally:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # it and the measured one, should nobody wait for them
+                    os.killpg(process.pid, signal.SIGKILL)  # it and the measured one, if they still run
         assert err == b""
-        told, measured = out.splitlines()
+        result, measured = out.splitlines()
         peak, code = measured.split()
-        return Measured(int(code), json.loads(told), int(peak) * 1024)
+        return Measured(int(code), json.loads(result), int(peak) * 1024)
 
     return run
 
@@ -870,7 +873,7 @@ def read_peak(measure: Measure) -> int:
 
 @pytest.fixture(scope="module")
 def refused_peak(measure: Measure) -> int:
-    """What refusing a tiny file takes: less, because nobody speaks to the bucket then."""
+    """What refusing a tiny file takes: less, because the bucket is not asked then."""
     measured = measure(lambda file: file.write(b"id|t\n"))
     assert measured.code == 2
     return measured.peak
@@ -923,9 +926,9 @@ def test_what_has_no_end_is_refused_in_bounded_memory(measure: Measure, refused_
     """
     make, head, expected = ENDLESS[name]
     ended = measure(lambda file: make(file, head))
-    assert (ended.code, ended.told["error"]) == (2, "InputError")
-    assert ended.told["message"].startswith(f"movies.csv, line {expected.line}: ")
-    assert [word for word in expected.words if word not in ended.told["message"]] == []
+    assert (ended.code, ended.result["error"]) == (2, "InputError")
+    assert ended.result["message"].startswith(f"movies.csv, line {expected.line}: ")
+    assert [word for word in expected.words if word not in ended.result["message"]] == []
     assert ended.peak - refused_peak < 20 * MB
 
 
@@ -949,8 +952,8 @@ def test_a_million_rows_of_nothing_new_take_little_memory(
     Measured: 81.4 MB for the tiny file, 0.3 MB more for duplicates, 8.1 MB for rejects, which each have their line.
     """
     ended = measure(lambda file: file.write((b"id|t\n" + rows()).replace(b"|", delimiter)))
-    told = ended.told["input"]["Movies"]
+    result = ended.result["input"]["Movies"]
     assert ended.code == 0
-    assert [told[name] for name in ("rows", "ids", "duplicates", "rejected")] == account
-    assert len(told["rejects"]) == min(1_000, account[-1])
+    assert [result[name] for name in ("rows", "ids", "duplicates", "rejected")] == account
+    assert len(result["rejects"]) == min(1_000, account[-1])
     assert ended.peak - read_peak < 20 * MB

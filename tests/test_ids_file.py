@@ -15,8 +15,8 @@ from conftest import gzip_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harvester.ids import is_title_id
-from harvester.ids_file import (
+from harvester.model.ids import is_title_id
+from harvester.model.ids_file import (
     LINE_BYTES,
     UNPACKED_BYTES,
     FrozenIds,
@@ -25,15 +25,15 @@ from harvester.ids_file import (
     encode_ids,
     encode_outcomes,
 )
-from harvester.inputs import Ids, Reject
-from harvester.layout import RUN_NAME
-from harvester.titles import read_ids
+from harvester.model.inputs import InputIds, Reject
+from harvester.model.layout import RUN_NAME
+from harvester.sources.csv import read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 MB = 2**20
 RUN = "2026-11-29-3f9a1c2e"
@@ -42,10 +42,10 @@ REJECTED_LINE = b'{"collection":"Movies","line":3,"rejected":"no_id"}\n'
 FOUND_LINE = b'{"id":"tt0000009","outcome":"found","kind":"movie","tmdb_id":550}\n'
 
 
-def ids_of(lines: dict[str, int], *, rejected: dict[int, str] | None = None) -> Ids:
+def ids_of(lines: dict[str, int], *, rejected: dict[int, str] | None = None) -> InputIds:
     """What a CSV gives that has these ids at these lines, and these rejected rows."""
     rejects = [Reject(line, text) for line, text in (rejected or {}).items()]
-    return Ids(
+    return InputIds(
         "movies.csv",
         list(lines),
         rows=len(lines) + len(rejects),
@@ -248,8 +248,8 @@ BAD_ROWS = {
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_a_row_that_is_not_ours_is_refused(name: str) -> None:
     """First or behind a good one, it is a ValueError that fits on a screen."""
-    good = b'{"id":"tt0000001","collection":"Movies","line":1}\n'
-    for body in (BAD_ROWS[name], good + BAD_ROWS[name]):
+    valid = b'{"id":"tt0000001","collection":"Movies","line":1}\n'
+    for body in (BAD_ROWS[name], valid + BAD_ROWS[name]):
         with pytest.raises(ValueError, match=r"^line \d+ ") as caught:
             decode_ids(gzip_of(body))
         assert len(str(caught.value)) < 300
@@ -273,7 +273,7 @@ def test_a_file_that_is_not_whole_and_sound_is_refused(name: str) -> None:
     """Empty, not gzip, damaged, or with something behind it."""
     with pytest.raises(ValueError, match=r"^it has 0 bytes|cannot be read"):
         decode_ids(BAD_FILES[name])
-    with pytest.raises(ValueError, match=r"^it has 0 bytes|cannot be read|says something else"):
+    with pytest.raises(ValueError, match=r"^it has 0 bytes|cannot be read|not a line of such a file"):
         deque(decode_outcomes(BAD_FILES[name]), 0)
 
 
@@ -289,10 +289,10 @@ def test_a_file_cut_short_is_refused_wherever_it_is_cut() -> None:
 
 def test_a_flipped_bit_changes_nothing_or_is_refused() -> None:
     """The checksum covers what the file says; bits of the header that say nothing may be anything."""
-    for place, bit in itertools.product(range(len(GOOD)), range(8)):
+    for index, bit in itertools.product(range(len(GOOD)), range(8)):
         flipped = bytearray(GOOD)
-        flipped[place] ^= 1 << bit
-        assert decoded(bytes(flipped)) in (FROZEN, None), (place, bit)
+        flipped[index] ^= 1 << bit
+        assert decoded(bytes(flipped)) in (FROZEN, None), (index, bit)
 
 
 def decoded(body: bytes) -> FrozenIds | None:
@@ -301,7 +301,7 @@ def decoded(body: bytes) -> FrozenIds | None:
         frozen = decode_ids(body)
     except ValueError:
         return None
-    ids = [id_ for some in frozen.ids.values() for id_ in some]
+    ids = [id_ for of_collection in frozen.ids.values() for id_ in of_collection]
     assert all(is_title_id(id_) for id_ in ids)
     assert len(set(ids)) == len(ids)
     assert frozen.fresh.keys() <= set(ids)
@@ -334,10 +334,10 @@ def test_any_bytes_are_ids_or_a_value_error(body: bytes) -> None:
 @given(st.data())
 def test_a_damaged_file_is_ids_or_a_value_error(data: st.DataObject) -> None:
     """Bytes replaced, taken out and put in, in the file and in what it packs."""
-    for good, plain in ((GOOD, False), (gzip.decompress(GOOD), True), (gzip.decompress(GOOD_OUTCOMES), True)):
-        start = data.draw(st.integers(0, len(good)))
-        end = data.draw(st.integers(start, min(len(good), start + 9)))
-        damaged = good[:start] + data.draw(st.binary(max_size=9)) + good[end:]
+    for intact, plain in ((GOOD, False), (gzip.decompress(GOOD), True), (gzip.decompress(GOOD_OUTCOMES), True)):
+        start = data.draw(st.integers(0, len(intact)))
+        end = data.draw(st.integers(start, min(len(intact), start + 9)))
+        damaged = intact[:start] + data.draw(st.binary(max_size=9)) + intact[end:]
         decoded(gzip_of(damaged) if plain else damaged)
         outcomes_decoded(gzip_of(damaged) if plain else damaged)
 
@@ -432,17 +432,17 @@ def test_no_more_than_a_gigabyte_is_unpacked() -> None:
 @pytest.mark.parametrize("line", [ID_LINE, FOUND_LINE])
 def test_a_line_has_a_limit(line: bytes) -> None:
     """65,536 bytes with its end are read, one more is refused."""
-    for size, sound in ((LINE_BYTES, True), (LINE_BYTES + 1, False), (2 * LINE_BYTES, False)):
+    for size, valid in ((LINE_BYTES, True), (LINE_BYTES + 1, False), (2 * LINE_BYTES, False)):
         body = gzip_of(line.replace(b"}", b',"x":"' + b"x" * (size - len(line) - 7) + b'"}'))
         assert len(gzip.decompress(body)) == size
-        result = decoded(body) if line == ID_LINE else outcomes_decoded(body)
-        assert (result is not None) is sound
+        rows = decoded(body) if line == ID_LINE else outcomes_decoded(body)
+        assert (rows is not None) is valid
 
 
 def test_encoding_takes_the_memory_of_the_packed_bytes() -> None:
     """20,000 ids and outcomes have a megabyte unpacked, and take two times what is packed, beside zlib's 270 KB."""
     lines = {f"tt{number * 7919 % 10**7:07d}": number for number in range(2, 20_002)}
-    inputs: dict[Collection, Ids] = {"Movies": ids_of(lines)}
+    inputs: dict[Collection, InputIds] = {"Movies": ids_of(lines)}
 
     def outcomes() -> Iterator[dict[str, Any]]:
         for id_, line in lines.items():

@@ -33,15 +33,16 @@ from conftest import Silent, client_of, gzip_of
 from loops import no_wait
 from shells import Ended, Shell, kept
 
-from harvester.demo.catalog import Catalog, find_record, kind_of, movie_record, tv_record
-from harvester.demo.faults import Faults, always, healthy, refusal, scripted, sprinkled
-from harvester.demo.s3_link import reset, s3_link
-from harvester.demo.s3_server import S3Server, s3_server
-from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
-from harvester.harvest import Report, harvest
-from harvester.settings import Settings, load_settings
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import HarvestReport, harvest
+from harvester.commands.verify import verify
+from harvester.fakes.catalog import Catalog, find_record, kind_of, movie_record, tv_record
+from harvester.fakes.faults import Faults, always, healthy, random_faults, refusal, scripted
+from harvester.fakes.s3_proxy import reset, s3_proxy
+from harvester.fakes.s3_server import S3Server, s3_server
+from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
+from harvester.runtime.clock import Clock
+from harvester.runtime.shutdown import Shutdown
+from harvester.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -50,10 +51,10 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from harvester.demo.catalog import Kind
-    from harvester.demo.faults import Asked, Fault
-    from harvester.demo.faults import Route as Endpoint
-    from harvester.demo.s3_link import Call, Forward, Link
+    from harvester.fakes.catalog import Kind
+    from harvester.fakes.faults import Asked, Fault
+    from harvester.fakes.faults import Route as Endpoint
+    from harvester.fakes.s3_proxy import Call, Forward, S3Proxy
 
     Route = tuple[Endpoint, str]
     """What was asked of TMDB: at which of its endpoints, for which IMDb id."""
@@ -123,7 +124,7 @@ def mixed(movies: int, series: int) -> World:
     kinds |= dict.fromkeys(shows[3::14], "movie")
     kinds |= dict.fromkeys([*films[6::60], *shows[2::30]], "unknown")
     kinds |= {films[40]: "episode", shows[10]: "season"}
-    return World(Catalog(kinds=kinds), {"Movies": films, "Series": shows}, sprinkled({"500": 0.01}, seed=23))
+    return World(Catalog(kinds=kinds), {"Movies": films, "Series": shows}, random_faults({"500": 0.01}, seed=23))
 
 
 MIXED = mixed(350, 60)
@@ -215,7 +216,7 @@ class Lake:
     def closed(self) -> bool:
         """Whether the generation that counts has ended with nothing failed."""
         summary = self.document("summary")
-        return bool(summary) and summary["generation"] == self.generation and not summary["books"]["failed"]
+        return bool(summary) and summary["generation"] == self.generation and not summary["totals"]["failed"]
 
 
 @dataclass(slots=True)
@@ -233,8 +234,8 @@ class Scene:
     """
 
     world: World
-    tmdb: StandIn
-    link: Link
+    tmdb: FakeTmdb
+    link: S3Proxy
     client: Any
     bucket: str
     shell: Shell
@@ -248,7 +249,7 @@ class Scene:
     seen: Counter[str] = field(default_factory=Counter)
     errors: Counter[Route] = field(default_factory=Counter)
     lives: list[Life] = field(default_factory=list)
-    under_way: list[asyncio.Future[web.Response]] = field(default_factory=list)
+    progress_deadline: list[asyncio.Future[web.Response]] = field(default_factory=list)
     held: Callable[[], bool] = lambda: False
     shared: bool = False
 
@@ -283,11 +284,11 @@ class Scene:
         """Wait until all that a killed one has sent has arrived, and is done."""
         quiet = 0
         while quiet < 50:
-            on_its_way = self.tmdb.in_flight > 0 or not all(passed_on.done() for passed_on in self.under_way)
+            on_its_way = self.tmdb.in_flight > 0 or not all(passed_on.done() for passed_on in self.progress_deadline)
             await asyncio.sleep(0.001 if on_its_way else 0)
             quiet = 0 if on_its_way else quiet + 1
-        await asyncio.gather(*self.under_way, return_exceptions=True)
-        self.under_way.clear()
+        await asyncio.gather(*self.progress_deadline, return_exceptions=True)
+        self.progress_deadline.clear()
 
     def is_now(self, name: str) -> bool:
         """Count an event; whether it is the point."""
@@ -321,17 +322,23 @@ class Scene:
             self.hit()
             return await reset(call, forward)
         passed_on = asyncio.ensure_future(forward())
-        self.under_way.append(passed_on)
+        self.progress_deadline.append(passed_on)
         answer = await asyncio.shield(passed_on)  # what has been sent is done, also when its sender is dead
         if now:
             self.hit()
             return await reset(call, forward)
         return answer
 
-    async def harvest(self, *, limit: int | None = None, again: bool = False) -> Report:
+    async def harvest(self, *, limit: int | None = None, again: bool = False) -> HarvestReport:
         """A life in this process, which nothing ends."""
         async with self.remembered(again=again):
-            return await harvest(self.settings, watcher=Silent(), stop=Stop(limit=limit), again=again, sleep=no_wait)
+            return await harvest(
+                self.settings,
+                observer=Silent(),
+                shutdown=Shutdown(limit=limit),
+                again=again,
+                clock=Clock(sleep=no_wait),
+            )
 
     async def harvest_with_a_failure(self, *, limit: int | None = None) -> None:
         """A life in which one title of the second batch has no usable answer."""
@@ -339,7 +346,7 @@ class Scene:
         self.faults = lambda asked: poison(asked) or self.world.faults(asked)
         report = await self.harvest(limit=limit)
         self.faults = self.world.faults
-        assert report.books.failed.total() == 1
+        assert report.totals.failed.total() == 1
 
     async def lake(self) -> Lake:
         """The bucket as it is now, read past the link."""
@@ -398,7 +405,7 @@ async def scene_of(
     for collection in world.ids:
         (folder / f"{collection}.csv").write_text(world.csv(collection), encoding="utf-8")
     asyncio.get_running_loop().set_debug(False)  # it would make the servers, which are not on trial, twice as slow
-    async with client_of(server) as client, s3_link(server.endpoint) as link, stand_in(catalog=world.catalog) as tmdb:
+    async with client_of(server) as client, s3_proxy(server.endpoint) as link, fake_tmdb(catalog=world.catalog) as tmdb:
         with suppress(client.exceptions.BucketAlreadyOwnedByYou):
             await client.create_bucket(Bucket=bucket)
         ours = {"TMDB_API_KEY": KEY, "TMDB_BASE_URL": tmdb.url, "TMDB_RATE": str(rate), "S3_BUCKET": bucket, **csvs}
@@ -422,16 +429,16 @@ DOCUMENT = re.compile(
     r"((?:manifest|summary|receipts/(?:Movies|Series)/tt.+)\.json|(?:ids-([0-9a-f]{16})|outcomes)\.jsonl\.gz)"
 )
 LEASE = "Raw/API/_harvest/lease.json"
-SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"\}$')
+CHECKSUM = re.compile(rb',"checksum":"([0-9a-f]{64})"\}$')
 
 
-def audit(world: World, lake: Lake, books: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> list[str]:
-    """Every harm in the lake of a finished run, of which the harvester has reported these `books`.
+def audit(world: World, lake: Lake, totals: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> list[str]:
+    """Every harm in the lake of a finished run, of which the harvester has reported these `totals`.
 
     Args:
         world: What there was to harvest.
         lake: What has come of it.
-        books: As the harvester has them.
+        totals: As the harvester has them.
         earlier: Generations that may have begun before the one that counts; each has left its ids.
         ended: Whether the lease must have ended.
     """
@@ -442,9 +449,9 @@ def audit(world: World, lake: Lake, books: Mapping[str, Any], *, earlier: int = 
     problems += [
         f"{key} is of another run" for key, found in documents.items() if found[1] != documents[min(documents)][1]
     ]
-    problems += [*audit_records(world, lake), *audit_receipts(world, lake), *audit_documents(world, lake, books)]
-    if books != (true := books_of(world, lake)):
-        problems.append(f"the books are {books}, the true ones {true}")
+    problems += [*audit_records(world, lake), *audit_receipts(world, lake), *audit_documents(world, lake, totals)]
+    if {"filtered": 0} | totals != (true := totals_of(world, lake)):  # the summary has no such key
+        problems.append(f"the totals are {totals}, the true ones {true}")
     generations = [found[3] for found in documents.values() if found[3]]
     if len(generations) > 1 + earlier or lake.document("manifest").get("generation") not in generations:
         problems.append(f"there are ids of {len(generations)} generations")
@@ -514,7 +521,9 @@ def audit_receipts(world: World, lake: Lake) -> Iterator[str]:
         files.update(file["key"] for file in receipt["files"])
         if not key.endswith(f"/receipts/{batch[0]}/{batch[1]}.json") or receipt["batch"] != batch[1]:
             yield f"{key} has the ids of another batch"
-        if (receipt["format"], receipt["generation"]) != (1, lake.generation) or not is_sealed(lake.objects[key]):
+        if (receipt["format"], receipt["generation"]) != (1, lake.generation) or not has_valid_checksum(
+            lake.objects[key]
+        ):
             yield f"{key} is of another form or generation, or has been edited"
         yield from (f"{problem} in {key}" for problem in audit_files(receipt, lake))
         for id_, outcome in outcomes.items():
@@ -542,7 +551,7 @@ def audit_files(receipt: Mapping[str, Any], lake: Lake) -> Iterator[str]:
             yield f"the titles found are not those in the files of {home}"
 
 
-def audit_documents(world: World, lake: Lake, books: Mapping[str, Any]) -> Iterator[str]:
+def audit_documents(world: World, lake: Lake, totals: Mapping[str, Any]) -> Iterator[str]:
     """Manifest, ids, outcomes and summary say what they should, each of the others."""
     expected_ids = [*rows_of(world)]
     expected_outcomes = [{"id": id_} | outcome_of(world.catalog, id_, truth) for id_, truth in world.truths.items()]
@@ -551,7 +560,7 @@ def audit_documents(world: World, lake: Lake, books: Mapping[str, Any]) -> Itera
             yield f"{key} has other rows than the CSVs"
         if "/outcomes" in key and lines_of(body) != expected_outcomes:
             yield f"{key} has other outcomes than there are"
-        if key.endswith(("/manifest.json", "/summary.json")) and not is_sealed(body):
+        if key.endswith(("/manifest.json", "/summary.json")) and not has_valid_checksum(body):
             yield f"{key} has been edited"
     manifest, summary = lake.document("manifest"), lake.document("summary")
     batches = {home: [name for of, name in world.batches if of == home] for home in world.ids}
@@ -564,7 +573,8 @@ def audit_documents(world: World, lake: Lake, books: Mapping[str, Any]) -> Itera
     digests = [hashlib.sha256(body).hexdigest() for body in outcomes]
     if [summary.get("digests", {}).get("outcomes")] != digests:
         yield "the outcomes are missing, or not those of the summary"
-    if (summary.get("format"), summary.get("generation")) != (1, lake.generation) or summary.get("books") != books:
+    written = {name: number for name, number in totals.items() if name != "filtered"}  # of results alone
+    if (summary.get("format"), summary.get("generation")) != (1, lake.generation) or summary.get("totals") != written:
         yield f"the summary is {summary}"
 
 
@@ -581,14 +591,14 @@ def lines_of(body: bytes) -> list[Any]:
     return [json.loads(line) for line in gzip.decompress(body).splitlines()]
 
 
-def is_sealed(body: bytes) -> bool:
-    """Whether the seal at the end of a document is that of all before it."""
-    seal = SEAL.search(body)
-    return seal is not None and hashlib.sha256(body[: seal.start()] + b"}").hexdigest() == seal[1].decode()
+def has_valid_checksum(body: bytes) -> bool:
+    """Whether the checksum at the end of a document is that of all before it."""
+    checksum = CHECKSUM.search(body)
+    return checksum is not None and hashlib.sha256(body[: checksum.start()] + b"}").hexdigest() == checksum[1].decode()
 
 
-def books_of(world: World, lake: Lake) -> dict[str, Any]:
-    """The books as they should be, by what is in the CSVs and in the lake."""
+def totals_of(world: World, lake: Lake) -> dict[str, Any]:
+    """The totals as they should be, by what is in the CSVs and in the lake."""
     ids = len(world.truths)
     bodies = [body for _, _, body in lake.data()]
     missing = Counter(truth for truth in world.truths.values() if isinstance(truth, str))
@@ -596,6 +606,7 @@ def books_of(world: World, lake: Lake) -> dict[str, Any]:
         "rows": 2 * ids + len(world.ids),
         "duplicates": ids,
         "rejected": len(world.ids),
+        "filtered": 0,
         "ids": ids,
         "found": sum(len(body.splitlines()) for body in bodies),
         "missing": missing.total(),
@@ -639,15 +650,15 @@ def audit_requests(lives: Sequence[Life]) -> list[str]:
 
 
 async def closed(scene: Scene, ended: Ended, *, earlier: int = 0) -> None:
-    """Assert that the last life has closed the books, waited for nobody, and that everything is as it should be."""
-    assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
-    assert "another harvest is at work here" not in ended.err
-    await proved(scene, ended.told["books"], earlier=earlier, ended=ended.told["status"] != "nothing_to_do")
+    """Assert that the last life has reconciled the totals, did not wait, and that all is as it should be."""
+    assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
+    assert "lease_held" not in ended.err
+    await proved(scene, ended.result["totals"], earlier=earlier, ended=ended.result["status"] != "nothing_to_do")
 
 
-async def proved(scene: Scene, books: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> None:
+async def proved(scene: Scene, totals: Mapping[str, Any], *, earlier: int = 0, ended: bool = True) -> None:
     """Assert that nothing is lost, doubled, orphaned, foreign, asked again or deleted; and that `verify` agrees."""
-    assert audit(scene.world, await scene.lake(), books, earlier=earlier, ended=ended) == []
+    assert audit(scene.world, await scene.lake(), totals, earlier=earlier, ended=ended) == []
     assert audit_requests(scene.lives) == []
     assert scene.link.times("delete") + scene.link.times("copy") == 0
     assert (await verify(scene.settings)).as_json()["status"] == "proved"
@@ -836,7 +847,7 @@ def without_renewals(seen: Mapping[str, int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("case", few_and_all(A_DOZEN, EVERYWHERE))
-async def test_killed_at_any_moment_the_next_run_closes_the_books(
+async def test_killed_at_any_moment_the_next_run_reconciles_the_totals(
     case: tuple[str, Point], s3: S3Server, tmp_path: Path
 ) -> None:
     """After a SIGKILL at any moment the same command loses nothing, doubles nothing, and asks for nothing done."""
@@ -852,7 +863,7 @@ SEEDS, MOSTS = range(10), (250, 250, 120, 60)
 
 @pytest.mark.parametrize("seed", few_and_all([0], SEEDS))
 async def test_killed_again_and_again_it_comes_to_an_end(seed: int, s3: S3Server, tmp_path: Path) -> None:
-    """Each life goes on where the last was killed, in the midst of going on or not, and the last closes the books."""
+    """Each life goes on where the last was killed, while going on or not, and the last reconciles the totals."""
     dice = random.Random(seed)
     async with scene_of(MIXED, s3, tmp_path) as scene:
         for most in MOSTS:
@@ -871,7 +882,7 @@ async def test_killed_in_a_later_generation_a_plain_start_goes_on_with_it(s3: S3
         assert (await scene.lake()).generation == generation
 
 
-@pytest.mark.parametrize("module", ["typer", "aiohttp", "harvester.tmdb"])
+@pytest.mark.parametrize("module", ["typer", "aiohttp", "harvester.tmdb.client"])
 async def test_killed_while_it_starts_it_has_done_nothing(module: str, s3: S3Server, tmp_path: Path) -> None:
     """Killed when it has just imported some module, it has sent nothing, and the bucket is empty."""
     async with scene_of(MIXED, s3, tmp_path) as scene:
@@ -999,13 +1010,13 @@ async def cut(scene: Scene, *patterns: str) -> None:
 
 
 @pytest.mark.parametrize("case", POWER_CUTS)
-async def test_whatever_a_power_cut_has_left_is_mended(case: str, s3: S3Server, tmp_path: Path) -> None:
-    """Whichever of the last writes have not arrived, the next harvest closes the books, and asks for nothing done."""
+async def test_whatever_a_power_cut_has_left_is_repaired(case: str, s3: S3Server, tmp_path: Path) -> None:
+    """Whichever of the last writes have not arrived, the next harvest reconciles the totals and repeats nothing."""
     world, lost = POWER_CUTS[case]
     async with scene_of(world, s3, tmp_path) as scene:
         await scene.harvest()
         await cut(scene, *lost)
-        await proved(scene, (await scene.harvest()).books.as_json())
+        await proved(scene, (await scene.harvest()).totals.as_json())
 
 
 async def test_parts_of_an_upload_without_an_end_go_away(s3: S3Server, tmp_path: Path) -> None:
@@ -1019,7 +1030,7 @@ async def test_parts_of_an_upload_without_an_end_go_away(s3: S3Server, tmp_path:
         for key in uploads:
             await scene.open_upload(key)
         assert sorted((await scene.lake()).uploads) == uploads
-        await proved(scene, (await scene.harvest()).books.as_json())
+        await proved(scene, (await scene.harvest()).totals.as_json())
 
 
 async def test_uploads_of_ids_and_outcomes_without_an_end_go_away(s3: S3Server, tmp_path: Path) -> None:
@@ -1032,7 +1043,7 @@ async def test_uploads_of_ids_and_outcomes_without_an_end_go_away(s3: S3Server, 
         for key in uploads:
             await scene.open_upload(key)
         assert sorted((await scene.lake()).uploads) == sorted(uploads)
-        await proved(scene, (await scene.harvest()).books.as_json())
+        await proved(scene, (await scene.harvest()).totals.as_json())
 
 
 async def test_a_failed_title_asks_again_for_its_batch_alone(s3: S3Server, tmp_path: Path) -> None:
@@ -1041,7 +1052,7 @@ async def test_a_failed_title_asks_again_for_its_batch_alone(s3: S3Server, tmp_p
         await scene.harvest_with_a_failure()
         failed = [receipt["batch"] for _, receipt in (await scene.lake()).receipts() if "failed" in str(receipt)]
         assert failed == [name for _, name in SMALL.batches][1:2]
-        await proved(scene, (await scene.harvest()).books.as_json())
+        await proved(scene, (await scene.harvest()).totals.as_json())
         of_batch = {id_ for (_, name), ids in SMALL.batches.items() if name in failed for id_ in ids}
         assert {id_ for _, id_ in scene.lives[1].asked if id_} == of_batch
 
@@ -1080,20 +1091,20 @@ def without(lake: Lake, *patterns: str) -> Lake:
 
 
 def edited(lake: Lake, pattern: str, old: bytes, new: bytes) -> Lake:
-    """The lake with one thing changed in the first object whose key has the pattern, under a seal that fits."""
+    """The lake with one thing changed in the first object whose key has the pattern, under a checksum that fits."""
     key = next(key for key in lake.objects if re.search(pattern, key))
     body = gzip.decompress(lake.objects[key]) if key.endswith(".gz") else lake.objects[key]
     assert old in body
     body = body.replace(old, new, 1)
-    if (seal := SEAL.search(body)) and old not in seal[0]:
-        body = body[: seal.start()] + b"}"
-        body = body[:-1] + b',"seal":"' + hashlib.sha256(body).hexdigest().encode() + b'"}'
+    if (checksum := CHECKSUM.search(body)) and old not in checksum[0]:
+        body = body[: checksum.start()] + b"}"
+        body = body[:-1] + b',"checksum":"' + hashlib.sha256(body).hexdigest().encode() + b'"}'
     return Lake(lake.objects | {key: gzip_of(body) if key.endswith(".gz") else body}, lake.uploads)
 
 
-def unsealed(lake: Lake, pattern: str) -> Lake:
-    """The lake with the first object whose key has the pattern under a seal that does not fit."""
-    return edited(lake, pattern, b'"seal":"', b'"seal":"0')
+def with_wrong_checksum(lake: Lake, pattern: str) -> Lake:
+    """The lake with the first object whose key has the pattern under a checksum that does not fit."""
+    return edited(lake, pattern, b'"checksum":"', b'"checksum":"0')
 
 
 def copied(lake: Lake, pattern: str, old: str, new: str) -> Lake:
@@ -1146,11 +1157,11 @@ HARMS_TO_RECEIPTS: dict[str, Callable[[Lake], Lake]] = {
     "a number of records": lambda lake: edited(lake, RECEIPT, b'"records":', b'"records":1'),
     "the generation of a receipt": lambda lake: edited(lake, RECEIPT, b'"generation":"', b'"generation":"0'),
     "the format of a receipt": lambda lake: edited(lake, RECEIPT, b'"format":1', b'"format":2'),
-    "the seal of a receipt": lambda lake: unsealed(lake, RECEIPT),
+    "the checksum of a receipt": lambda lake: with_wrong_checksum(lake, RECEIPT),
 }
 HARMS_TO_DOCUMENTS: dict[str, Callable[[Lake], Lake]] = {
     "the manifest gone": lambda lake: without(lake, "manifest"),
-    "the seal of the manifest": lambda lake: unsealed(lake, "manifest"),
+    "the checksum of the manifest": lambda lake: with_wrong_checksum(lake, "manifest"),
     "a batch of the manifest": lambda lake: edited(lake, "manifest", b'"tt0000001-', b'"tt0000002-'),
     "the fresh ids of the manifest": lambda lake: edited(lake, "manifest", b'"fresh":0', b'"fresh":1'),
     "the rows of the manifest": lambda lake: edited(lake, "manifest", b'"rows":', b'"rows":1'),
@@ -1161,9 +1172,9 @@ HARMS_TO_DOCUMENTS: dict[str, Callable[[Lake], Lake]] = {
     "the outcomes gone": lambda lake: without(lake, "outcomes"),
     "one of the outcomes": lambda lake: edited(lake, "outcomes", b'"missing"', b'"failed"'),
     "the summary gone": lambda lake: without(lake, "summary"),
-    "the seal of the summary": lambda lake: unsealed(lake, "summary"),
+    "the checksum of the summary": lambda lake: with_wrong_checksum(lake, "summary"),
     "the generation of the summary": lambda lake: edited(lake, "summary", b'"generation":"', b'"generation":"0'),
-    "the books of the summary": lambda lake: edited(lake, "summary", b'"found":', b'"found":1'),
+    "the totals of the summary": lambda lake: edited(lake, "summary", b'"found":', b'"found":1'),
     "the outcomes' digest": lambda lake: edited(lake, "summary", b'"outcomes":"', b'"outcomes":"0'),
 }
 HARMS: dict[str, Callable[[Lake], Lake]] = {
@@ -1189,25 +1200,25 @@ def generation_in(lake: Lake) -> str:
 
 
 async def test_the_audit_sees_every_harm(s3: S3Server, tmp_path: Path) -> None:
-    """A healthy lake has no harm, and each harm done to it is seen: a proof that cannot fail would prove nothing.
+    """A healthy lake has no harm, and each harm done to it is seen: a check that cannot fail would show nothing.
 
     What is done to records, receipts and documents is seen by what they say, not only by a digest that does not fit.
     """
     async with scene_of(SMALL, s3, tmp_path) as scene:
-        books = (await scene.harvest()).books.as_json()
+        totals = (await scene.harvest()).totals.as_json()
         lake = await scene.lake()
-        assert audit(SMALL, lake, books) == []
+        assert audit(SMALL, lake, totals) == []
         audits: list[tuple[Mapping[str, Callable[[Lake], Lake]], Callable[[Lake], Iterator[str]]]] = [
-            (HARMS, lambda harmed: iter(audit(SMALL, harmed, books))),
+            (HARMS, lambda harmed: iter(audit(SMALL, harmed, totals))),
             (HARMS_TO_RECORDS, lambda harmed: audit_records(SMALL, harmed)),
             (HARMS_TO_RECEIPTS, lambda harmed: audit_receipts(SMALL, harmed)),
-            (HARMS_TO_DOCUMENTS, lambda harmed: audit_documents(SMALL, harmed, books)),
+            (HARMS_TO_DOCUMENTS, lambda harmed: audit_documents(SMALL, harmed, totals)),
         ]
         for harms, see in audits:
             assert [name for name, harm in harms.items() if not [*see(harm(lake))]] == []
-        assert [name for name in books if audit(SMALL, lake, books | {name: books["rows"] + 1}) == []] == []
+        assert [name for name in totals if audit(SMALL, lake, totals | {name: totals["rows"] + 1}) == []] == []
         await scene.open_upload("Raw/API/Movies/export.json")
-        assert audit(SMALL, await scene.lake(), books) == ["an upload of Raw/API/Movies/export.json is an orphan"]
+        assert audit(SMALL, await scene.lake(), totals) == ["an upload of Raw/API/Movies/export.json is an orphan"]
 
 
 async def test_the_audit_sees_what_is_asked_again(s3: S3Server, tmp_path: Path) -> None:

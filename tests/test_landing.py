@@ -12,37 +12,37 @@ from conftest import Silent
 from loops import no_wait
 from test_harvest import ids_from
 
-from harvester.batches import cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, healthy, refusal, scripted
-from harvester.demo.s3_link import s3_link
-from harvester.demo.tmdb_stand_in import stand_in
-from harvester.harvest import harvest
-from harvester.ids_file import decode_outcomes
-from harvester.layout import Layout
-from harvester.receipts import decode_receipt
-from harvester.records import decode
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import harvest
+from harvester.commands.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, healthy, refusal, scripted
+from harvester.fakes.s3_proxy import s3_proxy
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.formats.registry import FORMATS, decode
+from harvester.model.batch import cut
+from harvester.model.ids_file import decode_outcomes
+from harvester.model.layout import Layout
+from harvester.model.receipt import decode_receipt
+from harvester.runtime.clock import Clock
+from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
 
-    from harvester.demo.s3_link import Call, Forward
-    from harvester.demo.s3_server import S3Server
-    from harvester.harvest import Report
-    from harvester.ids import Collection, Kind
-    from harvester.receipts import Receipt
-    from harvester.records import Format
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.commands.harvest import HarvestReport
+    from harvester.fakes.s3_proxy import Call, Forward
+    from harvester.fakes.s3_server import S3Server
+    from harvester.model.ids import Collection, Kind
+    from harvester.model.receipt import Receipt
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 
-FORMS: list[Format] = ["jsonl", "array"]
-EMPTY: dict[Format, bytes] = {"jsonl": b"", "array": b"[]"}
+FORMS = list(FORMATS)
+EMPTY: dict[str, bytes] = {"jsonl": b"", "array": b"[]"}
 
 
 def failing(*ids: str) -> Any:
@@ -50,8 +50,8 @@ def failing(*ids: str) -> Any:
     return scripted({(route, id_): [always(refusal(500))] for id_ in ids for route in ("movie", "tv")})
 
 
-async def harvested(settings: Settings, *, again: bool = False) -> tuple[Report, Layout]:
-    report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait, again=again)
+async def harvested(settings: Settings, *, again: bool = False) -> tuple[HarvestReport, Layout]:
+    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait), again=again)
     return report, Layout(settings.s3_prefix, settings.s3_key_template, report.run)
 
 
@@ -63,7 +63,7 @@ async def lake(bucket: Bucket) -> dict[str, list[dict[str, Any]]]:
 
 async def records_of(bucket: Bucket) -> dict[str, dict[str, Any]]:
     """The record of each title; none stands twice."""
-    records = [record for some in (await lake(bucket)).values() for record in some]
+    records = [record for in_file in (await lake(bucket)).values() for record in in_file]
     assert len({record["imdb_id"] for record in records}) == len(records)
     return {record["imdb_id"]: record for record in records}
 
@@ -93,7 +93,7 @@ def sides(collection: Collection) -> tuple[Kind, Kind]:
     ],
 )
 async def test_a_title_that_fails_keeps_the_record_that_has_landed(
-    where: str, collection: Collection, form: Format, bucket: Bucket, settings_for: Make
+    where: str, collection: Collection, form: str, bucket: Bucket, settings_for: Make
 ) -> None:
     """The outcome is failed, kept, exit 5, and the record stays as it was, in its place, until it is found again."""
     ids = ids_from(1, 130)
@@ -101,7 +101,7 @@ async def test_a_title_that_fails_keeps_the_record_that_has_landed(
     kinds = dict.fromkeys(ids, own) | dict.fromkeys(ids[10:20], other)
     poison = {"own": [ids[3]], "other": [ids[12]], "both": [ids[0], ids[10], ids[19], ids[99]]}[where]
     names = [batch.name for batch in cut(collection, ids)]
-    async with stand_in(catalog=Catalog(kinds=kinds)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds=kinds)) as tmdb:
         settings = settings_for(tmdb.url, output_format=form, **{collection.lower(): ids})
         await harvested(settings)
         before = await records_of(bucket)
@@ -111,7 +111,7 @@ async def test_a_title_that_fails_keeps_the_record_that_has_landed(
             report, layout = await harvested(settings, again=again)
             assert (report.status, report.exit_code) == ("failed", 5)
             assert report.failed == dict.fromkeys(poison, "http_500")
-            assert (report.books.found, dict(report.books.failed)) == (130 - len(poison), {"http_500": len(poison)})
+            assert (report.totals.found, dict(report.totals.failed)) == (130 - len(poison), {"http_500": len(poison)})
             receipt = await receipt_of(bucket, layout, collection, names[0])
             for id_ in poison:
                 assert receipt.outcomes[id_] == {
@@ -127,36 +127,36 @@ async def test_a_title_that_fails_keeps_the_record_that_has_landed(
             assert [id_ for id_ in ids if records[id_] == before[id_]] == poison
             outcomes = dict(decode_outcomes(await bucket.read(layout.outcomes_key) or b""))
             assert [id_ for id_ in ids if outcomes[id_] != receipt.outcomes.get(id_, outcomes[id_])] == []
-            for key, some in (await lake(bucket)).items():
+            for key, in_file in (await lake(bucket)).items():
                 kind = "movie" if key.startswith("Raw/API/Movies/") else "tv"
                 name = key.rpartition("/")[2].removesuffix(".json")
                 batch = ids[:100] if name == names[0] else ids[100:]
-                assert [record["imdb_id"] for record in some] == [id_ for id_ in batch if kinds[id_] == kind]
-            proof = await verify(settings)
-            assert (proof.problems, proof.records) == ([], 130)
+                assert [record["imdb_id"] for record in in_file] == [id_ for id_ in batch if kinds[id_] == kind]
+            verification = await verify(settings)
+            assert (verification.problems, verification.records) == ([], 130)
         tmdb.faults = healthy
         asked = Counter(tmdb.asked)
         report, _ = await harvested(settings)
-        assert (report.status, report.books.found, report.failed) == ("closed", 130, {})
+        assert (report.status, report.totals.found, report.failed) == ("closed", 130, {})
         assert {id_ for route, id_ in tmdb.asked - asked if route != "authentication"} == set(ids[:100])
         records = await records_of(bucket)
         assert [id_ for id_ in ids if records[id_] == before[id_]] == []
-        proof = await verify(settings)
-    assert (proof.problems, proof.records) == ([], 130)
+        verification = await verify(settings)
+    assert (verification.problems, verification.records) == ([], 130)
 
 
 async def test_a_title_that_was_missing_and_fails_now_keeps_nothing(bucket: Bucket, settings_for: Make) -> None:
     """There was no record, so nothing says that one was kept, and none stands."""
     movies = ids_from(1, 30)
-    async with stand_in(catalog=Catalog(kinds={movies[3]: "unknown"}, otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds={movies[3]: "unknown"}, otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvested(settings)
         tmdb.faults = failing(movies[3])
         report, layout = await harvested(settings, again=True)
-        proof = await verify(settings)
+        verification = await verify(settings)
     receipt = await receipt_of(bucket, layout, "Movies", next(cut("Movies", movies)).name)
     assert receipt.outcomes[movies[3]] == {"outcome": "failed", "reason": "http_500"}
-    assert (report.failed, proof.problems, proof.records) == ({movies[3]: "http_500"}, [], 29)
+    assert (report.failed, verification.problems, verification.records) == ({movies[3]: "http_500"}, [], 29)
     assert (await records_of(bucket)).keys() == {*movies} - {movies[3]}
 
 
@@ -169,7 +169,7 @@ async def test_of_a_damaged_file_nothing_is_kept_that_is_no_record(
     """A title that fails while its file is damaged has no record to keep; its neighbours are repaired all the same."""
     movies = ids_from(1, 30)
     poison = movies[3]
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvested(settings)
         [key] = await bucket.objects("Raw/API/Movies/")
@@ -179,34 +179,34 @@ async def test_of_a_damaged_file_nothing_is_kept_that_is_no_record(
         await bucket.put(key, damage if isinstance(damage, bytes) else orjson.dumps(record | {"harvest": [5]}) + b"\n")
         tmdb.faults = failing(poison)
         report, layout = await harvested(settings)
-        proof = await verify(settings)
-        assert (report.failed, proof.problems, proof.records) == ({poison: "http_500"}, [], 29)
+        verification = await verify(settings)
+        assert (report.failed, verification.problems, verification.records) == ({poison: "http_500"}, [], 29)
         receipt = await receipt_of(bucket, layout, "Movies", next(cut("Movies", movies)).name)
         assert receipt.outcomes[poison] == {"outcome": "failed", "reason": "http_500"}
         tmdb.faults = healthy
         report, _ = await harvested(settings)
-        proof = await verify(settings)
-    assert (report.status, proof.problems, proof.records) == ("closed", [], 30)
+        verification = await verify(settings)
+    assert (report.status, verification.problems, verification.records) == ("closed", [], 30)
 
 
 async def test_a_title_that_tmdb_has_no_more_keeps_nothing(bucket: Bucket, settings_for: Make) -> None:
     """Missing is an answer and no failure: the record goes with it, and nothing is left to be tried again."""
     movies = ids_from(1, 30)
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvested(settings)
         tmdb.catalog = Catalog(kinds={movies[3]: "unknown"}, otherwise="movie")
         report, _ = await harvested(settings, again=True)
-        proof = await verify(settings)
-    assert (report.status, dict(report.books.missing)) == ("closed", {"unknown": 1})
-    assert (proof.problems, (await records_of(bucket)).keys()) == ([], {*movies} - {movies[3]})
+        verification = await verify(settings)
+    assert (report.status, dict(report.totals.missing)) == ("closed", {"unknown": 1})
+    assert (verification.problems, (await records_of(bucket)).keys()) == ([], {*movies} - {movies[3]})
 
 
 async def test_a_title_found_as_the_other_kind_stands_in_one_place(bucket: Bucket, settings_for: Make) -> None:
     """Reclassified between two generations, also when it fails in between, it leaves one folder for the other."""
     movies = ids_from(1, 30)
     title = movies[3]
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         await harvested(settings)
         tmdb.faults = failing(title)
@@ -214,10 +214,10 @@ async def test_a_title_found_as_the_other_kind_stands_in_one_place(bucket: Bucke
         assert report.failed == {title: "http_500"}
         tmdb.faults, tmdb.catalog = healthy, Catalog(kinds={title: "tv"}, otherwise="movie")
         report, layout = await harvested(settings)
-        proof = await verify(settings)
-    assert (report.status, proof.problems, proof.records) == ("closed", [], 30)
+        verification = await verify(settings)
+    assert (report.status, verification.problems, verification.records) == ("closed", [], 30)
     [name] = [batch.name for batch in cut("Movies", movies)]
-    files = {key: [record["imdb_id"] for record in some] for key, some in (await lake(bucket)).items()}
+    files = {key: [record["imdb_id"] for record in in_file] for key, in_file in (await lake(bucket)).items()}
     assert files == {
         layout.data_key("Movies", name): [id_ for id_ in movies if id_ != title],
         layout.data_key("Series", name): [title],
@@ -229,20 +229,20 @@ async def test_a_title_found_as_the_other_kind_stands_in_one_place(bucket: Bucke
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_file_that_its_batch_no_longer_fills_is_emptied_and_named(
-    form: Format, bucket: Bucket, settings_for: Make
+    form: str, bucket: Bucket, settings_for: Make
 ) -> None:
     """Two files became one: the second is there, empty, named with 0 records; filled again, it is as before."""
     movies = ids_from(1, 110)
     large, small = Catalog(otherwise="movie", record_bytes=130_000), Catalog(otherwise="movie")
     first, last = (batch.name for batch in cut("Movies", movies))
-    async with stand_in(catalog=large) as tmdb:
+    async with fake_tmdb(catalog=large) as tmdb:
         settings = settings_for(tmdb.url, movies=movies, output_format=form)
         _, layout = await harvested(settings)
         keys = [layout.data_key("Movies", first), layout.data_key("Movies", first, 2), layout.data_key("Movies", last)]
         for catalog, counts in ((small, [100, 0]), (small, [100, 0]), (large, None)):
             tmdb.catalog = catalog
             report, _ = await harvested(settings, again=True)
-            assert (report.status, report.books.found, report.books.files) == ("closed", 110, 3)
+            assert (report.status, report.totals.found, report.totals.files) == ("closed", 110, 3)
             receipt = await receipt_of(bucket, layout, "Movies", first)
             assert [file.key for file in receipt.files] == keys[:2]
             if counts:
@@ -251,8 +251,8 @@ async def test_a_file_that_its_batch_no_longer_fills_is_emptied_and_named(
             else:
                 assert sum(file.records for file in receipt.files) == 100
                 assert min(file.records for file in receipt.files) > 0
-            proof = await verify(settings)
-            assert (proof.problems, proof.records) == ([], 110)
+            verification = await verify(settings)
+            assert (verification.problems, verification.records) == ([], 110)
             assert sorted(await records_of(bucket)) == sorted(movies)
             assert set(await bucket.objects("Raw/API/Movies/")) == set(keys)
             report, _ = await harvested(settings)
@@ -262,20 +262,25 @@ async def test_a_file_that_its_batch_no_longer_fills_is_emptied_and_named(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("collection", ["Movies", "Series"])
 async def test_a_file_of_reclassified_titles_that_are_none_any_more_is_emptied_and_named(
-    collection: Collection, form: Format, bucket: Bucket, settings_for: Make
+    collection: Collection, form: str, bucket: Bucket, settings_for: Make
 ) -> None:
     """What was a series is a movie again: its file among the series is empty, and no title stands twice."""
     ids = ids_from(1, 130)
     own, other = sides(collection)
     names = [batch.name for batch in cut(collection, ids)]
     folder: Collection = "Series" if collection == "Movies" else "Movies"
-    async with stand_in(catalog=Catalog(kinds={ids[3]: other, ids[120]: other}, otherwise=own)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds={ids[3]: other, ids[120]: other}, otherwise=own)) as tmdb:
         settings = settings_for(tmdb.url, output_format=form, **{collection.lower(): ids})
         _, layout = await harvested(settings)
         tmdb.catalog = Catalog(kinds={ids[120]: other}, otherwise=own)
         report, _ = await harvested(settings, again=True)
-        proof = await verify(settings)
-        assert (report.status, report.books.found, proof.problems, proof.records) == ("closed", 130, [], 130)
+        verification = await verify(settings)
+        assert (report.status, report.totals.found, verification.problems, verification.records) == (
+            "closed",
+            130,
+            [],
+            130,
+        )
         receipt = await receipt_of(bucket, layout, collection, names[0])
         assert [(file.key, file.records) for file in receipt.files] == [
             (layout.data_key(collection, names[0]), 100),
@@ -285,29 +290,29 @@ async def test_a_file_of_reclassified_titles_that_are_none_any_more_is_emptied_a
         assert (await records_of(bucket)).keys() == {*ids}
         tmdb.catalog = Catalog(kinds={ids[3]: other, ids[120]: other}, otherwise=own)
         report, _ = await harvested(settings, again=True)
-        proof = await verify(settings)
-        assert (report.status, proof.problems, proof.records) == ("closed", [], 130)
+        verification = await verify(settings)
+        assert (report.status, verification.problems, verification.records) == ("closed", [], 130)
     receipt = await receipt_of(bucket, layout, collection, names[0])
     assert [file.records for file in receipt.files] == [99, 1]
 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_file_of_a_batch_that_finds_nothing_any_more_is_emptied_and_named(
-    form: Format, bucket: Bucket, settings_for: Make
+    form: str, bucket: Bucket, settings_for: Make
 ) -> None:
     """TMDB has none of its titles now; a batch that never found any has no file at all."""
     movies = ids_from(1, 120)
     first, last = (batch.name for batch in cut("Movies", movies))
     gone = dict.fromkeys(movies[100:], "unknown")
-    async with stand_in(catalog=Catalog(kinds=dict.fromkeys(movies[:100], "unknown"), otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds=dict.fromkeys(movies[:100], "unknown"), otherwise="movie")) as tmdb:
         settings = settings_for(tmdb.url, movies=movies, output_format=form)
         _, layout = await harvested(settings)
         key = layout.data_key("Movies", last)
         assert list(await lake(bucket)) == [key]
         tmdb.catalog = Catalog(kinds=dict.fromkeys(movies[:100], "unknown") | gone)
         report, _ = await harvested(settings, again=True)
-        proof = await verify(settings)
-    assert (report.status, report.books.found, report.books.files, proof.problems) == ("closed", 0, 1, [])
+        verification = await verify(settings)
+    assert (report.status, report.totals.found, report.totals.files, verification.problems) == ("closed", 0, 1, [])
     assert await lake(bucket) == {key: []}
     assert await bucket.read(key) == EMPTY[form]
     files = [(await receipt_of(bucket, layout, "Movies", name)).files for name in (first, last)]
@@ -321,15 +326,15 @@ async def test_what_a_killed_harvest_has_landed_without_a_receipt_is_overwritten
     movies = ids_from(1, 110)
     large = Catalog(kinds={movies[7]: "tv"}, otherwise="movie", record_bytes=130_000)
     first = next(cut("Movies", movies)).name
-    async with stand_in(catalog=large) as tmdb:
+    async with fake_tmdb(catalog=large) as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
         _, layout = await harvested(settings)
         await bucket.delete(layout.summary_key)
         await bucket.delete(layout.receipt_key("Movies", first))
         tmdb.catalog = Catalog(otherwise="movie")
         report, _ = await harvested(settings)
-        proof = await verify(settings)
-    assert (report.status, proof.problems, proof.records) == ("closed", [], 110)
+        verification = await verify(settings)
+    assert (report.status, verification.problems, verification.records) == ("closed", [], 110)
     receipt = await receipt_of(bucket, layout, "Movies", first)
     assert {file.key: file.records for file in receipt.files} == {
         layout.data_key("Movies", first): 100,
@@ -348,8 +353,8 @@ async def test_a_harvest_deletes_nothing(s3: S3Server, bucket: Bucket, settings_
         return await forward()
 
     async with (
-        stand_in(catalog=Catalog(kinds={movies[3]: "tv"}, otherwise="movie")) as tmdb,
-        s3_link(s3.endpoint) as link,
+        fake_tmdb(catalog=Catalog(kinds={movies[3]: "tv"}, otherwise="movie")) as tmdb,
+        s3_proxy(s3.endpoint) as link,
     ):
         link.rules["delete"] = refuse
         settings = settings_for(tmdb.url, movies=movies, aws_endpoint_url_s3=link.url)

@@ -1,4 +1,4 @@
-"""Late writes, files cut off or beside a run: nothing is doubled, lost or left behind, and no wrong books close."""
+"""Late writes, files cut off or beside a run: nothing is doubled, lost or left, and no wrong totals are accepted."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import orjson
 import pytest
 from conftest import Silent
 from loops import no_wait
-from test_receipts import sealed
+from test_receipt import with_checksum
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.s3_link import Call, Forward, at_first, on_keys, reset_after, s3_link
-from harvester.demo.tmdb_stand_in import stand_in
-from harvester.errors import BooksError
-from harvester.harvest import harvest
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import harvest
+from harvester.commands.verify import verify
+from harvester.errors import CorruptLakeError
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.s3_proxy import Call, Forward, at_first, on_keys, reset_after, s3_proxy
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.clock import Clock
+from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.harvest import Report
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.commands.harvest import HarvestReport
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 
@@ -37,8 +38,8 @@ CATALOG = Catalog(otherwise="movie")
 A, B = ([f"tt{number:07d}" for number in range(1, last + 1)] for last in (20, 30))
 
 
-async def harvested(settings: Settings) -> Report:
-    return await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait)
+async def harvested(settings: Settings) -> HarvestReport:
+    return await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
 
 
 async def ids_that_stand(bucket: Bucket) -> Counter[str]:
@@ -61,7 +62,7 @@ async def test_what_is_left_of_a_file_that_was_cut_off_does_not_stand_twice(
     cut: int, bucket: Bucket, settings_for: Make
 ) -> None:
     """Another run of the day asks for the titles of the broken lines alone."""
-    async with stand_in(catalog=CATALOG) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as tmdb:
         await harvested(settings_for(tmdb.url, movies=A))
         key = await file_of(bucket)
         await bucket.put(key, (await bucket.read(key) or b"")[:-cut])
@@ -74,12 +75,12 @@ async def test_a_stray_file_of_a_batch_that_is_done_makes_no_title_fresh(
     number: int, bucket: Bucket, settings_for: Make
 ) -> None:
     """Its receipt does not name the file: `verify --repair` would remove it, and the title with it."""
-    async with stand_in(catalog=CATALOG) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as tmdb:
         await harvested(settings_for(tmdb.url, movies=A))
         stray = (await file_of(bucket)).replace(".json", f".{number}.json")
         await bucket.put(stray, b'{"imdb_id":"tt0000025","harvest":{"kind":"movie","tmdb_id":1}}\n')
         report = await harvested(settings := settings_for(tmdb.url, movies=B))
-        assert report.books.fresh == len(A)
+        assert report.totals.fresh == len(A)
         await verify(settings, day=report.run[:10], repairing=True)
     assert await ids_that_stand(bucket) == Counter(B)
 
@@ -99,7 +100,7 @@ def edited(body: bytes, edit: Callable[[Any], object]) -> bytes:
     """The receipt with other contents, as whole as it was."""
     receipt = orjson.loads(body)
     edit(receipt)
-    return sealed(receipt)
+    return with_checksum(receipt)
 
 
 @pytest.mark.parametrize(
@@ -109,20 +110,20 @@ def edited(body: bytes, edit: Callable[[Any], object]) -> bytes:
         *[pytest.param(partial(edited, edit=edit), id=name) for name, edit in LATE.items()],
     ],
 )
-async def test_no_books_close_over_a_receipt_that_was_replaced(
+async def test_no_totals_are_reconciled_over_a_receipt_that_was_replaced(
     late: Callable[[bytes], bytes], s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
     """Such as by the put of a harvest that was killed, which arrives late: exit 1, and the next harvest closes them."""
 
     async def replaced(call: Call, forward: Forward) -> web.StreamResponse:
-        answer = await forward()
+        response = await forward()
         await bucket.put(call.key, late(await bucket.read(call.key) or b""))
-        return answer
+        return response
 
-    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+    async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         settings = settings_for(tmdb.url, movies=A, aws_endpoint_url_s3=link.url)
         link.rules["put"] = on_keys("/receipts/", replaced)
-        with pytest.raises(BooksError, match="is not what was written"):
+        with pytest.raises(CorruptLakeError, match="is not what was written"):
             await harvested(settings)
         link.rules.clear()
         report = await harvested(settings)
@@ -133,8 +134,8 @@ async def test_no_books_close_over_a_receipt_that_was_replaced(
 async def test_no_upload_is_left_whose_beginning_was_answered_too_late(
     what: str, s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
-    """S3 began it, the answer was lost, and botocore began another: the first is aborted before the summary."""
-    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+    """S3 began it, the response was lost, and botocore began another: the first is aborted before the summary."""
+    async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         rule: Any = on_keys(what, at_first(reset_after))
         link.rules["create"] = rule
         report = await harvested(settings_for(tmdb.url, movies=A, aws_endpoint_url_s3=link.url))

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester import forms
-from harvester.batches import Batch
-from harvester.layout import FILES_LIMIT, DataFile, Layout
-from harvester.settings import Settings
+from harvester.model.batch import Batch
+from harvester.model.key_template import KeyTemplate
+from harvester.model.layout import FILES_LIMIT, DataFile, Layout
+from harvester.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 RUN = "2026-11-22-3f9a1c2e"
 DEFAULT = "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json"
@@ -97,10 +97,18 @@ def test_the_default_template_is_the_one_of_the_settings() -> None:
 )
 def test_another_template_makes_other_data_keys(template: str, first: str, second: str) -> None:
     """The template says where data lands, Hive's way too; what is written about the run stays where it is."""
-    assert forms.key_template(template) == template
+    assert KeyTemplate.of_data_files(template).text == template
     layout = Layout("Raw/API", template, RUN)
     assert (layout.data_key("Movies", NAME), layout.data_key("Movies", NAME, 2)) == (first, second)
     assert layout.folder == LAYOUT.folder
+
+
+def test_a_template_that_was_never_accepted_makes_and_knows_no_keys() -> None:
+    """Whatever a layout was made from: keys outside the prefix would be written, or taken for ours."""
+    layout = Layout("Raw/API", "{collection}/{batch}.json", RUN)
+    for use in (layout.parse, lambda name: layout.data_key("Movies", name)):
+        with pytest.raises(ValueError, match=r"must begin with \{prefix\}/"):
+            use(NAME)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

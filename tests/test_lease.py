@@ -26,10 +26,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loops import Hasty, no_wait, run_on
 
-from harvester.aws_client import open_bucket
-from harvester.demo.s3_link import Link, answering, at_first, refusing, reset_after, s3_link, silent
 from harvester.errors import BusyError, LeaseLostError, NewerFormatError, StoreError
-from harvester.lease import (
+from harvester.fakes.s3_proxy import S3Proxy, answering, at_first, refusing, reset_after, s3_proxy, silent
+from harvester.runs.lease import (
     LIMIT,
     Lease,
     LeaseState,
@@ -40,14 +39,15 @@ from harvester.lease import (
     holder_is_dead,
     new_state,
 )
-from harvester.s3 import LAST_SECONDS
+from harvester.runtime.shutdown import LAST_SECONDS
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from harvester.demo.s3_link import Call, Forward, Rule
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_proxy import Call, Forward, Rule
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
 KEY = "Raw/API/_harvest/lease.json"
 RUN, OTHER_RUN = "2026-11-29-3f9a1c2e", "2026-11-28-00c0ffee"
@@ -72,11 +72,11 @@ async def forbidden(seconds: float) -> None:
 
 
 @asynccontextmanager
-async def linked(s3: S3Server, bucket: Bucket) -> AsyncIterator[tuple[Link, Bucket]]:
+async def linked(s3: S3Server, bucket: Bucket) -> AsyncIterator[tuple[S3Proxy, Bucket]]:
     """A link before the server, and the bucket through it."""
     credentials = (s3.access_key, s3.secret_key, None)
     async with (
-        s3_link(s3.endpoint) as link,
+        s3_proxy(s3.endpoint) as link,
         open_bucket(bucket.name, region="us-east-1", credentials=credentials, endpoint_url=link.url) as opened,
     ):
         yield link, opened
@@ -160,9 +160,7 @@ async def test_a_process_that_waits_logs_it_once_and_only_reads(s3: S3Server, bu
                 pass
     assert time_.slept == [5, 5, 5]
     assert [call.operation for call in link.seen][:6] == ["get", "get", "get", "get", "put", "get"]
-    assert logs == [
-        {"event": "another harvest is at work here", "log_level": "warning", "host": "laptop", "since": SINCE}
-    ]
+    assert logs == [{"event": "lease_held", "log_level": "warning", "host": "laptop", "since": SINCE}]
 
 
 async def test_a_process_that_does_not_wait_ends_with_busy(s3: S3Server, bucket: Bucket) -> None:
@@ -189,8 +187,8 @@ async def test_two_harvests_in_one_process_exclude_each_other(bucket: Bucket) ->
 
 HOLDER = """
 import asyncio, sys
-from harvester.lease import hold_lease
-from harvester.aws_client import open_bucket
+from harvester.runs.lease import hold_lease
+from harvester.store.s3 import open_bucket
 
 async def main(url, name, access_key, secret_key, key, run):
     credentials = (access_key, secret_key, None)
@@ -483,12 +481,12 @@ async def test_it_is_renewed_every_30_s_beside_the_body(bucket: Bucket) -> None:
     """Each renewal changes the counter and nothing else."""
     ticks = Ticks()
     async with hold_lease(bucket, KEY, sleep=ticks.sleep):
-        seen = [await stored_lease(bucket)]
+        states = [await stored_lease(bucket)]
         for _ in range(3):
             await ticks.tick()
-            seen.append(await stored_lease(bucket))
-    assert [state.renewals for state in seen] == [0, 1, 2, 3]
-    assert {replace(state, renewals=0) for state in seen} == {seen[0]}
+            states.append(await stored_lease(bucket))
+    assert [state.renewals for state in states] == [0, 1, 2, 3]
+    assert {replace(state, renewals=0) for state in states} == {states[0]}
     assert ticks.slept == [30, 30, 30, 30]
 
 
@@ -580,9 +578,9 @@ async def test_children_of_one_token_renew_side_by_side(bucket: Bucket) -> None:
             await lease.renew()
 
     await asyncio.gather(*(child() for _ in range(8)))
-    kept = await stored_lease(bucket)
-    assert (kept.run, kept.ended) == (RUN, False)
-    assert kept.renewals >= 2
+    stored = await stored_lease(bucket)
+    assert (stored.run, stored.ended) == (RUN, False)
+    assert stored.renewals >= 2
     async with hold_lease(bucket, KEY, token="execution-1", wait=False, sleep=never):
         pass
     assert (await stored_lease(bucket)).ended
@@ -793,7 +791,7 @@ async def test_a_renewal_that_is_always_refused_is_an_error(s3: S3Server, bucket
     """Where no other holder writes, refusals are a StoreError after some tries; a single one does not matter."""
     async with linked(s3, bucket) as (link, lake), hold_lease(lake, KEY, sleep=never) as lease:
         link.rules["put"] = refusing(409, "ConditionalRequestConflict")
-        with pytest.raises(StoreError, match=r"^Cannot renew the lease"):
+        with pytest.raises(StoreError, match=r"^Cannot renew the lease .*: NotRenewed\. It was refused 8 times"):
             await lease.renew()
         link.rules["put"] = at_first(refusing(409, "ConditionalRequestConflict"))
         await lease.renew()
@@ -817,6 +815,6 @@ async def test_a_store_that_does_not_give_back_what_was_written_ends_in_a_senten
         link.rules["get"] = (
             refusing(404, "NoSuchKey") if read_back is None else answering(200, read_back.decode(), ETag='"1"')
         )
-        with pytest.raises(StoreError, match=r"take the lease .*: NotStored\. What is read there is not what was"):
+        with pytest.raises(StoreError, match=r"take the lease .*: NotStored\. The object read back is not what was"):
             async with hold_lease(lake, KEY, sleep=no_wait):
                 pytest.fail("it was taken")

@@ -10,10 +10,10 @@ import os
 
 import pytest
 
-from harvester.answers import Found, Missing
 from harvester.errors import TmdbRefusedError
-from harvester.pace import Pace
-from harvester.tmdb import Tmdb
+from harvester.model.outcome import Found, Missing
+from harvester.tmdb.client import Tmdb
+from harvester.tmdb.rate_limiter import RateLimiter
 
 KEY = os.environ.get("TMDB_API_KEY", "")
 
@@ -27,9 +27,9 @@ pytestmark = [
 
 async def ask(id_: str, kind: str, *, append: tuple[str, ...] = ()) -> object:
     """What the real TMDB says of an id."""
-    pace = Pace(10, clock=asyncio.get_running_loop().time)
+    limiter = RateLimiter(10, clock=asyncio.get_running_loop().time)
     async with Tmdb(
-        base_url="https://api.themoviedb.org/3", key=KEY, language=None, append=append, pace=pace, concurrency=2
+        base_url="https://api.themoviedb.org/3", key=KEY, language=None, append=append, limiter=limiter, concurrency=2
     ) as tmdb:
         await tmdb.check_key()
         return await tmdb.title(id_, kind)  # type: ignore[arg-type]
@@ -37,9 +37,9 @@ async def ask(id_: str, kind: str, *, append: tuple[str, ...] = ()) -> object:
 
 async def test_a_film_is_found_by_its_imdb_id_in_one_request() -> None:
     """`/movie/{tt}` still takes an IMDb id, with appended parts, although nobody has documented it."""
-    told = await ask("tt0133093", "movie", append=("credits", "watch/providers"))
-    assert isinstance(told, Found)
-    assert (told.tmdb_id, told.missing_parts, told.record["imdb_id"]) == (603, (), "tt0133093")
+    outcome = await ask("tt0133093", "movie", append=("credits", "watch/providers"))
+    assert isinstance(outcome, Found)
+    assert (outcome.tmdb_id, outcome.missing_parts, outcome.record["imdb_id"]) == (603, (), "tt0133093")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ async def test_a_film_is_found_by_its_imdb_id_in_one_request() -> None:
         ("tt9999999999", "movie", Missing("unknown")),
     ],
 )
-async def test_what_is_no_film_is_told_apart(id_: str, kind: str, expected: object) -> None:
+async def test_what_is_no_film_is_recognized(id_: str, kind: str, expected: object) -> None:
     """`/find` still fills the array of what the id really is."""
     assert await ask(id_, kind) == expected
 
@@ -66,16 +66,16 @@ async def test_a_title_of_the_other_kind_is_found_as_what_it_is(id_: str, kind: 
 
 async def test_a_double_hit_is_what_its_csv_says() -> None:
     """tt0137523 is Fight Club, and was an unrelated series besides."""
-    told = await ask("tt0137523", "movie")
-    assert isinstance(told, Found)
-    assert told.record["title"] == "Fight Club"
+    outcome = await ask("tt0137523", "movie")
+    assert isinstance(outcome, Found)
+    assert outcome.record["title"] == "Fight Club"
 
 
 async def test_a_wrong_key_is_refused() -> None:
-    """The cheapest request tells a wrong key."""
-    pace = Pace(10, clock=asyncio.get_running_loop().time)
+    """The cheapest request detects a wrong key."""
+    limiter = RateLimiter(10, clock=asyncio.get_running_loop().time)
     async with Tmdb(
-        base_url="https://api.themoviedb.org/3", key="f" * 32, language=None, append=(), pace=pace, concurrency=2
+        base_url="https://api.themoviedb.org/3", key="f" * 32, language=None, append=(), limiter=limiter, concurrency=2
     ) as tmdb:
         with pytest.raises(TmdbRefusedError, match="code 7"):
             await tmdb.check_key()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import logging
 import os
+import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
-from harvester.door import set_up_logs
-from harvester.redaction import STRUCK, Struck
+from harvester.cli.logs import set_up_logs
+from harvester.runtime.current_run import CURRENT_RUN, RunRef
+from harvester.settings.redaction import REDACTED, RedactingStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +32,7 @@ class Terminal(io.StringIO):
         return True
 
 
-class FullTerminal(Struck):
+class FullTerminal(RedactingStream):
     def isatty(self) -> bool:
         return True
 
@@ -49,32 +53,56 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_a_line_is_a_json_object_where_no_terminal_is() -> None:
     """A machine reads one object a line: level, UTC time, event, and every value under its name."""
     stream = io.StringIO()
-    set_up_logs(stream=Struck(stream, SECRETS))
-    log = logging.getLogger("harvester.harvest")
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
+    log = logging.getLogger("harvester.commands.harvest")
     log.info("batch_landed", extra={"batch": "tt1-tt2", "found": 99, "text": "two\nlines"})
-    log.warning("hold", extra={"seconds": 1.5})
+    log.warning("back_off", extra={"seconds": 1.5})
     first, second = lines(stream)
-    assert first.pop("timestamp").endswith("Z")
+    assert first.pop("time").endswith("Z")
     assert first == {"level": "info", "event": "batch_landed", "batch": "tt1-tt2", "found": 99, "text": "two\nlines"}
     assert (second["level"], second["seconds"]) == ("warning", 1.5)
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["elsewhere", "terminal"])
+def test_a_line_names_the_run_at_work_and_no_other(terminal: bool) -> None:  # noqa: FBT001
+    """Each line has `run` once the run is known, also of tasks; the next invocation begins without it."""
+    stream = Terminal() if terminal else io.StringIO()
+    set_up_logs(stream=RedactingStream(stream))
+    log = logging.getLogger("harvester")
+
+    async def invocation() -> None:
+        log.info("before")
+        CURRENT_RUN.set(RunRef("2026-11-22-3f9a1c2e", "s3://lake/Raw/API"))
+        asyncio.get_running_loop().call_soon(partial(log.info, "timer"))
+        await asyncio.create_task(task())
+
+    async def task() -> None:
+        await asyncio.sleep(0)
+        log.warning("task")
+
+    for _ in range(2):
+        asyncio.run(invocation())
+    named = ["2026-11-22-3f9a1c2e" in line for line in stream.getvalue().splitlines()]
+    assert named == [False, True, True] * 2
 
 
 def test_a_line_is_readable_on_a_terminal() -> None:
     """People see the event and its values, and no JSON."""
     stream = Terminal()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     logging.getLogger("harvester").info("batch_landed", extra={"found": 99})
-    assert "batch_landed" in stream.getvalue()
-    assert "99" in stream.getvalue()
-    assert not stream.getvalue().startswith("{")
+    logging.getLogger("harvester").warning("too_long", extra={"path": "x" * 500, "text": "two\nlines"})
+    first, second = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d info     batch_landed  found=99", first)
+    assert second.endswith(f" warning  too_long  path={'x' * 500}  text='two\\nlines'")
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["elsewhere", "terminal"])
 @pytest.mark.parametrize("secret", SECRETS, ids=["key", "token"])
 def test_no_secret_is_ever_in_a_line(secret: str, terminal: bool) -> None:  # noqa: FBT001
-    """Struck out of the event, of names, of values however deep, and of whatever else has a secret in its text."""
+    """Redacted in the event, of names, of values however deep, and of whatever else has a secret in its text."""
     stream = Terminal() if terminal else io.StringIO()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     log = logging.getLogger("harvester")
     event = f"asked with {secret}"
     log.info(event)
@@ -84,7 +112,7 @@ def test_no_secret_is_ever_in_a_line(secret: str, terminal: bool) -> None:  # no
     log.info("name", extra={secret: 1})
     written = stream.getvalue()
     assert secret not in written
-    assert written.count(STRUCK) == 6
+    assert written.count(REDACTED) == 6
     assert written.count("\n") == 4
 
 
@@ -92,12 +120,12 @@ def test_no_secret_is_ever_in_a_line(secret: str, terminal: bool) -> None:  # no
 def test_a_library_has_its_say_without_its_traceback(terminal: bool) -> None:  # noqa: FBT001
     """What botocore or asyncio warn of is a line, without a secret; where in their code is nobody's concern."""
     stream = Terminal() if terminal else io.StringIO()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     try:
         int(TOKEN)
     except ValueError:
         logging.getLogger("library").warning("Refreshing %s failed", KEY, exc_info=True, stack_info=True)
-    assert f"Refreshing {STRUCK} failed" in stream.getvalue()
+    assert f"Refreshing {REDACTED} failed" in stream.getvalue()
     assert stream.getvalue().count("\n") == 1
 
 
@@ -105,7 +133,7 @@ def test_a_library_has_its_say_without_its_traceback(terminal: bool) -> None:  #
 def test_a_log_that_cannot_be_written_is_nobodys_end(terminal: bool) -> None:  # noqa: FBT001
     """Neither ours nor a library's lines raise where the disk is full."""
     with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full:
-        stream = FullTerminal(full) if terminal else Struck(full)
+        stream = FullTerminal(full) if terminal else RedactingStream(full)
         set_up_logs(stream=stream)
         logging.getLogger("harvester").info("batch_landed")
         logging.getLogger("library").warning("oh")
@@ -125,16 +153,16 @@ def test_debug_lines_are_for_those_who_ask() -> None:
     assert [line["event"] for line in lines(loud)] == ["small", "large"]
 
 
-def test_whoever_had_a_logger_before_is_set_up_too() -> None:
+def test_a_logger_made_before_is_set_up_too() -> None:
     """Modules have their loggers at import, before anybody knows a secret."""
     log = logging.getLogger("harvester.of_a_module")
     set_up_logs(stream=io.StringIO())
     log.info("first")
     stream = io.StringIO()
-    set_up_logs(stream=Struck(stream, SECRETS))
+    set_up_logs(stream=RedactingStream(stream, SECRETS))
     log.info("second", extra={"key": KEY})
     [line] = lines(stream)
-    assert (line["event"], line["key"]) == ("second", STRUCK)
+    assert (line["event"], line["key"]) == ("second", REDACTED)
 
 
 def test_logs_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

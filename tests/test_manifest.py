@@ -1,4 +1,4 @@
-"""Manifest and summary: what a run is about and how its books were closed, read back as it was or not at all."""
+"""Manifest and summary: what a run is about and how its totals were reconciled, read back as it was or not at all."""
 
 from __future__ import annotations
 
@@ -9,37 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from test_books import some_books
-from test_receipts import GENERATION, LAYOUT, NOW, OTHER_RUN, RUN, a_receipt, sealed
+from test_receipt import GENERATION, LAYOUT, NOW, OTHER_RUN, RUN, a_receipt, with_checksum
+from test_totals import some_totals
 
-from harvester.batches import BATCH_SIZE
-from harvester.documents import encode_document
-from harvester.errors import BooksError, Exit
-from harvester.manifest import (
-    Account,
-    Books,
-    Digests,
-    Manifest,
-    RecordOptions,
-    Summary,
-    decode_manifest,
-    decode_summary,
-)
-from harvester.other_runs import listing_digest
-from harvester.s3 import Listed
-from harvester.settings import load_settings
+from harvester.errors import CorruptLakeError, Exit
+from harvester.model.batch import BATCH_SIZE
+from harvester.model.documents import encode_document
+from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, Totals, decode_manifest, decode_summary
+from harvester.model.record_options import RecordOptions
+from harvester.runs.documents import listing_digest
+from harvester.settings.settings import load_settings
+from harvester.store.store import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harvester.ids import Collection
+    from harvester.model.ids import Collection
 
 OPTIONS = RecordOptions(None, ("credits", "keywords"), "jsonl", LAYOUT.template)
 MANIFEST = Manifest(
     run=RUN,
     generation=GENERATION,
     created_at=NOW,
-    input={"Movies": Account("Ação \u2028.csv", 11, 9, 1, 1), "Series": Account("s3://x/s.csv", 1, 0, 1, 0)},
+    input={"Movies": InputCounts("Ação \u2028.csv", 11, 9, 1, 1), "Series": InputCounts("s3://x/s.csv", 1, 0, 1, 0)},
     options=OPTIONS,
     batches={"Movies": [a_receipt().batch], "Series": []},
     fresh=2,
@@ -49,13 +41,13 @@ SUMMARY = Summary(
     run=RUN,
     generation=GENERATION,
     closed_at=NOW,
-    books=some_books(5).as_json(),
+    totals=some_totals(5).as_json(),
     digests=Digests("ab" * 32, "cd" * 32, "ef" * 32),
 )
 
 
 def read(whole: dict[str, Any]) -> Manifest:
-    return decode_manifest(LAYOUT, sealed(whole))
+    return decode_manifest(LAYOUT, with_checksum(whole))
 
 
 def whole_manifest() -> dict[str, Any]:
@@ -92,17 +84,17 @@ def test_a_manifest_is_written_as_the_design_has_it() -> None:
         "batches": {"Movies": [a_receipt().batch], "Series": []},
         "fresh": 2,
         "ids_sha256": "12" * 32,
-        "seal": whole["seal"],
+        "checksum": whole["checksum"],
     }
 
 
 def test_a_manifest_knows_its_batches_and_what_came_in() -> None:
-    """Its names are those of both collections, and its books have the input and the fresh ids, before any batch."""
+    """Its names are those of both collections, and its totals have the input and the fresh ids, before any batch."""
     assert MANIFEST.names == {a_receipt().batch}
-    books = MANIFEST.books()
-    assert (books.rows, books.ids, books.duplicates, books.rejected, books.fresh) == (12, 9, 2, 1, 2)
-    books.take(a_receipt())
-    assert books.balance
+    totals = MANIFEST.totals()
+    assert (totals.rows, totals.ids, totals.duplicates, totals.rejected, totals.fresh) == (12, 9, 2, 1, 2)
+    totals.add_receipt(a_receipt())
+    assert totals.reconciles
 
 
 CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -116,7 +108,7 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a short generation": lambda whole: whole.update(generation="abcdef0"),
     "a long generation": lambda whole: whole.update(generation="a" * 65),
     "no input at all": lambda whole: whole.update(input={}, batches={}),
-    "a strange collection": lambda whole: whole["input"].update(Books=whole["input"]["Movies"]),
+    "an unknown collection": lambda whole: whole["input"].update(Totals=whole["input"]["Movies"]),
     "a collection less": lambda whole: whole["input"].pop("Series"),
     "batches of a collection less": lambda whole: whole["batches"].pop("Series"),
     "a row more": lambda whole: whole["input"]["Movies"].update(rows=12),
@@ -128,8 +120,8 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a batch's name and more": lambda whole: whole["batches"]["Movies"].append(f"{a_receipt().batch}\n"),
     "batches of null": lambda whole: whole["batches"].update(Series=None),
     "fresh below nothing": lambda whole: whole.update(fresh=-1),
-    "a strange digest of its ids": lambda whole: whole.update(ids_sha256="AB" * 32),
-    "a strange format of files": lambda whole: whole["options"].update(output_format="parquet"),
+    "a malformed digest of its ids": lambda whole: whole.update(ids_sha256="AB" * 32),
+    "an unknown format of files": lambda whole: whole["options"].update(output_format="parquet"),
     "no options' format": lambda whole: whole["options"].pop("output_format"),
     "an empty language": lambda whole: whole["options"].update(language=""),
     "21 parts": lambda whole: whole["options"].update(append=[f"p{n}" for n in range(21)]),
@@ -140,10 +132,10 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("contradiction", CONTRADICTIONS)
 def test_a_manifest_that_contradicts_itself_is_not_believed(contradiction: str) -> None:
-    """Wrong counts, strange or absent values, however well sealed: a BooksError that names the key."""
+    """Wrong counts, unexpected or absent values, even with a valid checksum: a CorruptLakeError that names the key."""
     whole = whole_manifest()
     CONTRADICTIONS[contradiction](whole)
-    with pytest.raises(BooksError) as caught:
+    with pytest.raises(CorruptLakeError) as caught:
         read(whole)
     assert str(caught.value).startswith(LAYOUT.manifest_key)
     assert caught.value.exit_code == Exit.WRONG
@@ -179,62 +171,62 @@ def test_a_manifest_with_a_template_that_no_setting_can_be_is_none(template: Any
     """Its template is held to the same rules as the setting, and never filled in before."""
     whole = whole_manifest()
     whole["options"]["key_template"] = template
-    with pytest.raises(BooksError, match="key_template") as caught:
+    with pytest.raises(CorruptLakeError, match="key_template") as caught:
         read(whole)
     assert str(caught.value).startswith(LAYOUT.manifest_key)
 
 
 def test_a_manifest_without_rows_or_batches_is_one_all_the_same() -> None:
     """A CSV with a header alone, or all of whose ids are fresh, has no batch."""
-    empty = replace(MANIFEST, input={"Movies": Account("m.csv", 0, 0, 0, 0)}, batches={"Movies": []}, fresh=0)
+    empty = replace(MANIFEST, input={"Movies": InputCounts("m.csv", 0, 0, 0, 0)}, batches={"Movies": []}, fresh=0)
     assert decode_manifest(LAYOUT, encode_document(empty)) == empty
-    assert (empty.names, empty.books()) == (frozenset(), Books())
+    assert (empty.names, empty.totals()) == (frozenset(), Totals())
 
 
 def test_a_summary_is_written_as_the_design_has_it() -> None:
-    """Run, generation, time, books, and the digests of what stood in the lake."""
+    """Run, generation, time, totals, and the digests of what stood in the lake."""
     whole = whole_summary()
     assert whole == {
         "format": 1,
         "run": RUN,
         "generation": GENERATION,
         "closed_at": NOW,
-        "books": some_books(5).as_json(),
+        "totals": some_totals(5).as_json(),
         "digests": {"files": "ab" * 32, "receipts": "cd" * 32, "outcomes": "ef" * 32},
-        "seal": whole["seal"],
+        "checksum": whole["checksum"],
     }
 
 
-BOOKS = list(some_books(5).as_json())
+TOTALS = list(some_totals(5).as_json())
 SUMMARY_CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     **{f"no {name}": lambda whole, name=name: whole.pop(name) for name in list(whole_summary())[1:-1]},
     **{f"{name} of null": lambda whole, name=name: whole.update({name: None}) for name in list(whole_summary())[1:-1]},
     **{f"{name} of a list": lambda whole, name=name: whole.update({name: []}) for name in list(whole_summary())[1:-1]},
-    **{f"no {name} in the books": lambda whole, name=name: whole["books"].pop(name) for name in BOOKS},
-    **{f"{name} of words": lambda whole, name=name: whole["books"].update({name: "5"}) for name in BOOKS},
-    **{f"{name} below nothing": lambda whole, name=name: whole["books"].update({name: -1}) for name in BOOKS},
+    **{f"no {name} in the totals": lambda whole, name=name: whole["totals"].pop(name) for name in TOTALS},
+    **{f"{name} of words": lambda whole, name=name: whole["totals"].update({name: "5"}) for name in TOTALS},
+    **{f"{name} below nothing": lambda whole, name=name: whole["totals"].update({name: -1}) for name in TOTALS},
     **{
-        f"{name} of an object": lambda whole, name=name: whole["books"].update({name: {}})
-        for name in BOOKS
+        f"{name} of an object": lambda whole, name=name: whole["totals"].update({name: {}})
+        for name in TOTALS
         if "_by_" not in name
     },
-    "missing by a number": lambda whole: whole["books"].update(missing_by_reason=5),
-    "failed by a reason of words": lambda whole: whole["books"].update(failed_by_reason={"timeout": "2"}),
-    "failed by a reason below nothing": lambda whole: whole["books"].update(failed_by_reason={"timeout": -2}),
-    "failed by a reason without end": lambda whole: whole["books"].update(failed_by_reason={"x" * 201: 2}),
+    "missing by a number": lambda whole: whole["totals"].update(missing_by_reason=5),
+    "failed by a reason of words": lambda whole: whole["totals"].update(failed_by_reason={"timeout": "2"}),
+    "failed by a reason below nothing": lambda whole: whole["totals"].update(failed_by_reason={"timeout": -2}),
+    "failed by a reason without end": lambda whole: whole["totals"].update(failed_by_reason={"x" * 201: 2}),
     "another run": lambda whole: whole.update(run=OTHER_RUN),
-    "a strange digest": lambda whole: whole["digests"].update(files="AB" * 32),
+    "a malformed digest": lambda whole: whole["digests"].update(files="AB" * 32),
     "a digest less": lambda whole: whole["digests"].pop("outcomes"),
 }
 
 
 @pytest.mark.parametrize("contradiction", SUMMARY_CONTRADICTIONS)
 def test_a_summary_that_contradicts_itself_is_not_believed(contradiction: str) -> None:
-    """Strange or absent values, however well sealed: a BooksError that names the key."""
+    """Unexpected or absent values, even with a valid checksum: a CorruptLakeError that names the key."""
     whole = whole_summary()
     SUMMARY_CONTRADICTIONS[contradiction](whole)
-    with pytest.raises(BooksError) as caught:
-        decode_summary(LAYOUT, sealed(whole))
+    with pytest.raises(CorruptLakeError) as caught:
+        decode_summary(LAYOUT, with_checksum(whole))
     assert str(caught.value).startswith(LAYOUT.summary_key)
     assert caught.value.exit_code == Exit.WRONG
 

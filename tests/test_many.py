@@ -57,14 +57,15 @@ from test_kills import (
     truth_of,
 )
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import always, healthy, refusal, scripted
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import HarvestReport, harvest
+from harvester.commands.verify import verify
 from harvester.errors import SettingsError
-from harvester.harvest import Report, harvest
-from harvester.stop import Stop
-from harvester.tmdb import KNOWN_TITLES
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import always, healthy, refusal, scripted
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.clock import Clock
+from harvester.runtime.shutdown import Shutdown
+from harvester.tmdb.known_titles import KNOWN_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -72,12 +73,12 @@ if TYPE_CHECKING:
 
     from test_kills import Truth
 
-    from harvester.demo.catalog import Kind
-    from harvester.demo.faults import Asked, Fault
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.catalog import Kind
+    from harvester.fakes.faults import Asked, Fault
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import FakeTmdb
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Cut = Mapping[str, list[str]]
     """The ids of one harvest, by the collection of their CSV."""
@@ -121,21 +122,25 @@ NURSERY = """
 import asyncio, gc, json, os, signal, sys, traceback
 from pathlib import Path
 from harvester.errors import HarvestError
-from harvester.harvest import Turn, harvest
-from harvester.lease import LeaseTimes
-from harvester.door import set_up_logs
-from harvester.progress import watching
-from harvester.run import utc
-from harvester.settings import load_settings
-from harvester.stop import Stop
+from harvester.commands.harvest import LeaseOptions, harvest
+from harvester.runs.lease import LeaseTimes
+from harvester.reports.observers import harvest_observer
+from harvester.runtime.clock import Clock, utc_now
+from harvester.cli.logs import set_up_logs
+from harvester.settings.settings import load_settings
+from harvester.runtime.shutdown import Shutdown
 
 async def work(order):
-    turn = Turn(times=LeaseTimes(**order["times"]))
-    now = lambda: order["day"] + utc()[10:]
-    with watching() as watcher:
-        return await harvest(
-            load_settings(), watcher=watcher, stop=Stop(), again="--again" in order["words"], turn=turn, now=now
-        )
+    lease_options = LeaseOptions(times=LeaseTimes(**order["times"]))
+    now = lambda: order["day"] + utc_now()[10:]
+    return await harvest(
+        load_settings(),
+        observer=harvest_observer(),
+        shutdown=Shutdown(),
+        again="--again" in order["words"],
+        lease_options=lease_options,
+        clock=Clock(now=now),
+    )
 
 def child(order, folder):
     os.environ.clear()
@@ -147,12 +152,12 @@ def child(order, folder):
     code = 1
     try:
         report = asyncio.run(work(order))
-        code, answer = report.exit_code, report.as_json()
+        code, response = report.exit_code, report.as_json()
     except HarvestError as error:
-        code, answer = error.exit_code, {"status": "error", "error": type(error).__name__, "message": str(error)}
+        code, response = error.exit_code, {"status": "error", "error": type(error).__name__, "message": str(error)}
     except BaseException:
-        answer = traceback.format_exc()
-    os.write(1, json.dumps(answer).encode())
+        response = traceback.format_exc()
+    os.write(1, json.dumps(response).encode())
     os._exit(code)
 
 def put(path, value):
@@ -216,7 +221,7 @@ class Child:
 
     async def waits(self) -> None:
         """Return when it has said that it waits for another."""
-        await until(lambda: "another harvest is at work here" in self.err or self.returncode is not None)
+        await until(lambda: "lease_held" in self.err or self.returncode is not None)
         assert self.returncode is None, self.err
 
 
@@ -286,7 +291,7 @@ def audit_day(lake: Lake, cuts: Sequence[Cut], *, unfinished: Sequence[Cut] = ()
         if "summary.json" in documents
     }
     wanted = sorted(tuple(ids_in(cut)) for cut in {json.dumps(cut, sort_keys=True): cut for cut in cuts}.values())
-    if sorted(tuple(some) for some in outcomes.values()) != wanted:
+    if sorted(tuple(ids) for ids in outcomes.values()) != wanted:
         problems.append(f"{len(outcomes)} runs are closed, not {len(wanted)}, or their ids are not those of the CSVs")
     for run in outcomes:
         problems += [f"{run}: {problem}" for problem in audit_run(lake, run, runs, outcomes)]
@@ -317,8 +322,8 @@ def audit_titles(lake: Lake, cuts: Sequence[Cut], unfinished: Sequence[Cut]) -> 
             else:
                 yield from (f"{id_} {problem} in {key}" for problem in audit_record(id_, record, of_collection[0]))
     finished = {id_ for cut in cuts for id_ in ids_in(cut)}
-    for id_, some in homes.items():
-        known = not isinstance(truth(id_, min(some)), str)
+    for id_, collections in homes.items():
+        known = not isinstance(truth(id_, min(collections)), str)
         if times[id_] > known or (id_ in finished and times[id_] != known):
             yield f"{id_} has {times[id_]} records instead of {int(known)}"
 
@@ -331,17 +336,17 @@ def audit_run(
     generation = json.loads(runs[run]["manifest.json"])["generation"]
     rows = lines_of(runs[run][f"ids-{generation}.jsonl.gz"])
     marks = {row["id"]: {"outcome": "fresh", "run": row["fresh"]} for row in rows if "fresh" in row}
-    said = dict(marks)
+    outcomes_by_id = dict(marks)
     for receipt in receipts:
         yield from audit_files(receipt, lake)
         if receipt["generation"] != generation:
             yield f"the receipt of {receipt['batch']} is of another generation"
         if receipt["batch"] != name_of_batch(receipt["collection"], list(receipt["outcomes"])):
             yield f"the receipt of {receipt['batch']} is of other ids"
-        said |= receipt["outcomes"]
+        outcomes_by_id |= receipt["outcomes"]
     if [row["id"] for row in rows if "id" in row] != list(outcomes[run]):
         yield "its ids and outcomes are not of the same titles"
-    if [{"id": id_} | said.get(id_, {}) for id_ in outcomes[run]] != list(outcomes[run].values()):
+    if [{"id": id_} | outcomes_by_id.get(id_, {}) for id_ in outcomes[run]] != list(outcomes[run].values()):
         yield "its outcomes are not those of its receipts"
     for id_, row in outcomes[run].items():
         if row["outcome"] not in ("found", "missing", "fresh"):
@@ -518,8 +523,8 @@ async def test_five_at_once_killed_at_random_lose_and_double_nothing(
         first = contenders[0].scene
         problems = audit_day(await first.lake(), plan.cuts)
         assert problems == [], problems
-        proof = await verify(first.settings, day=DAY)
-        assert (proof.problems, proof.unfinished) == ([], [])
+        verification = await verify(first.settings, day=DAY)
+        assert (verification.problems, verification.unfinished) == ([], [])
 
 
 def take_turn(one: Contender, turns: list[tuple[int, int]], asked: Asked) -> Fault | None:
@@ -594,11 +599,11 @@ async def test_killed_beside_another_between_reclassified_titles_and_receipt(
             await kill(first, held)
             life = asyncio.create_task(second.life(None, *second_words))
         ended = await life
-        assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
-        await proved(second, ended.told["books"], earlier=len(first_words))
+        assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
+        await proved(second, ended.result["totals"], earlier=len(first_words))
         asked = {id_ for _, id_ in second.tmdb.asked if id_}
         assert asked == (set() if str(point) == "after put receipt 1" else {*ONE["Movies"]})
-        assert (await first.life()).told["status"] == "nothing_to_do"
+        assert (await first.life()).result["status"] == "nothing_to_do"
 
 
 @pytest.mark.parametrize("words", PAIRS, ids=str)
@@ -620,11 +625,11 @@ async def test_two_a_moment_apart_harvest_one_after_the_other(
         await until(lambda: second.process is not None)
         await second.process.waits()
         first.held = lambda: False
-        assert (await held).told["status"] == "closed"
+        assert (await held).result["status"] == "closed"
         ended = await life
-        assert (ended.code, ended.told["status"]) == (0, "closed" if words[1] else "nothing_to_do"), ended
+        assert (ended.code, ended.result["status"]) == (0, "closed" if words[1] else "nothing_to_do"), ended
         earlier = len(words[0]) + len(words[1])
-        assert audit(world, await second.lake(), ended.told["books"], earlier=earlier) == []
+        assert audit(world, await second.lake(), ended.result["totals"], earlier=earlier) == []
         assert (await verify(second.settings)).as_json()["status"] == "proved"
 
 
@@ -643,7 +648,7 @@ TWOS = [two(seed) for seed in range(10)]
 async def test_two_harvesters_of_the_same_ids_both_killed_lose_and_double_nothing(
     case: tuple[Point, int, Point], s3: S3Server, tmp_path: Path, nursery: Nursery
 ) -> None:
-    """The second begins while the first is at work, both are killed, and one more run closes the books.
+    """The second begins while the first is at work, both are killed, and one more run reconciles the totals.
 
     While the first is alive the second asks for nothing, and nothing is done twice.
     """
@@ -666,8 +671,8 @@ async def test_two_harvesters_of_the_same_ids_both_killed_lose_and_double_nothin
         assert [one.code for one in ended] in ([KILLED, KILLED], [KILLED, 0])
         assert too_early == []
         last = await first.life()
-        assert (last.code, last.told["exit_code"]) == (0, 0), last.told
-        await proved(first, last.told["books"], ended=last.told["status"] != "nothing_to_do")
+        assert (last.code, last.result["exit_code"]) == (0, 0), last.result
+        await proved(first, last.result["totals"], ended=last.result["status"] != "nothing_to_do")
         assert audit_requests(second.lives) == []
 
 
@@ -682,7 +687,7 @@ LATE += [Point(when, "put receipt", 3) for when in ("after", "before")]
 async def test_a_holder_that_wakes_after_another_has_taken_over_writes_nothing_more(
     point: Point, s3: S3Server, tmp_path: Path, nursery: Nursery
 ) -> None:
-    """Stopped for so long that another has closed the books, it ends with 75, and the next run finds all in order.
+    """Stopped for so long that another has reconciled the totals, it ends with 75, and the next run finds all in order.
 
     Only a put of a receipt that was on its way is made again: then the next run asks again for that batch.
     """
@@ -694,10 +699,10 @@ async def test_a_holder_that_wakes_after_another_has_taken_over_writes_nothing_m
         assert (await second.life()).code == 0
         first.process.send(signal.SIGCONT)
         ended = await life
-        assert (ended.code, ended.told["error"]) == (75, "LeaseLostError")
+        assert (ended.code, ended.result["error"]) == (75, "LeaseLostError")
         last = await second.life()
-        assert last.told["status"] == ("closed" if str(point) == "before put receipt 3" else "nothing_to_do")
-        assert audit(MIXED, await second.lake(), last.told["books"]) == []
+        assert last.result["status"] == ("closed" if str(point) == "before put receipt 3" else "nothing_to_do")
+        assert audit(MIXED, await second.lake(), last.result["totals"]) == []
         assert (await verify(second.settings)).as_json()["status"] == "proved"
 
 
@@ -743,18 +748,18 @@ async def test_killed_between_data_and_receipt_another_csv_doubles_nothing(
             life = asyncio.create_task(second.life())
         landed = titles_in(await first.lake())
         ended = await life
-        assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
-        assert ended.told["books"]["fresh"] == len(landed & {*ids_in(other)}) > 0
+        assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
+        assert ended.result["totals"]["fresh"] == len(landed & {*ids_in(other)}) > 0
         asked = {id_ for _, id_ in second.tmdb.asked if id_}.difference(*KNOWN_TITLES.values())
         assert asked == {*ids_in(other)} - landed
         assert audit_day(await second.lake(), [other], unfinished=[ONE]) == []
-        proof = await verify(second.settings, day=DAY)
-        assert (proof.problems, len(proof.unfinished)) == ([], 1)
+        verification = await verify(second.settings, day=DAY)
+        assert (verification.problems, len(verification.unfinished)) == ([], 1)
         ended = await first.life()
-        assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
+        assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
         assert audit_day(await second.lake(), [other, ONE]) == []
-        proof = await verify(second.settings, day=DAY)
-        assert (proof.problems, proof.unfinished) == ([], [])
+        verification = await verify(second.settings, day=DAY)
+        assert (verification.problems, verification.unfinished) == ([], [])
 
 
 def titles_in(lake: Lake) -> set[str]:
@@ -799,12 +804,12 @@ async def test_a_batch_that_two_runs_share_by_name_is_landed_once(
         assert (await first.life(point)).code == KILLED
         for scene, done, left in ((second, [other], [one]), (first, [one, other], []), (second, [one, other], [])):
             ended = await scene.life()
-            assert (ended.code, ended.told["exit_code"]) == (0, 0), ended.told
+            assert (ended.code, ended.result["exit_code"]) == (0, 0), ended.result
             problems = audit_day(await first.lake(), done, unfinished=left)
             assert problems == [], problems
-            proof = await verify(first.settings, day=DAY)
-            assert (proof.problems, len(proof.unfinished)) == ([], len(left))
-        assert (ended.told["status"], second.seen["ask"]) == ("nothing_to_do", 0)
+            verification = await verify(first.settings, day=DAY)
+            assert (verification.problems, len(verification.unfinished)) == ([], len(left))
+        assert (ended.result["status"], second.seen["ask"]) == ("nothing_to_do", 0)
 
 
 # --- several cuts on one day, in turn and in this process
@@ -818,18 +823,24 @@ class Day:
     """A bucket on one day, in which one harvest follows another."""
 
     settings_for: Callable[..., Settings]
-    tmdb: StandIn
+    tmdb: FakeTmdb
     client: Any
     bucket: Bucket
 
     async def harvest(
         self, cut: Cut, *, again: bool = False, limit: int | None = None, day: str = DAY, **options: Any
-    ) -> Report:
+    ) -> HarvestReport:
         """How the harvest of these ids ends."""
         self.tmdb.asked.clear()
         settings = self.settings(cut, **options)
         now = iter_of_times(day)
-        return await harvest(settings, watcher=Silent(), stop=Stop(limit=limit), again=again, sleep=no_wait, now=now)
+        return await harvest(
+            settings,
+            observer=Silent(),
+            shutdown=Shutdown(limit=limit),
+            again=again,
+            clock=Clock(sleep=no_wait, now=now),
+        )
 
     def settings(self, cut: Cut = {"Movies": IDS}, **options: Any) -> Settings:  # noqa: B006  # it is not changed
         return self.settings_for(self.tmdb.url, **{home.lower(): ids for home, ids in cut.items()}, **options)
@@ -843,12 +854,14 @@ class Day:
         return await lake_of(self.client, self.bucket.name)
 
     async def proved(self, *cuts: Cut, unfinished: Sequence[Cut] = ()) -> None:
-        """Assert that every title is there once, and that `verify` proves the day, and each closed run by itself."""
+        """Assert that every title is there once, and that `verify` confirms the day and each closed run."""
         lake = await self.lake()
         assert audit_day(lake, cuts, unfinished=unfinished) == []
-        proof = await verify(self.settings(), day=DAY)
-        assert (proof.problems, len(proof.unfinished)) == ([], len(unfinished))
-        for run in {found[1] for key in lake.objects if (found := DOCUMENT.fullmatch(key))} - {*proof.unfinished}:
+        verification = await verify(self.settings(), day=DAY)
+        assert (verification.problems, len(verification.unfinished)) == ([], len(unfinished))
+        for run in {found[1] for key in lake.objects if (found := DOCUMENT.fullmatch(key))} - {
+            *verification.unfinished
+        }:
             assert (await verify(self.settings(), run=run)).problems == []
 
 
@@ -866,7 +879,7 @@ def iter_of_times(day: str) -> Callable[[], str]:
 @pytest.fixture
 async def day(settings_for: Callable[..., Settings], s3: S3Server, bucket: Bucket) -> AsyncIterator[Day]:
     asyncio.get_running_loop().set_debug(False)
-    async with client_of(s3) as client, stand_in(catalog=CATALOG) as tmdb:
+    async with client_of(s3) as client, fake_tmdb(catalog=CATALOG) as tmdb:
         yield Day(settings_for, tmdb, client, bucket)
 
 
@@ -895,8 +908,8 @@ async def test_a_second_cut_on_a_day_asks_only_for_what_is_new(name: str, day: D
     before = await day.lake()
     report = await day.harvest(cut)
     assert (report.status, day.asked) == ("closed", new)
-    assert report.books.fresh == len(ids_in(cut)) - len(new)
-    assert report.books.balance
+    assert report.totals.fresh == len(ids_in(cut)) - len(new)
+    assert report.totals.reconciles
     lake = await day.lake()
     assert {key: lake.objects[key] for key in before.objects if key != LEASE} == {
         key: body for key, body in before.objects.items() if key != LEASE
@@ -977,12 +990,12 @@ async def test_a_batch_shared_by_name_is_left_to_the_run_that_has_it(day: Day) -
     assert len(files) == 2
     for again in (False, True):
         report = await day.harvest(SHARING, again=again)
-        assert (report.status, report.books.fresh, day.asked & {*FILMS[:100]}) == ("closed", 100, set())
+        assert (report.status, report.totals.fresh, day.asked & {*FILMS[:100]}) == ("closed", 100, set())
         assert await files_of_shared(day) == files
         await day.proved(SHARING, SHARED)
         for run, whole_day in ((report.run, None), (None, DAY)):
-            proof = await verify(day.settings(), run=run, day=whole_day, repairing=True)
-            assert (proof.problems, proof.repaired) == ([], [])
+            verification = await verify(day.settings(), run=run, day=whole_day, repairing=True)
+            assert (verification.problems, verification.repaired) == ([], [])
         assert await files_of_shared(day) == files
 
 
@@ -1068,7 +1081,7 @@ async def test_the_next_day_begins_with_everything(day: Day) -> None:
     cut: Cut = {"Movies": IDS[30:90]}
     await day.harvest({"Movies": IDS})
     report = await day.harvest(cut, day="2026-11-30")
-    assert (report.status, report.books.fresh, day.asked) == ("closed", 0, {*ids_in(cut)})
+    assert (report.status, report.totals.fresh, day.asked) == ("closed", 0, {*ids_in(cut)})
     assert (await verify(day.settings(), day="2026-11-30")).problems == []
     first_day = {
         key: body for key, body in (await day.lake()).objects.items() if "2026-11-30" not in key.replace("/", "-")
@@ -1080,7 +1093,7 @@ async def test_the_next_day_begins_with_everything(day: Day) -> None:
 
 
 async def test_the_audit_of_a_day_sees_every_harm(day: Day) -> None:
-    """A healthy day has no harm, and each harm done to it is seen: a proof that cannot fail would prove nothing."""
+    """A healthy day has no harm, and each harm done to it is seen: a check that cannot fail would show nothing."""
     cuts: list[Cut] = [{"Movies": IDS[:80]}, {"Movies": IDS[20:130], "Series": SHOWS[:20]}]
     for cut in cuts:
         await day.harvest(cut)

@@ -1,4 +1,4 @@
-"""Servers whose listing is not what their answers were: the books close, and the next start has nothing to do."""
+"""Servers whose listing is not what their answers were: the totals reconcile, and the next start has nothing to do."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from aiohttp import web
 from conftest import Silent
 from loops import no_wait
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.s3_link import s3_link
-from harvester.demo.tmdb_stand_in import stand_in
-from harvester.errors import BooksError, StoreError
-from harvester.harvest import harvest
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import harvest
+from harvester.commands.verify import verify
+from harvester.errors import CorruptLakeError, StoreError
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.s3_proxy import s3_proxy
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.clock import Clock
+from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harvester.demo.s3_link import Call, Forward, Link, Rule
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward, Rule, S3Proxy
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import FakeTmdb
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 
@@ -36,12 +37,12 @@ ETAG = re.compile(rb"<ETag>.*?</ETag>")
 
 
 def rewriting(change: Callable[[bytes], bytes]) -> Rule:
-    """Passes a call on, and changes the body of its answer."""
+    """Passes a call on, and changes the body of its response."""
 
     async def rule(_call: Call, forward: Forward) -> web.StreamResponse:
-        answer = await forward()
-        assert isinstance(answer.body, bytes)
-        return web.Response(status=answer.status, body=change(answer.body), content_type="application/xml")
+        response = await forward()
+        assert isinstance(response.body, bytes)
+        return web.Response(status=response.status, body=change(response.body), content_type="application/xml")
 
     return rule
 
@@ -80,33 +81,33 @@ SERVERS: dict[str, tuple[str, Rule]] = {
 
 async def answered(settings: Settings) -> Any:
     """A harvest, its waits taking no time, and what `verify` says then."""
-    report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait)
+    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
     return report, await verify(settings)
 
 
 @pytest.mark.parametrize("name", SERVERS)
-async def test_whatever_a_server_lists_the_books_close_and_stay_closed(
+async def test_whatever_a_server_lists_the_totals_reconcile_and_stay_so(
     name: str, s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
     """One rule when a run is opened and when it is closed: by ETag, or else by the bytes."""
-    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+    async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         operation, link.rules[operation] = SERVERS[name]
         settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)
-        report, proof = await answered(settings)
-        assert (report.status, report.exit_code, report.books.found, proof.problems) == ("closed", 0, 129, [])
+        report, verification = await answered(settings)
+        assert (report.status, report.exit_code, report.totals.found, verification.problems) == ("closed", 0, 129, [])
         asked = titles_asked(tmdb)
-        report, proof = await answered(settings)
-        assert (report.exit_code, proof.problems, titles_asked(tmdb)) == (0, [], asked)
+        report, verification = await answered(settings)
+        assert (report.exit_code, verification.problems, titles_asked(tmdb)) == (0, [], asked)
         assert report.status == "nothing_to_do" or "later" in name  # it may list the outcomes later too
 
 
-def titles_asked(tmdb: StandIn) -> int:
+def titles_asked(tmdb: FakeTmdb) -> int:
     """Requests but for those of the key."""
     return sum(count for (route, _), count in tmdb.asked.items() if route != "authentication")
 
 
-async def broken(link: Link, settings: Settings) -> None:
-    with pytest.raises(BooksError, match="is gone or not what landed"):
+async def broken(link: S3Proxy, settings: Settings) -> None:
+    with pytest.raises(CorruptLakeError, match="is gone or not what landed"):
         await answered(settings)
 
 
@@ -114,14 +115,14 @@ async def test_a_listing_that_never_has_what_landed_is_believed_in_the_end(
     s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
     """Ten listings without a file are a file that is gone: exit 1, and the same command on a sound server closes."""
-    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+    async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)
         link.rules["list"] = behind(99)
         await broken(link, settings)
         link.rules.clear()
         asked = tmdb.asked.total()
-        report, proof = await answered(settings)
-        assert (report.status, report.books.found, proof.problems) == ("closed", 129, [])
+        report, verification = await answered(settings)
+        assert (report.status, report.totals.found, verification.problems) == ("closed", 129, [])
         assert tmdb.asked.total() == asked + 1  # the key
 
 
@@ -129,27 +130,27 @@ async def test_what_differs_in_its_etag_and_in_its_bytes_is_not_what_landed(
     s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
     """Where ETags say nothing, a file edited to the same size before the close is seen by its SHA-256."""
-    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+    async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)
-        watcher = Silent()
+        observer = Silent()
 
         async def edit(call: Call, forward: Forward) -> web.StreamResponse:
-            if "receipts/" in call.key and len(watcher.receipts) == 2:
-                key = watcher.receipts[0].files[0].key
+            if "receipts/" in call.key and len(observer.batches) == 2:
+                [key] = [key for key in await bucket.objects("Raw/API/Movies/") if observer.batches[0].batch in key]
                 body = await bucket.read(key) or b""
                 await bucket.put(key, body.replace(b'"status":"Released"', b'"status":"Rumoured"'))
             return await forward()
 
         link.rules["list"] = edit
-        with pytest.raises(BooksError, match="is not what landed"):
-            await harvest(settings, watcher=watcher, stop=Stop(), sleep=no_wait)
+        with pytest.raises(CorruptLakeError, match="is not what landed"):
+            await harvest(settings, observer=observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait))
 
 
 async def test_listings_without_etags_are_noticed_before_a_title_is_asked_for(
     s3: S3Server, bucket: Bucket, settings_for: Make
 ) -> None:
-    """Nothing that lands there could be told from what it replaces: exit 4, and TMDB was asked for the key alone."""
-    async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+    """An object that lands there looks like the one it replaces: exit 4, and TMDB was asked for the key alone."""
+    async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
         link.rules["list"] = rewriting(lambda body: ETAG.sub(b"", body))
         settings = settings_for(tmdb.url, movies=MOVIES, aws_endpoint_url_s3=link.url)
         with pytest.raises(StoreError, match="a listing without ETags"):

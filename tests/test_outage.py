@@ -1,6 +1,6 @@
 """Outages and refusals in the midst of a harvest: the whole flow, and the command line in a process of its own.
 
-The flow is told on a loop that loses no time waiting, and its seconds are that loop's; between it and a real S3 stands
+Each flow runs on a loop that loses no time waiting, and its seconds are that loop's; between it and a real S3 stands
 a link, so that no more of them pass than S3 takes. Processes have the time of everybody, and nothing is asserted of it.
 """
 
@@ -26,20 +26,22 @@ from conftest import Silent
 from loops import Leaping, abroad, in_its_time, no_wait, run_on
 from shells import Ended, Shell, answerless, kept, on_our_loop
 
-from harvester.batches import Batch, cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import RESET, Asked, Fault, always, healthy, html, refusal, scripted, silence
-from harvester.demo.s3_link import at_first, s3_link
-from harvester.demo.s3_server import S3Server, s3_server
-from harvester.demo.tmdb_stand_in import KEY, StandIn, stand_in
+from harvester.commands.harvest import LeaseOptions, harvest
+from harvester.commands.resources import Resources, open_bucket_of
+from harvester.commands.verify import verify
 from harvester.errors import Exit, StoppedError, StoreError, TmdbRefusedError, TmdbUnavailableError
-from harvester.fan_out import fan_out
-from harvester.harvest import Turn, harvest, open_bucket_of, open_tmdb_of
-from harvester.lease import LeaseTimes
-from harvester.s3 import CALL_SECONDS, LAST_SECONDS
-from harvester.show import SHOWN, show_report
-from harvester.stop import DRAIN_SECONDS, Stop
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import RESET, Asked, Fault, always, healthy, html, refusal, scripted, silence
+from harvester.fakes.s3_proxy import at_first, s3_proxy
+from harvester.fakes.s3_server import S3Server, s3_server
+from harvester.fakes.tmdb import KEY, FakeTmdb, fake_tmdb
+from harvester.model.batch import Batch, cut
+from harvester.reports.text import SHOWN, show_report
+from harvester.runs.lease import LeaseTimes
+from harvester.runtime.clock import Clock
+from harvester.runtime.concurrency import fan_out
+from harvester.runtime.shutdown import DRAIN_SECONDS, LAST_SECONDS, Shutdown
+from harvester.store.s3 import CALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
     from aiohttp import web
     from shells import Running
 
-    from harvester.demo.s3_link import Call, Forward, Link
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward, S3Proxy
+    from harvester.settings.settings import Settings
 
     Make = Callable[..., Settings]
     Story = Callable[["World"], Coroutine[Any, Any, None]]
@@ -63,7 +65,7 @@ KINDS: Any = dict.fromkeys(SERIES, "tv")
 CATALOG = Catalog(KINDS)
 
 NOTICED = 120.0
-"""Seconds after which an outage has been noticed at the latest (`tests/test_tmdb.py` has it so, too)."""
+"""Seconds after which an outage has been noticed at the latest (`tests/test_tmdb_client.py` has it so, too)."""
 
 CONTAINER_SECONDS = 30.0
 """Between a container's SIGTERM and its SIGKILL."""
@@ -74,18 +76,18 @@ CONTAINER_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a story is told in: the link before S3, and settings that lead through it."""
+    """What a story runs in: the link before S3, and settings that lead through it."""
 
-    link: Link
+    link: S3Proxy
     settings_for: Make
 
 
 @pytest.fixture
 def play(s3: S3Server, settings_for: Make) -> Play:
-    """Tells a story to its end on a loop that loses no time waiting."""
+    """Plays a story to its end on a loop that loses no time waiting."""
 
     async def whole(story: Story) -> None:
-        async with s3_link(s3.endpoint) as link:
+        async with s3_proxy(s3.endpoint) as link:
             link.rules["*"] = in_its_time(at_first())
             await story(World(link, partial(settings_for, aws_endpoint_url_s3=link.url)))
 
@@ -110,7 +112,7 @@ class Left:
     """What the bucket holds after a run.
 
     Attributes:
-        failed_in_summary: How many titles had failed when the books were closed; None where they were not.
+        failed_in_summary: How many titles had failed when the totals were reconciled; None where they were not.
         done: Outcomes by id, of batches that are done.
         failed: The same, of batches with failed titles, which are to be tried again.
         harm: What is wrong; a batch without a receipt is not.
@@ -136,47 +138,47 @@ async def left_in(settings: Settings) -> Left:
                 }
                 (failed if "failed" in outcomes.values() else done).update(outcomes)
             elif key.endswith("/summary.json"):
-                summaries.append(json.loads(await lake.read(key) or b"")["books"]["failed"])
+                summaries.append(json.loads(await lake.read(key) or b"")["totals"]["failed"])
         harm = [f"{key} is an open upload" for key, _ in await lake.uploads(settings.s3_prefix)]
     problems = (await verify(settings)).problems if done or failed else []
     harm += [problem for problem in problems if not problem.endswith("has no receipt: harvest goes on with it")]
     return Left(summaries[0] if summaries else None, done, failed, harm)
 
 
-TAKES_OVER = Turn(times=LeaseTimes(silent=-1.0))
+TAKES_OVER = LeaseOptions(times=LeaseTimes(silent=-1.0))
 """Of a harvest that does not wait for the lease: this very process has it, and could not give it back."""
 
 
 async def closes(
-    settings: Settings, tmdb: StandIn, *, turn: Turn | None = None
+    settings: Settings, tmdb: FakeTmdb, *, lease_options: LeaseOptions | None = None
 ) -> tuple[str, int, set[str], list[str]]:
     """Run once more: how it ends, how many are found, for whom TMDB was asked, and what is wrong afterwards."""
     asked = Counter(tmdb.asked)
-    report = await harvest(settings, watcher=Silent(), stop=Stop(), turn=turn)
-    again = {id_ for _, id_ in Counter(tmdb.asked) - asked if id_}
+    report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), lease_options=lease_options)
+    repeated = {id_ for _, id_ in Counter(tmdb.asked) - asked if id_}
     left = await left_in(settings)
     assert left.failed_in_summary == 0
-    return report.status, report.books.found, again, left.harm + [f"{id_} has failed" for id_ in left.failed]
+    return report.status, report.totals.found, repeated, left.harm + [f"{id_} has failed" for id_ in left.failed]
 
 
 class After(Silent):
-    """A watcher that says when so many titles are known, or so many batches landed."""
+    """An observer that says when so many titles are known, or so many batches landed."""
 
     def __init__(self, *, titles: int = 0, batches: int = 0) -> None:
         super().__init__()
         self._wanted = titles, batches
         self.reached = asyncio.Event()
 
-    def title(self, told: Any) -> None:
-        super().title(told)
+    def title(self, event: Any) -> None:
+        super().title(event)
         self._look()
 
-    def batch(self, receipt: Any) -> None:
-        super().batch(receipt)
+    def batch(self, event: Any) -> None:
+        super().batch(event)
         self._look()
 
     def _look(self) -> None:
-        if len(self.titles) >= self._wanted[0] and len(self.receipts) >= self._wanted[1]:
+        if len(self.titles) >= self._wanted[0] and len(self.batches) >= self._wanted[1]:
             self.reached.set()
 
 
@@ -190,7 +192,7 @@ WAYS: dict[str, tuple[Fault | None, str]] = {
     "reset": (RESET, "connection_lost"),
     "closed port": (None, "connection_refused"),
 }
-"""How TMDB can be gone: what everybody meets, none where there is nobody to meet; the reason that is told."""
+"""How TMDB can be gone: what everybody meets, none where there is nobody to meet; the reason that is reported."""
 
 
 CAUGHT = {"movies": MOVIES[:140], "series": SERIES[:30]}
@@ -208,7 +210,7 @@ class Tide:
         self._port = int(address.rpartition(":")[2])
 
     async def come(self) -> None:
-        self.tmdb: StandIn = await self._stack.enter_async_context(stand_in(port=self._port, catalog=CATALOG))
+        self.tmdb: FakeTmdb = await self._stack.enter_async_context(fake_tmdb(port=self._port, catalog=CATALOG))
 
     async def go(self) -> None:
         if self._fault:
@@ -239,16 +241,16 @@ def test_tmdb_gone_in_mid_harvest_ends_the_run_and_fails_nobody(way: str, play: 
     async def story(world: World) -> None:
         async with tide(way) as tmdb:
             settings = world.settings_for(tmdb.tmdb.url, **CAUGHT)
-            watcher = After(titles=150)
+            observer = After(titles=150)
             began = []
 
             async def ebb() -> None:
-                await watcher.reached.wait()
+                await observer.reached.wait()
                 began.append(now())
                 await tmdb.go()
 
             with pytest.raises(TmdbUnavailableError) as caught:
-                await side_by_side(ebb, lambda: harvest(settings, watcher=watcher, stop=Stop()))
+                await side_by_side(ebb, lambda: harvest(settings, observer=observer, shutdown=Shutdown()))
             assert now() - began[0] <= NOTICED
             assert (caught.value.exit_code, caught.value.reason) == (6, WAYS[way][1])
             left = await left_in(settings)
@@ -268,21 +270,23 @@ def test_tmdb_gone_in_mid_harvest_ends_the_run_and_fails_nobody(way: str, play: 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_outage_of_twenty_seconds_is_waited_out(way: str, play: Play) -> None:
-    """What passes is survived: the books close in the same run, and nobody has failed."""
+    """What passes is survived: the totals reconcile in the same run, and nobody has failed."""
 
     async def story(world: World) -> None:
         async with tide(way) as tmdb:
             settings = world.settings_for(tmdb.tmdb.url, **CAUGHT)
-            watcher = After(titles=150)
+            observer = After(titles=150)
 
             async def ebb_and_flood() -> None:
-                await watcher.reached.wait()
+                await observer.reached.wait()
                 await tmdb.go()
                 await asyncio.sleep(20)
                 await tmdb.come_back()
 
-            _, report = await side_by_side(ebb_and_flood, lambda: harvest(settings, watcher=watcher, stop=Stop()))
-            assert (report.status, report.exit_code, report.books.found, report.failed) == ("closed", 0, 170, {})
+            _, report = await side_by_side(
+                ebb_and_flood, lambda: harvest(settings, observer=observer, shutdown=Shutdown())
+            )
+            assert (report.status, report.exit_code, report.totals.found, report.failed) == ("closed", 0, 170, {})
 
     play(story)
 
@@ -293,7 +297,7 @@ def test_silence_at_the_start_is_given_up_within_two_minutes(play: Play) -> None
     async def story(world: World) -> None:
         async with tide("silence") as tmdb:
             await tmdb.go()
-            async with open_tmdb_of(world.settings_for(tmdb.tmdb.url, movies=MOVIES)) as opened:
+            async with Resources(world.settings_for(tmdb.tmdb.url, movies=MOVIES)).tmdb() as opened:
                 began = now()
                 with pytest.raises(TmdbUnavailableError, match=re.escape(tmdb.tmdb.url)):
                     await opened.check_key()
@@ -324,19 +328,19 @@ def refused_for_a_minute() -> Callable[[Asked], Fault | None]:
 
 
 def down_for(*routes: str) -> Callable[[Asked], Fault | None]:
-    """Some of TMDB's doors are shut, and all others are open."""
+    """Some of TMDB's routes fail, and all others work."""
     return lambda asked: html(503) if asked.route in routes else None
 
 
 @pytest.mark.parametrize(("weather", "failed"), [(every_ten_seconds, 20), (refused_for_a_minute, 0)])
 def test_changing_weather_costs_time_and_hardly_a_title(weather: Any, failed: int, play: Play) -> None:
-    """Up and down every ten seconds, or refusing every second request for a minute: the books close all the same.
+    """Up and down every ten seconds, or refusing every second request for a minute: the totals reconcile all the same.
 
     Who asks seven times in half a minute, and each time while TMDB is down, has failed; the next run finds it.
     """
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=MOVIES[:150], series=SERIES, tmdb_rate=12)
             bad, met = weather(), []
 
@@ -345,9 +349,9 @@ def test_changing_weather_costs_time_and_hardly_a_title(weather: Any, failed: in
                 return fault
 
             tmdb.faults = faults
-            report = await harvest(settings, watcher=Silent(), stop=Stop())
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
             assert sum(fault is not None for fault in met) >= 20  # it has met some of it
-            assert (report.books.accounted, len(report.failed) <= failed) == (200, True)
+            assert (report.totals.with_outcome, len(report.failed) <= failed) == (200, True)
             left = await left_in(settings)
             tmdb.faults = healthy
             assert (await closes(settings, tmdb))[1:] == (200, set(left.failed), left.harm)
@@ -360,17 +364,17 @@ def test_tmdb_answering_one_in_five_loses_nobody(play: Play) -> None:
     """Who had six bad answers in a row has failed, everybody else is found; the next run finds the rest."""
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=MOVIES[:150], series=SERIES)
             tmdb.faults = one_in_five()
-            report = await harvest(settings, watcher=Silent(), stop=Stop())
-            assert (report.status, report.books.accounted) == ("failed", 200)
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
+            assert (report.status, report.totals.with_outcome) == ("failed", 200)
             assert set(report.failed.values()) == {"http_503"}
-            assert 100 < report.books.found < 200
+            assert 100 < report.totals.found < 200
             left = await left_in(settings)
             assert (left.harm, left.failed_in_summary) == ([], len(report.failed))
             assert Counter((left.done | left.failed).values()) == {
-                "found": report.books.found,
+                "found": report.totals.found,
                 "failed": len(report.failed),
             }
             tmdb.faults = healthy
@@ -379,17 +383,17 @@ def test_tmdb_answering_one_in_five_loses_nobody(play: Play) -> None:
     play(story)
 
 
-def test_while_others_are_answered_those_behind_a_shut_door_fail_alone(play: Play) -> None:
+def test_while_others_are_answered_those_on_a_failing_route_fail_alone(play: Play) -> None:
     """With /find down, who needs it has failed and all others are found; once it is up, the next run finds them."""
     strays = MOVIES[10:40]
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=Catalog(dict.fromkeys(strays, "tv"))) as tmdb:
+        async with fake_tmdb(catalog=Catalog(dict.fromkeys(strays, "tv"))) as tmdb:
             settings = world.settings_for(tmdb.url, movies=MOVIES, tmdb_rate=40)
             tmdb.faults = down_for("find")
-            report = await harvest(settings, watcher=Silent(), stop=Stop())
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
             assert (report.status, report.failed) == ("failed", dict.fromkeys(strays, "http_503"))
-            assert report.books.found == 320
+            assert report.totals.found == 320
             tmdb.faults = healthy
             assert await closes(settings, tmdb) == ("closed", 350, set(MOVIES[:100]), [])
 
@@ -398,15 +402,15 @@ def test_while_others_are_answered_those_behind_a_shut_door_fail_alone(play: Pla
 
 @pytest.mark.parametrize("route", ["find", "tv"])
 def test_while_no_title_is_answered_none_fails(route: str, play: Play) -> None:
-    """With the door down that every title left needs, the run ends with exit 6 and nobody has failed."""
+    """With the route down that every title left needs, the run ends with exit 6 and nobody has failed."""
     series = [f"tt{number:07d}" for number in range(900_001, 900_101)]
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=Catalog(dict.fromkeys(series, "tv"))) as tmdb:
+        async with fake_tmdb(catalog=Catalog(dict.fromkeys(series, "tv"))) as tmdb:
             settings = world.settings_for(tmdb.url, series=series, tmdb_rate=10)
             tmdb.faults = down_for(route)
             try:
-                ended: Any = (await harvest(settings, watcher=Silent(), stop=Stop())).exit_code
+                ended: Any = (await harvest(settings, observer=Silent(), shutdown=Shutdown())).exit_code
             except TmdbUnavailableError as error:
                 ended = error.exit_code
             left = await left_in(settings)
@@ -425,26 +429,26 @@ def test_a_key_revoked_in_mid_harvest_ends_it_and_the_good_key_goes_on(concurren
     """After the first 401 no new request is sent; what landed is safe, and with a good key the rest is asked for."""
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=MOVIES, series=SERIES, tmdb_concurrency=concurrency)
-            await harvest(settings, watcher=Silent(), stop=Stop(limit=100))
-            watcher = After(titles=50)
+            await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=100))
+            observer = After(titles=50)
             before = []
 
             async def revoke() -> None:
-                await watcher.reached.wait()
+                await observer.reached.wait()
                 tmdb.revoked = True
                 before.append(tmdb.asked.total())
 
             with pytest.raises(TmdbRefusedError) as caught:
-                await side_by_side(revoke, lambda: harvest(settings, watcher=watcher, stop=Stop()))
+                await side_by_side(revoke, lambda: harvest(settings, observer=observer, shutdown=Shutdown()))
             more = tmdb.asked.total() - before[0]
             assert (caught.value.exit_code, caught.value.status, caught.value.code) == (3, 401, 7)
             left = await left_in(settings)
             assert 100 <= len(left.done) < 400
             assert (left.failed, left.harm, left.failed_in_summary) == ({}, [], None)
             with pytest.raises(TmdbRefusedError):
-                await harvest(settings, watcher=Silent(), stop=Stop())
+                await harvest(settings, observer=Silent(), shutdown=Shutdown())
             tmdb.revoked = False
             assert await closes(settings, tmdb) == ("closed", 400, set(MOVIES + SERIES) - set(left.done), [])
         assert 1 <= more <= concurrency  # those that were on their way when the first 401 came
@@ -496,12 +500,12 @@ def test_poison_fails_by_name_and_alone_and_is_forgotten_when_it_heals(
     everybody = set(poison.movies + poison.series)
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=catalog, faults=scripted(script)) as tmdb:
+        async with fake_tmdb(catalog=catalog, faults=scripted(script)) as tmdb:
             settings = world.settings_for(tmdb.url, movies=poison.movies, series=poison.series)
-            report = await harvest(settings, watcher=Silent(), stop=Stop(), sleep=no_wait)
+            report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(sleep=no_wait))
             assert (report.status, report.exit_code) == ("failed", 5)
             assert report.failed == dict.fromkeys(poison.ids, "http_500")
-            show_report(report, settings)
+            show_report(report)
             shown = re.findall(r"(tt\d+) failed: http_500", capsys.readouterr().out)
             assert sorted(shown) == sorted(poison.ids)[:SHOWN]
             left = await left_in(settings)
@@ -525,9 +529,9 @@ def shell_for(s3: S3Server, tmp_path: Path) -> Callable[[Settings], Shell]:
     """Makes a shell in which the harvester has these settings."""
 
     def make(settings: Settings) -> Shell:
-        told = {name: getattr(settings, name) for name in ("movies_csv", "series_csv", "s3_bucket", "s3_prefix")}
-        told |= {"tmdb_base_url": settings.tmdb_base_url, "tmdb_rate": "1000", "tmdb_api_key": KEY}
-        ours = {name.upper(): str(value) for name, value in told.items() if value}
+        fields = {name: getattr(settings, name) for name in ("movies_csv", "series_csv", "s3_bucket", "s3_prefix")}
+        fields |= {"tmdb_base_url": settings.tmdb_base_url, "tmdb_rate": "1000", "tmdb_api_key": KEY}
+        ours = {name.upper(): str(value) for name, value in fields.items() if value}
         return Shell(kept() | s3.environment() | ours, tmp_path)
 
     return make
@@ -540,11 +544,11 @@ NOBODY = {
     "TMDB refuses": ("TMDB_BASE_URL", "http://{nobody}/3", "connection.refused", 6),
     "TMDB unknown": ("TMDB_BASE_URL", "https://tmdb.onion/3", "dns|name|resolve", 6),
     "TMDB without TLS": ("TMDB_BASE_URL", "https://{plain}/3", "tls|ssl", 6),
-    "TMDB without a network": ("TMDB_BASE_URL", f"http://{UNROUTED}/3", "no way to it .+ check the network", 6),
+    "TMDB without a network": ("TMDB_BASE_URL", f"http://{UNROUTED}/3", "no route to it .+ check the network", 6),
     "S3 refuses": ("AWS_ENDPOINT_URL_S3", "http://{nobody}", "refused|connect|reach", 4),
     "S3 unknown": ("AWS_ENDPOINT_URL_S3", "https://s3.onion", "dns|name|resolve|connect|reach", 4),
     "S3 without TLS": ("AWS_ENDPOINT_URL_S3", "https://{plain}", "tls|ssl", 4),
-    "S3 without a network": ("AWS_ENDPOINT_URL_S3", f"http://{UNROUTED}", "no way to it. check the network", 4),
+    "S3 without a network": ("AWS_ENDPOINT_URL_S3", f"http://{UNROUTED}", "no route to it. check the network", 4),
 }
 """Who cannot be reached, by which setting, and what the sentence about it must have; the exit code.
 
@@ -558,11 +562,11 @@ def test_the_kernel_itself_knows_no_way_to_an_address() -> None:
         going.connect((UNROUTED, 80))
 
 
-async def test_nobody_at_home_is_told_in_one_sentence_with_the_host_and_what_it_was(
+async def test_an_absent_server_is_reported_in_one_sentence_with_the_host_and_what_it_was(
     shell_for: Any, settings_for: Make
 ) -> None:
     """A refused connection, an unknown host, a port without TLS, no way at all: which it was, at which host."""
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         with answerless() as nobody:
             places = {"nobody": nobody, "plain": urlsplit(tmdb.url).netloc}  # speaks HTTP, and no TLS
             shell = shell_for(settings_for(tmdb.url, movies=MOVIES[:3]))
@@ -586,11 +590,11 @@ async def test_nobody_at_home_is_told_in_one_sentence_with_the_host_and_what_it_
 async def deviations(
     one: Callable[[str], Awaitable[dict[str, Any]]], names: Iterable[str], well: dict[str, Any], *, at_once: int = 4
 ) -> dict[str, dict[str, Any]]:
-    """Of all stories, told side by side, those that went otherwise than `well`, and in what."""
+    """Of all stories, played side by side, those that went otherwise than `well`, and in what."""
     names = list(names)
-    told = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
-    strange = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in told.items()}
-    return {name: went for name, went in strange.items() if went}
+    ends = dict(zip(names, await fan_out(one, names, at_once=at_once), strict=True))
+    unexpected = {name: {word: how for word, how in went.items() if how != well[word]} for name, went in ends.items()}
+    return {name: went for name, went in unexpected.items() if went}
 
 
 # --- TMDB goes away while a process is at it
@@ -606,7 +610,7 @@ async def test_tmdb_gone_in_mid_run_ends_the_process_with_exit_6(shell_for: Any,
         port = int(address.rpartition(":")[2])
         settings = settings_for(f"http://{address}/3", movies=MOVIES)
         async with AsyncExitStack() as day:
-            tmdb = await day.enter_async_context(stand_in(port=port, catalog=CATALOG, faults=scripted(quiet)))
+            tmdb = await day.enter_async_context(fake_tmdb(port=port, catalog=CATALOG, faults=scripted(quiet)))
             shell = shell_for(settings).having(TMDB_CONCURRENCY="20")
             async with shell.start(program=on_our_loop(quick=20)) as running:
                 await running.says("batch_landed")
@@ -621,7 +625,7 @@ async def test_tmdb_gone_in_mid_run_ends_the_process_with_exit_6(shell_for: Any,
         left = await left_in(settings)
         assert (set(left.done), left.failed, left.harm) == (set(MOVIES[:100]), {}, [])
         assert left.failed_in_summary is None
-        async with stand_in(port=port, catalog=CATALOG) as tmdb:
+        async with fake_tmdb(port=port, catalog=CATALOG) as tmdb:
             assert await closes(settings, tmdb) == ("closed", 350, set(MOVIES[100:]), [])
 
 
@@ -645,7 +649,7 @@ class Hush:
         return await forward()
 
 
-def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
+def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_reconciles_the_totals(
     settings_for: Make, tmp_path: Path
 ) -> None:
     """Killed before an upload is complete, S3 is given up with exit 4 and a sentence, soon; nothing is lost by it."""
@@ -653,10 +657,10 @@ def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
 
     async def story() -> None:
         loop.leaping = False  # S3 has all the time it takes, but for when it is away
-        async with own_s3(tmp_path) as (store, at), stand_in(catalog=CATALOG) as tmdb, AsyncExitStack() as way:
+        async with own_s3(tmp_path) as (store, at), fake_tmdb(catalog=CATALOG) as tmdb, AsyncExitStack() as way:
             settings = settings_for(tmdb.url, movies=MOVIES, series=SERIES, **at)
-            await harvest(settings, watcher=Silent(), stop=Stop(limit=100))
-            link = await way.enter_async_context(s3_link(store.endpoint))
+            await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=100))
+            link = await way.enter_async_context(s3_proxy(store.endpoint))
             hush = Hush("complete")
             link.rules["*"] = hush.rule
             through = settings.model_copy(update={"aws_endpoint_url_s3": link.url})
@@ -671,21 +675,21 @@ def test_s3_gone_in_mid_upload_ends_the_run_and_the_next_one_closes_the_books(
                 began.append(now())
 
             with pytest.raises(StoreError, match=r"^Cannot .* s3://lake/Raw/API/.* AWS_ENDPOINT_URL_S3") as caught:
-                await side_by_side(ebb, lambda: harvest(through, watcher=Silent(), stop=Stop()))
+                await side_by_side(ebb, lambda: harvest(through, observer=Silent(), shutdown=Shutdown()))
             assert (caught.value.exit_code, now() - began[0] <= 2 * CALL_SECONDS) == (4, True)
             loop.leaping = False
             await store.start_again()
             left = await left_in(settings)
             assert (set(left.done), left.failed, left.failed_in_summary) == (set(MOVIES[:100]), {}, None)
             assert "is an open upload" in left.harm[0]
-            closed = await closes(settings, tmdb, turn=TAKES_OVER)
+            closed = await closes(settings, tmdb, lease_options=TAKES_OVER)
             assert closed == ("closed", 400, set(MOVIES[100:] + SERIES), [])
 
     run_on(loop, story())
 
 
 def test_s3_gone_for_a_second_and_slow_to_come_back_is_waited_out(settings_for: Make, tmp_path: Path) -> None:
-    """A restart of S3 is botocore's to survive: the books close in the same run, and nobody is asked for twice.
+    """A restart of S3 is botocore's to survive: the totals reconcile in the same run, and nobody is asked for twice.
 
     Of six waits between seven tries, random up to 1, 2, 4, 8, 16 and 20 s, it takes all to be over within a second to
     fail: by one call in 15 million (1 / 6! of 1 · 2 · 4 · 8 · 16 · 20).
@@ -695,16 +699,16 @@ def test_s3_gone_for_a_second_and_slow_to_come_back_is_waited_out(settings_for: 
         async with AsyncExitStack() as stack:
             with abroad():
                 store, at = await stack.enter_async_context(own_s3(tmp_path))
-            link = await stack.enter_async_context(s3_link(store.endpoint))
-            tmdb = await stack.enter_async_context(stand_in(catalog=CATALOG, latency=(0.02, 0.05)))
+            link = await stack.enter_async_context(s3_proxy(store.endpoint))
+            tmdb = await stack.enter_async_context(fake_tmdb(catalog=CATALOG, latency=(0.02, 0.05)))
             settings = settings_for(tmdb.url, movies=MOVIES, series=SERIES, **at | {"aws_endpoint_url_s3": link.url})
-            coming, watcher = Hush("none"), After(batches=1)
+            coming, observer = Hush("none"), After(batches=1)
             coming.opened.set()
             link.rules["*"] = in_its_time(coming.rule)
             before = []
 
             async def restart() -> None:
-                await watcher.reached.wait()
+                await observer.reached.wait()
                 before.append(len(link.seen))
                 with abroad():
                     await store.kill()
@@ -715,8 +719,8 @@ def test_s3_gone_for_a_second_and_slow_to_come_back_is_waited_out(settings_for: 
                     await store.start_again()
                 coming.opened.set()
 
-            _, report = await side_by_side(restart, lambda: harvest(settings, watcher=watcher, stop=Stop()))
-            assert (report.exit_code, report.books.found, (await left_in(settings)).harm) == (0, 400, [])
+            _, report = await side_by_side(restart, lambda: harvest(settings, observer=observer, shutdown=Shutdown()))
+            assert (report.exit_code, report.totals.found, (await left_in(settings)).harm) == (0, 400, [])
             assert (
                 max(call.attempt for call in link.seen[before[0] :] if call.operation in LANDING) > 1
             )  # it was missed
@@ -758,12 +762,12 @@ def each(stages: Iterable[str], numbers: Iterable[signal.Signals] = BOTH) -> dic
     return {f"{number.name}-{stage}": (stage, number) for number in numbers for stage in stages}
 
 
-def at_once_with_others(settings: Settings, name: str, tmdb: StandIn) -> Settings:
+def at_once_with_others(settings: Settings, name: str, tmdb: FakeTmdb) -> Settings:
     """The same CSV, which nobody writes while others read it, into a folder of its own, from this TMDB."""
     return settings.model_copy(update={"s3_prefix": name, "tmdb_base_url": tmdb.url})
 
 
-async def how_it_went(end: Ended, settings: Settings, tmdb: StandIn, ids: list[str]) -> dict[str, Any]:
+async def how_it_went(end: Ended, settings: Settings, tmdb: FakeTmdb, ids: list[str]) -> dict[str, Any]:
     """How a stopped process ended, and what the next run makes of what it left."""
     tmdb.faults = healthy
     status, found, _, harm = await closes(settings, tmdb)
@@ -784,7 +788,7 @@ async def test_a_signal_while_a_csv_is_being_read_ends_it(shell_for: Any, settin
 
     async def one(name: str) -> dict[str, Any]:
         stage, number = stages[name]
-        async with stand_in(catalog=CATALOG) as tmdb, AsyncExitStack() as stack:
+        async with fake_tmdb(catalog=CATALOG) as tmdb, AsyncExitStack() as stack:
             settings = at_once_with_others(shared, name, tmdb)
             path = tmp_path / name
             os.mkfifo(path)
@@ -846,36 +850,36 @@ def test_a_stop_while_s3_says_nothing_takes_less_than_a_container_waits(stage: s
     """Whatever S3 falls silent in the midst of, half a minute after the request the harvest has ended by itself."""
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=IDS)
             await stopped_before(stage, settings)
-            hush, stop, began = Hush(*SILENT_AT[stage]), Stop(), []
+            hush, shutdown, began = Hush(*SILENT_AT[stage]), Shutdown(), []
             world.link.rules["*"] = in_its_time(hush.rule)
 
             async def ask() -> None:
                 await hush.held.wait()
                 began.append(now())
-                stop.ask("SIGTERM")
+                shutdown.request("SIGTERM")
 
             try:
-                _, report = await side_by_side(ask, lambda: harvest(settings, watcher=Silent(), stop=stop))
+                _, report = await side_by_side(ask, lambda: harvest(settings, observer=Silent(), shutdown=shutdown))
                 code = report.exit_code
             except StoppedError as error:
                 code = error.exit_code
             assert now() - began[0] <= DRAIN_SECONDS + 3 * LAST_SECONDS < CONTAINER_SECONDS
             assert code == Exit.STOPPED
             hush.opened.set()
-            status, *rest = await closes(settings, tmdb, turn=TAKES_OVER)
+            status, *rest = await closes(settings, tmdb, lease_options=TAKES_OVER)
             assert (status, rest[0], rest[2]) == ("closed", 120, [])
 
     play(story)
 
 
 def test_a_lease_that_cannot_be_given_back_holds_nobody_up(play: Play) -> None:
-    """S3 silent when all is done: closed books are soon known to be closed, whether somebody asks to stop or not."""
+    """S3 silent when all is done: reconciled totals are soon known to be so, whether somebody asks to stop or not."""
 
     async def story(world: World) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = world.settings_for(tmdb.url, movies=IDS)
             hush, began = Hush("put", "/lease.json", 3), []  # after the one that takes it and the one with the run
             world.link.rules["*"] = in_its_time(hush.rule)
@@ -884,7 +888,7 @@ def test_a_lease_that_cannot_be_given_back_holds_nobody_up(play: Play) -> None:
                 await hush.held.wait()
                 began.append(now())
 
-            _, report = await side_by_side(look, lambda: harvest(settings, watcher=Silent(), stop=Stop()))
+            _, report = await side_by_side(look, lambda: harvest(settings, observer=Silent(), shutdown=Shutdown()))
             assert (report.status, now() - began[0] <= LAST_SECONDS) == ("closed", True)
 
     play(story)
@@ -893,21 +897,21 @@ def test_a_lease_that_cannot_be_given_back_holds_nobody_up(play: Play) -> None:
 async def stopped_before(stage: str, settings: Settings) -> None:
     """Harvest a part, where there is nothing to be got otherwise."""
     if stage == "get":
-        assert (await harvest(settings, watcher=Silent(), stop=Stop(limit=100))).exit_code == Exit.STOPPED
+        assert (await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=100))).exit_code == Exit.STOPPED
 
 
 @pytest.mark.parametrize("number", BOTH)
 async def test_a_signal_while_s3_says_nothing_ends_it_by_itself(
     number: signal.Signals, s3: S3Server, shell_for: Any, settings_for: Make
 ) -> None:
-    """Whatever S3 falls silent in the midst of: exit 75, and not the 4 of a deadline; the next run closes the books.
+    """Whatever S3 falls silent in the midst of: exit 75, not the 4 of a deadline; the next run reconciles the totals.
 
-    How soon is told by the loop's clock, above; here time passes faster when nobody is left to be waited for.
+    How soon is measured by the loop's clock, above; here time passes faster when nobody is left to be waited for.
     """
     shared = settings_for("http://localhost/3", movies=IDS)
 
     async def one(stage: str) -> dict[str, Any]:
-        async with stand_in(catalog=CATALOG) as tmdb, s3_link(s3.endpoint) as link:
+        async with fake_tmdb(catalog=CATALOG) as tmdb, s3_proxy(s3.endpoint) as link:
             settings = at_once_with_others(shared, stage, tmdb)
             await stopped_before(stage, settings)
             hush = Hush(*SILENT_AT[stage])
@@ -931,7 +935,7 @@ async def test_a_signal_while_tmdb_says_nothing_ends_it_by_itself(shell_for: Any
     async def one(name: str) -> dict[str, Any]:
         stage, number = stages[name]
         faults = scripted({silences[stage]: [always(silence(600))]})
-        async with stand_in(catalog=CATALOG, faults=faults) as tmdb:
+        async with fake_tmdb(catalog=CATALOG, faults=faults) as tmdb:
             settings = at_once_with_others(shared, name, tmdb)
             async with shell_for(settings).start() as running:
                 await running.until(lambda: tmdb.asked[silences[stage]])
@@ -944,8 +948,8 @@ async def test_a_signal_while_tmdb_says_nothing_ends_it_by_itself(shell_for: Any
 async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
     s3: S3Server, shell_for: Any, settings_for: Make
 ) -> None:
-    """What S3 answers after the signal still counts: a batch lands, and books that were being closed are closed."""
-    holds = {
+    """What S3 answers after the signal still counts: a batch lands, and reconciling that has begun ends."""
+    backoffs = {
         "first look": (("list", ""), 75, 0),
         "lease": (("put", "/lease.json"), 75, 0),
         "landing": (("complete", "/tt"), 75, 100),
@@ -954,16 +958,16 @@ async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
     shared = settings_for("http://localhost/3", movies=MOVIES)
 
     async def one(stage: str) -> dict[str, Any]:
-        at, code, landed = holds[stage]
+        at, code, landed = backoffs[stage]
         hush = Hush(*at)
-        async with stand_in(catalog=CATALOG, latency=(0.02, 0.02)) as tmdb, s3_link(s3.endpoint) as link:
+        async with fake_tmdb(catalog=CATALOG, latency=(0.02, 0.02)) as tmdb, s3_proxy(s3.endpoint) as link:
             link.rules["*"] = hush.rule
             settings = at_once_with_others(shared, stage, tmdb)
             shell = shell_for(settings).having(AWS_ENDPOINT_URL_S3=link.url, TMDB_CONCURRENCY="5")
             async with shell.start() as running:
                 await running.until(hush.held.is_set)
                 running.send(signal.SIGTERM)
-                await running.says("taking no more batches")
+                await running.says("beginning no more batches")
                 hush.opened.set()
                 end = await running.ended()
             left = await left_in(settings)
@@ -974,7 +978,7 @@ async def test_a_signal_while_s3_is_slow_lets_it_finish_what_is_open(
                 "landed": len(left.done) >= landed,
             }
 
-    assert await deviations(one, holds, STOPPED_WELL | {"code": True, "landed": True}) == {}
+    assert await deviations(one, backoffs, STOPPED_WELL | {"code": True, "landed": True}) == {}
 
 
 @contextmanager
@@ -1002,26 +1006,26 @@ async def test_a_signal_while_it_starts_is_a_stop_like_any_other(
     with narrow() as (read, write):
         async with shell.start(command, stderr=write) as running:
             os.close(write)
-            told = bytearray()
+            output = bytearray()
 
             def imports() -> bool:
                 with suppress(BlockingIOError):
-                    while b" pydantic_core\n" not in told:
-                        told.extend(os.read(read, 256))
-                return b" pydantic_core\n" in told
+                    while b" pydantic_core\n" not in output:
+                        output.extend(os.read(read, 256))
+                return b" pydantic_core\n" in output
 
-            def has_told_all() -> bool:
+            def has_ended() -> bool:
                 with suppress(BlockingIOError):
                     while block := os.read(read, 4096):
-                        told.extend(block)
+                        output.extend(block)
                     return True
                 return False
 
             await running.until(imports)
             running.send(number)  # a page later, at the most, it has stopped to wait for us
-            await running.until(has_told_all)
+            await running.until(has_ended)
             end = await running.ended()
-    (sentence,) = Ended(end.code, end.out, told.decode()).sentences
+    (sentence,) = Ended(end.code, end.out, output.decode()).sentences
     assert (end.code, end.out, sentence.partition(" ")[0].rstrip(".")) == (75, "", "Stopped")
 
 
@@ -1029,8 +1033,8 @@ async def test_a_signal_while_it_starts_is_a_stop_like_any_other(
 async def test_a_signal_after_the_end_changes_nothing(
     number: signal.Signals, shell_for: Any, settings_for: Make
 ) -> None:
-    """Who has told how it ended ends so: the code is that of the books that were shown, and there is no traceback."""
-    async with stand_in(catalog=CATALOG) as tmdb:
+    """A process that has reported its end ends so: the code fits the totals shown, without a traceback."""
+    async with fake_tmdb(catalog=CATALOG) as tmdb:
         shell = shell_for(settings_for(tmdb.url, movies=MOVIES[:3]))
 
         async def one(word: str) -> tuple[int, list[str]]:

@@ -5,7 +5,7 @@ guest, who may do nothing that no statement allows. Where an action is taken awa
 the policy, in the same document: no policy is replaced while it is at work.
 
 What SeaweedFS decides otherwise than AWS, as far as we ask: it lets all who may put an object abort an upload as well
-(tried, see `test_seaweedfs_tells_the_actions_apart`), so there the abort is denied in so many words; and a missing
+(tried, see `test_seaweedfs_distinguishes_the_actions`), so there the abort is denied in so many words; and a missing
 object is a 404 also to who may not list, where AWS says 403: but without a right to list nothing is begun.
 """
 
@@ -32,33 +32,33 @@ from shells import Shell, kept
 from test_doctor import examined, of
 
 from harvester import errors
-from harvester.aws_client import open_bucket
-from harvester.batches import cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import refusal, scripted
-from harvester.demo.s3_link import s3_link
-from harvester.demo.s3_server import S3Server, principal, s3_server
-from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester.commands.harvest import LeaseOptions, harvest
+from harvester.commands.plan import plan
+from harvester.commands.shards import Shard, harvest_shard, plan_shards
+from harvester.commands.upload import upload
+from harvester.commands.verify import verify
 from harvester.errors import Exit, HarvestError, StoreError
-from harvester.harvest import Turn, harvest
-from harvester.lease import LeaseTimes
-from harvester.plan import plan
-from harvester.run import utc
-from harvester.settings import Settings, load_settings, names_of
-from harvester.shards import Shard, harvest_shard, plan_shards
-from harvester.stop import Stop
-from harvester.upload import upload
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import refusal, scripted
+from harvester.fakes.s3_proxy import s3_proxy
+from harvester.fakes.s3_server import S3Server, principal, s3_server
+from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.model.batch import cut
+from harvester.runs.lease import LeaseTimes
+from harvester.runtime.clock import Clock, utc_now
+from harvester.runtime.shutdown import Shutdown
+from harvester.settings.settings import Settings, load_settings, names_of
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from conftest import Silent
 
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.harvest import Report
-    from harvester.s3 import Bucket
-    from harvester.verify import Proof
+    from harvester.commands.harvest import HarvestReport
+    from harvester.commands.verify import VerificationReport
+    from harvester.fakes.tmdb import FakeTmdb
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 
@@ -97,9 +97,9 @@ def stack(bucket: str = "lake", **given: Any) -> Stack:
     return Stack(TEMPLATE, {"Bucket": bucket, "Bucket.Arn": f"arn:aws:s3:::{bucket}", **given})
 
 
-def statements_of(role: str, policy: str, told: Stack) -> Statements:
+def statements_of(role: str, policy: str, result: Stack) -> Statements:
     """The statements of one policy of a role; each has a list of actions."""
-    [found] = [each for each in told.properties(role)["Policies"] if each["PolicyName"] == policy]
+    [found] = [each for each in result.properties(role)["Policies"] if each["PolicyName"] == policy]
     return [each | {"Action": listed(each["Action"])} for each in found["PolicyDocument"]["Statement"]]
 
 
@@ -139,7 +139,7 @@ def cells(statements: Statements) -> set[tuple[str, str]]:
 
 
 def refused(action: str) -> str:
-    """All that is told of an action that S3 has refused."""
+    """All that is reported of an action that S3 has refused."""
     advice = "Grant this action to the credentials in use (README, section on permissions)."
     return f"Cannot {action}: AccessDenied. {advice}"
 
@@ -150,7 +150,7 @@ def refused(action: str) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S3Server]:
     """A server with guests, for the fixtures of conftest too."""
-    async with s3_server(tmp_path_factory.mktemp("guests"), guests=GUESTS) as server:
+    async with s3_server(tmp_path_factory.mktemp("guests"), users=GUESTS) as server:
         if server.kind == "moto":
             pytest.skip("moto lets everybody in")
         yield server
@@ -167,11 +167,11 @@ class World:
 
     server: S3Server
     lake: Bucket
-    tmdb: StandIn
+    tmdb: FakeTmdb
     make: Make
-    watcher: Silent
+    observer: Silent
 
-    def environment(self, guest: str) -> dict[str, str]:
+    def environment(self, user: str) -> dict[str, str]:
         """Of a process that is this guest of the server's."""
         return (
             kept()
@@ -181,31 +181,31 @@ class World:
                 "TMDB_BASE_URL": self.tmdb.url,
                 "AWS_REGION": "us-east-1",
                 "AWS_ENDPOINT_URL_S3": self.server.endpoint,
-                "AWS_ACCESS_KEY_ID": guest,
-                "AWS_SECRET_ACCESS_KEY": self.server.guests[guest],
+                "AWS_ACCESS_KEY_ID": user,
+                "AWS_SECRET_ACCESS_KEY": self.server.users[user],
             }
         )
 
     def variables(self) -> dict[str, str]:
         """The environment that the template gives the function, but for where TMDB's key is kept."""
-        told = stack(self.lake.name).properties("Function")["Environment"]["Variables"]
-        return {name: str(value) for name, value in told.items() if value != "" and name != "TMDB_API_KEY"}
+        resources = stack(self.lake.name).properties("Function")["Environment"]["Variables"]
+        return {name: str(value) for name, value in resources.items() if value != "" and name != "TMDB_API_KEY"}
 
-    def settings(self, guest: str = "function", **more: Any) -> Settings:
+    def settings(self, user: str = "function", **more: Any) -> Settings:
         """The function's settings, for a guest."""
         ours = {name.lower(): value for name, value in self.variables().items()} | {"tmdb_rate": 10_000}
-        keys = {"aws_access_key_id": guest, "aws_secret_access_key": self.server.guests[guest]}
+        keys = {"aws_access_key_id": user, "aws_secret_access_key": self.server.users[user]}
         return self.make(self.tmdb.url, **(ours | keys | more))
 
     async def grant(self, **policies: Statements) -> None:
         """Put the one policy of the bucket: what each guest may do."""
         await grant(self.server, self.lake.name, **policies)
 
-    async def harvest(self, guest: str = "function", *, limit: int | None = None, **more: Any) -> Report:
-        """What comes of a harvest, at noon unless `now` says otherwise."""
-        settings = self.settings(guest, **more.pop("settings", {}))
-        at_noon = {"now": lambda: NOON, "sleep": no_wait}
-        return await harvest(settings, watcher=self.watcher, stop=Stop(limit=limit), **(at_noon | more))
+    async def harvest(self, user: str = "function", *, limit: int | None = None, **more: Any) -> HarvestReport:
+        """What comes of a harvest, at noon unless `clock` says otherwise."""
+        settings = self.settings(user, **more.pop("settings", {}))
+        at_noon = {"clock": Clock(now=lambda: NOON, sleep=no_wait)}
+        return await harvest(settings, observer=self.observer, shutdown=Shutdown(limit=limit), **(at_noon | more))
 
     async def put_csv(self, collection: str, ids: list[str]) -> None:
         """Put a CSV of just these ids where `upload` would today."""
@@ -216,7 +216,7 @@ class World:
     async def half_done(self) -> None:
         """The movies have landed, of the series one has failed, and an orphan and a foreign object are beside them."""
         report = await self.harvest()
-        assert (report.status, report.books.found, [*report.failed]) == ("failed", 9, [SERIES[2]])
+        assert (report.status, report.totals.found, [*report.failed]) == ("failed", 9, [SERIES[2]])
         await self.begin(f"{LANDING}{BATCH}.json")
         await self.lake.put(FOREIGN, b"{}")
 
@@ -225,40 +225,40 @@ class World:
         async with self.opened("function") as bucket:
             await bucket.begin(key)
 
-    def opened(self, guest: str, name: str | None = None) -> Any:
+    def opened(self, user: str, name: str | None = None) -> Any:
         """The bucket as a guest has it open."""
         return open_bucket(
             name or self.lake.name,
             region="us-east-1",
-            credentials=(guest, self.server.guests[guest], None),
+            credentials=(user, self.server.users[user], None),
             endpoint_url=self.server.endpoint,
         )
 
-    async def closed(self, report: Report) -> tuple[str, int, list[str], list[Any]]:
+    async def closed(self, report: HarvestReport) -> tuple[str, int, list[str], list[Any]]:
         """How a run has ended, what it found, what `verify` says of it, and what uploads are left."""
-        proof = await verify(self.settings())
-        return report.status, report.books.found, proof.problems, await self.lake.uploads("")
+        verification = await verify(self.settings())
+        return report.status, report.totals.found, verification.problems, await self.lake.uploads("")
 
 
 async def grant(server: S3Server, bucket: str, **policies: Statements) -> None:
     """Put the policy of a bucket: what each guest may do."""
-    told = [
-        each | {"Sid": f"{guest}{each['Sid']}", "Principal": principal(guest)}
-        for guest, statements in policies.items()
+    granted_statements = [
+        each | {"Sid": f"{user}{each['Sid']}", "Principal": principal(user)}
+        for user, statements in policies.items()
         for each in statements
     ]
     async with client_of(server) as client:
-        document = json.dumps({"Version": "2012-10-17", "Statement": told})
+        document = json.dumps({"Version": "2012-10-17", "Statement": granted_statements})
         await client.put_bucket_policy(Bucket=bucket, Policy=document)
 
 
 @pytest.fixture
-async def world(s3: S3Server, bucket: Bucket, settings_for: Make, watcher: Silent) -> AsyncIterator[World]:
+async def world(s3: S3Server, bucket: Bucket, settings_for: Make, observer: Silent) -> AsyncIterator[World]:
     """A world of five movies and five series, of which one fails at first."""
     asyncio.get_running_loop().set_debug(False)  # four thousand calls take half as long again with it
     faults = scripted({("tv", SERIES[2]): [refusal(500)] * 7})
-    async with stand_in(catalog=Catalog(otherwise="both"), faults=faults) as tmdb:
-        made = World(s3, bucket, tmdb, settings_for, watcher)
+    async with fake_tmdb(catalog=Catalog(otherwise="both"), faults=faults) as tmdb:
+        made = World(s3, bucket, tmdb, settings_for, observer)
         await made.put_csv("Movies", MOVIES)
         await made.put_csv("Series", SERIES)
         yield made
@@ -303,7 +303,7 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
         await owner.put_object(**key, Body=b"1")
         one, other = [(await owner.create_multipart_upload(**key))["UploadId"] for _ in range(2)]
         etag = (await owner.upload_part(**key, UploadId=one, PartNumber=1, Body=b"1"))["ETag"]
-    told: dict[str, dict[str, Any]] = {
+    arguments: dict[str, dict[str, Any]] = {
         "list_objects_v2": {"Bucket": bucket, "Prefix": folder},
         "list_multipart_uploads": {"Bucket": bucket, "Prefix": folder},
         "put_object": {**key, "Key": f"{folder}/new", "Body": b"1"},
@@ -319,11 +319,11 @@ async def granted(server: S3Server, bucket: str, folder: str) -> set[str]:
     passed = set()
     session = AioSession()
     session.register_component("data_loader", LOADER)
-    who = {"aws_access_key_id": "function", "aws_secret_access_key": server.guests["function"]}
-    async with session.create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint, **who) as guest:
+    who = {"aws_access_key_id": "function", "aws_secret_access_key": server.users["function"]}
+    async with session.create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint, **who) as user:
         for call in ASKS:
             with suppress_refusal():
-                await getattr(guest, call)(**told.get(call, key))
+                await getattr(user, call)(**arguments.get(call, key))
                 passed.add(call)
     return passed
 
@@ -332,7 +332,7 @@ ALL = frozenset().union(*ASKS.values())
 
 
 @pytest.mark.parametrize("allowed", [frozenset(), *(frozenset([one]) for one in sorted(ALL)), ALL], ids=sorted)
-async def test_seaweedfs_tells_the_actions_apart(allowed: frozenset[str], s3: S3Server, bucket: Bucket) -> None:
+async def test_seaweedfs_distinguishes_the_actions(allowed: frozenset[str], s3: S3Server, bucket: Bucket) -> None:
     """A guest may call just what its actions are for, without any nothing at all, and with all only in its folder."""
     arn = f"arn:aws:s3:::{bucket.name}"
     of_bucket, of_objects = sorted(allowed & OF_BUCKET), sorted(allowed - OF_BUCKET)
@@ -374,13 +374,13 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
         running.send(signal.SIGKILL)
         assert (await running.ended()).code == -signal.SIGKILL
 
-    real: dict[str, Any] = {"now": utc}
-    async with s3_link(world.server.endpoint) as link:
+    real: dict[str, Any] = {"clock": Clock(sleep=no_wait)}
+    async with s3_proxy(world.server.endpoint) as link:
         real["settings"] = {"aws_endpoint_url_s3": link.url}
         with capture_logs() as logs:
             report = await world.harvest(**real)
             assert (report.status, report.exit_code, [*report.failed]) == ("failed", Exit.FAILED, [movies[210]])
-            folder = world.watcher.run.layout.data_folder("Movies")
+            folder = world.observer.layout.data_folder("Movies")
             await world.begin(f"{folder}{[*cut('Movies', movies)][2].name}.json")
             report = await world.harvest(**real)
             assert await world.closed(report) == ("closed", 224, [], [])
@@ -391,7 +391,7 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
             assert (await plan(world.settings()))["status"] == "nothing_to_do"
             await world.put_csv("Movies", [*movies, "tt0000999"])
             report = await world.harvest(**real)
-            assert (report.books.fresh, await world.closed(report)) == (225, ("closed", 1, [], []))  # one is missing
+            assert (report.totals.fresh, await world.closed(report)) == (225, ("closed", 1, [], []))  # one is missing
         assert (await examined(world.settings())).healthy
         used = {call.operation for call in link.seen}
     assert used == {"create", "part", "complete", "abort", "put", "get", "list", "uploads"}
@@ -400,10 +400,10 @@ async def test_by_just_that_policy_a_whole_life_works(world: World, tmp_path: Pa
 
 async def test_by_just_that_policy_a_run_is_shared_out_and_closed(world: World) -> None:
     """Planned, harvested in shards and closed, the shards read by the state machine, which may read nothing else."""
-    told = stack(world.lake.name)
+    resources = stack(world.lake.name)
     machine = [
         each
-        for each in statements_of("StateMachineRole", "fan-out", told)
+        for each in statements_of("StateMachineRole", "fan-out", resources)
         if any(action.startswith("s3:") for action in each["Action"])
     ]
     await world.grant(function=harvesting(world.lake.name), machine=machine)
@@ -416,17 +416,17 @@ async def test_by_just_that_policy_a_run_is_shared_out_and_closed(world: World) 
                 await bucket.read(key)
     for shard in shards:
         report = await harvest_shard(
-            world.settings(), Shard.of(shard), watcher=world.watcher, stop=Stop(), sleep=no_wait
+            world.settings(), Shard.of(shard), observer=world.observer, shutdown=Shutdown(), clock=Clock(sleep=no_wait)
         )
         assert report.status == "landed"
-    turn = Turn(wait=False, token=planned["token"])
-    report = await world.harvest(only=planned["run"], turn=turn, now=utc)
+    lease_options = LeaseOptions(wait=False, token=planned["token"])
+    report = await world.harvest(run_name=planned["run"], lease_options=lease_options, clock=Clock(now=utc_now))
     assert len(shards) == 2
     assert await world.closed(report) == ("closed", 25, [], [])
 
 
 async def test_to_verify_it_is_enough_to_list_and_read(world: World) -> None:
-    """Whoever proves the books need not be able to write, nor to see the CSVs."""
+    """Verification needs no right to write, nor to see the CSVs."""
     await world.grant(function=harvesting(world.lake.name))
     await world.harvest()
     assert (await world.harvest()).status == "closed"
@@ -464,7 +464,7 @@ async def test_another_bucket_is_closed(s3: S3Server, bucket: Bucket) -> None:
 
 # --- with an action taken away
 
-TOLD = {
+TRIED = {
     ("ListObjects", LIST): "list s3://{bucket}/Raw/Local/CSV/Movies/",
     ("ListUploads", UPLOADS): "list the uploads of s3://{bucket}/Raw/API/Movies/2026/11/22/",
     ("ReadAndLand", PUT): f"write s3://{{bucket}}/{LEASE}",
@@ -476,22 +476,22 @@ TOLD = {
 
 
 def test_no_action_is_left_out() -> None:
-    """Whoever gives the role another action is asked here what it is for."""
-    assert cells(harvesting()) == TOLD.keys()
+    """Every action of the role has an entry that says what it is for."""
+    assert cells(harvesting()) == TRIED.keys()
 
 
-@pytest.mark.parametrize(("sid", "action"), TOLD)
+@pytest.mark.parametrize(("sid", "action"), TRIED)
 async def test_without_one_action_it_is_named_and_nothing_is_lost(sid: str, action: str, world: World) -> None:
-    """Exit 4 and a sentence: what was tried, AccessDenied, what to do; and with it again the books are closed."""
+    """Exit 4 and a sentence: what was tried, AccessDenied, what to do; and with it again the totals are reconciled."""
     policy = harvesting(world.lake.name)
     await world.grant(function=policy, lessened=without(policy, sid, action))
     await world.half_done()
-    run = world.watcher.run.layout.folder
+    run = world.observer.layout.folder
     stood = await world.lake.objects("Raw/API/")
 
     with pytest.raises(StoreError) as caught:
         await world.harvest("lessened")
-    assert str(caught.value) == refused(TOLD[sid, action].format(bucket=world.lake.name, run=run))
+    assert str(caught.value) == refused(TRIED[sid, action].format(bucket=world.lake.name, run=run))
     assert caught.value.exit_code == Exit.STORE
     stands = await world.lake.objects("Raw/API/")
     assert stood.keys() <= stands.keys()
@@ -504,7 +504,7 @@ async def test_without_one_action_it_is_named_and_nothing_is_lost(sid: str, acti
     assert await world.lake.read(FOREIGN) == b"{}"
 
 
-async def test_the_command_line_tells_it_in_one_sentence(world: World, tmp_path: Path) -> None:
+async def test_the_command_line_reports_it_in_one_sentence(world: World, tmp_path: Path) -> None:
     """Exit 4, and no word more; TMDB has been asked nothing."""
     policy = harvesting(world.lake.name)
     await world.grant(lessened=without(policy, "ReadAndLand", PUT))
@@ -531,15 +531,19 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     policy = harvesting(world.lake.name)
     [sid] = {each["Sid"] for each in policy if action in each["Action"]} - {"ReadTheCsvs"}
     await world.grant(function=policy, lessened=without(policy, sid, action))
-    planned = await plan_shards(world.settings(), children=1, now=lambda: NOON)
-    [told] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
-    shard = replace(Shard.of(told), batches={"Series": (tuple(SERIES),)})
+    planned = await plan_shards(world.settings(), children=1, clock=Clock(now=lambda: NOON))
+    [document] = json.loads(await world.lake.read(planned["shards_key"]) or b"")
+    shard = replace(Shard.of(document), batches={"Series": (tuple(SERIES),)})
     await world.begin(f"{LANDING}{BATCH}.json")
     world.tmdb.faults = scripted({})
 
-    async def child(guest: str) -> Report:
+    async def child(user: str) -> HarvestReport:
         return await harvest_shard(
-            world.settings(guest), shard, watcher=world.watcher, stop=Stop(), now=lambda: NOON, sleep=no_wait
+            world.settings(user),
+            shard,
+            observer=world.observer,
+            shutdown=Shutdown(),
+            clock=Clock(now=lambda: NOON, sleep=no_wait),
         )
 
     with pytest.raises(StoreError) as caught:
@@ -547,28 +551,28 @@ async def test_a_child_without_one_action_names_it_and_nothing_is_lost(action: s
     assert str(caught.value) == refused(OF_A_CHILD[action].format(bucket=world.lake.name))
     assert await world.lake.objects(LANDING) == {}
     report = await child("function")
-    assert (report.status, report.books.found, await world.lake.uploads("")) == ("landed", 5, [])
+    assert (report.status, report.totals.found, await world.lake.uploads("")) == ("landed", 5, [])
 
 
-@pytest.mark.parametrize(("sid", "action"), TOLD)
+@pytest.mark.parametrize(("sid", "action"), TRIED)
 async def test_the_doctor_names_the_action_that_is_missing(sid: str, action: str, world: World) -> None:
     """Before anything is harvested: the permission by the name that AWS has for it, or the CSV that cannot be read."""
     policy = harvesting(world.lake.name)
     await world.grant(lessened=without(policy, sid, action))
-    examination = await examined(world.settings("lessened"))
+    doctor_report = await examined(world.settings("lessened"))
     what = "MOVIES_CSV" if sid == "ReadTheCsvs" else action
-    assert "AccessDenied" in of(examination, what)
-    assert (examination.healthy, of(examination, what).count("bad: ")) == (False, 1)
+    assert "AccessDenied" in of(doctor_report, what)
+    assert (doctor_report.healthy, of(doctor_report, what).count("bad: ")) == (False, 1)
 
 
 async def test_to_the_doctor_it_is_no_fault_that_nothing_can_be_deleted(world: World) -> None:
     """The function's policy is healthy as it is: the missing action is a note, which says what it is for."""
     await world.grant(function=harvesting(world.lake.name))
-    examination = await examined(world.settings())
-    assert examination.healthy
-    assert of(examination, DELETE) == (
+    doctor_report = await examined(world.settings())
+    assert doctor_report.healthy
+    assert of(doctor_report, DELETE) == (
         f"note: cannot remove s3://{world.lake.name}/Raw/API/_harvest/doctor/probe.json: AccessDenied "
-        "A harvest does without; `verify --repair` does not (README, Permissions)."
+        "Only `verify --repair` needs it (README, Permissions)."
     )
 
 
@@ -600,10 +604,10 @@ async def test_a_repair_without_one_action_names_it_and_touches_nothing(sid: str
     await world.lake.put(FOREIGN, b"{}")
     report = await world.harvest()
     assert await world.closed(report) == ("closed", 10, [IS_FOREIGN], [])
-    quarantine = world.watcher.run.layout.quarantine_key(FOREIGN)
+    quarantine = world.observer.layout.quarantine_key(FOREIGN)
 
-    async def repaired(guest: str) -> Proof:
-        return await verify(world.settings(guest), repairing=True)
+    async def repaired(user: str) -> VerificationReport:
+        return await verify(world.settings(user), repairing=True)
 
     if words := OF_A_REPAIR[sid, action]:
         with pytest.raises(StoreError) as caught:
@@ -612,8 +616,8 @@ async def test_a_repair_without_one_action_names_it_and_touches_nothing(sid: str
         assert (await world.lake.read(FOREIGN), await world.lake.read(quarantine)) == (b"{}", None)
     elif action == DELETE:
         with capture_logs() as logs:
-            proof = await repaired("lessened")
-        assert (proof.problems, proof.repaired) == ([IS_FOREIGN], [])
+            verification = await repaired("lessened")
+        assert (verification.problems, verification.repaired) == ([IS_FOREIGN], [])
         assert [line["problem"] for line in logs if line["event"] == "not_repaired"] == [
             refused(f"remove s3://{world.lake.name}/{FOREIGN}")
         ]
@@ -623,8 +627,8 @@ async def test_a_repair_without_one_action_names_it_and_touches_nothing(sid: str
         assert (await repaired("lessened")).problems == []
         await world.lake.put(FOREIGN, b"{}")
         await world.lake.delete(quarantine)
-    proof = await repaired("nobody")
-    assert (proof.problems, proof.repaired) == ([], [f"{FOREIGN} was foreign, and is now {quarantine}"])
+    verification = await repaired("nobody")
+    assert (verification.problems, verification.repaired) == ([], [f"{FOREIGN} was foreign, and is now {quarantine}"])
     assert (await world.lake.read(FOREIGN), await world.lake.read(quarantine)) == (None, b"{}")
 
 
@@ -654,9 +658,9 @@ async def test_an_upload_without_one_action_names_it(sid: str, action: str, worl
     await world.grant(function=policy, lessened=without(policy, sid, action))
     csv = tmp_path / "movies.csv"
 
-    async def uploaded(guest: str, day: str) -> str:
-        settings = world.settings(guest, movies_csv=str(csv)).model_copy(update={"series_csv": None})
-        report = await upload(settings, stop=Stop(), now=lambda: f"{day}T12:00:00.000Z")
+    async def uploaded(user: str, day: str) -> str:
+        settings = world.settings(user, movies_csv=str(csv)).model_copy(update={"series_csv": None})
+        report = await upload(settings, shutdown=Shutdown(), now=lambda: f"{day}T12:00:00.000Z")
         return report.status
 
     await world.lake.delete(CSV)
@@ -707,9 +711,9 @@ def test_readme_asks_for_the_actions_of_the_template() -> None:
 )
 def test_whatever_is_given_every_name_is_one_of_something(given: dict[str, str]) -> None:
     """No reference leads nowhere, nor to what is not made; the outputs say nothing in brackets of ours but names."""
-    told = stack(**given)
-    assert "Function" in told.resources
-    assert told.resolve(TEMPLATE["Outputs"])["BucketName"]["Value"] == "lake"
+    made = stack(**given)
+    assert "Function" in made.resources
+    assert made.resolve(TEMPLATE["Outputs"])["BucketName"]["Value"] == "lake"
 
 
 def test_the_bucket_is_encrypted_versioned_and_shut_to_the_public() -> None:
@@ -745,11 +749,11 @@ def test_parts_that_nobody_completes_are_billed_for_a_day_at_most() -> None:
 
 def test_logs_are_kept_for_so_many_days_and_no_others_can_be_made() -> None:
     """The function writes to the one group that has a retention; it may make no group, which would have none."""
-    told = stack(LogDays=7)
-    logs, function = told.properties("FunctionLogs"), told.properties("Function")
+    resources = stack(LogDays=7)
+    logs, function = resources.properties("FunctionLogs"), resources.properties("Function")
     assert logs == {"LogGroupName": f"/aws/lambda/{function['FunctionName']}", "RetentionInDays": 7}
     assert stack().properties("FunctionLogs")["RetentionInDays"] == TEMPLATE["Parameters"]["LogDays"]["Default"]
-    [writing] = statements_of("FunctionRole", "logs", told)
+    [writing] = statements_of("FunctionRole", "logs", resources)
     assert writing["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
     assert writing["Resource"].endswith(f":log-group:{logs['LogGroupName']}:*")
 
@@ -793,11 +797,11 @@ def test_each_role_is_for_one_service() -> None:
 
 def test_the_state_machine_may_invoke_the_function_and_read_the_shards() -> None:
     """Beside beginning and ending its own children: nothing else, of nobody else's."""
-    told = stack(**{"Function.Arn": "arn:function"})
-    states, name = "arn:aws:states:us-east-1:111122223333", told.properties("StateMachine")["StateMachineName"]
+    resources = stack(**{"Function.Arn": "arn:function"})
+    states, name = "arn:aws:states:us-east-1:111122223333", resources.properties("StateMachine")["StateMachineName"]
     assert {
         action: each["Resource"]
-        for each in statements_of("StateMachineRole", "fan-out", told)
+        for each in statements_of("StateMachineRole", "fan-out", resources)
         for action in each["Action"]
     } == {
         "lambda:InvokeFunction": "arn:function",
@@ -807,7 +811,7 @@ def test_the_state_machine_may_invoke_the_function_and_read_the_shards() -> None
         "states:StopExecution": [f"{states}:execution:{name}:*", f"{states}:execution:{name}/*"],
         "states:RedriveExecution": [f"{states}:execution:{name}:*", f"{states}:execution:{name}/*"],
     }
-    [starting] = statements_of("StarterRole", "start", told)
+    [starting] = statements_of("StarterRole", "start", resources)
     assert (starting["Action"], starting["Resource"]) == (["states:StartExecution"], "<StateMachine>")
 
 
@@ -820,7 +824,7 @@ def test_the_function_gets_settings_and_nothing_else(monkeypatch: pytest.MonkeyP
     for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
     settings, default = load_settings(), Settings.model_fields
-    assert settings.key_is_kept_in == "ssm:/tmdb/api-key"
+    assert settings.api_key_ref == "ssm:/tmdb/api-key"
     assert (settings.s3_bucket, settings.movies_csv) == ("my-lake", "s3://my-lake/Raw/Local/CSV/Movies/")
     same = ("tmdb_rate", "tmdb_language", "tmdb_append", "output_format", "s3_prefix")
     assert [getattr(settings, name) for name in same] == [default[name].default for name in same]
@@ -849,12 +853,12 @@ def test_who_has_one_csv_says_so(none: str, monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_the_key_is_given_by_where_it_is_kept(kept_in: str, name: str, action: str, resource: str) -> None:
-    """No parameter takes a secret; the function may read the one it is told of, and no other."""
-    told = stack(TmdbKeyIn=kept_in, TmdbKeyName=name)
-    variables = told.properties("Function")["Environment"]["Variables"]
+    """No parameter takes a secret; the function may read the one that its settings name, and no other."""
+    resources = stack(TmdbKeyIn=kept_in, TmdbKeyName=name)
+    variables = resources.properties("Function")["Environment"]["Variables"]
     assert variables["TMDB_API_KEY"] == f"{kept_in}:{name}"
-    assert Settings(tmdb_api_key=variables["TMDB_API_KEY"]).key_is_kept_in == f"{kept_in}:{name}"
-    [reading] = statements_of("FunctionRole", "key", told)
+    assert Settings(tmdb_api_key=variables["TMDB_API_KEY"]).api_key_ref == f"{kept_in}:{name}"
+    [reading] = statements_of("FunctionRole", "key", resources)
     assert (reading["Action"], reading["Resource"]) == ([action], f"arn:aws:{resource}")
     assert [name for name, parameter in TEMPLATE["Parameters"].items() if "NoEcho" in parameter] == []
     assert TEMPLATE["Parameters"]["TmdbKeyIn"]["AllowedValues"] == ["ssm", "secret"]
@@ -872,19 +876,19 @@ FATAL = {
     "TmdbRefusedError": "the key is no good; asked again once, for one that has been replaced",
     "StoppedError": "the time of an invocation is too short for a batch",
 }
-"""What asking again does not change, with why; and contradictory books, but where they are closed."""
+"""What asking again does not change, with why; and contradictory totals, but where they are reconciled."""
 
 AGAIN = {
     "Plan": {"StoreError", "TmdbUnavailableError", "BusyError", "LeaseLostError"},
     "Harvest a shard": {"StoreError", "TmdbUnavailableError"},
-    "Close the books": {"StoreError", "TmdbUnavailableError", "BooksError"},
+    "Reconcile the totals": {"StoreError", "TmdbUnavailableError", "CorruptLakeError"},
 }
-"""By state that calls the function: what is asked again. Closing the books again does what is missing."""
+"""By state that calls the function: what is asked again. Reconciling the totals again does what is missing."""
 
 CAUGHT = {
     "Plan": dict.fromkeys(["SettingsError", "InputError", "NewerFormatError", "TmdbRefusedError"], "Nothing was begun"),
     "Harvest a shard": {"LeaseLostError": "Landed"},
-    "Close the books": {"BusyError": "Plan", "LeaseLostError": "Plan"},
+    "Reconcile the totals": {"BusyError": "Plan", "LeaseLostError": "Plan"},
 }
 """By state that calls the function: where it goes on after an error. A child waits for nobody, and is never busy."""
 
@@ -906,7 +910,7 @@ def test_each_error_is_asked_again_or_caught_or_known_to_be_fatal(state: str) ->
     task = tasks()[state]
     assert names_in(task["Retry"]) == AGAIN[state] | {"TmdbRefusedError"}
     assert {name: rule["Next"] for rule in task.get("Catch", []) for name in rule["ErrorEquals"]} == CAUGHT[state]
-    fatal_here = {"BooksError"} if state != "Close the books" else set()
+    fatal_here = {"CorruptLakeError"} if state != "Reconcile the totals" else set()
     fatal_here |= {"BusyError"} if state == "Harvest a shard" else set()
     assert AGAIN[state] | CAUGHT[state].keys() | FATAL.keys() | fatal_here == OURS.keys()
 
@@ -929,8 +933,8 @@ def test_what_a_step_needs_of_the_plan_is_handed_on() -> None:
     assert states["Harvest the shards"]["ItemSelector"] == selected
     assert steps["Harvest a shard"] == {"action": "harvest", "shard.$": "$.shard", "settings.$": "$.settings"}
     taken = {f"{name}.$": f"$.plan.{name}" for name in ("run", "sources", "settings", "token")}
-    assert steps["Close the books"] == {"action": "close", "attempt.$": "$.closed.attempt"} | taken
-    assert states["Close the books"]["ResultSelector"]["attempt.$"] == "$.Payload.attempt"
+    assert steps["Reconcile the totals"] == {"action": "close", "attempt.$": "$.closed.attempt"} | taken
+    assert states["Reconcile the totals"]["ResultSelector"]["attempt.$"] == "$.Payload.attempt"
     assert states["Begin to close"]["Result"] == {"attempt": None}
 
 

@@ -10,15 +10,15 @@ from conftest import client_of
 from shells import Shell, kept
 from test_readme import ROOT, SET_UP, commands
 
-from harvester.demo.catalog import catalog_of
-from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.settings import ALL_NAMES
+from harvester.fakes.catalog import catalog_of
+from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.settings.settings import ALL_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
 GUIDE = (ROOT / "README.pt-BR.md").read_text(encoding="utf-8")
 
@@ -29,7 +29,7 @@ async def test_a_env_file_in_portuguese_uploads_and_harvests(s3: S3Server, bucke
     csv.parent.mkdir()
     csv.write_text("id|tituloPincipal\ntt0317248|Cidade de Deus\ntt0140888|Central do Brasil\n", encoding="utf-8")
     titles = {"tt0317248": ("Cidade de Deus", "2002"), "tt0140888": ("Central do Brasil – edição", "1998")}
-    async with stand_in(catalog=catalog_of(titles, {}, missing=0)) as tmdb:
+    async with fake_tmdb(catalog=catalog_of(titles, {}, missing=0)) as tmdb:
         lines = {
             "TMDB_API_KEY": KEY,
             "TMDB_BASE_URL": tmdb.url,
@@ -46,9 +46,9 @@ async def test_a_env_file_in_portuguese_uploads_and_harvests(s3: S3Server, bucke
         async with Shell(kept(), tmp_path).start("upload", "--then-harvest", "--json") as running:
             ended = await running.ended()
     assert ended.code == 0, ended
-    told = ended.told
-    assert (told["files"][0]["source"], told["harvest"]["status"]) == (str(csv), "closed")
-    key = told["files"][0]["url"].removeprefix(f"s3://{bucket.name}/")
+    report = ended.result
+    assert (report["upload"]["files"][0]["source"], report["status"]) == (str(csv), "closed")
+    key = report["upload"]["files"][0]["url"].removeprefix(f"s3://{bucket.name}/")
     assert await bucket.read(key) == csv.read_bytes()
     [landed] = await bucket.objects("Raw/API/Movies/")
     records = [json.loads(line) for line in (await bucket.read(landed) or b"").decode("utf-8").splitlines()]
@@ -72,7 +72,7 @@ async def test_the_name_of_a_profile_in_portuguese_is_that_of_a_profile(
     shell = Shell(kept() | environment, tmp_path)
     async with shell.start("plan", "--movies", f"s3://{bucket.name}/filmes.csv", "--json") as running:
         ended = await running.ended()
-    assert (ended.code, ended.told["input"]["Movies"]["ids"]) == (0, 1), ended
+    assert (ended.code, ended.result["input"]["Movies"]["ids"]) == (0, 1), ended
 
 
 def test_the_guide_in_portuguese_names_only_what_there_is() -> None:

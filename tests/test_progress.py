@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections import Counter
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,25 +14,30 @@ from conftest import capture_logs
 from loops import Leaping, run_on
 from rich.console import Console
 
-from harvester.answers import Failed, Found, Fresh, Missing
-from harvester.lines import LINE_SECONDS, SMOOTHING, Counts, Lines
-from harvester.progress import Bar, watching
+from harvester.commands.harvest import end_observed
+from harvester.reports.observers import harvest_observer
+from harvester.reports.progress_bar import ProgressBar
+from harvester.reports.progress_log import LINE_SECONDS, SMOOTHING, Counts, ProgressLog
+from harvester.runtime.observer import BackOffBegun, BatchLanded, RunBegun, RunEnded, TitleDone
 
 if TYPE_CHECKING:
     from conftest import Clock
 
-FOUND, MISSING, FAILED = Found("movie", 1, {}), Missing("unknown"), Failed("timeout")
-FRESH = Fresh("2026-11-22-91ab03cc")
-
-RUN: Any = SimpleNamespace(name="2026-11-22-3f9a1c2e", books=SimpleNamespace(batches=3))
-PACE: Any = SimpleNamespace(ceiling=40.0)
+FOUND, MISSING, FAILED, FRESH = "found", "missing", "failed", "fresh"
+RUN = "2026-11-22-3f9a1c2e"
 
 
-def receipt(*outcomes: str) -> Any:
-    """What a watcher reads of a receipt: these outcomes, and two files if anything was found."""
-    by_id = {f"tt{number:07}": {"outcome": outcome} for number, outcome in enumerate(outcomes, 1)}
-    files = (SimpleNamespace(bytes=1_000), SimpleNamespace(bytes=500)) if "found" in outcomes else ()
-    return SimpleNamespace(batch="tt1-tt9-00", collection="Movies", outcomes=by_id, files=files)
+def begun(titles: int) -> RunBegun:
+    return RunBegun(RUN, titles, batches_done=3, rate_per_second=40.0)
+
+
+def title(outcome: str) -> TitleDone:
+    return TitleDone("tt0000001", outcome, None)
+
+
+def batch(*outcomes: str) -> BatchLanded:
+    """A batch with these outcomes, and files of 1,500 bytes if anything was found."""
+    return BatchLanded("tt1-tt9-00", "Movies", Counter(outcomes), 1_500 if "found" in outcomes else 0)
 
 
 # --- counting
@@ -40,7 +47,7 @@ def test_every_title_is_counted_under_its_outcome() -> None:
     """Found, missing, failed and fresh: every outcome counts once, and all of them are done."""
     counts = Counts(20)
     for outcome in (FOUND, FOUND, FOUND, FOUND, MISSING, MISSING, MISSING, FAILED, FAILED, FRESH):
-        counts.take(outcome)
+        counts.add(outcome)
     assert counts.outcomes == {"found": 4, "missing": 3, "failed": 2, "fresh": 1}
     assert (counts.outcomes.total(), counts.titles) == (10, 20)
 
@@ -48,46 +55,44 @@ def test_every_title_is_counted_under_its_outcome() -> None:
 def test_before_a_second_has_passed_there_is_no_rate(clock: Clock) -> None:
     """The first few titles say nothing about the time left."""
     counts = Counts(10, clock=clock.time)
-    counts.take(FOUND)
+    counts.add(FOUND)
     clock.now += 0.999
-    assert (counts.rate(), counts.left()) == (0.0, "-:--:--")
+    assert (counts.rate(), counts.seconds_left()) == (0.0, None)
     clock.now += 0.001
-    assert (counts.rate(), counts.left()) == (1.0, "0:00:09")
+    assert (counts.rate(), counts.seconds_left()) == (1.0, 9)
 
 
 def test_the_rate_is_of_late_and_smooth(clock: Clock) -> None:
-    """The newest second counts for three tenths: a hold shows, and a hiccup does not make the time left jump."""
+    """The newest second counts for three tenths: a back-off shows, and a hiccup does not make the time left jump."""
     counts = Counts(1_000, clock=clock.time)
     for _ in range(400):
-        counts.take(FOUND)
+        counts.add(FOUND)
     clock.now += 10
     assert counts.rate() == 40
     assert counts.rate() == 40
-    clock.now += 5  # a hold: nothing came
+    clock.now += 5  # a back-off: nothing came
     assert counts.rate() == 40 * (1 - SMOOTHING)
 
 
 @pytest.mark.parametrize(
-    ("titles", "left"),
+    ("titles", "seconds"),
     [
-        (400, "0:00:00"),
-        (401, "0:00:00"),
-        (440, "0:00:01"),
-        (400 + 40 * 59, "0:00:59"),
-        (400 + 40 * 60, "0:01:00"),
-        (400 + 40 * 3_599, "0:59:59"),
-        (400 + 40 * 3_723, "1:02:03"),
-        (400 + 40 * 90_000, "1 day, 1:00:00"),
-        (100, "0:00:00"),
+        (400, 0),
+        (401, 0),
+        (440, 1),
+        (400 + 40 * 59, 59),
+        (400 + 40 * 3_723, 3_723),
+        (400 + 40 * 90_000, 90_000),
+        (100, 0),
     ],
 )
-def test_the_time_left_is_what_the_rest_takes_at_this_rate(clock: Clock, titles: int, left: str) -> None:
-    """Hours, minutes and seconds, days where there are any; never less than nothing."""
+def test_the_time_left_is_what_the_rest_takes_at_this_rate(clock: Clock, titles: int, seconds: int) -> None:
+    """A number of seconds, never less than nothing."""
     counts = Counts(titles, clock=clock.time)
     for _ in range(400):
-        counts.take(MISSING)
+        counts.add(MISSING)
     clock.now += 10
-    assert counts.left() == left
+    assert counts.seconds_left() == seconds
 
 
 # --- lines
@@ -95,10 +100,10 @@ def test_the_time_left_is_what_the_rest_takes_at_this_rate(clock: Clock, titles:
 
 async def test_the_beginning_is_a_line() -> None:
     """Which run, how much of it is to do, how much was done before, and at which rate."""
-    lines = Lines()
+    lines = ProgressLog()
     with capture_logs() as logs:
-        lines.begin(RUN, titles=250, pace=PACE)
-    lines.end()
+        lines(begun(250))
+    lines(RunEnded("closed"))
     assert logs == [
         {
             "event": "run",
@@ -114,16 +119,16 @@ async def test_the_beginning_is_a_line() -> None:
 @pytest.mark.parametrize(
     ("landed", "event", "counted"),
     [
-        (receipt("found", "found", "missing"), "batch_landed", (2, 1, 0, 1_500)),
-        (receipt("found", "failed", "missing", "failed"), "batch_failed", (1, 1, 2, 1_500)),
-        (receipt("missing"), "batch_landed", (0, 1, 0, 0)),
+        (batch("found", "found", "missing"), "batch_landed", (2, 1, 0, 1_500)),
+        (batch("found", "failed", "missing", "failed"), "batch_failed", (1, 1, 2, 1_500)),
+        (batch("missing"), "batch_landed", (0, 1, 0, 0)),
     ],
 )
 def test_every_batch_is_a_line(landed: Any, event: str, counted: tuple[int, ...]) -> None:
     """Its name, its outcomes and its bytes; one with failed titles is called by another name, to be found by."""
-    lines = Lines()
+    lines = ProgressLog()
     with capture_logs() as logs:
-        lines.batch(landed)
+        lines(landed)
     names = ("found", "missing", "failed", "bytes")
     batch = {"event": event, "log_level": "info", "batch": "tt1-tt9-00", "collection": "Movies"}
     assert logs == [batch | dict(zip(names, counted, strict=True))]
@@ -132,16 +137,16 @@ def test_every_batch_is_a_line(landed: Any, event: str, counted: tuple[int, ...]
 @pytest.mark.parametrize(
     ("landed", "event", "counted"),
     [
-        (receipt("found", "fresh", "fresh", "missing"), "batch_landed", (1, 1, 0, 2)),
-        (receipt("failed", "fresh"), "batch_failed", (0, 0, 1, 1)),
-        (receipt("fresh", "fresh", "fresh"), "batch_landed", (0, 0, 0, 3)),
+        (batch("found", "fresh", "fresh", "missing"), "batch_landed", (1, 1, 0, 2)),
+        (batch("failed", "fresh"), "batch_failed", (0, 0, 1, 1)),
+        (batch("fresh", "fresh", "fresh"), "batch_landed", (0, 0, 0, 3)),
     ],
 )
 def test_a_batch_with_fresh_titles_says_how_many(landed: Any, event: str, counted: tuple[int, ...]) -> None:
     """Titles that another run of the day has are neither found nor missing: they are counted by themselves."""
-    lines = Lines()
+    lines = ProgressLog()
     with capture_logs() as logs:
-        lines.batch(landed)
+        lines(landed)
     [line] = logs
     assert line["event"] == event
     assert tuple(line[name] for name in ("found", "missing", "failed", "fresh")) == counted
@@ -152,16 +157,16 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
 
     async def story() -> list[Any]:
         loop = asyncio.get_running_loop()
-        lines = Lines(clock=loop.time)
+        lines = ProgressLog(clock=loop.time)
         with capture_logs() as logs:
             began = loop.time()
-            lines.begin(RUN, titles=10, pace=PACE)
+            lines(begun(10))
             for outcome in (FOUND, FOUND, MISSING, FAILED):
-                lines.title(outcome)
+                lines(title(outcome))
             while len(logs) < 3:  # the beginning, and two more
                 await asyncio.sleep(0.1)
             assert 2 * LINE_SECONDS <= round(loop.time() - began, 3) < 3 * LINE_SECONDS
-            lines.end()
+            lines(RunEnded("closed"))
             await asyncio.sleep(2 * LINE_SECONDS)
         return logs
 
@@ -169,8 +174,8 @@ def test_there_is_a_line_every_ten_seconds_until_the_end() -> None:
     counted = {"done": 4, "of": 10, "found": 2, "missing": 1, "failed": 1}
     line = {"event": "progress", "log_level": "info"} | counted
     assert ticks == [  # nothing came in the second ten seconds
-        line | {"titles_per_second": 0.4, "left": "0:00:15"},
-        line | {"titles_per_second": 0.3, "left": "0:00:21"},
+        line | {"titles_per_second": 0.4, "seconds_left": 15},
+        line | {"titles_per_second": 0.3, "seconds_left": 21},
     ]
 
 
@@ -178,22 +183,30 @@ def test_the_line_every_ten_seconds_counts_fresh_titles_where_there_are_some() -
     """What is done is the sum of the counts on the line."""
 
     async def story() -> list[Any]:
-        lines = Lines(clock=asyncio.get_running_loop().time)
+        lines = ProgressLog(clock=asyncio.get_running_loop().time)
         with capture_logs() as logs:
-            lines.begin(RUN, titles=10, pace=PACE)
+            lines(begun(10))
             for outcome in (FOUND, FRESH, FRESH):
-                lines.title(outcome)
+                lines(title(outcome))
             await asyncio.sleep(LINE_SECONDS + 1)
-        lines.end()
+        lines(RunEnded("closed"))
         return logs
 
     _, line = run_on(Leaping(), story())
     assert (line["done"], line["found"], line["missing"], line["failed"], line["fresh"]) == (3, 1, 0, 0, 2)
 
 
+def test_a_back_off_is_a_line() -> None:
+    """How long nobody asks, and at which rate it goes on."""
+    with capture_logs() as logs:
+        ProgressLog()(BackOffBegun(2.0, 36.84))
+    fields = {"seconds": 2.0, "new_rate_per_second": 36.8}
+    assert logs == [{"event": "back_off", "log_level": "warning"} | fields]
+
+
 def test_lines_that_never_began_can_end() -> None:
-    """A run that fails before it begins ends its watcher too."""
-    Lines().end()
+    """A run that fails before it begins ends its observer too."""
+    ProgressLog()(RunEnded(None))
 
 
 # --- the bar
@@ -212,36 +225,44 @@ def written(console: Console) -> str:
 
 def test_the_bar_says_all_that_somebody_who_waits_wants_to_know(terminal: Console, clock: Clock) -> None:
     """How far, how fast, what became of the titles, and how long it will take."""
-    bar = Bar(terminal, clock=clock.time)
-    bar.begin(RUN, titles=1_250, pace=PACE)
+    bar = ProgressBar(terminal, clock=clock.time)
+    bar(begun(1_250))
     for outcome in [FOUND] * 1_000 + [MISSING] * 30 + [FAILED]:
-        bar.title(outcome)
+        bar(title(outcome))
     clock.now += 25.8
-    bar.title(FAILED)
-    bar.batch(receipt("found"))
-    bar.end()
+    bar(title(FAILED))
+    bar(batch("found"))
+    bar(RunEnded("closed"))
     text = written(terminal)
-    assert "Run 2026-11-22-3f9a1c2e: 1,250 titles to look up, 3 batches done before" in text
+    assert "Run 2026-11-22-3f9a1c2e: 1,250 titles to look up, 3 batches done already" in text
     assert "1032/1250" in text
     assert "40.0/s · found 1,000 · missing 30 · failed 2 · 0:00:05 left" in text
 
 
 def test_the_bar_leaves_the_terminal_as_it_was(terminal: Console) -> None:
     """The cursor is shown again, and the bar is wiped: what follows is the result."""
-    bar = Bar(terminal)
-    bar.begin(RUN, titles=2, pace=PACE)
-    bar.title(FOUND)
-    bar.end()
+    bar = ProgressBar(terminal)
+    bar(begun(2))
+    bar(title(FOUND))
+    bar(RunEnded("closed"))
     text = written(terminal)
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
     assert text.endswith("\x1b[2K")
 
 
+def test_a_back_off_stands_above_the_bar(terminal: Console) -> None:
+    """Who sees nothing move reads why."""
+    bar = ProgressBar(terminal)
+    bar(BackOffBegun(2.0, 36.84))
+    bar(RunEnded(None))
+    assert "TMDB asks us to wait (429): 2 s, then at most 36.8/s" in written(terminal)
+
+
 def test_a_bar_that_never_began_can_end(terminal: Console) -> None:
     """A run that fails while it looks what is done has shown just that."""
-    bar = Bar(terminal)
-    bar.end()
-    assert "looking what is done" in written(terminal)
+    bar = ProgressBar(terminal)
+    bar(RunEnded("closed"))
+    assert "reading what has landed already" in written(terminal)
 
 
 # --- which of them
@@ -249,15 +270,29 @@ def test_a_bar_that_never_began_can_end(terminal: Console) -> None:
 
 def test_where_no_terminal_is_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard error that goes to a file or to CloudWatch gets no bar."""
-    with watching() as watcher:
-        assert type(watcher) is Lines
+    assert type(harvest_observer()) is ProgressLog
 
 
-def test_the_watcher_ends_whatever_happens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that fails leaves no bar behind that draws over what is said of it."""
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
-    monkeypatch.setenv("TERM", "xterm")
-    with pytest.raises(ZeroDivisionError), watching() as watcher:
-        print(type(watcher) is Bar, 1 / 0)
-    text = capsys.readouterr().err
-    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
+def test_a_new_observer_is_a_line_in_the_registry() -> None:
+    """Each event goes to every observer that is listed, and to those of the caller."""
+    seen: list[Any] = []
+    added: list[Any] = []
+    factories = (lambda _: seen.append, lambda _: None)
+    observe = harvest_observer(added.append, is_terminal=False, factories=factories)
+    observe(batch("found"))
+    assert seen == added == [batch("found")]
+
+
+@pytest.mark.parametrize("wrong", [None, RuntimeError("bug")], ids=["report", "error"])
+async def test_the_last_event_says_how_the_harvest_ended(wrong: Exception | None) -> None:
+    """The status of the report, or None where an error ended it."""
+    events: list[Any] = []
+
+    async def work() -> Any:
+        if wrong:
+            raise wrong
+        return SimpleNamespace(status="stopped")
+
+    with suppress(RuntimeError):
+        await end_observed(work(), events.append)
+    assert events == [RunEnded(None if wrong else "stopped")]

@@ -24,34 +24,25 @@ from conftest import gzip_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harvester.answers import Failed, Found, Fresh, Missing
-from harvester.batches import Batch, cut
-from harvester.documents import encode_document
-from harvester.errors import BooksError, NewerFormatError
-from harvester.layout import Layout
-from harvester.manifest import (
-    Account,
-    Books,
-    Digests,
-    Manifest,
-    RecordOptions,
-    Summary,
-    decode_manifest,
-    decode_summary,
-)
-from harvester.receipts import LandedFile, Receipt, decode_receipt, outcome_json
-from harvester.records import FILE_BYTES, decode, encode
+from harvester.errors import CorruptLakeError, NewerFormatError
+from harvester.formats.format import FILE_BYTES
+from harvester.formats.registry import FORMATS, decode
+from harvester.model.batch import Batch, cut
+from harvester.model.documents import encode_document
+from harvester.model.layout import Layout
+from harvester.model.manifest import Digests, InputCounts, Manifest, Summary, Totals, decode_manifest, decode_summary
+from harvester.model.outcome import Failed, Found, Fresh, Missing
+from harvester.model.receipt import LandedFile, Receipt, decode_receipt, outcome_json
+from harvester.model.record_options import RecordOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from harvester.records import Format
-
 FUZZ = Path(__file__).with_name("fuzz")
 
 QUICK = settings(deadline=None, database=None, derandomize=True, max_examples=200)
-"""The same examples everywhere, so that whoever changes a line is the first to see what it breaks."""
+"""The same examples everywhere, so that a change shows at once what it breaks."""
 
 
 def load(name: str) -> ModuleType:
@@ -64,12 +55,12 @@ def load(name: str) -> ModuleType:
     return module
 
 
-JUDGE, TITLES = load("fuzz_judge"), load("fuzz_titles")
+RESPONSES, TITLES = load("fuzz_responses"), load("fuzz_titles")
 
 
-@pytest.mark.parametrize("target", [JUDGE, TITLES], ids=lambda target: target.__name__)
+@pytest.mark.parametrize("target", [RESPONSES, TITLES], ids=lambda target: target.__name__)
 def test_the_fuzz_targets_still_hold_for_their_seeds(target: ModuleType) -> None:
-    """Whoever fuzzes next month begins with targets that work: each seed, whole and cut and with a byte changed."""
+    """Fuzzing begins with targets that work: each seed, whole and cut and with a byte changed."""
     assert len(target.SEEDS) >= 10
     for seed in target.SEEDS:
         target.check(seed)
@@ -77,7 +68,7 @@ def test_the_fuzz_targets_still_hold_for_their_seeds(target: ModuleType) -> None
         target.check(seed[:-1] + b"\xff")
 
 
-@pytest.mark.parametrize("name", ["fuzz_judge", "fuzz_titles"])
+@pytest.mark.parametrize("name", ["fuzz_responses", "fuzz_titles"])
 def test_a_fuzz_target_runs_or_says_what_it_lacks(name: str, tmp_path: Path) -> None:
     """`python tests/fuzz/….py -runs=1` fuzzes where atheris is installed, and is one clear sentence elsewhere."""
     command = [sys.executable, str(FUZZ / f"{name}.py"), "-runs=1"]
@@ -143,14 +134,18 @@ BODIES = st.builds(
 )
 RECORDS_OF_TMDB = BODIES.map(lambda body: body | {"id": 603})
 STATUSES = st.sampled_from([200, 200, 200, 401, 403, 404, 429, 503]) | st.integers(0, 999)
-HOLDS = st.none() | st.text(max_size=12) | st.integers(-5, 10**12).map(str) | st.datetimes().map(str)
+RETRY_AFTER = st.none() | st.text(max_size=12) | st.integers(-5, 10**12).map(str) | st.datetimes().map(str)
 
 
 @QUICK
-@given(STATUSES, (BODIES | RECORDS_OF_TMDB).map(orjson.dumps) | JSON.map(orjson.dumps) | st.binary(max_size=40), HOLDS)
+@given(
+    STATUSES,
+    (BODIES | RECORDS_OF_TMDB).map(orjson.dumps) | JSON.map(orjson.dumps) | st.binary(max_size=40),
+    RETRY_AFTER,
+)
 def test_any_answer_ends_in_something_that_can_be_written(status: int, body: bytes, retry_after: str | None) -> None:
-    """An object, `Absent` or `Again`, or a refused key; whatever is taken from an object comes back from its files."""
-    JUDGE.has_an_outcome(status, body, retry_after)
+    """An object, `NotFound` or `Retry`, or a refused key; what is taken from an object comes back from its files."""
+    RESPONSES.has_an_outcome(status, body, retry_after)
 
 
 @pytest.mark.parametrize("levels", [250, 254, 300, 1_022])
@@ -161,7 +156,7 @@ def test_a_record_however_deep_ends_in_something_that_can_be_written(
     """What is read of an answer is no deeper than what can be written of it, or one title would end every run."""
     opened, closed = brackets
     inside = opened * levels + (closed * levels if opened == b"[" else b"0" + b"}" * levels)
-    JUDGE.has_an_outcome(200, b'{"id":603,"x":' + inside + b"}", None)
+    RESPONSES.has_an_outcome(200, b'{"id":603,"x":' + inside + b"}", None)
 
 
 @pytest.mark.parametrize("number", [b"1e19", b"1e300", b'"99999999999999999999"'])
@@ -177,7 +172,7 @@ def test_a_record_however_deep_ends_in_something_that_can_be_written(
 )
 def test_a_number_however_large_ends_in_something_that_can_be_written(body: bytes, number: bytes) -> None:
     """A number that fits into no receipt is no TMDB id, or one title would end every run."""
-    JUDGE.has_an_outcome(200, body % number, None)
+    RESPONSES.has_an_outcome(200, body % number, None)
 
 
 # Batches
@@ -196,20 +191,20 @@ def test_each_id_is_in_one_batch_and_other_ids_make_other_names(ids: list[str], 
     assert len(set(names)) == len(names) == -(-len(ids) // 100)
     if not ids:
         return
-    place = data.draw(st.integers(0, len(ids) - 1))
+    index = data.draw(st.integers(0, len(ids) - 1))
     changed = data.draw(
         st.sampled_from(
             [
-                ids[:place] + ids[place + 1 :],
-                [*ids[:place], "tt10000000", *ids[place:]],
-                [*ids[:place], "tt10000000", *ids[place + 1 :]],
-                [*ids[:place], *reversed(ids[place : place + 2]), *ids[place + 2 :]],
+                ids[:index] + ids[index + 1 :],
+                [*ids[:index], "tt10000000", *ids[index:]],
+                [*ids[:index], "tt10000000", *ids[index + 1 :]],
+                [*ids[:index], *reversed(ids[index : index + 2]), *ids[index + 2 :]],
             ]
         )
     )
     for old, new in zip(batches, cut("Movies", changed), strict=False):
         assert (old.name == new.name) == (old.ids == new.ids)
-    assert [batch.name for batch in cut("Movies", changed)][: place // 100] == names[: place // 100]
+    assert [batch.name for batch in cut("Movies", changed)][: index // 100] == names[: index // 100]
 
 
 # Records
@@ -218,11 +213,11 @@ RECORDS = st.lists(st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), 
 
 
 @settings(QUICK, max_examples=60)
-@given(RECORDS, st.sampled_from([0, 1, 88, 99, 100, 215]), st.sampled_from(["jsonl", "array"]))
-def test_any_records_come_back_from_their_files(records: list[dict[str, Any]], few: int, form: Format) -> None:
+@given(RECORDS, st.sampled_from([0, 1, 88, 99, 100, 215]), st.sampled_from(list(FORMATS)))
+def test_any_records_come_back_from_their_files(records: list[dict[str, Any]], few: int, form: str) -> None:
     """Nothing is renamed, dropped, rounded or moved, nor by another reader of JSON; 100 records and 10 MB at most."""
     lines = [orjson.dumps(record) for record in [*records, *({"id": number} for number in range(few))]]
-    files = list(encode(lines, form))
+    files = list(FORMATS[form].encode(lines))
     assert [orjson.dumps(record) for file in files for record in decode(file.body)] == lines
     assert [file.records for file in files] == [len(decode(file.body)) for file in files]
     assert max((file.records for file in files), default=0) <= 100
@@ -238,12 +233,12 @@ RUN = "2026-11-22-3f9a1c2e"
 LAYOUT = Layout("Raw/API", "{prefix}/{collection}/{yyyy}/{mm}/{dd}/{batch}.json", RUN)
 KEPT = {"outcome": "failed", "reason": "http_500", "kept": True, "kind": "movie", "tmdb_id": 607}
 OUTCOMES = [
-    outcome_json(Found("movie", 603, {})),
-    outcome_json(Missing("unknown")),
-    outcome_json(Found("tv", 1399, {})),
-    outcome_json(Missing("episode", 1396)),
-    outcome_json(Fresh("2026-11-22-00000001")),
-    outcome_json(Failed("timeout")),
+    outcome_json("tt0137523", Found("movie", 603, {})),
+    outcome_json("tt0137523", Missing("unknown")),
+    outcome_json("tt0137523", Found("tv", 1399, {})),
+    outcome_json("tt0137523", Missing("episode", 1396)),
+    outcome_json("tt0137523", Fresh("2026-11-22-00000001")),
+    outcome_json("tt0137523", Failed("timeout")),
     KEPT,
 ]
 BATCH = Batch("Movies", tuple(f"tt{number:07d}" for number in range(1, len(OUTCOMES) + 1)))
@@ -266,20 +261,20 @@ MANIFEST = Manifest(
     run=RUN,
     generation="5d1c0b7a5d1c0b7a",
     created_at="2026-11-22T09:00:00.000Z",
-    input={"Movies": Account("m.csv", 10, 8, 1, 1), "Series": Account("s.csv", 0, 0, 0, 0)},
+    input={"Movies": InputCounts("m.csv", 10, 8, 1, 1), "Series": InputCounts("s.csv", 0, 0, 0, 0)},
     options=RecordOptions("pt-BR", ("credits",), "jsonl", LAYOUT.template),
     batches={"Movies": [BATCH.name], "Series": []},
     fresh=1,
     ids_sha256="12" * 32,
     unknown={"colour": ["red", {"a": 1}]},
 )
-BOOKS = MANIFEST.books()
-BOOKS.take(RECEIPT)
+TOTALS = MANIFEST.totals()
+TOTALS.add_receipt(RECEIPT)
 SUMMARY = Summary(
     run=RUN,
     generation="5d1c0b7a5d1c0b7a",
     closed_at="2026-11-22T11:00:00.000Z",
-    books=BOOKS.as_json(),
+    totals=TOTALS.as_json(),
     digests=Digests("ab" * 32, "cd" * 32, "ef" * 32),
     unknown={"colour": ["red", {"a": 1}]},
 )
@@ -299,10 +294,10 @@ def places_in(value: Any) -> list[tuple[str | int, ...]]:
 
 
 def changed(whole: Any, changes: list[tuple[tuple[str | int, ...], Any]]) -> Any:
-    """A JSON value with other values at these places; a place that is there no more is left alone."""
+    """A JSON value with other values at these places; a index that is there no more is left alone."""
     whole = {"root": orjson.loads(orjson.dumps(whole))}
-    for place, value in changes:
-        *way, last = ("root", *place)
+    for path, value in changes:
+        *way, last = ("root", *path)
         inside = whole
         try:
             for step in way:
@@ -329,12 +324,12 @@ def cuts_of(body: bytes) -> st.SearchStrategy[bytes]:
     )
 
 
-def sealed(whole: Any) -> bytes:
-    """A document with the seal that fits what it says: no key is needed to make one."""
+def with_checksum(whole: Any) -> bytes:
+    """A document with the checksum that fits what it says: no key is needed to make one."""
     if not isinstance(whole, dict):
         return orjson.dumps(whole)
-    rest = {name: value for name, value in whole.items() if name != "seal"}
-    return orjson.dumps(rest | {"seal": hashlib.sha256(orjson.dumps(rest)).hexdigest()})
+    rest = {name: value for name, value in whole.items() if name != "checksum"}
+    return orjson.dumps(rest | {"checksum": hashlib.sha256(orjson.dumps(rest)).hexdigest()})
 
 
 WHOLE_RECEIPT, WHOLE_MANIFEST, WHOLE_SUMMARY = (
@@ -368,20 +363,22 @@ VALUES = JSON | st.sampled_from(
 
 
 def forged(whole: dict[str, Any]) -> st.SearchStrategy[bytes]:
-    """A document of the right keys: arbitrary JSON under some or all of them, well sealed or not."""
-    whole = {name: value for name, value in whole.items() if name != "seal"}
-    some = st.dictionaries(st.sampled_from(sorted(whole)), VALUES, max_size=3).map(lambda values: whole | values)
+    """A document of the right keys: arbitrary JSON under some or all of them, with a valid checksum or not."""
+    whole = {name: value for name, value in whole.items() if name != "checksum"}
+    some_of_them = st.dictionaries(st.sampled_from(sorted(whole)), VALUES, max_size=3).map(
+        lambda values: whole | values
+    )
     formats = st.just(1) | st.sampled_from([2, 0, -1, None, True, 1.0, "1", [1], 2**63])
     all_of_them = st.fixed_dictionaries(dict.fromkeys(whole, VALUES) | {"format": formats})
-    values = some | all_of_them | changes_of(whole, VALUES)
-    return values.map(sealed) | values.map(orjson.dumps)
+    documents = some_of_them | all_of_them | changes_of(whole, VALUES)
+    return documents.map(with_checksum) | documents.map(orjson.dumps)
 
 
 def read(decode_document: Callable[[bytes], Any], key: str, body: bytes) -> Any:
     """The document in `body`; None if it is none, or a newer one, and was refused in a sentence that names the key."""
     try:
         return decode_document(body)
-    except (BooksError, NewerFormatError) as error:
+    except (CorruptLakeError, NewerFormatError) as error:
         sentence = str(error)
     assert sentence.startswith(key)
     assert len(sentence) < 1_000
@@ -391,7 +388,7 @@ def read(decode_document: Callable[[bytes], Any], key: str, body: bytes) -> Any:
 
 @settings(QUICK, max_examples=400)
 @given(forged(WHOLE_RECEIPT) | cuts_of(encode_document(RECEIPT)) | st.binary(max_size=40))
-@example(sealed(WHOLE_RECEIPT))
+@example(with_checksum(WHOLE_RECEIPT))
 def test_any_document_is_a_receipt_or_refused(body: bytes) -> None:
     """Cut, edited or forged: refused by its key, or a receipt of the ids of its key that names no file but its own."""
     receipt = read(lambda some: decode_receipt(LAYOUT, RECEIPT_KEY, some), RECEIPT_KEY, body)
@@ -402,16 +399,16 @@ def test_any_document_is_a_receipt_or_refused(body: bytes) -> None:
     assert set(receipt.recorded.values()) <= {"movie", "tv"}
     keys = [LAYOUT.data_key(name, BATCH.name, number) for name in ("Movies", "Series") for number in range(1, 101)]
     assert {file.key for file in receipt.files} <= set(keys)
-    books = Books()
-    books.take(receipt)
-    assert (books.accounted, books.batches) == (len(BATCH.ids), 1)
-    assert json.loads(json.dumps(books.as_json())) == books.as_json()
+    totals = Totals()
+    totals.add_receipt(receipt)
+    assert (totals.with_outcome, totals.batches) == (len(BATCH.ids), 1)
+    assert json.loads(json.dumps(totals.as_json())) == totals.as_json()
     assert decode_receipt(LAYOUT, RECEIPT_KEY, encode_document(receipt)) == receipt
 
 
 @settings(QUICK, max_examples=400)
 @given(forged(WHOLE_MANIFEST) | cuts_of(encode_document(MANIFEST)) | st.binary(max_size=40))
-@example(sealed(WHOLE_MANIFEST))
+@example(with_checksum(WHOLE_MANIFEST))
 def test_any_document_is_a_manifest_or_refused(body: bytes) -> None:
     """Cut, edited or forged: refused by its key, or a manifest of its run whose keys lie below the prefix."""
     manifest = read(lambda some: decode_manifest(LAYOUT, some), LAYOUT.manifest_key, body)
@@ -427,24 +424,24 @@ def test_any_document_is_a_manifest_or_refused(body: bytes) -> None:
         assert not theirs.data_folder("Movies").startswith("Raw/API/_")
         assert LAYOUT.receipt_key("Movies", batch).startswith(LAYOUT.receipts)
     assert LAYOUT.generation_of(LAYOUT.ids_key(manifest.generation)) == manifest.generation
-    books = manifest.books()
-    assert books.rows == books.ids + books.duplicates + books.rejected
+    totals = manifest.totals()
+    assert totals.rows == totals.ids + totals.duplicates + totals.rejected
     assert len(manifest.options.fingerprint({"Movies": BATCH.ids})) == 8
     assert decode_manifest(LAYOUT, encode_document(manifest)) == manifest
 
 
 @settings(QUICK, max_examples=400)
 @given(forged(WHOLE_SUMMARY) | cuts_of(encode_document(SUMMARY)) | st.binary(max_size=40))
-@example(sealed(WHOLE_SUMMARY))
+@example(with_checksum(WHOLE_SUMMARY))
 def test_any_document_is_a_summary_or_refused(body: bytes) -> None:
-    """Cut, edited or forged: refused by its key, or a summary of its run whose books can be read."""
+    """Cut, edited or forged: refused by its key, or a summary of its run whose totals can be read."""
     summary = read(lambda some: decode_summary(LAYOUT, some), LAYOUT.summary_key, body)
     if summary is None:
         return
     assert summary.run == RUN
-    books = Books.of_json(summary.books)
-    assert (books.missing.total(), books.failed.total()) == (summary.books["missing"], summary.books["failed"])
-    assert books.as_json().items() <= summary.books.items()
+    totals = Totals.of_json(summary.totals)
+    assert (totals.missing.total(), totals.failed.total()) == (summary.totals["missing"], summary.totals["failed"])
+    assert totals.as_json().items() <= summary.totals.items()
     assert decode_summary(LAYOUT, encode_document(summary)) == summary
 
 
@@ -460,7 +457,7 @@ def many(text: str, count: int) -> str:
         ("batches", f'{{"Movies":[{many(chr(34) * 2, 10**6)}],"Series":[]}}'),
         ("files", f"[{many('{}', 10**6)}]"),
         ("outcomes", "{" + ",".join(f'"{n}":0' for n in range(10**6)) + "}"),
-        ("books", "{" + ",".join(f'"{n}":-1' for n in range(10**6)) + "}"),
+        ("totals", "{" + ",".join(f'"{n}":-1' for n in range(10**6)) + "}"),
         ("generation", f'"{"f" * 10**7}"'),
         ("run", f'"{"2026-11-22-" * 10**6}"'),
         ("run", "9" * 10**6),

@@ -22,17 +22,19 @@ from reading import (
     filled,
     leaves,
     open_duckdb,
-    strange,
+    unexpected,
 )
 from sqlglot import exp
 
-from harvester.answers import Found, read_record
-from harvester.batches import Batch
-from harvester.demo.catalog import Catalog, movie_record, tv_record
-from harvester.ids import KINDS
-from harvester.layout import Layout
-from harvester.records import encode, record_line
-from harvester.settings import Settings
+from harvester.fakes.catalog import Catalog, movie_record, tv_record
+from harvester.formats.registry import FORMATS
+from harvester.model.batch import Batch
+from harvester.model.ids import KINDS
+from harvester.model.layout import Layout
+from harvester.model.outcome import Found
+from harvester.model.record import record_line
+from harvester.settings.settings import Settings
+from harvester.tmdb.responses import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     import duckdb
     from reading import Shape
 
-    from harvester.ids import Collection, Kind
+    from harvester.model.ids import Collection, Kind
 
 TABLES: dict[str, Kind] = {"movies": "movie", "series": "tv"}
 COLLECTIONS = {kind: collection for collection, kind in KINDS.items()}
@@ -106,7 +108,7 @@ def recorded_lines(payloads: Path, kind: Kind) -> tuple[list[bytes], set[str]]:
 def land(lake: Path, kind: Kind, lines: list[bytes], *, day: str = "2026-11-22") -> None:
     """Write the lines where and as the harvester would, with receipts beside them that no reader may see."""
     layout, collection = layout_of(day), COLLECTIONS[kind]
-    for number, file in enumerate(encode(lines, "jsonl"), start=1):
+    for number, file in enumerate(FORMATS["jsonl"].encode(lines), start=1):
         name = Batch(collection, (f"tt{number:07}",)).name
         for key in (layout.data_key(collection, name), layout.receipt_key(collection, name)):
             path = lake / key
@@ -128,11 +130,11 @@ def read(lake: Path, collection: Collection, columns: dict[str, Shape]) -> list[
 def assert_read_whole(lake: Path, kind: Kind, lines: list[bytes], columns: dict[str, Shape]) -> None:
     """Land the lines, and hold what is read of them, record for record and value for value, against their JSON."""
     land(lake, kind, lines)
-    seen = read(lake, COLLECTIONS[kind], columns)
+    rows = read(lake, COLLECTIONS[kind], columns)
     records = [json.loads(line) for line in lines]
-    assert sorted(record["imdb_id"] for record in seen) == sorted(record["imdb_id"] for record in records)
-    by_id = {record["imdb_id"]: record for record in seen}
-    wrong = [f"{r['imdb_id']} {told}" for r in records for told in altered(r, by_id[r["imdb_id"]], columns)]
+    assert sorted(record["imdb_id"] for record in rows) == sorted(record["imdb_id"] for record in records)
+    by_id = {record["imdb_id"]: record for record in rows}
+    wrong = [f"{r['imdb_id']} {difference}" for r in records for difference in altered(r, by_id[r["imdb_id"]], columns)]
     assert wrong[:10] == []
 
 
@@ -145,7 +147,7 @@ def test_every_record_of_the_stand_in_is_read_whole(table: str, tmp_path: Path) 
     kind, columns = TABLES[table], athena_table(table).columns
     lines = stand_in_lines(kind)
     assert_read_whole(tmp_path, kind, lines, columns)
-    assert sorted({key for line in lines for key in strange(json.loads(line), columns)}) == []
+    assert sorted({key for line in lines for key in unexpected(json.loads(line), columns)}) == []
 
 
 @each_table
@@ -154,15 +156,15 @@ def test_every_recorded_title_is_read_whole(table: str, tmp_path: Path, payloads
     kind, columns = TABLES[table], athena_table(table).columns
     lines, parts = recorded_lines(payloads, kind)
     assert_read_whole(tmp_path, kind, lines, columns)
-    assert sorted({key for line in lines for key in strange(json.loads(line), columns)} - parts) == []
+    assert sorted({key for line in lines for key in unexpected(json.loads(line), columns)} - parts) == []
 
 
 @each_table
 def test_no_column_is_always_empty(table: str) -> None:
     """Every column, to the last field of its structs, has a value in some record, but for those that say why not."""
     kind, columns = TABLES[table], athena_table(table).columns
-    seen = {leaf for line in stand_in_lines(kind) for leaf in filled(json.loads(line), columns)}
-    assert sorted(set(leaves(columns)) - seen) == sorted(EMPTY[table])
+    present = {leaf for line in stand_in_lines(kind) for leaf in filled(json.loads(line), columns)}
+    assert sorted(set(leaves(columns)) - present) == sorted(EMPTY[table])
 
 
 @each_table
@@ -173,12 +175,12 @@ def test_appended_parts_are_read_whole(table: str, tmp_path: Path, payloads: Pat
     assert set(added) == {"credits", "keywords"}
     lines = stand_in_lines(kind, append=APPENDED, count=30)
     assert_read_whole(tmp_path / "stand-in", kind, lines, columns)
-    assert {key for line in lines for key in strange(json.loads(line), columns)} == {"watch/providers"}
-    seen = {leaf for line in lines for leaf in filled(json.loads(line), added)}
-    assert sorted(set(leaves(added)) - seen) == []
+    assert {key for line in lines for key in unexpected(json.loads(line), columns)} == {"watch/providers"}
+    present = {leaf for line in lines for leaf in filled(json.loads(line), added)}
+    assert sorted(set(leaves(added)) - present) == []
     lines, parts = recorded_lines(payloads, kind)
     assert_read_whole(tmp_path / "recorded", kind, lines, columns)
-    assert {key for line in lines for key in strange(json.loads(line), columns)} <= parts - set(added)
+    assert {key for line in lines for key in unexpected(json.loads(line), columns)} <= parts - set(added)
 
 
 def test_a_key_with_a_slash_is_read_by_its_mapping(tmp_path: Path) -> None:
@@ -189,8 +191,8 @@ def test_a_key_with_a_slash_is_read_by_its_mapping(tmp_path: Path) -> None:
     columns = {table.properties.get(f"mapping.{name}", name): shape for name, shape in table.columns.items()}
     lines = stand_in_lines("movie", append=APPENDED, count=30)
     assert_read_whole(tmp_path, "movie", lines, columns)
-    seen = {leaf for line in lines for leaf in filled(json.loads(line), columns)}
-    assert sorted(set(leaves(columns)) - seen) == []
+    present = {leaf for line in lines for leaf in filled(json.loads(line), columns)}
+    assert sorted(set(leaves(columns)) - present) == []
 
 
 @each_table
@@ -219,7 +221,7 @@ def test_a_lost_key_and_a_made_up_column_would_be_seen() -> None:
     [line] = stand_in_lines("tv", count=1)
     record = json.loads(line)
     record["seasons"][0]["colour"] = record["harvest"]["mood"] = record["tone"] = 1
-    assert sorted(strange(record, columns)) == ["harvest.mood", "seasons[].colour", "tone"]
+    assert sorted(unexpected(record, columns)) == ["harvest.mood", "seasons[].colour", "tone"]
     assert "tone" not in set(filled(record, columns | {"tune": "BIGINT"}))
     assert "tune" in set(leaves(columns | {"tune": "BIGINT"})) - set(filled(record, columns | {"tune": "BIGINT"}))
     assert [*altered({"a": True}, {"a": 1}, {"a": "BIGINT"})] == ["a: True was read as 1"]
@@ -232,22 +234,22 @@ def test_a_lost_key_and_a_made_up_column_would_be_seen() -> None:
 @pytest.mark.parametrize("table", [*TABLES, "movies_watch_providers"])
 def test_the_projected_folders_are_those_of_the_layout(table: str) -> None:
     """Every day of the projected years is looked for where the harvester lands it, and nowhere beside."""
-    told = athena_table(table)
+    definition = athena_table(table)
     collection = COLLECTIONS[TABLES[table.partition("_")[0]]]
-    assert told.properties["projection.enabled"] == "true"
-    assert told.partitions == {"year": "VARCHAR", "month": "VARCHAR", "day": "VARCHAR"}
-    first, last = (int(year) for year in told.properties["projection.year.range"].split(","))
+    assert definition.properties["projection.enabled"] == "true"
+    assert definition.partitions == {"year": "VARCHAR", "month": "VARCHAR", "day": "VARCHAR"}
+    first, last = (int(year) for year in definition.properties["projection.year.range"].split(","))
     day = date(first, 1, 1)
     assert (first, last >= first + 9) == (2026, True)
     while day.year <= last:
-        folder = told.properties["storage.location.template"]
+        folder = definition.properties["storage.location.template"]
         for name, value in (("year", day.year), ("month", day.month), ("day", day.day)):
-            of = {key: told.properties[f"projection.{name}.{key}"] for key in ("type", "range", "digits")}
+            of = {key: definition.properties[f"projection.{name}.{key}"] for key in ("type", "range", "digits")}
             least, most = (int(end) for end in of["range"].split(","))
             assert (of["type"], least <= value <= most) == ("integer", True)
             folder = folder.replace(f"${{{name}}}", str(value).zfill(int(of["digits"])))
         assert folder == f"s3://my-data-lake/{layout_of(day.isoformat()).data_folder(collection)}"
-        assert folder.startswith(told.location)
+        assert folder.startswith(definition.location)
         day += timedelta(days=1)
 
 
@@ -281,8 +283,8 @@ def raw_tables(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
         columns = athena_table(table).columns
         spelled = ", ".join(f"{name}: '{duckdb_type(shape)}'" for name, shape in columns.items())
         of_path = ", ".join(
-            f"regexp_extract(filename, '(\\d+)/(\\d+)/(\\d+)/[^/]+$', {place}) AS {name}"
-            for place, name in enumerate(("year", "month", "day"), start=1)
+            f"regexp_extract(filename, '(\\d+)/(\\d+)/(\\d+)/[^/]+$', {group}) AS {name}"
+            for group, name in enumerate(("year", "month", "day"), start=1)
         )
         connection.execute(
             f"CREATE TABLE tmdb.{table} AS SELECT * EXCLUDE (filename), {of_path} FROM read_json("
@@ -359,13 +361,15 @@ def test_duckdbs_queries_run_as_written(tmp_path: Path) -> None:
                 f"SELECT collected, count(*) FROM 'latest_{table}.parquet' GROUP BY 1"
             ).fetchall()
             assert dict(latest) == LATEST
-            kept = connection.execute(
+            rows = connection.execute(
                 f"FROM read_parquet('{lake}/Trusted/API/{collection}/*/*.parquet', hive_partitioning=false)"
             ).fetchall()
-            by_id = {row[0]: dict(zip(columns, row, strict=True)) for row in kept}
+            by_id = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
             sent = [json.loads(line) for line in stand_in_lines(TABLES[table], count=60)]
-            assert len(kept) == len(sent)
-            assert [told for record in sent for told in altered(record, by_id[record["imdb_id"]], columns)] == []
+            assert len(rows) == len(sent)
+            assert [
+                difference for record in sent for difference in altered(record, by_id[record["imdb_id"]], columns)
+            ] == []
 
 
 @each_table
@@ -378,9 +382,9 @@ def test_duckdbs_columns_are_athenas(table: str, tmp_path: Path) -> None:
             if "CREATE OR REPLACE MACRO" in statement:
                 connection.execute(statement)
         spelled = ", ".join(f'NULL::{duckdb_type(shape)} AS "{name}"' for name, shape in columns.items())
-        told = connection.execute(f"DESCRIBE FROM {table}('2026/11/22')").fetchall()
+        text = connection.execute(f"DESCRIBE FROM {table}('2026/11/22')").fetchall()
         meant = connection.execute(f"DESCRIBE SELECT {spelled}, NULL::DATE AS collected").fetchall()
-        assert [column[:2] for column in told] == [column[:2] for column in meant]
+        assert [column[:2] for column in text] == [column[:2] for column in meant]
 
 
 # --- Spark's

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands and settings exist, and its table is the settings' own.
+"""The README is right: its commands and settings exist, and its table is the settings' own.
 
 `python tests/test_readme.py` writes the settings table anew.
 """
@@ -17,9 +17,9 @@ import test_repair
 import test_verify
 import typer
 
-from harvester.cli import app
+from harvester.cli.app import app
 from harvester.errors import Exit
-from harvester.settings import Settings, flag_of
+from harvester.settings.settings import Settings, flag_of
 
 S3_CALLS = len(test_faults_s3.PLACES) + len(test_faults_s3.BESIDE)
 
@@ -80,10 +80,10 @@ def test_every_flag_of_a_setting_is_one_of_harvest() -> None:
     assert flags <= commands()["harvest"]
 
 
-def test_every_exit_code_is_told() -> None:
+def test_every_exit_code_is_listed() -> None:
     """Scripts can rely on the table of exit codes."""
-    told = {int(number) for number in re.findall(r"^\| (\d+) \|", README.read_text(encoding="utf-8"), re.MULTILINE)}
-    assert told == {int(code) for code in Exit}
+    codes = {int(number) for number in re.findall(r"^\| (\d+) \|", README.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert codes == {int(code) for code in Exit}
 
 
 def test_every_test_named_exists() -> None:
@@ -108,7 +108,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_numbers_of_the_promises_are_those_of_the_tests(number: str) -> None:
-    """Whoever adds a case, or takes one away, is told to say so."""
+    """A case that is added or removed changes the number that the README names."""
     assert number in README.read_text(encoding="utf-8")
 
 

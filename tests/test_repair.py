@@ -17,24 +17,25 @@ from loops import no_wait
 from shells import Shell, kept
 from test_verify import CATALOG, DAY, MOVIES, NOON, RUNS, Lake, open_lake
 
-from harvester.demo.s3_link import refusing, s3_link
-from harvester.demo.tmdb_stand_in import stand_in
-from harvester.errors import BooksError, LeaseLostError, NewerFormatError, SettingsError
-from harvester.harvest import Turn, harvest
-from harvester.lease import LeaseTimes, hold_lease
-from harvester.plan import plan
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import LeaseOptions, harvest
+from harvester.commands.plan import plan
+from harvester.commands.verify import verify
+from harvester.errors import CorruptLakeError, LeaseLostError, NewerFormatError, SettingsError
+from harvester.fakes.s3_proxy import refusing, s3_proxy
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runtime.clock import Clock
+from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from harvester.demo.s3_link import Call, Forward, Link
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
-    from harvester.verify import Proof
+    from harvester.commands.verify import VerificationReport
+    from harvester.fakes.s3_proxy import Call, Forward, S3Proxy
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 
@@ -47,7 +48,7 @@ async def lake(bucket: Bucket, settings_for: Make, tmp_path: Path) -> AsyncItera
         yield opened
 
 
-async def repaired(lake: Lake, settings: Settings | None = None, **more: Any) -> Proof:
+async def repaired(lake: Lake, settings: Settings | None = None, **more: Any) -> VerificationReport:
     return await verify(settings or lake.settings, repairing=True, **more)
 
 
@@ -114,10 +115,10 @@ async def test_a_foreign_object_is_named_left_by_harvest_and_moved_by_repair(nam
     [warning] = events(logs, "foreign_objects")
     assert (warning["log_level"], warning["count"], warning["first"]) == ("warning", 1, [foreign])
     assert await objects(lake) == before | {foreign: b"of others"}
-    proof = await repaired(lake)
-    place = f"{lake.folder}quarantine/{foreign}"
-    assert (proof.problems, proof.repaired) == ([], [f"{foreign} was foreign, and is now {place}"])
-    assert await objects(lake) == before | {place: b"of others"}
+    verification = await repaired(lake)
+    target = f"{lake.folder}quarantine/{foreign}"
+    assert (verification.problems, verification.repaired) == ([], [f"{foreign} was foreign, and is now {target}"])
+    assert await objects(lake) == before | {target: b"of others"}
     with capture_logs() as logs:
         assert await lake.harvest() == "nothing_to_do"
     assert events(logs, "foreign_objects") == []
@@ -127,13 +128,13 @@ async def test_a_foreign_object_is_named_left_by_harvest_and_moved_by_repair(nam
 async def test_a_batch_of_another_day_is_foreign_on_this_one(lake: Lake) -> None:
     """A data file of ours in the folder of a day whose runs have no such batch is moved like anything else there."""
     settings = await lake.another(["tt0000011"])
-    stop, clock = Stop(), "2026-01-02T12:00:00.000Z"
-    await harvest(settings, watcher=Silent(), stop=stop, sleep=no_wait, now=lambda: clock)
+    shutdown, clock = Shutdown(), "2026-01-02T12:00:00.000Z"
+    await harvest(settings, observer=Silent(), shutdown=shutdown, clock=Clock(sleep=no_wait, now=lambda: clock))
     [theirs] = await lake.bucket.objects("Raw/API/Movies/2026/01/02/")
     copy = beside(lake.movies, theirs.rpartition("/")[2])
     await lake.bucket.copy(theirs, copy)
-    proof = await repaired(lake, run=lake.run)
-    assert (proof.problems, len(proof.repaired)) == ([], 1)
+    verification = await repaired(lake, run=lake.run)
+    assert (verification.problems, len(verification.repaired)) == ([], 1)
     assert await lake.bucket.read(copy) is None
     assert (await verify(settings, day="2026-01-02")).problems == []
 
@@ -148,8 +149,8 @@ async def test_many_foreign_objects_are_counted_and_the_first_of_them_named(lake
     [warning] = events(logs, "foreign_objects")
     assert (warning["count"], warning["first"]) == (25, keys[:20])
     assert len(await lake.problems()) == 25
-    proof = await repaired(lake)
-    assert (proof.problems, len(proof.repaired)) == ([], 25)
+    verification = await repaired(lake)
+    assert (verification.problems, len(verification.repaired)) == ([], 25)
 
 
 async def test_a_harvest_with_something_to_do_warns_of_foreign_objects_once(lake: Lake) -> None:
@@ -166,18 +167,18 @@ async def test_a_harvest_with_something_to_do_warns_of_foreign_objects_once(lake
 async def test_what_is_in_quarantine_is_never_overwritten(lake: Lake) -> None:
     """The same name again gets a number, also where somebody has already put something under that."""
     foreign = beside(lake.movies, "export.json")
-    place = f"{lake.folder}quarantine/{foreign}"
-    await lake.bucket.put(f"{place}.3", b"already there")
+    target = f"{lake.folder}quarantine/{foreign}"
+    await lake.bucket.put(f"{target}.3", b"already there")
     for body in (b"first", b"second", b"third", b"first"):
         await lake.bucket.put(foreign, body)
         assert (await repaired(lake)).problems == []
     kept_there = {key: body for key, body in (await objects(lake)).items() if "/quarantine/" in key}
     assert kept_there == {
-        place: b"first",
-        f"{place}.2": b"second",
-        f"{place}.3": b"already there",
-        f"{place}.4": b"third",
-        f"{place}.5": b"first",
+        target: b"first",
+        f"{target}.2": b"second",
+        f"{target}.3": b"already there",
+        f"{target}.4": b"third",
+        f"{target}.5": b"first",
     }
 
 
@@ -202,8 +203,8 @@ async def test_what_readers_do_not_read_is_no_harm_and_stays(name: str, lake: La
     with capture_logs() as logs:
         assert await lake.harvest() == "nothing_to_do"
     assert [line for line in logs if line["log_level"] == "warning"] == []
-    proof = await repaired(lake)
-    assert (proof.problems, proof.repaired) == ([], [])
+    verification = await repaired(lake)
+    assert (verification.problems, verification.repaired) == ([], [])
     assert await objects(lake) == before
 
 
@@ -214,8 +215,8 @@ async def test_another_harvest_below_a_days_folder_is_left_alone(nested: str, la
     assert await lake.harvest(theirs) == "closed"
     before = await objects(lake)
     assert await lake.problems() == []
-    proof = await repaired(lake)
-    assert (proof.problems, proof.repaired) == ([], [])
+    verification = await repaired(lake)
+    assert (verification.problems, verification.repaired) == ([], [])
     assert await objects(lake) == before
     assert (await verify(theirs)).problems == []
 
@@ -246,8 +247,8 @@ async def test_what_is_not_in_the_days_folders_is_never_looked_at(lake: Lake) ->
     for key in others:
         await lake.bucket.put(key, b"of others")
     before = await objects(lake)
-    proof = await repaired(lake)
-    assert (proof.problems, proof.repaired) == ([], [])
+    verification = await repaired(lake)
+    assert (verification.problems, verification.repaired) == ([], [])
     assert await objects(lake) == before
 
 
@@ -272,8 +273,12 @@ async def test_a_stale_file_of_ours_is_named_left_by_harvest_and_removed_by_repa
         [warning] = events(logs, "stale_files")
         assert (warning["log_level"], warning["count"], warning["first"]) == ("warning", 1, [stale])
         assert await lake.read(stale) == await lake.read(lake.movies)
-    proof = await repaired(lake)
-    assert (proof.problems, proof.repaired, proof.records) == ([], [f"{stale} was stale, and is removed"], 8)
+    verification = await repaired(lake)
+    assert (verification.problems, verification.repaired, verification.records) == (
+        [],
+        [f"{stale} was stale, and is removed"],
+        8,
+    )
     assert await lake.data() == before
     assert await lake.bucket.objects(f"{lake.folder}quarantine/") == {}
     with capture_logs() as logs:
@@ -300,15 +305,15 @@ async def test_a_file_of_a_batch_that_is_still_to_do_stays(which: str, lake: Lak
         await lake.bucket.put(key, b"")  # a batch that was larger, or had reclassified titles, in the pass before
     before = await objects(lake)
     more = {"its own": {"run": run}, "another run's": {"run": lake.run}, "the whole day's": {"day": DAY}}[which]
-    proof = await repaired(lake, **more)
-    assert proof.repaired == []
-    assert [problem for problem in proof.problems if "foreign" in problem or "no receipt: --" in problem] == []
+    verification = await repaired(lake, **more)
+    assert verification.repaired == []
+    assert [problem for problem in verification.problems if "foreign" in problem or "no receipt: --" in problem] == []
     assert await objects(lake) == before
     with capture_logs() as logs:
         assert await lake.harvest(settings) == "closed"
     assert [line for line in logs if line["event"] in ("foreign_objects", "stale_files")] == []
-    proof = await verify(lake.settings, day=DAY)
-    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 8 + 201)
+    verification = await verify(lake.settings, day=DAY)
+    assert (verification.problems, verification.unfinished, verification.records) == ([], [], 8 + 201)
 
 
 async def test_a_file_of_a_batch_with_failed_titles_stays(lake: Lake) -> None:
@@ -320,8 +325,8 @@ async def test_a_file_of_a_batch_with_failed_titles_stays(lake: Lake) -> None:
     extra = data.replace(".json", ".2.json")
     await lake.bucket.put(extra, b"")
     before = await objects(lake)
-    proof = await repaired(lake)
-    assert (proof.repaired, [problem for problem in proof.problems if "repair" in problem]) == ([], [])
+    verification = await repaired(lake)
+    assert (verification.repaired, [problem for problem in verification.problems if "repair" in problem]) == ([], [])
     assert await objects(lake) == before
     lake.failing.clear()
     assert await lake.harvest(settings) == "closed"
@@ -334,13 +339,13 @@ async def test_the_files_of_an_earlier_generation_stay_until_their_batch_is_done
     assert await lake.harvest() == "closed"
     assert await lake.harvest(again=True, limit=1) == "stopped"
     before = await objects(lake)
-    proof = await repaired(lake)
-    assert (proof.repaired, {problem.partition(" ")[2] for problem in proof.problems}) == (
+    verification = await repaired(lake)
+    assert (verification.repaired, {problem.partition(" ")[2] for problem in verification.problems}) == (
         [],
         {"has no receipt: harvest goes on with it"},
     )
-    proof = await repaired(lake, day=DAY)
-    assert (proof.problems, len(proof.unfinished), proof.records) == ([], 1, 8 + 201)
+    verification = await repaired(lake, day=DAY)
+    assert (verification.problems, len(verification.unfinished), verification.records) == ([], 1, 8 + 201)
     assert await objects(lake) == before
 
 
@@ -348,9 +353,9 @@ async def test_the_files_of_an_earlier_generation_stay_until_their_batch_is_done
 
 
 @asynccontextmanager
-async def linked(lake: Lake, s3: S3Server) -> AsyncIterator[tuple[Link, Settings]]:
+async def linked(lake: Lake, s3: S3Server) -> AsyncIterator[tuple[S3Proxy, Settings]]:
     """A link before S3, and the lake's settings through it."""
-    async with s3_link(s3.endpoint) as link:
+    async with s3_proxy(s3.endpoint) as link:
         yield link, lake.settings.model_copy(update={"aws_endpoint_url_s3": link.url})
 
 
@@ -368,11 +373,13 @@ async def test_what_s3_refuses_to_move_stays_and_is_named(operation: str, s3: S3
     async with linked(lake, s3) as (link, settings):
         link.rules[operation] = refuse_one
         with capture_logs() as logs:
-            proof = await repaired(lake, settings)
+            verification = await repaired(lake, settings)
     [warning] = events(logs, "not_repaired")
     assert (warning["log_level"], warning["key"], "AccessDenied" in warning["problem"]) == ("warning", stubborn, True)
-    assert proof.problems == [f"{stubborn} is foreign: no run of the day has such a file; --repair moves it away"]
-    assert proof.repaired == [f"{willing} was foreign, and is now {lake.folder}quarantine/{willing}"]
+    assert verification.problems == [
+        f"{stubborn} is foreign: no run of the day has such a file; --repair moves it away"
+    ]
+    assert verification.repaired == [f"{willing} was foreign, and is now {lake.folder}quarantine/{willing}"]
     assert await lake.read(stubborn) == b"stubborn"
     assert (await repaired(lake)).problems == []
 
@@ -384,9 +391,9 @@ async def test_a_stale_file_that_s3_refuses_to_remove_stays_and_is_named(s3: S3S
     async with linked(lake, s3) as (link, settings):
         link.rules["delete"] = refusing(403, "AccessDenied")
         with capture_logs() as logs:
-            proof = await repaired(lake, settings)
+            verification = await repaired(lake, settings)
     assert [line["key"] for line in events(logs, "not_repaired")] == [stale]
-    assert (proof.problems, proof.repaired) == ([f"{stale} is in no receipt: --repair removes it"], [])
+    assert (verification.problems, verification.repaired) == ([f"{stale} is in no receipt: --repair removes it"], [])
     assert stale in await lake.data()
 
 
@@ -405,9 +412,9 @@ async def test_a_copy_that_is_none_costs_nothing(s3: S3Server, lake: Lake) -> No
     async with linked(lake, s3) as (link, settings):
         link.rules["copy"] = pretend
         with capture_logs() as logs:
-            proof = await repaired(lake, settings)
-    assert ([line["key"] for line in events(logs, "not_repaired")], proof.repaired) == ([foreign], [])
-    assert len(proof.problems) == 1
+            verification = await repaired(lake, settings)
+    assert ([line["key"] for line in events(logs, "not_repaired")], verification.repaired) == ([foreign], [])
+    assert len(verification.problems) == 1
     assert await lake.read(foreign) == b"of others"
 
 
@@ -426,9 +433,9 @@ async def test_a_key_too_long_for_the_quarantine_stays_and_is_named(s3: S3Server
     assert len(long) <= 1_024 < len(f"{lake.folder}quarantine/{long}")
     async with linked(lake, s3) as (link, settings):
         link.rules["*"] = limited
-        proof = await repaired(lake, settings)
-    assert [problem.partition(" ")[0] for problem in proof.problems] == [long]
-    assert proof.repaired == [f"{short} was foreign, and is now {lake.folder}quarantine/{short}"]
+        verification = await repaired(lake, settings)
+    assert [problem.partition(" ")[0] for problem in verification.problems] == [long]
+    assert verification.repaired == [f"{short} was foreign, and is now {lake.folder}quarantine/{short}"]
     assert await lake.read(long) == b"of others"
 
 
@@ -438,20 +445,20 @@ async def test_a_key_too_long_for_the_quarantine_stays_and_is_named(s3: S3Server
 async def test_without_a_good_manifest_nothing_is_moved(lake: Lake) -> None:
     """Which batches the run has is not known, so nothing is called foreign; the error names the manifest."""
     await lake.bucket.put(beside(lake.movies, "export.json"), b"of others")
-    await lake.edit(lake.manifest, lambda manifest: manifest.update(batches={}), sealed=False)
+    await lake.edit(lake.manifest, lambda manifest: manifest.update(batches={}), with_checksum=False)
     before = await objects(lake)
-    with pytest.raises(BooksError, match=r"manifest\.json has been edited"):
+    with pytest.raises(CorruptLakeError, match=r"manifest\.json has been edited"):
         await repaired(lake)
     assert await objects(lake) == before
 
 
 async def test_a_manifest_that_leaves_out_a_batch_has_no_data_file_moved(lake: Lake) -> None:
-    """A seal proves nothing of who has set it: where ids and batches differ, the batches are not acted on."""
-    await lake.edit(lake.manifest, lambda manifest: manifest["batches"].update(Movies=[]), sealed=True)
+    """A checksum does not show who wrote it: where ids and batches differ, the batches are not acted on."""
+    await lake.edit(lake.manifest, lambda manifest: manifest["batches"].update(Movies=[]), with_checksum=True)
     before = await objects(lake)
-    proof = await repaired(lake)
-    assert proof.repaired == []
-    assert [problem for problem in proof.problems if problem.startswith(f"{lake.manifest} has other ")] != []
+    verification = await repaired(lake)
+    assert verification.repaired == []
+    assert [problem for problem in verification.problems if problem.startswith(f"{lake.manifest} has other ")] != []
     assert await objects(lake) == before
 
 
@@ -461,25 +468,25 @@ async def test_another_runs_bad_manifest_has_none_of_its_files_moved(lake: Lake)
     await lake.bucket.put(f"{RUNS}{run}/manifest.json", b"{}")
     foreign = beside(lake.movies, "export.json")
     await lake.bucket.put(foreign, b"of others")
-    proof = await repaired(lake, run=lake.run)
-    assert [line.partition(" ")[0] for line in proof.repaired] == [foreign]
+    verification = await repaired(lake, run=lake.run)
+    assert [line.partition(" ")[0] for line in verification.repaired] == [foreign]
     assert data in await lake.data()
 
 
 async def test_a_forged_receipt_has_nothing_of_others_removed(lake: Lake) -> None:
-    """A receipt with a good seal that names an object of others is no receipt, and what it names stays."""
+    """A receipt with a valid checksum that names an object of others is no receipt, and what it names stays."""
     ledger = "Finance/ledger.parquet"
     await lake.bucket.put(ledger, b"PAR1")
     key = lake.receipt(lake.movies)
     forged = key.replace("tt0000001", "tt0000000")
     await lake.bucket.put(forged, await lake.read(key))
-    await lake.edit(forged, lambda receipt: receipt["files"][0].update(key=ledger), sealed=True)
-    proof = await repaired(lake)
-    assert (proof.repaired, [problem for problem in proof.problems if problem.startswith(forged)]) == (
+    await lake.edit(forged, lambda receipt: receipt["files"][0].update(key=ledger), with_checksum=True)
+    verification = await repaired(lake)
+    assert (verification.repaired, [problem for problem in verification.problems if problem.startswith(forged)]) == (
         [],
-        proof.problems,
+        verification.problems,
     )
-    assert len(proof.problems) == 1
+    assert len(verification.problems) == 1
     assert await lake.read(ledger) == b"PAR1"
 
 
@@ -516,8 +523,11 @@ async def test_a_day_is_repaired_over_all_its_runs(lake: Lake) -> None:
         await lake.bucket.put(key, b"")
     named = {problem.partition(" ")[0] for problem in await lake.problems(day=DAY)}
     assert named == {*foreign, *stale}
-    proof = await repaired(lake, day=DAY)
-    assert (proof.problems, sorted(line.partition(" ")[0] for line in proof.repaired)) == ([], sorted(foreign + stale))
+    verification = await repaired(lake, day=DAY)
+    assert (verification.problems, sorted(line.partition(" ")[0] for line in verification.repaired)) == (
+        [],
+        sorted(foreign + stale),
+    )
     assert await lake.data() == before
 
 
@@ -528,28 +538,34 @@ async def test_a_repair_waits_for_the_lease_and_marks_it_ended(lake: Lake) -> No
     with capture_logs() as logs:
         async with hold_lease(lake.bucket, LEASE):
             waiting = asyncio.ensure_future(repaired(lake, times=LeaseTimes(poll=0.05)))
-            while not events(logs, "another harvest is at work here"):
+            while not events(logs, "lease_held"):
                 assert not waiting.done()
                 await asyncio.sleep(0.01)
             assert await lake.read(foreign) == b"of others"
-        proof = await waiting
-    assert (proof.problems, len(proof.repaired)) == ([], 1)
+        verification = await waiting
+    assert (verification.problems, len(verification.repaired)) == ([], 1)
     assert orjson.loads(await lake.read(LEASE))["ended"] is True
 
 
 async def test_a_run_that_has_begun_while_a_repair_waited_is_read_too(lake: Lake) -> None:
     """Which runs the day has is looked up once the lease is ours."""
-    settings, turn = await lake.another(["tt0000011", "tt0000012"]), Turn(token="another-harvest")
+    settings, lease_options = await lake.another(["tt0000011", "tt0000012"]), LeaseOptions(token="another-harvest")
     with capture_logs() as logs:
-        async with hold_lease(lake.bucket, LEASE, token=turn.token):
+        async with hold_lease(lake.bucket, LEASE, token=lease_options.token):
             waiting = asyncio.ensure_future(repaired(lake, day=DAY, times=LeaseTimes(poll=0.05)))
-            while not events(logs, "another harvest is at work here"):
+            while not events(logs, "lease_held"):
                 assert not waiting.done()
                 await asyncio.sleep(0.01)
-            report = await harvest(settings, watcher=Silent(), stop=Stop(), turn=turn, sleep=no_wait, now=lambda: NOON)
-        proof = await waiting
+            report = await harvest(
+                settings,
+                observer=Silent(),
+                shutdown=Shutdown(),
+                lease_options=lease_options,
+                clock=Clock(sleep=no_wait, now=lambda: NOON),
+            )
+        verification = await waiting
     assert report.status == "closed"
-    assert (proof.runs, proof.problems, proof.records) == (await lake.runs(), [], 8 + 2)
+    assert (verification.runs, verification.problems, verification.records) == (await lake.runs(), [], 8 + 2)
 
 
 async def test_a_repair_that_loses_the_lease_moves_nothing_more(s3: S3Server, lake: Lake) -> None:
@@ -595,14 +611,16 @@ async def test_a_lease_of_a_newer_harvester_is_not_taken(lake: Lake) -> None:
 
 async def test_a_harvest_after_a_repair_goes_on_as_before(bucket: Bucket, settings_for: Make) -> None:
     """The lease that a repair leaves behind still names the run of a killed harvest, whose open uploads are aborted."""
-    async with stand_in(catalog=CATALOG) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES)
-        report = await harvest(settings, watcher=Silent(), stop=Stop(), now=lambda: NOON)
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=lambda: NOON))
         [data] = await bucket.objects("Raw/API/Movies/")
         await bucket.begin(data)
         assert (await verify(settings, repairing=True)).problems == []
         assert len(await bucket.uploads("Raw/API/Movies/")) == 1
-        status = (await harvest(settings, watcher=Silent(), stop=Stop(), again=True, now=lambda: NOON)).status
+        status = (
+            await harvest(settings, observer=Silent(), shutdown=Shutdown(), again=True, clock=Clock(now=lambda: NOON))
+        ).status
     assert (status, await bucket.uploads("Raw/API/Movies/")) == ("closed", [])
     assert orjson.loads(await bucket.read(LEASE) or b"")["run"] == report.run
 
@@ -621,10 +639,10 @@ async def test_the_command_says_what_was_repaired(s3: S3Server, lake: Lake, tmp_
     moved = f"{foreign} was foreign, and is now {lake.folder}quarantine/{foreign}"
     assert (ended.code, moved in ended.out) == (0, True)
     ended = await shell.run("verify", "--repair", "--day", DAY, "--json")
-    assert (ended.code, ended.told["status"], ended.told["repaired"]) == (0, "proved", [])
+    assert (ended.code, ended.result["status"], ended.result["repaired"]) == (0, "proved", [])
 
 
 async def test_a_foreign_object_is_not_said_to_be_done_again_by_harvest(lake: Lake) -> None:
     """Nobody is sent to harvest for what only a repair moves away."""
     await lake.bucket.put(beside(lake.movies, "export.json"), b"of others")
-    assert (await verify(lake.settings)).as_json()["mended_by_harvest"] is False
+    assert (await verify(lake.settings)).as_json()["left_to_harvest"] is False

@@ -17,28 +17,28 @@ from conftest import Silent, capture_logs
 from loops import Leaping, in_its_time, run_on
 from test_harvest import ids_from, records_in
 
-from harvester.answers import CANDIDATES
-from harvester.batches import cut
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import HTML, Asked, Fault, healthy, html, refusal
-from harvester.demo.s3_link import at_first, s3_link
-from harvester.demo.tmdb_stand_in import stand_in
+from harvester.commands.harvest import harvest
+from harvester.commands.resources import open_bucket_of
+from harvester.commands.shards import Shard, harvest_shard, plan_shards
+from harvester.commands.verify import verify
 from harvester.errors import HarvestError, TmdbRefusedError, TmdbUnavailableError
-from harvester.harvest import MANY_UNKNOWN, harvest
-from harvester.opening import open_bucket_of
-from harvester.shards import Shard, harvest_shard, plan_shards
-from harvester.stop import Stop
-from harvester.tmdb import KNOWN_TITLES
-from harvester.verify import verify
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import HTML, Asked, Fault, healthy, html, refusal
+from harvester.fakes.s3_proxy import at_first, s3_proxy
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.model.batch import cut
+from harvester.runtime.shutdown import Shutdown
+from harvester.tmdb.known_titles import KNOWN_TITLES, MANY_UNKNOWN
+from harvester.tmdb.responses import CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.harvest import Report
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
-    from harvester.verify import Proof
+    from harvester.commands.harvest import HarvestReport
+    from harvester.commands.verify import VerificationReport
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
     Story = Callable[[Make, Bucket], Coroutine[Any, Any, None]]
@@ -55,10 +55,10 @@ ABSENT = 404, b'{"success":false,"status_code":34,"status_message":"The resource
 
 @pytest.fixture
 def play(s3: S3Server, settings_for: Make) -> Play:
-    """Tells a story to its end on a loop that loses no time waiting; settings and bucket lead to S3 through a link."""
+    """Plays a story to its end on a loop that loses no time waiting; settings and bucket lead to S3 through a link."""
 
     async def whole(story: Story) -> None:
-        async with s3_link(s3.endpoint) as link:
+        async with s3_proxy(s3.endpoint) as link:
             link.rules["*"] = in_its_time(at_first())
             through = partial(settings_for, aws_endpoint_url_s3=link.url)
             async with open_bucket_of(through("https://tmdb.test/3")) as bucket:
@@ -101,7 +101,7 @@ class Raw:
 
     Attributes:
         odd: The answer to the n-th request for a path instead of the true one; None for that.
-        send: How an answer goes onto its connection, which is told the answer before, too.
+        send: How an answer goes onto its connection, which is given the answer before, too.
     """
 
     odd: Odd = lambda _path, _nth: None
@@ -164,15 +164,15 @@ class Ended:
     """How a harvest ended, and what is in the lake after it."""
 
     code: int
-    report: Report | None
+    report: HarvestReport | None
     error: HarvestError | None
-    proof: Proof | None
+    verification: VerificationReport | None
 
 
 async def ended(settings: Settings) -> Ended:
-    """A harvest to its end, whichever, and the proof of what it has left, if it has begun a run."""
+    """A harvest to its end, whichever, and the verification of what it has left, if it has begun a run."""
     try:
-        report = await harvest(settings, watcher=Silent(), stop=Stop())
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown())
         return Ended(report.exit_code, report, None, await verify(settings))
     except HarvestError as error:
         return Ended(error.exit_code, None, error, None)
@@ -259,14 +259,14 @@ def test_a_repeated_answer_is_no_answer_to_another_question(send: Send, of: str,
             end = await ended(settings)
             landed = await lake(bucket)
             assert end.report
-            assert end.proof
+            assert end.verification
             assert named(landed.values()) == themselves(set(ids) - unknown - set(end.report.failed))
-            assert (end.proof.problems, end.report.books.missing.total() <= len(unknown)) == ([], True)
+            assert (end.verification.problems, end.report.totals.missing.total() <= len(unknown)) == ([], True)
             tmdb.send = once
             if end.code:
                 end = await ended(settings)
             assert end.report
-            assert (end.code, end.report.books.missing.total()) == (0, len(unknown))
+            assert (end.code, end.report.totals.missing.total()) == (0, len(unknown))
             assert named((await lake(bucket)).values()) == themselves(set(ids) - unknown)
 
     play(story)
@@ -376,9 +376,9 @@ def test_a_record_of_another_number_is_asked_for_again(wrong: Callable[[int], An
         async with raw(odd=odd) as tmdb:
             end = await ended(settings_for(tmdb.url, series=SERIES))
             assert end.report
-            assert end.proof
+            assert end.verification
             reason = "other_title" if wrong(7) in (8, 603) else "bad_body"
-            assert (end.code, end.report.failed, end.proof.problems) == (5, {SERIES[1]: reason}, [])
+            assert (end.code, end.report.failed, end.verification.problems) == (5, {SERIES[1]: reason}, [])
             assert named((await lake(bucket)).values()) == themselves(SERIES) - {(SERIES[1], SERIES[1])}
             assert tmdb.asked[right] == 2
 
@@ -419,20 +419,20 @@ def test_titles_that_tmdb_has_merged_land_and_are_counted(play: Play) -> None:
             settings = settings_for(tmdb.url, movies=MOVIES[:5])
             end = await ended(settings)
             assert end.report
-            assert end.proof
+            assert end.verification
             landed = await lake(bucket)
-            told = landed[FILM]
-            assert (told["title"], told["harvest"]["tmdb_id"]) == (OTHER, number(OTHER))
-            assert told["harvest"]["tmdb_imdb_id"] == OTHER
+            record = landed[FILM]
+            assert (record["title"], record["harvest"]["tmdb_id"]) == (OTHER, number(OTHER))
+            assert record["harvest"]["tmdb_imdb_id"] == OTHER
             assert [id_ for id_ in MOVIES[:5] if "tmdb_imdb_id" in landed[id_]["harvest"]] == [FILM]
-            assert (end.code, end.report.books.found, end.report.books.other_ids) == (0, 5, 1)
-            assert (end.proof.problems, end.proof.books.other_ids) == ([], 1)
+            assert (end.code, end.report.totals.found, end.report.totals.other_ids) == (0, 5, 1)
+            assert (end.verification.problems, end.verification.totals.other_ids) == ([], 1)
             [receipt] = await bucket.objects(f"Raw/API/_harvest/{end.report.run}/receipts/")
             outcomes = orjson.loads(await bucket.read(receipt) or b"")["outcomes"]
             assert outcomes[FILM] == {"outcome": "found", "kind": "movie", "tmdb_id": 133093, "other_id": OTHER}
             assert outcomes[MOVIES[1]].keys() == {"outcome", "kind", "tmdb_id"}
-            again = await harvest(settings, watcher=Silent(), stop=Stop())
-            assert (again.status, again.books.other_ids) == ("nothing_to_do", 1)
+            second = await harvest(settings, observer=Silent(), shutdown=Shutdown())
+            assert (second.status, second.totals.other_ids) == ("nothing_to_do", 1)
 
     play(story)
 
@@ -445,7 +445,7 @@ def test_no_imdb_id_is_no_other_imdb_id(own: str | None, play: Play) -> None:
         async with raw(odd=lambda path, _: (200, film(FILM, imdb_id=own)) if path == f"movie/{FILM}" else None) as tmdb:
             end = await ended(settings_for(tmdb.url, movies=MOVIES[:5]))
             assert end.report
-            assert (end.code, end.report.books.other_ids, set(await lake(bucket))) == (0, 0, {*MOVIES[:5]})
+            assert (end.code, end.report.totals.other_ids, set(await lake(bucket))) == (0, 0, {*MOVIES[:5]})
             assert tmdb.asked[f"movie/{FILM}"] == 1
             assert tmdb.asked[f"find/{FILM}"] == 0
 
@@ -478,8 +478,12 @@ def test_a_series_that_names_another_id_lands_only_if_find_says_so_twice(
         async with raw(odd=odd) as tmdb:
             end = await ended(settings_for(tmdb.url, series=SERIES[:3], tmdb_append="external_ids"))
             assert end.report
-            assert end.proof
-            assert (end.code, end.report.books.other_ids, end.proof.books.other_ids) == (code, other_ids, other_ids)
+            assert end.verification
+            assert (end.code, end.report.totals.other_ids, end.verification.totals.other_ids) == (
+                code,
+                other_ids,
+                other_ids,
+            )
             assert end.report.failed == ({SHOW: "other_title"} if code else {})
             assert (SHOW in await lake(bucket)) == (code == 0)
 
@@ -549,13 +553,13 @@ def test_a_row_that_is_gone_gives_way_to_the_next(case: Any, play: Play) -> None
         async with raw(odd=odd) as tmdb:
             end = await ended(settings_for(tmdb.url, **{"movies" if kind == "movie" else "series": [id_, *neighbours]}))
             assert end.report
-            assert end.proof
+            assert end.verification
             [receipt] = await bucket.objects(f"Raw/API/_harvest/{end.report.run}/receipts/")
-            told = orjson.loads(await bucket.read(receipt) or b"")["outcomes"][id_]
-            assert (told["outcome"], told.get("tmdb_id") or told["reason"]) == (outcome, what)
+            outcome_json = orjson.loads(await bucket.read(receipt) or b"")["outcomes"][id_]
+            assert (outcome_json["outcome"], outcome_json.get("tmdb_id") or outcome_json["reason"]) == (outcome, what)
             asked = [path for path in tmdb.asked if path.partition("/")[2] in {str(each) for each in range(9001, 9021)}]
             assert (asked, {tmdb.asked[path] for path in asked}) == (requests, {1})
-            assert (end.code, end.proof.problems) == (0, [])
+            assert (end.code, end.verification.problems) == (0, [])
 
     play(story)
 
@@ -600,7 +604,7 @@ def answering(id_: str, body: str | bytes) -> Odd:
 
 @pytest.mark.parametrize("text", EXACT.values(), ids=EXACT)
 def test_every_digit_and_character_lands(text: str, play: Play) -> None:
-    """The landed line says what TMDB's bytes said, its neighbours land too, and `verify` proves it."""
+    """The landed line says what TMDB's bytes said, its neighbours land too, and `verify` confirms it."""
     body = f'{{"id":{number(FILM)},"imdb_id":"{FILM}","title":"T","odd":{text}}}'
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
@@ -608,11 +612,11 @@ def test_every_digit_and_character_lands(text: str, play: Play) -> None:
             settings = settings_for(tmdb.url, movies=MOVIES[:3])
             end = await ended(settings)
             assert end.report
-            assert end.proof
-            assert (end.code, end.report.books.found, end.proof.problems) == (0, 3, [])
-            told = whole(await landed_text(bucket, FILM))
-            assert told.pop("harvest")["tmdb_id"] == number(FILM)
-            assert told == whole(body)
+            assert end.verification
+            assert (end.code, end.report.totals.found, end.verification.problems) == (0, 3, [])
+            record = whole(await landed_text(bucket, FILM))
+            assert record.pop("harvest")["tmdb_id"] == number(FILM)
+            assert record == whole(body)
 
     play(story)
 
@@ -639,14 +643,14 @@ def test_every_digit_of_a_record_that_is_kept_stays(text: str, form: str, play: 
             broken = FILM
             second = await ended(settings)
             assert second.report
-            assert second.proof
-            assert (second.report.failed, second.proof.problems) == ({FILM: "http_500"}, [])
+            assert second.verification
+            assert (second.report.failed, second.verification.problems) == ({FILM: "http_500"}, [])
             [key] = await bucket.objects("Raw/API/Movies/")
             text = (await bucket.read(key) or b"").decode()
             records = whole(text) if form == "array" else [whole(line) for line in text.splitlines()]
-            kept = next(record for record in records if record["imdb_id"] == FILM)
-            del kept["harvest"]
-            assert kept == whole(body.decode())
+            record = next(record for record in records if record["imdb_id"] == FILM)
+            del record["harvest"]
+            assert record == whole(body.decode())
 
     play(story)
 
@@ -682,10 +686,10 @@ def test_a_key_harvest_of_tmdbs_own_is_kept(theirs: str, play: Play) -> None:
         body = f'{{"harvest":{theirs},"id":{number(FILM)},"imdb_id":"{FILM}"}}'
         async with raw(odd=answering(FILM, body)) as tmdb:
             end = await ended(settings_for(tmdb.url, movies=MOVIES[:3]))
-            assert end.proof
-            assert (end.code, end.proof.problems) == (0, [])
-            told = whole(await landed_text(bucket, FILM))
-            assert (told["harvest"]["tmdb_id"], told["harvest"]["tmdb_harvest"]) == (number(FILM), whole(theirs))
+            assert end.verification
+            assert (end.code, end.verification.problems) == (0, [])
+            record = whole(await landed_text(bucket, FILM))
+            assert (record["harvest"]["tmdb_id"], record["harvest"]["tmdb_harvest"]) == (number(FILM), whole(theirs))
 
     play(story)
 
@@ -759,18 +763,18 @@ def test_a_tmdb_that_knows_nobody_is_unavailable(
     everybody = sorted(id_ for ids in of.values() for id_ in ids)
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=CATALOG, faults=faults) as tmdb:
+        async with fake_tmdb(catalog=CATALOG, faults=faults) as tmdb:
             settings = settings_for(tmdb.url, **of)
             end = await ended(settings)
             assert isinstance(end.error, TmdbUnavailableError)
             assert (end.code, await bucket.objects("Raw/API/Movies/"), await lake(bucket)) == (6, {}, {})
-            proofs = [*sum(KNOWN_TITLES.values(), ()), "nor what its /find has"]
-            assert any(proof in str(end.error) for proof in proofs)
+            reasons = [*sum(KNOWN_TITLES.values(), ()), "nor what its /find has"]
+            assert any(reason in str(end.error) for reason in reasons)
             tmdb.faults = healthy
             end = await ended(settings)
             assert end.report
-            assert end.proof
-            assert (end.code, end.report.books.found, end.proof.problems) == (0, len(everybody), [])
+            assert end.verification
+            assert (end.code, end.report.totals.found, end.verification.problems) == (0, len(everybody), [])
             assert sorted(await lake(bucket)) == everybody
 
     play(story)
@@ -782,7 +786,7 @@ def test_a_tmdb_that_forgets_everybody_in_mid_run_is_unavailable(at: int, play: 
     movies = ids_from(1, 500)
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             tmdb.faults = lambda asked: not_found(asked) if tmdb.asked.total() > 1 + at else None
             settings = settings_for(tmdb.url, movies=movies)
             end = await ended(settings)
@@ -791,7 +795,7 @@ def test_a_tmdb_that_forgets_everybody_in_mid_run_is_unavailable(at: int, play: 
             tmdb.faults = healthy
             end = await ended(settings)
             assert end.report
-            assert (end.report.books.found, set(await lake(bucket))) == (500, {*movies})
+            assert (end.report.totals.found, set(await lake(bucket))) == (500, {*movies})
 
     play(story)
 
@@ -800,11 +804,11 @@ def test_a_tmdb_that_forgets_everybody_in_mid_run_is_unavailable(at: int, play: 
 def test_an_outage_that_passes_leaves_next_to_no_title_missing(end_of_it: int, play: Play) -> None:
     """Those that were not there, one after the other, are asked for once more; if they still are not, it is exit 6.
 
-    A few at the ends of it, fewer than that takes, cannot be told from titles that TMDB never had.
+    A few at the ends of it, fewer than that takes, cannot be distinguished from titles that TMDB never had.
     """
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             tmdb.faults = lambda asked: not_found(asked) if 110 < tmdb.asked.total() < end_of_it else None
             settings = settings_for(tmdb.url, movies=ids_from(1, 500))
             end = await ended(settings)
@@ -813,7 +817,7 @@ def test_an_outage_that_passes_leaves_next_to_no_title_missing(end_of_it: int, p
             end = await ended(settings)
             assert end.report
             assert end.code == 0
-            assert end.report.books.found > 500 - 2 * MANY_UNKNOWN
+            assert end.report.totals.found > 500 - 2 * MANY_UNKNOWN
 
     play(story)
 
@@ -845,14 +849,14 @@ def test_a_route_that_has_lost_everything_is_an_outage(
     catalog = Catalog(dict.fromkeys(ids[:30], "tv" if of == "movies" else "movie") | dict.fromkeys(ids[30:], KIND[of]))
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=catalog, faults=faults) as tmdb:
+        async with fake_tmdb(catalog=catalog, faults=faults) as tmdb:
             settings = settings_for(tmdb.url, **{of: ids})
             end = await ended(settings)
             assert (end.code, isinstance(end.error, TmdbUnavailableError)) == (6, True)
             tmdb.faults = healthy
             end = await ended(settings)
             assert end.report
-            assert (end.code, end.report.books.found) == (0, len(ids))
+            assert (end.code, end.report.totals.found) == (0, len(ids))
 
     play(story)
 
@@ -865,10 +869,10 @@ def test_a_known_title_in_trouble_of_its_own_is_no_outage(play: Play) -> None:
         return refusal(500) if asked.id == first else None
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=Catalog(otherwise="unknown"), faults=faults) as tmdb:
+        async with fake_tmdb(catalog=Catalog(otherwise="unknown"), faults=faults) as tmdb:
             end = await ended(settings_for(tmdb.url, movies=MOVIES[:3]))
             assert end.report
-            assert (end.code, end.report.books.missing, tmdb.asked["movie", second]) == (0, Counter(unknown=3), 1)
+            assert (end.code, end.report.totals.missing, tmdb.asked["movie", second]) == (0, Counter(unknown=3), 1)
 
     play(story)
 
@@ -881,11 +885,11 @@ def test_titles_that_a_healthy_tmdb_does_not_have_are_missing(of: str, count: in
     routes = ("find",) if of == "series" else ("movie", "find")
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=Catalog(otherwise="unknown")) as tmdb:
+        async with fake_tmdb(catalog=Catalog(otherwise="unknown")) as tmdb:
             end = await ended(settings_for(tmdb.url, **ids))
             assert end.report
-            assert end.proof
-            assert (end.code, end.report.books.missing, end.proof.problems) == (0, Counter(unknown=count), [])
+            assert end.verification
+            assert (end.code, end.report.totals.missing, end.verification.problems) == (0, Counter(unknown=count), [])
             asked = [tmdb.asked[route, id_] for route in routes for id_ in (KNOWN_TITLES["tv"][0], SERIES[0])]
             assert set(asked) == {1} if count < MANY_UNKNOWN else {1, 2}  # such a row is asked for once more
             assert tmdb.asked[routes[0], KNOWN_TITLES["movie"][0]] == 1
@@ -900,10 +904,10 @@ def test_where_most_are_known_nobody_else_is_asked_for(play: Play) -> None:
     kinds |= {id_: "episode" for id_ in MOVIES[:100] if id_ not in kinds}
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=Catalog(kinds)) as tmdb:
+        async with fake_tmdb(catalog=Catalog(kinds)) as tmdb:
             end = await ended(settings_for(tmdb.url, movies=MOVIES))
             assert end.report
-            assert end.report.books.missing == Counter(unknown=30, episode=70)
+            assert end.report.totals.missing == Counter(unknown=30, episode=70)
             assert not any(tmdb.asked[route, ids[0]] for route in ("movie", "find") for ids in KNOWN_TITLES.values())
             assert len(await lake(bucket)) == 20
 
@@ -914,7 +918,7 @@ def test_a_shard_that_tmdb_knows_nobody_of_ends_with_exit_6(play: Play) -> None:
     """A child of a fan-out lands nothing as missing either, and the same shard is found when TMDB is well again."""
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             settings = settings_for(tmdb.url, movies=MOVIES)
             plan = await plan_shards(settings, children=1)
             shards = orjson.loads(await bucket.read(plan["shards_key"]) or b"")
@@ -922,10 +926,10 @@ def test_a_shard_that_tmdb_knows_nobody_of_ends_with_exit_6(play: Play) -> None:
             assert [*shard.cut()] == [*cut("Movies", MOVIES)]
             tmdb.faults = not_found
             with pytest.raises(TmdbUnavailableError) as caught:
-                await harvest_shard(settings, shard, watcher=Silent(), stop=Stop())
+                await harvest_shard(settings, shard, observer=Silent(), shutdown=Shutdown())
             assert (caught.value.exit_code, await lake(bucket)) == (6, {})
             tmdb.faults = healthy
-            report = await harvest_shard(settings, shard, watcher=Silent(), stop=Stop())
+            report = await harvest_shard(settings, shard, observer=Silent(), shutdown=Shutdown())
             assert (report.exit_code, sorted(await lake(bucket))) == (0, MOVIES)
 
     play(story)
@@ -952,7 +956,7 @@ def test_a_403_of_a_gateway_is_asked_again_and_no_fault_of_the_key(fault: Fault,
     """For ever, it ends in exit 6 and fails nobody; when it is over, the next harvest finds all."""
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             tmdb.faults = lambda _: fault if tmdb.asked.total() > after else None
             settings = settings_for(tmdb.url, movies=MOVIES)
             end = await ended(settings)
@@ -974,7 +978,7 @@ def test_a_403_of_a_gateway_for_a_while_costs_nobody(fault: Fault, play: Play) -
         def faults(asked: Asked) -> Fault | None:
             return fault if asked.id in third and asked.attempt == 1 else None
 
-        async with stand_in(catalog=CATALOG, faults=faults) as tmdb:
+        async with fake_tmdb(catalog=CATALOG, faults=faults) as tmdb:
             end = await ended(settings_for(tmdb.url, movies=MOVIES))
             assert (end.code, sorted(await lake(bucket))) == (0, MOVIES)
             assert {tmdb.asked["movie", id_] for id_ in third} == {2}
@@ -988,7 +992,7 @@ def test_a_403_in_tmdbs_own_words_is_the_keys(code: int, after: int, play: Play)
     """Exit 3 at once, with TMDB's code."""
 
     async def story(settings_for: Make, bucket: Bucket) -> None:
-        async with stand_in(catalog=CATALOG) as tmdb:
+        async with fake_tmdb(catalog=CATALOG) as tmdb:
             tmdb.faults = lambda _: refusal(403, code=code) if tmdb.asked.total() > after else None
             end = await ended(settings_for(tmdb.url, movies=MOVIES[:100], tmdb_concurrency=10))
             assert isinstance(end.error, TmdbRefusedError)

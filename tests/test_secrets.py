@@ -35,18 +35,18 @@ from conftest import client_of, gzip_of
 from loops import Leaping, run_on
 from shells import HARVESTER, QUICK, Running, Shell, answerless, kept, on_our_loop
 
-from harvester.aws_client import open_bucket
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import RESET, always, refusal, scripted, silence
-from harvester.demo.faults import html as page
-from harvester.demo.s3_server import S3Server, s3_server
-from harvester.demo.tmdb_stand_in import StandIn, stand_in
 from harvester.errors import HarvestError, SettingsError, StoreError, TmdbRefusedError, TmdbUnavailableError
-from harvester.fan_out import fan_out
-from harvester.pace import Pace
-from harvester.redaction import STRUCK
-from harvester.settings import load_settings
-from harvester.tmdb import Tmdb
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import RESET, always, refusal, scripted, silence
+from harvester.fakes.faults import html as page
+from harvester.fakes.s3_server import S3Server, s3_server
+from harvester.fakes.tmdb import FakeTmdb, fake_tmdb
+from harvester.runtime.concurrency import fan_out
+from harvester.settings.redaction import REDACTED
+from harvester.settings.settings import load_settings
+from harvester.store.s3 import open_bucket
+from harvester.tmdb.client import Tmdb
+from harvester.tmdb.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
     import ssl
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 
     from conftest import Clock
 
-    from harvester.s3 import Bucket
+    from harvester.store.s3 import Bucket
 
-    Answer = Callable[[str], bytes]
+    Response = Callable[[str], bytes]
     """What a server says to a request with this head."""
 
 pytestmark = pytest.mark.timeout(120)  # for what hangs: a busy machine may take its time
@@ -73,7 +73,7 @@ SECRETS = {
     "secret access key": SECRET,
     "session token": SESSION,
 }
-"""AWS's have slashes and plus signs, as the real ones do: whoever encodes them writes something else."""
+"""AWS's have slashes and plus signs, as the real ones do: encoding them gives something else."""
 
 AS_SETTINGS = {
     "TMDB_API_KEY": V3,
@@ -93,7 +93,7 @@ CATALOG = Catalog(otherwise="movie")
 def forms(secret: str) -> dict[str, str]:
     """What a secret looks like in other people's hands."""
     raw = secret.encode()
-    told = {
+    values = {
         "as it is": secret,
         "its first 12 characters": secret[:12],
         "its last 12 characters": secret[-12:],
@@ -107,8 +107,8 @@ def forms(secret: str) -> dict[str, str]:
     for before in range(3):  # base64 takes three bytes at a time, so it matters how many stand before
         for alphabet in (b"+/", b"-_"):
             whole = base64.b64encode(bytes(before) + raw, alphabet).decode().rstrip("=")
-            told[f"in base64 from byte {before}, with {alphabet.decode()}"] = whole[before + 1 if before else 0 : -1]
-    return told
+            values[f"in base64 from byte {before}, with {alphabet.decode()}"] = whole[before + 1 if before else 0 : -1]
+    return values
 
 
 def named(value: object) -> str:
@@ -127,16 +127,16 @@ LAYOUT = re.compile(rb"\x1b\[[0-9;?]*[a-z]|\xe2\x94\x82|\s", re.IGNORECASE)
 
 def found(places: Mapping[str, bytes]) -> list[str]:
     """Which secret stands where, in which form, and between what; without regard to case or line ends."""
-    seen = []
+    leaks = []
     for place, content in places.items():
         texts = (content.lower(), LAYOUT.sub(b"", content).lower())
         for name, ways in FORMS.items():
             for (how, form), text in itertools.product(ways.items(), texts):
                 if (at := text.find(form)) >= 0:
                     around = text[max(at - 50, 0) : at + len(form) + 20].decode(errors="replace")
-                    seen.append(f"{place}: the {name}, {how}: …{around}…")
+                    leaks.append(f"{place}: the {name}, {how}: …{around}…")
                     break
-    return seen
+    return leaks
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -150,28 +150,28 @@ def command_lines(pid: int) -> dict[str, bytes]:
 
     Their environment is readable for their own user alone, who has put the keys there.
     """
-    told = {}
+    processes = {}
     for task in Path("/proc", str(pid), "task").glob("*"):
         with suppress(OSError):  # it has just ended
-            told[f"name of {task.name}"] = (task / "comm").read_bytes()
-            told[f"command line of {pid}"] = (task / "cmdline").read_bytes()
+            processes[f"name of {task.name}"] = (task / "comm").read_bytes()
+            processes[f"command line of {pid}"] = (task / "cmdline").read_bytes()
             for child in (task / "children").read_text(encoding="utf-8").split():
-                told |= command_lines(int(child))
-    return told
+                processes |= command_lines(int(child))
+    return processes
 
 
 async def objects(client: Any, bucket: str) -> dict[str, bytes]:
     """Every object and every unfinished upload, with key, body, unpacked too, and all that is said of them."""
-    told = {}
+    contents = {}
     for each in (await client.list_objects_v2(Bucket=bucket)).get("Contents", ()):
         got = await client.get_object(Bucket=bucket, Key=each["Key"])
         about = f"{each['Key']}\n{got['Metadata']}\n{got['ResponseMetadata']['HTTPHeaders']}\n"
         body = await got["Body"].read()
         unpacked = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else b""
-        told[f"object {each['Key']}"] = about.encode() + body + unpacked
+        contents[f"object {each['Key']}"] = about.encode() + body + unpacked
     uploads = await client.list_multipart_uploads(Bucket=bucket)
-    told["unfinished uploads"] = repr(uploads.get("Uploads")).encode()
-    return told
+    contents["unfinished uploads"] = repr(uploads.get("Uploads")).encode()
+    return contents
 
 
 # The harvester as users run it
@@ -207,9 +207,9 @@ class Searching:
         while not ending.done():
             shown |= command_lines(self.running.process.pid)
             await asyncio.wait([ending], timeout=0.25)
-        told = ending.result()
-        places = {"standard output": told.out.encode(), "standard error": told.err.encode(), **shown}
-        return Ended(told.code, told.out, told.err, found(places | await self.shell.written(self.before)))
+        end = ending.result()
+        places = {"standard output": end.out.encode(), "standard error": end.err.encode(), **shown}
+        return Ended(end.code, end.out, end.err, found(places | await self.shell.written(self.before)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +242,8 @@ class Searched:
     async def written(self, before: Mapping[str, bytes]) -> dict[str, bytes]:
         """Files that are new or other than `before`, and all objects."""
         now = files(self.folder).items()
-        told = {f"file {name}": name.encode() + b"\n" + body for name, body in now if before.get(name) != body}
-        return told | await objects(self.client, self.bucket)
+        text = {f"file {name}": name.encode() + b"\n" + body for name, body in now if before.get(name) != body}
+        return text | await objects(self.client, self.bucket)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -309,14 +309,14 @@ def nobody() -> Iterator[str]:
 
 def knowing(**options: Any) -> Any:
     """A TMDB that takes the marked keys."""
-    return stand_in(catalog=CATALOG, key=V3, token=V4, **options)
+    return fake_tmdb(catalog=CATALOG, key=V3, token=V4, **options)
 
 
 # Servers that say anything
 
 
 @dataclass(slots=True)
-class Wire:
+class FixedServer:
     """A server of a few bytes; `heads` are those of the requests it was sent."""
 
     url: str
@@ -326,39 +326,41 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(answer: Answer, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Wire]:
+async def fixed_server(
+    answer: Response, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[FixedServer]:
     """A server that gives every request `answer` to the letter, and closes; over TLS on demand."""
-    told = Wire("")
+    server = FixedServer("")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, OSError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             length = re.search(r"(?i)\ncontent-length: *(\d+)", head)
             body = await reader.readexactly(int(length[1]) if length else 0)
-            told.heads.append(head)
+            server.heads.append(head)
             if head.startswith("PUT"):
-                told.stored[urlsplit(path_of(head)).path] = body.decode("latin-1")
+                server.stored[urlsplit(path_of(head)).path] = body.decode("latin-1")
             writer.write(answer(head))
             await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
-        port = server.sockets[0].getsockname()[1]
-        told.url = f"{'https' if tls else 'http'}://{host}:{port}"
-        yield told
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        server.url = f"{'https' if tls else 'http'}://{host}:{port}"
+        yield server
 
 
 def http(status: int, body: object, *, reason: str = "So", **headers: str) -> bytes:
     """An HTTP response; a `body` that is no text is sent as JSON."""
-    told = body if isinstance(body, str) else json.dumps(body)
+    content = body if isinstance(body, str) else json.dumps(body)
     lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
-    length = len(told.encode())
+    length = len(content.encode())
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Length: {length}\r\nConnection: close\r\n{''.join(lines)}\r\n"
-    return (head + told).encode()
+    return (head + content).encode()
 
 
-def always_told(told: bytes) -> Answer:
-    return lambda _head: told
+def responding_with(body: bytes) -> Response:
+    return lambda _head: body
 
 
 def path_of(head: str) -> str:
@@ -376,28 +378,28 @@ def healthy(head: str) -> bytes:
 
 def as_headers(head: str) -> bytes:
     line = " ".join(head.split())
-    told = dict.fromkeys(("Location", "Set_Cookie", "WWW_Authenticate", "Link", "Date", "X_Seen"), line)
-    return http(500, "", **told)
+    headers = dict.fromkeys(("Location", "Set_Cookie", "WWW_Authenticate", "Link", "Date", "X_Seen"), line)
+    return http(500, "", **headers)
 
 
-def redirecting(to: str) -> Answer:
+def redirecting(to: str) -> Response:
     """Points to the same path and query at `to`, by one status after the other."""
     statuses = itertools.cycle([301, 302, 303, 307, 308])
     return lambda head: http(next(statuses), "", Location=to + path_of(head))
 
 
-def in_turn(answers: Iterable[Answer]) -> Answer:
+def in_turn(answers: Iterable[Response]) -> Response:
     """To the first request the first answer, and so on."""
     left = iter(answers)
 
     def answer(head: str) -> bytes:
-        told = next(left)
-        return told(head)
+        respond = next(left)
+        return respond(head)
 
     return answer
 
 
-ECHOES: dict[str, Answer] = {
+ECHOES: dict[str, Response] = {
     "an error in JSON": lambda head: http(500, {"success": False, "status_code": 11, "status_message": head}),
     "no success in a 200": lambda head: http(200, {"success": False, "status_code": 7, "status_message": head}),
     "a page": lambda head: http(502, f"<html><pre>{head}</pre></html>", Content_Type="text/html"),
@@ -418,7 +420,7 @@ def refusing(head: str) -> bytes:
 
 
 def refusing_in_part(head: str) -> bytes:
-    """The same, long enough that whoever cuts it at 200 characters cuts the key in two."""
+    """The same, long enough that cutting it at 200 characters cuts the key in two."""
     at = min(head.find(key) for key in (V3, V4) if key in head)
     return http(401, {"success": False, "status_code": 7, "status_message": "." * 180 + head[at:]})
 
@@ -437,12 +439,12 @@ def test_the_search_knows_every_form_of_every_secret(name: str) -> None:
     wrapped = f"{secret[:half]}     │\n│ \x1b[1m{secret[half:]}"
     ways = forms(secret) | basic | {"wrapped": wrapped, "shouted": secret.upper(), "as bytes": repr(secret.encode())}
     for how, form in ways.items():
-        seen = found({"here": f"so: {form}!".encode(), "there": b"nothing"})
-        assert [f"here: the {name}"] == [each.partition(",")[0] for each in seen], how
-    assert found({"here": f"{secret[:11]} {secret[-11:]} {STRUCK_OUT}".encode()}) == []
+        leaks = found({"here": f"so: {form}!".encode(), "there": b"nothing"})
+        assert [f"here: the {name}"] == [each.partition(",")[0] for each in leaks], how
+    assert found({"here": f"{secret[:11]} {secret[-11:]} {REDACTED_FORMS}".encode()}) == []
 
 
-STRUCK_OUT = "TMDB_API_KEY [secret] api_key= eyJ… AKIA /+ ="
+REDACTED_FORMS = "TMDB_API_KEY [secret] api_key= eyJ… AKIA /+ ="
 
 PLANT = """
 import ctypes, os, pathlib, subprocess, sys, tempfile
@@ -481,14 +483,14 @@ async def test_the_search_finds_a_secret_in_every_place(shell_for: Any, nobody: 
         process = searching.running.process
         await searching.running.until((shell.work / "planted").exists)
         ending = asyncio.ensure_future(searching.ended())
-        seen = [each.partition(": ")[0] for each in found(command_lines(process.pid))]
+        places = [each.partition(": ")[0] for each in found(command_lines(process.pid))]
         await asyncio.sleep(0)  # so that it looks as well, before the end
         assert process.stdin
         process.stdin.write(b"\n")
         leaks = [each.partition(": ")[0] for each in (await ending).leaks]
-    assert sorted({place.rpartition(" ")[0] for place in seen}) == ["command line of", "name of"]
+    assert sorted({place.rpartition(" ")[0] for place in places}) == ["command line of", "name of"]
     [temporary] = [name for name in files(shell.folder) if name.startswith("tmp/")]
-    assert set(seen) <= set(leaks)
+    assert set(places) <= set(leaks)
     assert {
         "standard output",
         "standard error",
@@ -520,7 +522,7 @@ async def test_the_search_finds_nothing_where_there_is_nothing(shell_for: Any, n
     [(V3, "", ["plan --verbose", "verify --json", "doctor --verbose"]), (V4, "1", ["doctor --json"])],
     ids=["v3", "v4"],
 )
-async def test_a_harvest_that_closes_its_books_shows_no_secret(
+async def test_a_harvest_that_reconciles_its_totals_shows_no_secret(
     shell_for: Any, key: str, pure: str, then: list[str]
 ) -> None:
     """Nor does any other command, nor what Python and asyncio say in debug mode."""
@@ -529,7 +531,7 @@ async def test_a_harvest_that_closes_its_books_shows_no_secret(
         shell = await shell_for(tmdb.url, key=key, AIOHTTP_NO_EXTENSIONS=pure, PYTHONASYNCIODEBUG="1")
         debugged = await shell.run("--verbose", program=("-X", "dev", "-m", "harvester"))
         assert (debugged.code, debugged.leaks) == (0, [])
-        assert "Books closed." in debugged.out
+        assert "Complete." in debugged.out
         for words in then:
             ended = await shell.run(*words.split())
             assert (ended.code, ended.leaks) == (0, []), words
@@ -547,7 +549,7 @@ async def test_a_terminal_is_shown_no_secret(shell_for: Any) -> None:
             ended = await searching.ended()
         shown = await reading
     assert (ended.code, ended.leaks) == (0, [])
-    assert b"Books closed." in shown
+    assert b"Complete." in shown
     assert found({"terminal": shown}) == []
 
 
@@ -612,7 +614,7 @@ WRONG_PLACES = (
     ],
     ids=named,
 )
-def test_a_wrong_setting_is_told_without_the_secret_in_it(
+def test_a_wrong_setting_is_reported_without_the_secret_in_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     """A key with a slip, in the wrong variable, or in a URL: the error names the setting, and nothing of it shows."""
@@ -621,14 +623,14 @@ def test_a_wrong_setting_is_told_without_the_secret_in_it(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name) as caught:
         load_settings()
-    assert found(told_of(caught.value)) == []
+    assert found(shown_of(caught.value)) == []
 
 
 @pytest.mark.parametrize(
     ("secret", "key"), [(V3, V3), (V4, ""), (SECRET, V3)], ids=["a known key", "by its shape", "a secret of AWS's"]
 )
 async def test_a_key_in_wrong_variables_is_not_repeated(shell_for: Any, secret: str, key: str) -> None:
-    """Lines of `.env` pasted over others; also where nobody has told us the key: what looks like one is one."""
+    """Lines of `.env` pasted over others; also where no key is known: what looks like one is one."""
     shell = (await shell_for("", key=key)).having(**dict.fromkeys(WRONG_PLACES, secret), AWS_SESSION_TOKEN=SESSION)
     ended = await shell.run("--verbose")
     assert (ended.code, ended.leaks) == (2, [])
@@ -644,15 +646,15 @@ async def test_a_key_in_wrong_variables_is_not_repeated(shell_for: Any, secret: 
     ],
 )
 async def test_a_key_that_may_be_another_setting_is_not_repeated_either(shell_for: Any, name: str, code: int) -> None:
-    """Where a key is as good as any other text, trouble comes later, and is told without it."""
+    """Where a key is as good as any other text, trouble comes later, and is reported without it."""
     async with knowing() as tmdb:
         ended = await (await shell_for(tmdb.url)).having(**{name: V3}).run("--verbose")
     assert (ended.code, ended.leaks) == (code, [])
 
 
 @pytest.mark.parametrize("words", [["--json"], ["doctor"]], ids=" ".join)
-async def test_a_wrong_setting_beside_good_keys_is_told_without_them(shell_for: Any, words: list[str]) -> None:
-    """What is wrong is told, and the keys beside it, with a slip in one of them, are not."""
+async def test_a_wrong_setting_beside_good_keys_is_reported_without_them(shell_for: Any, words: list[str]) -> None:
+    """What is wrong is named, and the keys beside it, with a slip in one of them, are not."""
     shell = (await shell_for("ftp://x", key=f"'{V3}'")).having(TMDB_RATE="fast", AWS_SESSION_TOKEN=SESSION)
     ended = await shell.run(*words)
     assert (ended.code, ended.leaks) == (1 if words == ["doctor"] else 2, [])
@@ -672,12 +674,12 @@ async def test_a_wrong_setting_beside_good_keys_is_told_without_them(shell_for: 
     ],
 )
 def test_a_file_of_settings_that_cannot_be_read_is_not_repeated(tmp_path: Path, name: str, content: str) -> None:
-    """Latin-1, a misspelt name or broken TOML are told without what stands there, also in what the error came from."""
+    """Latin-1, a misspelt name or broken TOML are reported without the text there, also in the cause of the error."""
     (tmp_path / "config").mkdir()
     (tmp_path / name).write_text(content, encoding="latin-1")  # the working folder of every test
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    assert found(told_of(caught.value)) == []
+    assert found(shown_of(caught.value)) == []
 
 
 async def test_a_key_in_a_name_of_the_users_own_stands_there_and_nowhere_else(shell_for: Any) -> None:
@@ -693,7 +695,7 @@ async def test_a_key_in_a_name_of_the_users_own_stands_there_and_nowhere_else(sh
 
 
 async def test_a_key_in_a_row_of_the_csv_is_not_said(shell_for: Any) -> None:
-    """Who pasted it there is told that a row was rejected, not what it is."""
+    """Who pasted it there learns that a row was rejected, not what it is."""
     async with knowing() as tmdb:
         shell = await shell_for(tmdb.url)
         with (shell.work / "movies.csv").open("a", encoding="utf-8") as file:
@@ -725,11 +727,11 @@ async def test_a_csv_that_is_no_csv_is_not_repeated(shell_for: Any, nobody: str)
         pytest.param(lambda head: http(404, {"status_code": 45, "status_message": head}), V3, 2, id="404"),
     ],
 )
-async def test_a_refusal_that_repeats_the_key_is_told_without_it(
-    shell_for: Any, answer: Answer, key: str, code: int
+async def test_a_refusal_that_repeats_the_key_is_reported_without_it(
+    shell_for: Any, answer: Response, key: str, code: int
 ) -> None:
     """TMDB's words are shown, but not those that are the key, or a part of it."""
-    async with wire(answer) as tmdb:
+    async with fixed_server(answer) as tmdb:
         ended = await (await shell_for(f"{tmdb.url}/3", key=key)).run("--verbose")
     assert (ended.code, ended.leaks) == (code, [])
 
@@ -742,7 +744,7 @@ async def test_a_key_that_is_refused_or_revoked_is_not_repeated(shell_for: Any) 
         for words in (["--verbose"], ["--json"], ["doctor"]):
             ended = await shell.run(*words)
             assert (1 if words == ["doctor"] else 3, []) == (ended.code, ended.leaks)
-    async with wire(lambda head: healthy(head) if asks_for_key(head) else refusing(head)) as revoked:
+    async with fixed_server(lambda head: healthy(head) if asks_for_key(head) else refusing(head)) as revoked:
         ended = await (await shell_for(f"{revoked.url}/3")).run("--verbose")
     assert (ended.code, ended.leaks) == (3, [])
     assert "TMDB refuses the key (HTTP 401, code 7" in ended.said
@@ -751,9 +753,9 @@ async def test_a_key_that_is_refused_or_revoked_is_not_repeated(shell_for: Any) 
 async def test_no_trouble_with_tmdb_shows_the_key(shell_for: Any) -> None:
     """Whatever a server says back: it is unavailable, for a reason in our own words; each try meets another echo."""
 
-    async def meet(case: tuple[str, list[Answer]]) -> tuple[int, list[str]]:
+    async def meet(case: tuple[str, list[Response]]) -> tuple[int, list[str]]:
         key, answers = case
-        async with wire(in_turn(answers)) as tmdb:
+        async with fixed_server(in_turn(answers)) as tmdb:
             shell = await shell_for(f"{tmdb.url}/3", key=key)
             async with shell.start("--verbose", program=on_our_loop()) as searching:
                 await searching.running.until(lambda: tmdb.heads)  # S3 has been asked; the rest is waiting
@@ -774,7 +776,7 @@ async def test_no_trouble_on_the_way_to_tmdb_shows_the_key(shell_for: Any, nobod
     reset = scripted({("authentication", ""): [always(RESET)]})
     async with knowing(faults=quiet) as silent, knowing(faults=reset) as broken, knowing() as out:
         out.down = True
-        cases: dict[str, tuple[StandIn | None, int]] = {
+        cases: dict[str, tuple[FakeTmdb | None, int]] = {
             "silent": (silent, 0),
             "broken": (broken, 6),
             "out": (out, 6),
@@ -795,8 +797,8 @@ async def test_no_trouble_on_the_way_to_tmdb_shows_the_key(shell_for: Any, nobod
                 ended = await searching.ended()
                 return ended.code, ended.leaks
 
-        told = await fan_out(meet, cases, at_once=len(cases))
-    assert {name: (code, []) for name, (_, code) in cases.items()} == dict(zip(cases, told, strict=True))
+        outcomes = await fan_out(meet, cases, at_once=len(cases))
+    assert {name: (code, []) for name, (_, code) in cases.items()} == dict(zip(cases, outcomes, strict=True))
 
 
 async def test_titles_that_fail_show_no_key(shell_for: Any) -> None:
@@ -810,7 +812,7 @@ async def test_titles_that_fail_show_no_key(shell_for: Any) -> None:
         tries[id_] += 1
         return troubles.get(id_, healthy)(head)
 
-    async with wire(answer) as tmdb:
+    async with fixed_server(answer) as tmdb:
         shell = await shell_for(f"{tmdb.url}/3", movies=[*troubles, *(f"tt{number:07d}" for number in range(1, 60))])
         async with shell.start("--verbose", program=on_our_loop()) as searching:
             await searching.running.until(lambda: tries.keys() >= troubles.keys())
@@ -824,26 +826,26 @@ async def test_titles_that_fail_show_no_key(shell_for: Any) -> None:
 
 async def test_no_redirect_takes_the_key_to_another_host(shell_for: Any) -> None:
     """301, 302, 303, 307 and 308, before the first title and for a title: the other host is asked nothing."""
-    seen: list[str] = []
+    paths: list[str] = []
 
-    async with wire(healthy) as elsewhere:
+    async with fixed_server(healthy) as elsewhere:
         point = redirecting(elsewhere.url)
 
         def answer(head: str) -> bytes:
-            seen.append(path_of(head))
-            return point(head) if len(seen) <= 5 or seen.count(seen[-1]) == 1 else healthy(head)
+            paths.append(path_of(head))
+            return point(head) if len(paths) <= 5 or paths.count(paths[-1]) == 1 else healthy(head)
 
-        async with wire(answer) as tmdb:
+        async with fixed_server(answer) as tmdb:
             movies = [f"tt{number:07d}" for number in range(1, 11)]
             shell = await shell_for(f"{tmdb.url}/3", movies=movies)
             async with shell.start("--verbose", program=on_our_loop(slow=1.0)) as searching:
-                await searching.running.until(lambda: seen)
+                await searching.running.until(lambda: paths)
                 searching.running.hurry()
-                await searching.running.until(lambda: len(seen) > 5)
+                await searching.running.until(lambda: len(paths) > 5)
                 searching.running.slow_down()
                 ended = await searching.ended()
         assert elsewhere.heads == []
-    assert (ended.code, ended.leaks, len(seen)) == (0, [], 26)
+    assert (ended.code, ended.leaks, len(paths)) == (0, [], 26)
 
 
 @pytest.mark.parametrize("key", [V3, V4], ids=["v3", "v4"])
@@ -853,7 +855,7 @@ async def test_a_record_that_repeats_the_key_does_not_land_with_it(shell_for: An
     def answer(head: str) -> bytes:
         return http(200, {"success": True, "id": 1, "title": "Ação", "links": {"self": head}})
 
-    async with wire(lambda head: healthy(head) if asks_for_key(head) else answer(head)) as tmdb:
+    async with fixed_server(lambda head: healthy(head) if asks_for_key(head) else answer(head)) as tmdb:
         shell = await shell_for(f"{tmdb.url}/3", key=key)
         ended = await shell.run("--verbose")
     assert (ended.code, ended.leaks) == (0, [])
@@ -862,11 +864,11 @@ async def test_a_record_that_repeats_the_key_does_not_land_with_it(shell_for: An
         for name, body in (await objects(shell.client, shell.bucket)).items()
         if name.startswith("object Raw/API/Movies/")
     ]
-    assert landed.count(STRUCK.encode()) == landed.count(b'"links"') == len(MOVIES)
+    assert landed.count(REDACTED.encode()) == landed.count(b'"links"') == len(MOVIES)
 
 
 async def test_a_signal_shows_no_secret(shell_for: Any) -> None:
-    """Told to stop, it lands what is open and says so, without a key."""
+    """Asked to stop, it lands what is open and says so, without a key."""
     async with knowing(latency=(0.05, 0.05)) as tmdb:
         shell = await shell_for(tmdb.url, movies=[f"tt{number:07d}" for number in range(1, 301)])
         async with shell.start("--verbose") as searching:
@@ -878,7 +880,7 @@ async def test_a_signal_shows_no_secret(shell_for: Any) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
 async def test_a_crash_shows_no_secret(shell_for: Any, number: signal.Signals) -> None:
-    """With Python's fault handler a crash tells where it was, and with what, to nobody."""
+    """With Python's fault handler a crash shows where it was, but not with what."""
     async with knowing(latency=(0.05, 0.05)) as tmdb:
         shell = await shell_for(tmdb.url, movies=[f"tt{number:07d}" for number in range(1, 301)])
         shell = shell.having(PYTHONFAULTHANDLER="1", PYTHONASYNCIODEBUG="1")
@@ -895,7 +897,7 @@ async def test_a_crash_shows_no_secret(shell_for: Any, number: signal.Signals) -
 # S3
 
 
-def s3_refusal(status: int, code: str, message: str) -> Answer:
+def s3_refusal(status: int, code: str, message: str) -> Response:
     """S3's error, which repeats what it was asked, as the real one does where signatures do not match.
 
     In `message` and `code`, {access} and {token} are those of the request, {quoted} is the token as a URL has it.
@@ -904,16 +906,16 @@ def s3_refusal(status: int, code: str, message: str) -> Answer:
     def answer(head: str) -> bytes:
         credential = re.search(r"Credential=([^/]+)/", head)
         token = re.search(r"(?i)x-amz-security-token: (\S+)", head)
-        said = {"access": credential[1] if credential else "", "token": token[1] if token else ""}
-        said["quoted"] = quote(said["token"], safe="")
+        credentials = {"access": credential[1] if credential else "", "token": token[1] if token else ""}
+        credentials["quoted"] = quote(credentials["token"], safe="")
         words = {
-            "Code": code.format_map(said),
-            "Message": message.format_map(said),
-            "AWSAccessKeyId": said["access"],
+            "Code": code.format_map(credentials),
+            "Message": message.format_map(credentials),
+            "AWSAccessKeyId": credentials["access"],
             "StringToSign": head,
             "SignatureProvided": head,
-            "CanonicalRequest": f"{head}\nX-Amz-Security-Token={said['quoted']}",
-            "Token-0": said["token"],
+            "CanonicalRequest": f"{head}\nX-Amz-Security-Token={credentials['quoted']}",
+            "Token-0": credentials["token"],
         }
         parts = "".join(f"<{name}>{html.escape(text)}</{name}>" for name, text in words.items())
         return http(status, f"<?xml version='1.0'?><Error>{parts}</Error>", Content_Type="application/xml")
@@ -921,7 +923,7 @@ def s3_refusal(status: int, code: str, message: str) -> Answer:
     return answer
 
 
-S3_ECHOES: dict[str, Answer] = {
+S3_ECHOES: dict[str, Response] = {
     "SignatureDoesNotMatch": s3_refusal(403, "SignatureDoesNotMatch", "The signature of {access} does not match"),
     "AccessDenied": s3_refusal(403, "AccessDenied", "User: {access} with {token} is not authorized"),
     "InvalidToken": s3_refusal(400, "InvalidToken", "The token {token} of {access} is malformed or invalid"),
@@ -945,17 +947,17 @@ S3_ECHOES: dict[str, Answer] = {
     ],
 )
 async def test_no_refusal_by_s3_shows_a_secret(shell_for: Any, trouble: str, command: str) -> None:
-    """S3 repeats what it was asked in its errors; what it said is told without any secret, by every command."""
-    async with knowing() as tmdb, wire(S3_ECHOES[trouble]) as s3:
+    """S3 repeats what it was asked in its errors; its message is reported without any secret, by every command."""
+    async with knowing() as tmdb, fixed_server(S3_ECHOES[trouble]) as s3:
         shell = await shell_for(tmdb.url, AWS_ENDPOINT_URL_S3=s3.url, AWS_SESSION_TOKEN=SESSION)
         ended = await shell.run(*command.split())
         assert s3.heads
     assert (ended.code, ended.leaks) == (1 if command == "doctor" else 4, [])
 
 
-async def test_secrets_that_the_sdk_finds_are_struck_out_too(shell_for: Any, nobody: str) -> None:
+async def test_secrets_that_the_sdk_finds_are_redacted_too(shell_for: Any, nobody: str) -> None:
     """Credentials of `~/.aws` are no settings of ours, and secrets all the same."""
-    async with wire(S3_ECHOES["InvalidToken"]) as s3:
+    async with fixed_server(S3_ECHOES["InvalidToken"]) as s3:
         shell = await shell_for(f"{nobody}/3", AWS_ENDPOINT_URL_S3=s3.url, AWS_PROFILE="lake")
         (shell.folder / "home" / ".aws").mkdir()
         (shell.folder / "home" / ".aws" / "credentials").write_text(
@@ -967,10 +969,10 @@ async def test_secrets_that_the_sdk_finds_are_struck_out_too(shell_for: Any, nob
     assert (ended.code, ended.leaks) == (4, [])
 
 
-async def test_access_keys_with_quotes_are_struck_out_of_json_too(shell_for: Any, nobody: str) -> None:
+async def test_access_keys_with_quotes_are_redacted_in_json_too(shell_for: Any, nobody: str) -> None:
     """Other S3s take any text as access key; in JSON it is written otherwise."""
     odd = f'{ACCESS}"\\'
-    async with wire(s3_refusal(400, "Invalid", f"What is {odd}?")) as s3:
+    async with fixed_server(s3_refusal(400, "Invalid", f"What is {odd}?")) as s3:
         shell = await shell_for(f"{nobody}/3", AWS_ENDPOINT_URL_S3=s3.url, AWS_ACCESS_KEY_ID=odd)
         ended = await shell.run("--json")
     assert (ended.code, ended.leaks) == (4, [])
@@ -995,7 +997,7 @@ async def test_a_real_server_that_refuses_shows_no_secret(
 
 async def test_an_s3_that_cannot_be_reached_shows_no_secret(shell_for: Any, nobody: str) -> None:
     """Nobody listening, and a server that hangs up."""
-    async with wire(always_told(b"")) as mute:
+    async with fixed_server(responding_with(b"")) as mute:
         urls = [nobody, mute.url]
 
         async def meet(url: str) -> tuple[int, list[str]]:
@@ -1003,8 +1005,8 @@ async def test_an_s3_that_cannot_be_reached_shows_no_secret(shell_for: Any, nobo
             ended = await shell.run("--verbose", program=on_our_loop(QUICK))  # nothing but waiting between its tries
             return ended.code, ended.leaks
 
-        told = await fan_out(meet, urls, at_once=len(urls))
-    assert dict.fromkeys(urls, (4, [])) == dict(zip(urls, told, strict=True))
+        outcomes = await fan_out(meet, urls, at_once=len(urls))
+    assert dict.fromkeys(urls, (4, [])) == dict(zip(urls, outcomes, strict=True))
 
 
 async def test_a_refusal_in_the_midst_of_a_harvest_shows_no_secret(shell_for: Any) -> None:
@@ -1023,7 +1025,7 @@ async def test_a_refusal_in_the_midst_of_a_harvest_shows_no_secret(shell_for: An
                 return nothing
         return http(200, s3.stored[path.path], ETag='"1"') if path.path in s3.stored else no_key
 
-    async with knowing() as tmdb, wire(answer) as s3:
+    async with knowing() as tmdb, fixed_server(answer) as s3:
         shell = await shell_for(tmdb.url, AWS_ENDPOINT_URL_S3=s3.url, AWS_SESSION_TOKEN=SESSION)
         ended = await shell.run("--verbose")
     assert (ended.code, ended.leaks) == (4, [])
@@ -1036,8 +1038,8 @@ def test_no_redirect_takes_credentials_to_another_host(status: int) -> None:
 
     async def story() -> None:
         async with (
-            wire(S3_ECHOES["AccessDenied"]) as elsewhere,
-            wire(lambda head: http(status, "", Location=elsewhere.url + path_of(head))) as s3,
+            fixed_server(S3_ECHOES["AccessDenied"]) as elsewhere,
+            fixed_server(lambda head: http(status, "", Location=elsewhere.url + path_of(head))) as s3,
             bucket_at(s3.url) as bucket,
         ):
             for call in calls(bucket):
@@ -1051,10 +1053,10 @@ def test_no_redirect_takes_credentials_to_another_host(status: int) -> None:
 
 
 async def test_a_redirect_of_s3s_ends_in_exit_4(shell_for: Any, nobody: str) -> None:
-    """A bucket that has moved, or a hotel's page of welcome, is told in a sentence."""
+    """A bucket that has moved, or a hotel's page of welcome, is reported in a sentence."""
     async with (
-        wire(S3_ECHOES["AccessDenied"]) as elsewhere,
-        wire(lambda head: http(307, "", Location=elsewhere.url + path_of(head))) as s3,
+        fixed_server(S3_ECHOES["AccessDenied"]) as elsewhere,
+        fixed_server(lambda head: http(307, "", Location=elsewhere.url + path_of(head))) as s3,
     ):
         shell = await shell_for(f"{nobody}/3", AWS_ENDPOINT_URL_S3=s3.url, AWS_SESSION_TOKEN=SESSION)
         ended = await shell.run("--verbose")
@@ -1086,7 +1088,7 @@ def to_asyncio(*words, **more):
     loop = asyncio.get_running_loop()
     loop.create_task(forgotten(key), name=f"task of {{key}}")
     loop.call_soon(partial(raw, key))
-    loop.call_soon(partial(lambda told: time.sleep(0.2), f"http://host/3?api_key={{key}}"))
+    loop.call_soon(partial(lambda url: time.sleep(0.2), f"http://host/3?api_key={{key}}"))
     loop.call_exception_handler({{"message": f"lost {{key}}", "handle": key}})
 
 def as_warnings(*words, **more):
@@ -1115,7 +1117,7 @@ def with_a_bug(shell: Searched, module: str, name: str, bug: str) -> Searched:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("settings", "load_settings"), ("harvest", "read_inputs")],
+    [("settings.settings", "load_settings"), ("commands.harvest", "start")],
     ids=["in the settings", "on the road"],
 )
 async def test_a_bug_of_ours_saves_a_traceback_without_secrets(
@@ -1132,9 +1134,9 @@ async def test_a_bug_of_ours_saves_a_traceback_without_secrets(
 
 
 async def test_a_bug_in_what_is_shown_is_no_traceback_either(shell_for: Any) -> None:
-    """The last lines of a harvest are ours as well: a bug there is told in a sentence, without a key."""
+    """The last lines of a harvest are ours as well: a bug there is reported in a sentence, without a key."""
     async with knowing() as tmdb:
-        shell = with_a_bug(await shell_for(tmdb.url), "show", "show_report", "raw").having(AWS_SESSION_TOKEN="")
+        shell = with_a_bug(await shell_for(tmdb.url), "reports.text", "show_report", "raw").having(AWS_SESSION_TOKEN="")
         ended = await shell.run()
     assert (ended.code, ended.leaks) == (1, [])
     assert "Traceback" not in ended.said
@@ -1144,16 +1146,18 @@ async def test_a_bug_in_what_is_shown_is_no_traceback_either(shell_for: Any) -> 
 async def test_what_python_says_by_itself_has_no_secret(shell_for: Any, bug: str) -> None:
     """Asyncio's slow callbacks and lost exceptions, warnings, and errors that nobody can catch, in debug mode."""
     async with knowing() as tmdb:
-        shell = with_a_bug(await shell_for(tmdb.url), "progress", "Lines.batch", bug).having(AWS_SESSION_TOKEN="")
+        shell = with_a_bug(await shell_for(tmdb.url), "commands.harvest", "warn_if_mostly_missing", bug).having(
+            AWS_SESSION_TOKEN=""
+        )
         shell = shell.having(PYTHONASYNCIODEBUG="1")
         ended = await shell.run("--verbose", program=("-X", "dev", "-m", "harvester"))
     assert (ended.code, ended.leaks) == (0, [])
-    said = {
+    sentences = {
         "to_asyncio": ("never retrieved", "Executing <Handle", "took 0."),
         "as_warnings": ("Unclosed response",),
         "at_the_end": ("RuntimeError",),
     }
-    assert [words for words in said[bug] if words not in ended.said] == []
+    assert [words for words in sentences[bug] if words not in ended.said] == []
 
 
 # TLS
@@ -1213,27 +1217,27 @@ def certificates(trusted: Authority, unknown: Authority) -> dict[str, tuple[ssl.
 async def test_a_tmdb_with_a_bad_certificate_never_sees_the_key(
     shell_for: Any, trusted: Authority, unknown: Authority
 ) -> None:
-    """An unknown, expired or foreign certificate is told as TLS's, and no request is sent, whatever is switched."""
+    """An unknown, expired or foreign certificate is reported as TLS's, and no request is sent, whatever is switched."""
 
     async def meet(case: tuple[ssl.SSLContext, dict[str, str]]) -> tuple[int, list[str], list[str]]:
         tls, environment = case
-        async with wire(healthy, tls=tls) as tmdb:
+        async with fixed_server(healthy, tls=tls) as tmdb:
             shell = await shell_for(f"{tmdb.url}/3", SSL_CERT_FILE=trusted.file)
             ended = await shell.having(**environment).run("--verbose")
             assert "tls" in ended.said.lower()
             return ended.code, ended.leaks, tmdb.heads
 
     cases = certificates(trusted, unknown)
-    told = await fan_out(meet, cases.values(), at_once=len(cases))
-    assert dict(zip(cases, told, strict=True)) == dict.fromkeys(cases, (6, [], []))
+    outcomes = await fan_out(meet, cases.values(), at_once=len(cases))
+    assert dict(zip(cases, outcomes, strict=True)) == dict.fromkeys(cases, (6, [], []))
 
 
 async def test_a_tmdb_with_a_good_certificate_is_asked_directly(shell_for: Any, trusted: Authority) -> None:
     """With its authority trusted all is well; and a proxy of the environment is sent nothing."""
     proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     async with (
-        wire(always_told(http(502, ""))) as proxy,
-        wire(healthy, tls=trusted.server("localhost"), host="localhost") as tmdb,
+        fixed_server(responding_with(http(502, ""))) as proxy,
+        fixed_server(healthy, tls=trusted.server("localhost"), host="localhost") as tmdb,
     ):
         shell = await shell_for(f"{tmdb.url}/3", SSL_CERT_FILE=trusted.file, NO_PROXY="127.0.0.1")
         ended = await shell.having(**dict.fromkeys(proxies, proxy.url)).run("--verbose")
@@ -1249,7 +1253,7 @@ async def test_an_s3_with_a_bad_certificate_never_sees_the_credentials(
 
     async def meet(case: tuple[ssl.SSLContext, dict[str, str]]) -> tuple[int, list[str], list[str]]:
         tls, environment = case
-        async with wire(S3_ECHOES["AccessDenied"], tls=tls) as s3:
+        async with fixed_server(S3_ECHOES["AccessDenied"], tls=tls) as s3:
             shell = await shell_for(f"{nobody}/3", AWS_ENDPOINT_URL_S3=s3.url, AWS_SESSION_TOKEN=SESSION)
             ended = await shell.having(**{"AWS_CA_BUNDLE": trusted.file} | environment).run("--verbose")
             assert "Cannot" in ended.said
@@ -1258,13 +1262,13 @@ async def test_an_s3_with_a_bad_certificate_never_sees_the_credentials(
     cases = certificates(trusted, unknown)
     cases["no AWS_CA_BUNDLE"] = cases["unknown"][0], {"AWS_CA_BUNDLE": ""}
     cases["no REQUESTS_CA_BUNDLE"] = cases["unknown"][0], {"REQUESTS_CA_BUNDLE": ""}
-    told = await fan_out(meet, cases.values(), at_once=len(cases))
-    assert dict(zip(cases, told, strict=True)) == dict.fromkeys(cases, (4, [], []))
+    outcomes = await fan_out(meet, cases.values(), at_once=len(cases))
+    assert dict(zip(cases, outcomes, strict=True)) == dict.fromkeys(cases, (4, [], []))
 
 
 async def test_an_s3_with_a_good_certificate_is_asked(shell_for: Any, nobody: str, trusted: Authority) -> None:
-    """With its authority trusted S3 is asked, and what it says is told."""
-    async with wire(S3_ECHOES["AccessDenied"], tls=trusted.server("127.0.0.1")) as s3:
+    """With its authority trusted S3 is asked, and what it says is reported."""
+    async with fixed_server(S3_ECHOES["AccessDenied"], tls=trusted.server("127.0.0.1")) as s3:
         shell = await shell_for(f"{nobody}/3", AWS_ENDPOINT_URL_S3=s3.url, AWS_CA_BUNDLE=trusted.file)
         ended = await shell.run("--verbose")
         assert s3.heads
@@ -1275,8 +1279,8 @@ async def test_an_s3_with_a_good_certificate_is_asked(shell_for: Any, nobody: st
 async def test_a_proxy_on_the_way_to_s3_sees_no_secret(shell_for: Any, nobody: str, trusted: Authority) -> None:
     """The SDK goes through HTTPS_PROXY, as it is asked to, by a tunnel: the proxy learns the host and no more."""
     async with (
-        wire(always_told(http(403, ""))) as proxy,
-        wire(S3_ECHOES["AccessDenied"], tls=trusted.server("localhost"), host="localhost") as s3,
+        fixed_server(responding_with(http(403, ""))) as proxy,
+        fixed_server(S3_ECHOES["AccessDenied"], tls=trusted.server("localhost"), host="localhost") as s3,
     ):
         shell = await shell_for(f"{nobody}/3", AWS_ENDPOINT_URL_S3=s3.url, AWS_SESSION_TOKEN=SESSION)
         ended = await shell.having(AWS_CA_BUNDLE=trusted.file, HTTPS_PROXY=proxy.url).run("--verbose")
@@ -1342,9 +1346,9 @@ def test_http_is_refused_to_public_hosts(host: str) -> None:
     """The key stands in every request: over plain http everybody on the way would read it. DNS is not asked."""
     with pytest.raises(SettingsError) as caught:
         load_settings(tmdb_base_url=f"http://{host}/3", tmdb_api_key=V3)
-    said = str(caught.value)
-    assert said.startswith("TMDB_BASE_URL ")
-    assert "https://" in said
+    message = str(caught.value)
+    assert message.startswith("TMDB_BASE_URL ")
+    assert "https://" in message
     assert f"https://{host}/3" == load_settings(tmdb_base_url=f"https://{host}/3").tmdb_base_url
 
 
@@ -1358,21 +1362,21 @@ async def test_http_to_a_public_host_ends_in_exit_2_and_a_sentence(shell_for: An
 # What stands in memory and may be shown
 
 
-def told_of(error: BaseException, seen: frozenset[int] = frozenset()) -> dict[str, bytes]:
-    """All that whoever shows an exception shows of it, and of those it came from; of ours also the attributes."""
+def shown_of(error: BaseException, seen: frozenset[int] = frozenset()) -> dict[str, bytes]:
+    """All that can be shown of an exception and of those it came from; of ours also the attributes."""
     if id(error) in seen:
         return {}
     name = type(error).__name__
     ours = vars(error) if isinstance(error, HarvestError) else {}
-    told = f"{error}\n{error!r}\n{error.args!r}\n{getattr(error, '__notes__', ())}\n{ours!r}"
-    places = {f"{name} {id(error)}": told.encode()}
+    text = f"{error}\n{error!r}\n{error.args!r}\n{getattr(error, '__notes__', ())}\n{ours!r}"
+    places = {f"{name} {id(error)}": text.encode()}
     if not seen:
         places["traceback"] = "".join(traceback.format_exception(error)).encode()
     context = None if error.__suppress_context__ else error.__context__
     others = [error.__cause__, context, *getattr(error, "exceptions", ())]
     for other in others:
         if other is not None:
-            places |= told_of(other, seen | {id(error)})
+            places |= shown_of(other, seen | {id(error)})
     return places
 
 
@@ -1391,15 +1395,15 @@ def test_the_search_sees_what_an_exception_came_from() -> None:
             yield error
 
     for error in raising(V3):
-        assert found(told_of(error)) != []
+        assert found(shown_of(error)) != []
     for error in raising("nothing"):
-        assert found(told_of(error)) == []
+        assert found(shown_of(error)) == []
 
 
 def tmdb_at(url: str, clock: Clock, key: str) -> Any:
-    """A `Tmdb` as the doors open it, but for its waits, which are virtual."""
-    pace = Pace(10_000, clock=clock.time, sleep=clock.sleep)
-    options: Any = {"language": None, "append": (), "pace": pace, "concurrency": 5, "sleep": clock.sleep}
+    """A `Tmdb` as the commands open it, but for its waits, which are virtual."""
+    limiter = RateLimiter(10_000, clock=clock.time, sleep=clock.sleep)
+    options: Any = {"language": None, "append": (), "limiter": limiter, "concurrency": 5, "sleep": clock.sleep}
     return Tmdb(base_url=f"{url}/3", key=key, **options)
 
 
@@ -1421,20 +1425,20 @@ def calls(bucket: Bucket) -> list[Callable[[], Awaitable[object]]]:
 async def test_no_error_of_tmdbs_carries_the_key(clock: Clock, key: str) -> None:
     """Not in its text, arguments or attributes, nor in what it came from: a Lambda logs all of an exception."""
     for answer in (refusing, refusing_in_part, *ECHOES.values()):
-        async with wire(answer) as server, tmdb_at(server.url, clock, key) as tmdb:
+        async with fixed_server(answer) as server, tmdb_at(server.url, clock, key) as tmdb:
             with pytest.raises((TmdbRefusedError, TmdbUnavailableError)) as caught:
                 await tmdb.check_key()
-            assert found(told_of(caught.value)) == []
+            assert found(shown_of(caught.value)) == []
 
 
 @pytest.mark.parametrize("trouble", [name for name in S3_ECHOES if name not in ("a 500", "a redirect to itself")])
 async def test_no_error_of_s3s_carries_a_secret(trouble: str) -> None:
     """The same for what S3 repeats, whatever was being done."""
-    async with wire(S3_ECHOES[trouble]) as server, bucket_at(server.url) as bucket:
+    async with fixed_server(S3_ECHOES[trouble]) as server, bucket_at(server.url) as bucket:
         for call in calls(bucket):
             with pytest.raises(StoreError) as caught:
                 await call()
-            assert found(told_of(caught.value)) == []
+            assert found(shown_of(caught.value)) == []
 
 
 async def test_nothing_that_holds_a_secret_shows_it(clock: Clock) -> None:
@@ -1456,7 +1460,7 @@ async def test_nothing_that_holds_a_secret_shows_it(clock: Clock) -> None:
                 waiting.cancel()
                 with suppress(asyncio.CancelledError):
                     await waiting
-                for each in (settings, tmdb, bucket, tmdb.pace, tmdb.health):
+                for each in (settings, tmdb, bucket, tmdb.limiter, tmdb.breaker):
                     places[f"{type(each).__name__} with {key[:3]}"] = f"{each!r} {each!s} {each:}".encode()
                 places[f"tasks with {key[:3]}"] = f"{tasks} {stack.getvalue()}".encode()
     assert found(places) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import traceback
 from contextlib import suppress
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harvester.errors import Exit, SettingsError
-from harvester.forms import PARTS_LIMIT, PATH_LIMIT, key_template
-from harvester.forms import prefix as validate_prefix
-from harvester.manifest import RecordOptions
-from harvester.settings import ALL_NAMES, Settings, flag_of, load_settings
+from harvester.model.key_template import PATH_LIMIT, KeyTemplate
+from harvester.model.record_options import APPEND_LIMIT, RecordOptions
+from harvester.settings.provenance import UnknownName, provenance, sdk_variables, unknown_names
+from harvester.settings.settings import ALL_NAMES, Settings, flag_of, load_settings
+from harvester.settings.validators import prefix as validate_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,14 +116,14 @@ def test_flag_before_environment_before_dotenv_before_toml_before_default(
     monkeypatch.setenv(name.upper(), str(environment))
     dotenv(f"{name.upper()}={in_dotenv}\n")
     toml(f"{name} = {in_toml!r}\n")
-    seen = [getattr(load_settings(**{name: flag}), name), getattr(load_settings(**{name: None}), name)]
+    found = [getattr(load_settings(**{name: flag}), name), getattr(load_settings(**{name: None}), name)]
     monkeypatch.delenv(name.upper())
-    seen.append(getattr(load_settings(), name))
+    found.append(getattr(load_settings(), name))
     Path(".env").unlink()
-    seen.append(getattr(load_settings(), name))
+    found.append(getattr(load_settings(), name))
     Path("config/harvester.toml").unlink()
-    seen.append(getattr(load_settings(), name))
-    assert seen == [*values, Settings.model_fields[name].default]
+    found.append(getattr(load_settings(), name))
+    assert found == [*values, Settings.model_fields[name].default]
 
 
 OLDER = {
@@ -234,51 +236,53 @@ def test_an_empty_variable_does_not_hide_a_value_behind_it(monkeypatch: pytest.M
         ("OUTPUT_FORMAT", "JSONL"),
     ],
 )
-def test_a_wrong_value_is_told_by_its_environment_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """Whatever source it came from, a wrong setting is told by the name of the README and its value."""
+def test_a_wrong_value_is_reported_by_its_environment_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Whatever source it came from, a wrong setting is reported by the name of the README and its value."""
     monkeypatch.setenv(name, value)
-    said = wrong()
-    assert said.startswith(f"{name} ")
-    assert repr(value) in said
+    message = wrong()
+    assert message.startswith(f"{name} ")
+    assert repr(value) in message
     monkeypatch.delenv(name)
-    assert wrong(**{name.lower(): value}) == said
+    assert wrong(**{name.lower(): value}) == message
     toml(f"{name.lower()} = '{value}'\n")
-    assert wrong() == said
+    assert wrong() == message
 
 
-def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One start tells every setting to mend, not the first alone."""
+def test_all_that_is_wrong_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One start names every setting to fix, not the first alone."""
     monkeypatch.setenv("TMDB_RATE", "0")
     dotenv("OUTPUT_FORMAT=xml\n")
     toml('s3_bucket = "X"\n')
-    said = wrong(tmdb_language="Klingon")
-    assert [name for name in ("TMDB_RATE", "OUTPUT_FORMAT", "S3_BUCKET", "TMDB_LANGUAGE") if name not in said] == []
+    message = wrong(tmdb_language="Klingon")
+    assert [name for name in ("TMDB_RATE", "OUTPUT_FORMAT", "S3_BUCKET", "TMDB_LANGUAGE") if name not in message] == []
 
 
-def test_a_wrong_value_of_an_older_name_is_told_by_the_name_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_value_of_an_older_name_is_reported_by_the_name_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who set NOME_DO_BUCKET_S3 is not sent to look for S3_BUCKET, which they have never heard of."""
     monkeypatch.setenv("NOME_DO_BUCKET_S3", "Meu_Bucket")
-    said = wrong()
-    assert "NOME_DO_BUCKET_S3" in said
-    assert "'Meu_Bucket'" in said
+    message = wrong()
+    assert "NOME_DO_BUCKET_S3" in message
+    assert "'Meu_Bucket'" in message
 
 
-def test_a_key_that_is_no_setting_is_told() -> None:
-    """A misspelt key of the TOML file is not passed over: it would leave a default in force, unseen."""
-    toml('tmdb_rte = 10\ntmdb_rate = 20\n[more]\ns3_bucket = "x"\n')
-    said = wrong()
-    assert "config/harvester.toml has more, tmdb_rte" in said
-    assert "tmdb_rate" not in said
+def test_a_key_that_is_no_setting_is_reported() -> None:
+    """A misspelt key of the TOML file is refused with the nearest name: it would leave a default in force, unseen."""
+    toml('tmdb_rte = 10\ntmdb_language = "pt-BR"\n[more]\ns3_bucket = "x"\n')
+    message = wrong()
+    assert "config/harvester.toml has more, tmdb_rte (nearest: tmdb_rate), which is no setting" in message
+    assert "tmdb_language" not in message
 
 
 @pytest.mark.parametrize("text", ["tmdb_rate = \n", "= 5\n", "tmdb_rate = 1\ntmdb_rate = 2\n", 's3_bucket = "open\n'])
-def test_a_broken_toml_file_is_told(text: str) -> None:
+def test_a_broken_toml_file_is_reported(text: str) -> None:
     """A TOML file that cannot be read is a settings error with its name, not a traceback."""
     toml(text)
     assert "config/harvester.toml" in wrong()
 
 
-def test_files_that_are_not_utf_8_are_told() -> None:
+def test_files_that_are_not_utf_8_are_reported() -> None:
     """Latin-1 in the TOML file or in `.env` is a settings error that names the file."""
     Path(".env").write_bytes("MOVIES_CSV=Séries.csv\n".encode("latin-1"))
     assert ".env" in wrong()
@@ -288,11 +292,70 @@ def test_files_that_are_not_utf_8_are_told() -> None:
     assert "config/harvester.toml" in wrong()
 
 
-def test_other_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `.env` and an environment may hold the settings of other programs."""
-    monkeypatch.setenv("TMDB_COLOUR", "red")
-    dotenv("DATABASE_URL=postgres://x\nTMDB_RTE=5\n")
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A misspelt name is found in `.env` and the environment, in either case, and its value is nowhere."""
+    monkeypatch.setenv("TMDB_RTE", "1234")
+    monkeypatch.setenv("TMDB_COLOUR", "")
+    dotenv("S3_REGION=1234\nseries_cvs=1234\nTMDB_RTE=1234\nOUTPUT_OF_THE_MILL=1234\nTMDB_RATE=40\n")
     assert load_settings() == Settings.model_construct()
+    assert unknown_names() == [
+        UnknownName("OUTPUT_OF_THE_MILL", ".env", None),
+        UnknownName("S3_REGION", ".env", "AWS_REGION"),
+        UnknownName("SERIES_CVS", ".env", "SERIES_CSV"),
+        UnknownName("TMDB_RTE", ".env", "TMDB_RATE"),
+        UnknownName("TMDB_RTE", "environment", "TMDB_RATE"),
+    ]
+
+
+def test_the_settings_of_other_programs_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither names that begin otherwise, nor those that TensorFlow, Kubernetes and Docker give an S3."""
+    dotenv("DATABASE_URL=postgres://x\nAWS_EC2_METADATA_DISABLED=true\nNOME_DO_BUCKET_S3=lake\n")
+    for name in ("S3_ENDPOINT", "S3_USE_HTTPS", "S3_SERVICE_HOST", "S3_PORT", "S3_PORT_9000_TCP_ADDR", "TMDB_PORT"):
+        monkeypatch.setenv(name, "x")
+    assert unknown_names() == []
+
+
+@pytest.mark.parametrize("key", [V3_KEY, V4_TOKEN, AWS_ID])
+def test_a_key_in_the_place_of_a_name_is_not_repeated(key: str) -> None:
+    """A line of `.env` without its `=` is a name to its reader, in whatever case it is shown."""
+    dotenv(f"TMDB_API_KEY_{key}\nTMDB_{key}=x\nTMDB_API_KEY:{key}\n")
+    assert unknown_names() == []
+
+
+def test_a_file_that_cannot_be_read_names_nothing() -> None:
+    """`load_settings` says what is wrong with it."""
+    Path(".env").write_bytes(b"TMDB_RTE=5\nMOVIES_CSV=S\xe9ries.csv\n")
+    assert unknown_names() == []
+    assert sdk_variables({}) == {}
+
+
+def test_the_sdk_is_lent_its_variables_of_the_dotenv() -> None:
+    """Those that are not set in the environment, in either case, without the empty ones, and no other program's."""
+    dotenv(f"AWS_CA_BUNDLE=a.pem\nAWS_ROLE_ARN=\naws_access_key_id={AWS_ID}\nAWS_MAX_ATTEMPTS=3\nS3_BUCKET=lake\n")
+    assert sdk_variables({"AWS_MAX_ATTEMPTS": "5"}) == {"AWS_CA_BUNDLE": "a.pem", "AWS_ACCESS_KEY_ID": AWS_ID}
+
+
+def test_what_the_sdk_is_lent_changes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment comes before `.env` by whichever name, and what came from `.env` is said to."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "from-environment")
+    dotenv("AWS_REGION=from-dotenv\nAWS_PROFILE=from-dotenv\nAWS_ENDPOINT_URL=http://localhost:9000\n")
+    before, where = load_settings(), provenance()
+    lent = sdk_variables(os.environ)
+    assert lent == {"AWS_PROFILE": "from-dotenv", "AWS_ENDPOINT_URL": "http://localhost:9000"}
+    for name, value in lent.items():
+        monkeypatch.setenv(name, value)
+    assert (load_settings(), provenance()) == (before, where)
+    assert (where["aws_region"], where["aws_profile"], where["tmdb_rate"]) == ("environment", ".env", "default")
+
+
+def test_a_value_that_is_in_both_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment outranks `.env`, also where they agree; only the SDK's variables are copied."""
+    monkeypatch.setenv("TMDB_RATE", "20")
+    dotenv("TMDB_RATE=20\nTMDB_CONCURRENCY=7\n")
+    where = provenance()
+    assert (where["tmdb_rate"], where["tmdb_concurrency"]) == ("environment", ".env")
 
 
 @pytest.mark.parametrize(
@@ -323,13 +386,13 @@ def test_appended_parts_may_be_a_list_in_toml() -> None:
 
 
 def test_more_than_20_parts_are_refused() -> None:
-    """TMDB answers 400 to a 21st part, for every title: it is told before the first request."""
-    assert PARTS_LIMIT == 20
+    """TMDB answers 400 to a 21st part, for every title: it is reported before the first request."""
+    assert APPEND_LIMIT == 20
     parts = [f"season/{number}" for number in range(1, 22)]
     assert load_settings(tmdb_append=",".join(parts[:20])).tmdb_append == tuple(parts[:20])
-    said = wrong(tmdb_append=",".join(parts))
-    assert "TMDB_APPEND has 21 parts" in said
-    assert "20" in said
+    message = wrong(tmdb_append=",".join(parts))
+    assert "TMDB_APPEND has 21 parts" in message
+    assert "20" in message
 
 
 DAY = "{prefix}/{collection}/{yyyy}/{mm}/{dd}"
@@ -516,7 +579,7 @@ def test_a_prefix_or_template_that_works_is_taken_as_it_is(name: str, value: str
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_prefix_or_template_that_cannot_work_is_refused(name: str) -> None:
-    """It is told before TMDB is asked, with its value: all days in one folder, or what readers skip, is found late."""
+    """Reported before TMDB is asked, with its value: all days in one folder, or what readers skip, is found late."""
     assert [value for value in BAD[name] if not _is_refused(name, value)] == []
 
 
@@ -524,8 +587,8 @@ def _is_refused(name: str, value: str) -> bool:
     try:
         load_settings(**{name: value})
     except SettingsError as error:
-        said = str(error)
-        return said.startswith(f"{name.upper()} ") and repr(value)[:600] in said and "overlaps" not in said
+        message = str(error)
+        return message.startswith(f"{name.upper()} ") and repr(value)[:600] in message and "overlaps" not in message
     return False
 
 
@@ -533,7 +596,7 @@ def test_what_others_wrote_is_refused_at_once_however_large_it_would_become() ->
     """A template from a manifest is never formatted, and one of a megabyte is not repeated whole."""
     for template in (DAY + "/{batch:>99999999999}.json", "{prefix:>99999999999}", "{prefix!r:{prefix}}", "{" * 2**20):
         with pytest.raises(ValueError, match=r"must|600"):
-            key_template(template)
+            KeyTemplate.of_data_files(template)
     for name in ("s3_key_template", "s3_csv_template", "s3_prefix"):
         assert len(wrong(**{name: "é{x}\n" * 2**18})) < 1_100
 
@@ -565,12 +628,12 @@ def test_what_others_wrote_is_refused_at_once_however_large_it_would_become() ->
 )
 def test_csvs_and_harvest_keep_out_of_each_others_folders(prefix: str | None, template: str | None) -> None:
     """The harvest would take a CSV for a foreign file, or the upload a record for a CSV: the error names both."""
-    said = wrong(s3_prefix=prefix, s3_csv_template=template)
+    message = wrong(s3_prefix=prefix, s3_csv_template=template)
     fields = Settings.model_fields
-    assert said.startswith("S3_CSV_TEMPLATE overlaps with S3_PREFIX ")
-    assert repr((prefix or fields["s3_prefix"].default).strip("/")) in said
-    assert repr(template or fields["s3_csv_template"].default) in said
-    assert "Change one of the two" in said
+    assert message.startswith("S3_CSV_TEMPLATE overlaps with S3_PREFIX ")
+    assert repr((prefix or fields["s3_prefix"].default).strip("/")) in message
+    assert repr(template or fields["s3_csv_template"].default) in message
+    assert "Change one of the two" in message
 
 
 @pytest.mark.parametrize(
@@ -628,12 +691,12 @@ BETWEEN = st.sampled_from(["/", "", "-", "/x=", ".1/é"])
 def test_keys_of_an_accepted_template_lie_below_the_prefix_and_never_meet(
     prefix: str, between: tuple[str, ...], odd: str, at: int
 ) -> None:
-    """Every key begins with the prefix, readers skip no part of it, and it tells collection, date and batch apart."""
+    """Every key begins with the prefix, readers skip no part of it, and it distinguishes collection, date and batch."""
     texts = [text + odd if index == at else text for index, text in enumerate(between)]
     fields = ["{collection}", "{yyyy}", "{mm}", "{dd}", "/{batch}.json"]
     template = "{prefix}/" + "".join(text + field for text, field in zip(texts, fields, strict=True))
     try:
-        folder, template = validate_prefix(prefix), key_template(template)
+        folder, template = validate_prefix(prefix), KeyTemplate.of_data_files(template).text
     except ValueError:
         reject()
     days = [
@@ -663,22 +726,22 @@ def test_slashes_around_prefix_and_base_url_do_not_matter() -> None:
 def test_both_shapes_of_tmdbs_key_are_taken(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """32 hexadecimal digits (v3) and `eyJ….….…` (v4), with the white space a copy brings along."""
     monkeypatch.setenv("TMDB_API_KEY", key)
-    held = load_settings().tmdb_api_key
-    assert held is not None
-    assert held.get_secret_value() == key.strip()
+    stored = load_settings().tmdb_api_key
+    assert stored is not None
+    assert stored.get_secret_value() == key.strip()
 
 
 @pytest.mark.parametrize(
     "key", [V3_KEY[:-1], V3_KEY + "0", "g" * 32, "eyJhbGciOiJIUzI1NiJ9", V4_TOKEN[3:], f"Bearer {V4_TOKEN}", "changeme"]
 )
 def test_what_has_neither_shape_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """The error tells the shapes and how long the value is, and not one that may be a key with a slip."""
+    """The error names the shapes and how long the value is, and not one that may be a key with a slip."""
     monkeypatch.setenv("TMDB_API_KEY", key)
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    said = str(caught.value)
-    assert said.startswith("TMDB_API_KEY is neither a v3 key")
-    assert f"{len(key)} characters" in said
+    message = str(caught.value)
+    assert message.startswith("TMDB_API_KEY is neither a v3 key")
+    assert f"{len(key)} characters" in message
     assert key not in "".join(traceback.format_exception(caught.value))
 
 
@@ -713,8 +776,8 @@ def test_an_error_beside_secrets_does_not_show_them() -> None:
     """With good secrets and a wrong setting, neither message nor traceback has a secret."""
     with pytest.raises(SettingsError) as caught:
         with_secrets(tmdb_rate="fast", s3_key_template="{batch}")
-    told = "".join(traceback.format_exception(caught.value))
-    assert [secret for secret in SECRETS if secret in told] == []
+    text = "".join(traceback.format_exception(caught.value))
+    assert [secret for secret in SECRETS if secret in text] == []
 
 
 @pytest.mark.parametrize(
@@ -726,11 +789,11 @@ def test_an_error_beside_secrets_does_not_show_them() -> None:
     ],
 )
 def test_a_url_with_a_key_in_it_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """TMDB's site shows URLs with the key in their query: pasted as base URL, they are told without it."""
+    """TMDB's site shows URLs with the key in their query: pasted as base URL, they are reported without it."""
     monkeypatch.setenv("TMDB_BASE_URL", url)
-    said = wrong()
-    assert said.startswith("TMDB_BASE_URL ")
-    assert V3_KEY not in said
+    message = wrong()
+    assert message.startswith("TMDB_BASE_URL ")
+    assert V3_KEY not in message
 
 
 @pytest.mark.parametrize(
@@ -741,23 +804,23 @@ def test_a_url_with_a_key_in_it_is_refused_and_not_shown(monkeypatch: pytest.Mon
     ],
 )
 def test_what_a_command_needs_is_asked_for_by_name(name: str, said: str) -> None:
-    """A missing setting is told with its flag, if it has one, and every place it can be set in."""
+    """A missing setting is reported with its flag, if it has one, and every place it can be set in."""
     settings = load_settings()
     with pytest.raises(SettingsError) as caught:
-        settings.need("tmdb_rate", name)
+        settings.require("tmdb_rate", name)
     assert str(caught.value).startswith(said)
     assert [place for place in (".env", "config/harvester.toml") if place not in str(caught.value)] == []
-    with_secrets(s3_bucket="lake").need("tmdb_api_key", "s3_bucket")
+    with_secrets(s3_bucket="lake").require("tmdb_api_key", "s3_bucket")
 
 
 def test_a_harvest_needs_a_csv_and_not_the_same_twice() -> None:
     """At least one of the two, and two different ones."""
     for one in ({"movies_csv": "m.csv"}, {"series_csv": "s.csv"}, {"movies_csv": "m.csv", "series_csv": "s.csv"}):
-        load_settings(**one).need_titles()
+        load_settings(**one).require_input()
     with pytest.raises(SettingsError, match="--movies or --series"):
-        load_settings().need_titles()
+        load_settings().require_input()
     with pytest.raises(SettingsError, match=r"'m\.csv'"):
-        load_settings(movies_csv="m.csv", series_csv="m.csv").need_titles()
+        load_settings(movies_csv="m.csv", series_csv="m.csv").require_input()
 
 
 def test_settings_do_not_change_once_made() -> None:
@@ -789,7 +852,7 @@ def test_an_endpoint_is_a_url_under_either_name(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "text", ["te\udcffst", "chave-não", "a\tb", "a\nb"], ids=["no UTF-8", "no ASCII", "tab", "line"]
 )
-def test_a_credential_that_no_header_can_carry_is_told_by_its_name(
+def test_a_credential_that_no_header_can_carry_is_reported_by_its_name(
     name: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a word of it: a byte that is not UTF-8 came out as a bug of ours."""
@@ -807,3 +870,9 @@ def test_whatever_bytes_a_variable_has_it_is_a_setting_or_a_sentence(
     monkeypatch.setenv(name, "b\udcff")
     with suppress(SettingsError):
         load_settings()
+
+
+def test_a_mistyped_setting_of_a_python_caller_is_refused() -> None:
+    """A default in its place would harvest something else than was meant."""
+    with pytest.raises(TypeError, match=r"load_settings\(\) got tmdb_langage, which is no setting"):
+        load_settings(tmdb_langage="pt-BR")

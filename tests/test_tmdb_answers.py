@@ -12,9 +12,9 @@ from aioresponses import aioresponses
 from conftest import gzip_of
 from loops import no_wait
 
-from harvester.answers import Failed, Found, Missing
-from harvester.pace import Pace
-from harvester.tmdb import Tmdb
+from harvester.model.outcome import Failed, Found, Missing
+from harvester.tmdb.client import Tmdb
+from harvester.tmdb.rate_limiter import RateLimiter
 
 BASE = "https://api.themoviedb.org/3"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -138,16 +138,16 @@ TABLE: dict[str, tuple[str, list[tuple[str, int, Any]], Any]] = {
 async def test_these_answers_make_this_of_a_title(name: str) -> None:
     """Each answer is asked for once and in this order, and the title is what they say."""
     kind, answers, expected = TABLE[name]
-    with aioresponses() as wire:
+    with aioresponses() as network:
         for url, status, body in answers:
             content = body if isinstance(body, bytes) else orjson.dumps(body)
-            wire.get(url, status=status, body=content, response_class=Answered)
-        pace = Pace(10_000, clock=lambda: 0.0, sleep=no_wait)
-        pace.rate = float("inf")
+            network.get(url, status=status, body=content, response_class=Answered)
+        limiter = RateLimiter(10_000, clock=lambda: 0.0, sleep=no_wait)
+        limiter.rate = float("inf")
         async with Tmdb(
-            base_url=BASE, key=KEY, language=None, append=(), pace=pace, concurrency=2, sleep=no_wait
+            base_url=BASE, key=KEY, language=None, append=(), limiter=limiter, concurrency=2, sleep=no_wait
         ) as tmdb:
-            told = await tmdb.title("tt0133093", kind)  # type: ignore[arg-type]  # a word of the table
-        asked = [str(url) for (_, url), calls in wire.requests.items() for _ in calls]
-    assert told == expected
+            outcome = await tmdb.title("tt0133093", kind)  # type: ignore[arg-type]  # a word of the table
+        asked = [str(url) for (_, url), calls in network.requests.items() for _ in calls]
+    assert outcome == expected
     assert sorted(asked) == sorted(url for url, _, _ in answers)

@@ -22,25 +22,27 @@ from rich.console import Console
 from shells import Shell, kept
 from test_memory import PEAK, posix
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.s3_link import at_first, on_keys, refusing, s3_link, silent
-from harvester.demo.tmdb_stand_in import KEY, stand_in
+from harvester import __version__
+from harvester.cli.progress import upload_progress
+from harvester.commands.upload import CsvKeys, Uploaded, UploadReport, upload
 from harvester.errors import Exit, InputError, SettingsError, StoppedError, StoreError
-from harvester.fan_out import fan_out
-from harvester.multipart import FILE_PART_BYTES, LOOK_SECONDS, PARTS_LIMIT, part_bytes, under_way
-from harvester.progress import sending
-from harvester.s3 import CALL_SECONDS
-from harvester.show import show_upload
-from harvester.stop import Stop
-from harvester.upload import Place, Uploaded, UploadReport, upload
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.s3_proxy import at_first, on_keys, refusing, s3_proxy, silent
+from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.model.key_template import KeyTemplate
+from harvester.reports.text import show_upload
+from harvester.runtime.concurrency import fan_out
+from harvester.runtime.shutdown import Shutdown
+from harvester.store.multipart import FILE_PART_BYTES, PARTS_LIMIT, POLL_SECONDS, part_bytes, progress_deadline
+from harvester.store.s3 import CALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from harvester.demo.s3_link import Call, Forward, Link
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
+    from harvester.fakes.s3_proxy import Call, Forward, S3Proxy
+    from harvester.fakes.s3_server import S3Server
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
 
@@ -72,12 +74,12 @@ class World:
         lake: The bucket, past the link.
     """
 
-    link: Link
+    link: S3Proxy
     settings: Settings
     lake: Bucket
     server: S3Server
     folder: Path
-    told: list[tuple[str, int, int]] = field(default_factory=list)
+    result: list[tuple[str, int, int]] = field(default_factory=list)
 
     def write(self, name: str, body: bytes) -> str:
         path = self.folder / name
@@ -87,21 +89,23 @@ class World:
     def having(self, **more: Any) -> Settings:
         return self.settings.model_copy(update=more)
 
-    async def upload(self, *, day: str = DAY, pass_s3: bool = False, stop: Stop | None = None, **more: Any) -> Any:
+    async def upload(
+        self, *, day: str = DAY, pass_s3: bool = False, shutdown: Shutdown | None = None, **more: Any
+    ) -> Any:
         """What comes of an upload on that day."""
         return await upload(
             self.having(**more),
-            stop=stop or Stop(),
-            progress=lambda *told: self.told.append(told),
+            shutdown=shutdown or Shutdown(),
+            progress=lambda *result: self.result.append(result),
             pass_s3=pass_s3,
             now=lambda: f"{day}T12:00:00.000Z",
         )
 
     async def head(self, key: str) -> dict[str, Any]:
-        """What S3 tells of an object, asked by somebody else."""
+        """What S3 says of an object, asked by another client."""
         async with client_of(self.server) as client:
-            told: dict[str, Any] = await client.head_object(Bucket=self.lake.name, Key=key)
-        return told
+            head: dict[str, Any] = await client.head_object(Bucket=self.lake.name, Key=key)
+        return head
 
     async def left(self) -> tuple[list[str], list[str]]:
         """The keys of all objects, and of all unfinished uploads."""
@@ -113,7 +117,7 @@ class World:
 
 @pytest.fixture
 async def world(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Path) -> AsyncIterator[World]:
-    async with s3_link(s3.endpoint) as link:
+    async with s3_proxy(s3.endpoint) as link:
         (tmp_path / "csv").mkdir()
         yield World(link, settings_for(NOWHERE, aws_endpoint_url_s3=link.url), bucket, s3, tmp_path / "csv")
 
@@ -131,18 +135,20 @@ async def world(s3: S3Server, bucket: Bucket, settings_for: Make, tmp_path: Path
         ("CSV/{collection}/{name}", "CSV/Movies/movies.csv", "CSV/Movies/movies.csv", ()),
     ],
 )
-def test_a_key_follows_from_the_template_and_tells_its_day(template: str, key: str, folder: str, date: Any) -> None:
+def test_a_key_follows_from_the_template_and_gives_its_day(template: str, key: str, folder: str, date: Any) -> None:
     """Whatever the order of its parts, the newest of several days is known by the date, not by the alphabet."""
-    place = Place(template, "Movies", "movies.csv")
-    assert (place.key(DAY), place.folder) == (key, folder)
-    assert place.date_in(key) == (tuple(date.split("-")) if isinstance(date, str) else date)
-    strangers = (f"{key}.gz", f"x{key}", key.replace("Movies", "Series"), key.replace("movies", "films"))
-    assert [place.date_in(stranger) for stranger in strangers] == [None] * 4
+    keys = CsvKeys(KeyTemplate(template), "Movies", "movies.csv")
+    assert (keys.key(DAY), keys.folder) == (key, folder)
+    assert keys.date_in(key) == (tuple(date.split("-")) if isinstance(date, str) else date)
+    foreign = (f"{key}.gz", f"x{key}", key.replace("Movies", "Series"), key.replace("movies", "films"))
+    assert [keys.date_in(foreign_key) for foreign_key in foreign] == [None] * 4
 
 
 def test_a_date_that_contradicts_itself_is_none() -> None:
     """A template may name the year twice; a key with two years is not of it."""
-    assert Place("{yyyy}/{collection}/{yyyy}/{name}", "Movies", "movies.csv").date_in("2026/Movies/2025/m") is None
+    keys = CsvKeys(KeyTemplate("{yyyy}/{collection}/{yyyy}/{name}"), "Movies", "movies.csv")
+    assert keys.date_in("2026/Movies/2025/movies.csv") is None
+    assert keys.date_in("2026/Movies/2026/movies.csv") == ("2026",)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +171,7 @@ def test_no_file_has_over_ten_thousand_parts(size: int, length: int) -> None:
 
 
 async def test_both_csvs_land_byte_for_byte_and_say_what_they_are(world: World) -> None:
-    """Under today's key of their collection, with SHA-256 and type, whatever they are called here; and it is told."""
+    """Under today's key of their collection, with SHA-256 and type, whatever they are called here; all is reported."""
     movies, series = csv_of(LARGE), csv_of(4_000)
     sources = {
         "movies_csv": world.write("Filmes e séries.txt", movies),
@@ -174,11 +180,12 @@ async def test_both_csvs_land_byte_for_byte_and_say_what_they_are(world: World) 
     report = await world.upload(**sources)
     assert [await world.lake.read(key) for key in (MOVIES_KEY, SERIES_KEY)] == [movies, series]
     for key, body in ((MOVIES_KEY, movies), (SERIES_KEY, series)):
-        told = await world.head(key)
-        assert (told["ContentType"], told["Metadata"]) == ("text/csv", {"sha256": sha256(body).hexdigest()})
+        head = await world.head(key)
+        assert (head["ContentType"], head["Metadata"]) == ("text/csv", {"sha256": sha256(body).hexdigest()})
     assert report.as_json() | {"seconds": 0} == {
         "status": "uploaded",
         "exit_code": 0,
+        "version": __version__,
         "files": [
             {
                 "source": source,
@@ -335,21 +342,21 @@ async def test_neighbours_are_not_taken_for_the_csv(world: World) -> None:
     ],
     ids=lambda value: repr(value[:12]),
 )
-async def test_what_cannot_be_uploaded_is_told_before_anything_is_sent(
+async def test_what_cannot_be_uploaded_is_reported_before_anything_is_sent(
     world: World, source: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sentence and exit 2; the good file beside it is not sent either, and S3 is asked nothing."""
-    good = world.write("movies.csv", csv_of(900))
+    valid = world.write("movies.csv", csv_of(900))
     monkeypatch.chdir(world.folder)
     Path("empty.csv").touch()
     os.mkfifo("fifo")
     with pytest.raises(InputError) as caught:
-        await world.upload(movies_csv=good, series_csv=source)
+        await world.upload(movies_csv=valid, series_csv=source)
     assert (str(caught.value), caught.value.exit_code, world.link.seen) == (sentence, Exit.USAGE, [])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-async def test_a_file_that_may_not_be_read_is_told(world: World) -> None:
+async def test_a_file_that_may_not_be_read_is_reported(world: World) -> None:
     """The system's own word for it."""
     csv = world.write("movies.csv", csv_of(900))
     Path(csv).chmod(0)
@@ -361,7 +368,7 @@ async def test_a_file_that_may_not_be_read_is_told(world: World) -> None:
     ("more", "sentence"),
     [({}, "There is no CSV to read"), ({"movies_csv": "a", "s3_bucket": None}, "S3_BUCKET is not set: give --bucket")],
 )
-async def test_what_is_not_set_is_told(world: World, more: dict[str, Any], sentence: str) -> None:
+async def test_what_is_not_set_is_reported(world: World, more: dict[str, Any], sentence: str) -> None:
     """As for every command."""
     with pytest.raises(SettingsError, match=f"^{sentence}"):
         await world.upload(**more)
@@ -446,13 +453,13 @@ async def test_an_upload_that_is_gone_at_its_end_is_done_again(world: World) -> 
     await world.upload(movies_csv=world.write("movies.csv", body))
     assert world.link.times("create") == 2
     assert await world.lake.read(MOVIES_KEY) == body
-    done = [done for _, done, _ in world.told]
+    done = [done for _, done, _ in world.result]
     assert (done[-1], done == sorted(done)) == (LARGE, False)
     assert (await world.left())[1] == []
 
 
 async def test_a_refusal_aborts_the_upload(world: World) -> None:
-    """What S3 says is told with its exit code; nothing is visible and nothing is billed."""
+    """What S3 says is reported with its exit code; nothing is visible and nothing is billed."""
     world.link.rules["part"] = on_keys("series", refusing(403, "AccessDenied"))
     movies, series = world.write("movies.csv", csv_of(900)), world.write("series.csv", csv_of(LARGE))
     with pytest.raises(StoreError) as caught:
@@ -478,7 +485,7 @@ async def test_a_head_that_is_refused_says_what_to_grant(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "seen"),
+    ("result", "seen"),
     [
         (web.Response(headers={"Content-Length": "899"}), "899 bytes with sha256 None"),
         (web.Response(headers={"Content-Length": "900", "x-amz-meta-sha256": "0"}), "900 bytes with sha256 0"),
@@ -486,11 +493,11 @@ async def test_a_head_that_is_refused_says_what_to_grant(world: World) -> None:
     ],
     ids=["shorter", "another", "gone"],
 )
-async def test_what_is_read_back_must_be_what_was_sent(world: World, told: web.Response, seen: str) -> None:
+async def test_what_is_read_back_must_be_what_was_sent(world: World, result: web.Response, seen: str) -> None:
     """Uploaded is said of nothing that S3 has not confirmed, size and SHA-256."""
 
     async def rule(call: Call, forward: Forward) -> web.StreamResponse:
-        return told
+        return result
 
     world.link.rules["other"] = rule
     body = csv_of(900)
@@ -498,19 +505,19 @@ async def test_what_is_read_back_must_be_what_was_sent(world: World, told: web.R
         await world.upload(movies_csv=world.write("movies.csv", body))
     assert str(caught.value) == (
         f"Cannot read back {world.url(MOVIES_KEY)}: {seen}. It was 900 bytes with {sha256(body).hexdigest()}. "
-        "Does somebody else write there? Upload it again."
+        "Does another program write there? Upload it again."
     )
 
 
 async def test_uploads_that_a_kill_has_left_are_aborted_of_whatever_day(world: World) -> None:
-    """Yesterday's key never comes again, and its parts would be billed for ever; a stranger's upload is left alone."""
-    yesterday, stranger = MOVIES_KEY.replace("/22/", "/21/"), "Raw/Local/CSV/Movies/2026/11/22/other.csv"
+    """Yesterday's key never comes again, its parts would be billed for ever; an upload to another key is left alone."""
+    yesterday, other_key = MOVIES_KEY.replace("/22/", "/21/"), "Raw/Local/CSV/Movies/2026/11/22/other.csv"
     async with client_of(world.server) as client:
-        for key in (MOVIES_KEY, MOVIES_KEY, yesterday, stranger, SERIES_KEY):
+        for key in (MOVIES_KEY, MOVIES_KEY, yesterday, other_key, SERIES_KEY):
             await client.create_multipart_upload(Bucket=world.lake.name, Key=key)
     with capture_logs() as logs:
         await world.upload(movies_csv=world.write("movies.csv", csv_of(900)))
-    assert sorted((await world.left())[1]) == sorted([SERIES_KEY, stranger])
+    assert sorted((await world.left())[1]) == sorted([SERIES_KEY, other_key])
     aborted = [line["key"] for line in logs if line["event"] == "upload_aborted"]
     assert sorted(aborted) == sorted([MOVIES_KEY, MOVIES_KEY, yesterday])
 
@@ -528,18 +535,18 @@ async def test_two_uploads_of_one_csv_at_once_leave_it_whole(world: World) -> No
 async def test_asked_to_stop_it_aborts_at_once(world: World, where: Any) -> None:
     """Wherever it is, what is under way is aborted, and nothing is left."""
     await world.lake.put(MOVIES_KEY, b"of before")
-    held, stop = asyncio.Event(), Stop()
+    held, shutdown = asyncio.Event(), Shutdown()
 
-    async def hold(call: Call, forward: Forward) -> web.StreamResponse:
+    async def pause(call: Call, forward: Forward) -> web.StreamResponse:
         held.set()
-        stop.ask("SIGTERM")
+        shutdown.request("SIGTERM")
         if where == "create":  # the one small call that is let finish
             return await forward()
         return await silent(call, forward)
 
-    world.link.rules[where] = hold
+    world.link.rules[where] = pause
     with pytest.raises(StoppedError, match=r"^Stopped by SIGTERM\. What has landed is safe; run again to go on\.$"):
-        await world.upload(movies_csv=world.write("movies.csv", csv_of(LARGE)), stop=stop)
+        await world.upload(movies_csv=world.write("movies.csv", csv_of(LARGE)), shutdown=shutdown)
     assert held.is_set()
     assert await world.left() == ([MOVIES_KEY], [])
     assert await world.lake.read(MOVIES_KEY) == b"of before"
@@ -549,20 +556,20 @@ async def test_asked_to_stop_it_aborts_at_once(world: World, where: Any) -> None
 
 
 def on_the_way(steps: Callable[[io.BytesIO], AsyncIterator[None]]) -> tuple[float, list[int]]:
-    """Seconds after which a part that moves so is given up, or has arrived, and what was told of it."""
-    told: list[int] = []
+    """Seconds after which a part that moves so is given up, or has arrived, and what was reported of it."""
+    progress: list[int] = []
 
     async def story() -> float:
         loop, part = asyncio.get_running_loop(), io.BytesIO(bytes(1_000))
         began = loop.time()
         with contextlib.suppress(TimeoutError):
-            async with under_way(part, CALL_SECONDS, told.append):
+            async with progress_deadline(part, CALL_SECONDS, progress.append):
                 async for _ in steps(part):
                     pass
-                told.append(-1)
+                progress.append(-1)
         return loop.time() - began
 
-    return run_on(Leaping(look=0), story()), told
+    return run_on(Leaping(look=0), story()), progress
 
 
 def test_a_part_that_gets_on_has_all_the_time_it_needs() -> None:
@@ -574,10 +581,10 @@ def test_a_part_that_gets_on_has_all_the_time_it_needs() -> None:
             part.read(1)
             yield
 
-    seconds, told = on_the_way(steps)
+    seconds, progress = on_the_way(steps)
     assert seconds == pytest.approx(600)
-    assert told[-2:] == [-1, 1_000]
-    assert told[:-2] == sorted(told[:-2])
+    assert progress[-2:] == [-1, 1_000]
+    assert progress[:-2] == sorted(progress[:-2])
 
 
 @pytest.mark.parametrize("far", [0, 400, 1_000])
@@ -589,9 +596,9 @@ def test_a_part_that_does_not_get_on_is_given_up_after_a_minute(far: int) -> Non
         await asyncio.sleep(10_000)
         yield
 
-    seconds, told = on_the_way(steps)
-    assert seconds == pytest.approx(CALL_SECONDS + (LOOK_SECONDS if 0 < far < 1_000 else 0))
-    assert -1 not in told
+    seconds, progress = on_the_way(steps)
+    assert seconds == pytest.approx(CALL_SECONDS + (POLL_SECONDS if 0 < far < 1_000 else 0))
+    assert -1 not in progress
 
 
 def test_a_part_that_is_sent_again_has_its_time_again() -> None:
@@ -609,7 +616,7 @@ def test_a_part_that_is_sent_again_has_its_time_again() -> None:
 
 
 def test_a_slow_part_of_a_file_lands(settings_for: Make) -> None:
-    """At 33 KB a second a part takes minutes, and no call gives it up; the progress is told meanwhile.
+    """At 33 KB a second a part takes minutes, and no call gives it up; the progress is reported meanwhile.
 
     Only the first megabytes are slow: the loopback's buffers take 4.7 at once, and a server has 20 s from the end on.
     """
@@ -633,12 +640,12 @@ def test_a_slow_part_of_a_file_lands(settings_for: Make) -> None:
 
     async def story() -> float:
         loop = asyncio.get_running_loop()
-        async with s3_link() as link:
+        async with s3_proxy() as link:
             link.rules |= {"part": slow, "*": otherwise, "other": nothing_there}
             settings = settings_for(NOWHERE, movies_csv="movies.csv", aws_endpoint_url_s3=link.url)
             began = loop.time()
             with pytest.raises(StoreError, match="Cannot read back"):  # it is no S3
-                await upload(settings, stop=Stop(), progress=lambda _name, done, _all: far.append(done))
+                await upload(settings, shutdown=Shutdown(), progress=lambda _name, done, _all: far.append(done))
             assert [link.times(operation) for operation in ("part", "complete", "abort")] == [2, 1, 0]
             return loop.time() - began
 
@@ -651,18 +658,20 @@ def test_a_slow_part_of_a_file_lands(settings_for: Make) -> None:
 # --- progress
 
 
-async def test_progress_tells_bytes_of_all_files_to_the_end(world: World) -> None:
+async def test_progress_reports_bytes_of_all_files_to_the_end(world: World) -> None:
     """Which file, and how far of both together; what is unchanged is not counted."""
     movies, series = world.write("movies.csv", csv_of(LARGE)), world.write("series.csv", csv_of(900))
     await world.upload(movies_csv=movies, series_csv=series)
-    assert {(name, of) for name, _, of in world.told} == {(name, LARGE + 900) for name in ("movies.csv", "series.csv")}
-    done = [done for _, done, _ in world.told]
+    assert {(name, of) for name, _, of in world.result} == {
+        (name, LARGE + 900) for name in ("movies.csv", "series.csv")
+    }
+    done = [done for _, done, _ in world.result]
     assert (done, done[-1]) == (sorted(done), LARGE + 900)
-    world.told.clear()
+    world.result.clear()
     world.write("series.csv", csv_of(901))
     await world.upload(movies_csv=movies, series_csv=series)
-    assert world.told[-1] == ("series.csv", 901, 901)
-    assert {(name, of) for name, _, of in world.told} == {("series.csv", 901)}
+    assert world.result[-1] == ("series.csv", 901, 901)
+    assert {(name, of) for name, _, of in world.result} == {("series.csv", 901)}
 
 
 def test_where_no_terminal_is_there_is_a_line_every_ten_seconds(
@@ -670,7 +679,7 @@ def test_where_no_terminal_is_there_is_a_line_every_ten_seconds(
 ) -> None:
     """Bytes, of how many, at which rate, and what is left; none before ten seconds have passed."""
     seconds = iter([0.0, 9.0, 10.0, 15.0, 30.0])
-    with capture_logs() as logs, sending(clock=lambda: next(seconds)) as progress:
+    with capture_logs() as logs, upload_progress(clock=lambda: next(seconds)) as progress:
         for done in (90, 100, 150, 100):
             progress("movies.csv", done, 1_000)
     line = {"event": "sending", "log_level": "info", "file": "movies.csv", "of": 1_000}
@@ -687,7 +696,7 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with sending() as progress:
+    with upload_progress() as progress:
         progress("movies.csv", 0, 164_700_000)
         progress("movies.csv", 82_000_000, 164_700_000)
     text = capsys.readouterr().err
@@ -715,7 +724,7 @@ def test_the_result_is_shown_with_urls_and_the_next_command(capsys: pytest.Captu
     show_upload(UploadReport((Uploaded("s3://a/b", "Movies", "in_s3", "s3://a/b"),), 1.0), harvested=True)
     assert capsys.readouterr().out.splitlines() == [
         "Nothing to upload.",
-        " Movies             taken from S3  s3://a/b",
+        " Movies             in S3 already  s3://a/b",
     ]
 
 
@@ -742,7 +751,7 @@ async def test_the_command_uploads_and_says_where_and_what_next(shell_for: Any, 
     """Exit 0, a line a file, nothing on standard error; and what it says to do next takes what was uploaded."""
     ids = [f"tt{number:07d}" for number in range(1, 151)]
     movies = HEAD_OF_CSV + "".join(f"{id_}|Ação\n" for id_ in ids).encode()
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         shell = shell_for(movies=movies, url=tmdb.url)
         ended = await shell.run("upload")
         assert (ended.code, ended.err) == (0, "")
@@ -752,47 +761,45 @@ async def test_the_command_uploads_and_says_where_and_what_next(shell_for: Any, 
         assert lines[1].split() == ["Movies", f"{len(movies) / 1_000:.1f}", "kB", "uploaded", world.url(day)]
         assert lines[-1] == f"Next: python -m harvester harvest --bucket {world.lake.name} --movies {world.url(day)}"
         harvested = await shell.run(*lines[-1].removeprefix("Next: python -m harvester ").split(), "--json")
-    assert (harvested.code, harvested.told["books"]["found"]) == (0, 150)
-    again = await shell.run("upload", "--json")
-    assert (again.code, again.told["status"], again.told["files"][0]["url"]) == (0, "unchanged", world.url(day))
+    assert (harvested.code, harvested.result["totals"]["found"]) == (0, 150)
+    second = await shell.run("upload", "--json")
+    assert (second.code, second.result["status"], second.result["files"][0]["url"]) == (0, "unchanged", world.url(day))
 
 
 async def test_then_harvest_does_both_and_ends_as_the_harvest_does(shell_for: Any, world: World) -> None:
-    """The CSVs go up, the books close, and one JSON object tells both; a second time neither has anything to do."""
+    """The CSVs go up, the totals reconcile, and one JSON object reports both; a second time there is nothing to do."""
     movies = HEAD_OF_CSV + b"".join(b"tt%07d|x\n" % number for number in range(1, 251))
     series = HEAD_OF_CSV + b"tt0900001|x\n"
-    async with stand_in(catalog=Catalog(kinds={"tt0900001": "tv"}, otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(kinds={"tt0900001": "tv"}, otherwise="movie")) as tmdb:
         shell = shell_for(movies=movies, series=series, url=tmdb.url)
         part = await shell.run("upload", "--then-harvest", "--json", "--limit", "100", "--language", "pt-BR")
-        assert (part.code, part.told["exit_code"], part.told["status"]) == (75, 75, "uploaded")
-        assert part.told["harvest"]["stopped_by"] == "limit"
+        assert (part.code, part.result["exit_code"], part.result["status"]) == (75, 75, "stopped")
+        assert (part.result["stopped_by"], part.result["upload"]["status"]) == ("limit", "uploaded")
         ended = await shell.run("upload", "--then-harvest", "--json", "--language", "pt-BR")
-        assert (ended.code, ended.told["status"], ended.told["harvest"]["status"]) == (0, "unchanged", "closed")
-        assert (ended.told["harvest"]["books"]["found"], ended.told["harvest"]["run"]) == (
-            251,
-            part.told["harvest"]["run"],
-        )
+        assert (ended.code, ended.result["status"], ended.result["upload"]["status"]) == (0, "closed", "unchanged")
+        assert (ended.result["totals"]["found"], ended.result["run"]) == (251, part.result["run"])
         shown = await shell.run("upload", "--then-harvest", "--language", "pt-BR")
-        taken = [word for file in ended.told["files"] for word in (f"--{file['collection'].lower()}", file["url"])]
+        files = ended.result["upload"]["files"]
+        taken = [word for file in files for word in (f"--{file['collection'].lower()}", file["url"])]
         same = await shell.run("harvest", *taken, "--json", "--language", "pt-BR")
     assert [line.split(". ")[0] for line in shown.out.splitlines() if not line.startswith(" ")][:2] == [
         "Nothing to upload.",
-        "Nothing to do: finished today (--again harvests anew)",
+        "Nothing to do: finished today (--again harvests it again)",
     ]
     assert "Next:" not in shown.out
-    assert (same.told["status"], same.told["run"]) == ("nothing_to_do", ended.told["harvest"]["run"])
+    assert (same.result["status"], same.result["run"]) == ("nothing_to_do", ended.result["run"])
     assert {line.rpartition("/")[2] for line in await world.lake.objects("Raw/Local/")} == {"movies.csv", "series.csv"}
 
 
 async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, world: World) -> None:
     """It is harvested from there, and said to be there."""
     await world.lake.put("Filmes e series/m.csv", b"id|t\ntt0000001|x\n")
-    async with stand_in(catalog=Catalog(otherwise="movie")) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie")) as tmdb:
         source = world.url("Filmes e series/m.csv")
         ended = await shell_for(url=tmdb.url).run("upload", "--then-harvest", "--movies", source)
     assert ended.code == 0
-    assert ended.out.splitlines()[:2] == ["Nothing to upload.", f" Movies             taken from S3  {source}"]
-    assert "Books closed." in ended.out
+    assert ended.out.splitlines()[:2] == ["Nothing to upload.", f" Movies             in S3 already  {source}"]
+    assert "Complete." in ended.out
 
 
 @pytest.mark.parametrize(
@@ -801,8 +808,8 @@ async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, wo
         (["--movies", "s3://lake/a.csv"], {}, "s3://lake/a.csv: is in S3, and a file is uploaded"),
         (["--movies", "-", "--then-harvest"], {}, "-: standard input cannot be uploaded"),
         (["--then-harvest"], {"TMDB_API_KEY": ""}, "TMDB_API_KEY is not set"),
-        (["--limit", "1"], {}, "--limit and --again are about the harvest: give --then-harvest too"),
-        (["--again"], {}, "--limit and --again are about the harvest: give --then-harvest too"),
+        (["--limit", "1"], {}, "--limit and --again are options of the harvest: add --then-harvest"),
+        (["--again"], {}, "--limit and --again are options of the harvest: add --then-harvest"),
         ([], {"MOVIES_CSV": ""}, "There is no CSV to read: give --movies or --series"),
         ([], {"S3_CSV_TEMPLATE": "x/{name}"}, "S3_CSV_TEMPLATE must have {collection} and end in /{name}"),
     ],
@@ -810,7 +817,7 @@ async def test_then_harvest_passes_over_what_is_in_s3_already(shell_for: Any, wo
 async def test_wrong_usage_is_exit_2_and_nothing_is_asked(
     shell_for: Any, world: World, words: list[str], environment: dict[str, str], sentence: str
 ) -> None:
-    """One sentence, before S3 or TMDB hear of us; a key that is missing is not told after 165 MB."""
+    """One sentence, before S3 or TMDB hear of us; a key that is missing is reported before, not after 165 MB."""
     ended = await shell_for(movies=csv_of(900)).having(**environment).run("upload", *words)
     assert (ended.code, ended.out, world.link.seen) == (2, "", [])
     assert ended.err.startswith(sentence)
@@ -833,7 +840,7 @@ async def test_a_signal_in_mid_upload_aborts_and_ends_in_75(
     assert ended.sentences[-1] == f"Stopped by {number.name}. What has landed is safe; run again to go on."
     assert await world.left() == ([], [])
     world.link.rules.clear()
-    assert (await shell.run("upload", "--json")).told["status"] == "uploaded"
+    assert (await shell.run("upload", "--json")).result["status"] == "uploaded"
 
 
 @posix
@@ -870,8 +877,12 @@ async def test_a_large_file_takes_a_few_parts_of_memory(s3: S3Server, bucket: Bu
         csv = tmp_path / f"{size}.csv"
         with csv.open("wb") as file:
             file.truncate(size)
-        place = {"MOVIES_CSV": str(csv), "S3_BUCKET": bucket.name, "S3_CSV_TEMPLATE": f"{size}/{{collection}}/{{name}}"}
-        ended = await Shell(kept() | s3.environment() | place, tmp_path).run("upload", "--json", program=("-c", PEAK))
+        target = {
+            "MOVIES_CSV": str(csv),
+            "S3_BUCKET": bucket.name,
+            "S3_CSV_TEMPLATE": f"{size}/{{collection}}/{{name}}",
+        }
+        ended = await Shell(kept() | s3.environment() | target, tmp_path).run("upload", "--json", program=("-c", PEAK))
         code, peaks[size] = map(int, ended.out.split())
         assert code == 0, ended.err
         assert (await bucket.objects(f"{size}/"))[f"{size}/Movies/movies.csv"].bytes == size

@@ -16,28 +16,29 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from conftest import Silent, capture_logs, gzip_of
+from contract import COMMON, OF_A_RUN, holds
 from loops import no_wait
 from shells import Shell, kept
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.faults import refusal
-from harvester.demo.tmdb_stand_in import stand_in
-from harvester.errors import BooksError, NewerFormatError, SettingsError
-from harvester.harvest import harvest
-from harvester.run import utc
-from harvester.stop import Stop
-from harvester.verify import verify
+from harvester.commands.harvest import harvest
+from harvester.commands.verify import verify
+from harvester.errors import CorruptLakeError, NewerFormatError, SettingsError
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.faults import refusal
+from harvester.fakes.tmdb import fake_tmdb
+from harvester.runtime.clock import Clock, utc_now
+from harvester.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from harvester.demo.faults import Asked, Fault
-    from harvester.demo.s3_server import S3Server
-    from harvester.demo.tmdb_stand_in import StandIn
-    from harvester.s3 import Bucket
-    from harvester.settings import Settings
-    from harvester.verify import Proof
+    from harvester.commands.verify import VerificationReport
+    from harvester.fakes.faults import Asked, Fault
+    from harvester.fakes.s3_server import S3Server
+    from harvester.fakes.tmdb import FakeTmdb
+    from harvester.settings.settings import Settings
+    from harvester.store.s3 import Bucket
 
     Make = Callable[..., Settings]
     Harm = Callable[["Lake"], Awaitable[str]]
@@ -47,7 +48,7 @@ SERIES = [f"tt{number:07d}" for number in range(900_001, 900_004)]
 UNKNOWN, RECLASSIFIED = MOVIES[1], MOVIES[3]
 CATALOG = Catalog(kinds={**dict.fromkeys([*SERIES, RECLASSIFIED], "tv"), UNKNOWN: "unknown"})
 
-DAY = utc()[:10]
+DAY = utc_now()[:10]
 NOON = f"{DAY}T12:00:00.000Z"
 """When every harvest here takes place, so that midnight comes between no two of them."""
 
@@ -70,7 +71,7 @@ class Lake:
 
     bucket: Bucket
     settings: Settings
-    tmdb: StandIn
+    tmdb: FakeTmdb
     failing: set[str]
     folder_of_csvs: Path
     make: Make
@@ -113,13 +114,13 @@ class Lake:
         assert body is not None, key
         return body
 
-    async def edit(self, key: str, change: Callable[[dict[str, Any]], object], *, sealed: bool) -> None:
-        """Change the JSON object at `key`: sealed as the harvester would, or with the seal of what it was."""
+    async def edit(self, key: str, change: Callable[[dict[str, Any]], object], *, with_checksum: bool) -> None:
+        """Change the JSON object at `key`: with the checksum that fits, or with that of what it was."""
         whole = orjson.loads(await self.read(key))
         change(whole)
-        if sealed:
-            del whole["seal"]
-            whole |= {"seal": sha256(orjson.dumps(whole)).hexdigest()}
+        if with_checksum:
+            del whole["checksum"]
+            whole |= {"checksum": sha256(orjson.dumps(whole)).hexdigest()}
         await self.bucket.put(key, orjson.dumps(whole))
 
     async def edit_lines(self, key: str, change: Callable[[list[dict[str, Any]]], object]) -> None:
@@ -135,9 +136,13 @@ class Lake:
 
     async def harvest(self, settings: Settings | None = None, *, limit: int | None = None, again: bool = False) -> str:
         """Harvest as before, or with other settings; how it ended."""
-        stop = Stop(limit=limit)
+        shutdown = Shutdown(limit=limit)
         report = await harvest(
-            settings or self.settings, watcher=Silent(), stop=stop, again=again, sleep=no_wait, now=lambda: NOON
+            settings or self.settings,
+            observer=Silent(),
+            shutdown=shutdown,
+            again=again,
+            clock=Clock(sleep=no_wait, now=lambda: NOON),
         )
         return report.status
 
@@ -167,7 +172,7 @@ async def open_lake(bucket: Bucket, make: Make, folder: Path) -> AsyncIterator[L
     def fault(asked: Asked) -> Fault | None:
         return refusal(404, code=11) if asked.id in failing else None
 
-    async with stand_in(catalog=CATALOG, faults=fault) as tmdb:
+    async with fake_tmdb(catalog=CATALOG, faults=fault) as tmdb:
         lake = Lake(bucket, make(tmdb.url, movies=MOVIES, series=SERIES), tmdb, failing, folder, make)
         assert await lake.harvest() == "closed"
         [lake.run] = await lake.runs()
@@ -182,16 +187,16 @@ async def lake(bucket: Bucket, settings_for: Make, tmp_path: Path) -> AsyncItera
 
 
 async def test_a_healthy_run_is_proved(lake: Lake) -> None:
-    """What was read is what the books say: every record once, nothing written, nothing wrong."""
+    """What was read is what the totals say: every record once, nothing written, nothing wrong."""
     before = await lake.bucket.objects("")
-    proof = await verify(lake.settings)
-    assert (proof.runs, proof.problems, proof.records) == ([lake.run], [], 8)
-    assert (proof.unfinished, proof.repaired) == ([], [])
-    assert proof.as_json()["status"] == "proved"
-    books = proof.books
-    assert (books.rows, books.ids, books.duplicates, books.rejected) == (18, 9, 9, 0)
-    assert (books.found, dict(books.missing), books.failed.total(), books.fresh) == (8, {"unknown": 1}, 0, 0)
-    assert (books.batches, books.files, books.bytes) == (2, 3, sum(before[key].bytes for key in await lake.data()))
+    verification = await verify(lake.settings)
+    assert (verification.runs, verification.problems, verification.records) == ([lake.run], [], 8)
+    assert (verification.unfinished, verification.repaired) == ([], [])
+    assert verification.as_json()["status"] == "proved"
+    totals = verification.totals
+    assert (totals.rows, totals.ids, totals.duplicates, totals.rejected) == (18, 9, 9, 0)
+    assert (totals.found, dict(totals.missing), totals.failed.total(), totals.fresh) == (8, {"unknown": 1}, 0, 0)
+    assert (totals.batches, totals.files, totals.bytes) == (2, 3, sum(before[key].bytes for key in await lake.data()))
     assert await lake.bucket.objects("") == before
 
 
@@ -210,18 +215,18 @@ async def data_truncated(lake: Lake) -> str:
 
 async def data_emptied(lake: Lake) -> str:
     await lake.bucket.put(lake.movies, b"")
-    return f"{lake.movies} is not what landed: 0 bytes of "
+    return f"{lake.movies} is not what landed: it has 0 bytes, not "
 
 
 async def data_edited(lake: Lake) -> str:
     await lake.replace(lake.movies, b'"status":"Released"', b'"status":"Rumoured"')
-    return f"{lake.movies} is not what landed: another SHA-256"
+    return f"{lake.movies} is not what landed: its SHA-256 differs"
 
 
 async def data_garbled(lake: Lake) -> str:
     body = await lake.read(lake.movies)
     await lake.bucket.put(lake.movies, body.replace(b"{", b"[", 1))
-    return f"{lake.movies} has something else than records in it"
+    return f"{lake.movies} has something other than records in it"
 
 
 async def data_of_another_batch(lake: Lake) -> str:
@@ -261,7 +266,7 @@ async def reclassified_deleted(lake: Lake) -> str:
 
 async def reclassified_edited(lake: Lake) -> str:
     await lake.replace(lake.reclassified, b'"popularity"', b'"popolarity"')
-    return f"{lake.reclassified} is not what landed: another SHA-256"
+    return f"{lake.reclassified} is not what landed: its SHA-256 differs"
 
 
 async def receipt_deleted(lake: Lake) -> str:
@@ -282,9 +287,9 @@ async def receipt_of_another_batch(lake: Lake) -> str:
 
 async def receipt_with_another_id(lake: Lake) -> str:
     def rename(receipt: dict[str, Any]) -> None:
-        receipt["outcomes"] = {id_.replace("0000005", "0000995"): told for id_, told in receipt["outcomes"].items()}
+        receipt["outcomes"] = {id_.replace("0000005", "0000995"): result for id_, result in receipt["outcomes"].items()}
 
-    await lake.edit(lake.receipt(lake.movies), rename, sealed=True)
+    await lake.edit(lake.receipt(lake.movies), rename, with_checksum=True)
     return f"{lake.receipt(lake.movies)} is a receipt of other ids"
 
 
@@ -292,53 +297,61 @@ async def receipt_with_another_outcome(lake: Lake) -> str:
     def found_to_missing(receipt: dict[str, Any]) -> None:
         receipt["outcomes"][MOVIES[0]] = {"outcome": "missing", "reason": "unknown"}
 
-    await lake.edit(lake.receipt(lake.movies), found_to_missing, sealed=True)
+    await lake.edit(lake.receipt(lake.movies), found_to_missing, with_checksum=True)
     return f"{lake.receipt(lake.movies)} contradicts itself: 4 titles with a record, 5 records"
 
 
 async def receipt_with_an_unknown_outcome(lake: Lake) -> str:
     await lake.edit(
-        lake.receipt(lake.movies), lambda receipt: receipt["outcomes"][UNKNOWN].update(outcome="mislaid"), sealed=True
+        lake.receipt(lake.movies),
+        lambda receipt: receipt["outcomes"][UNKNOWN].update(outcome="mislaid"),
+        with_checksum=True,
     )
     return f"{lake.receipt(lake.movies)} is not a receipt"
 
 
 async def receipt_with_another_count(lake: Lake) -> str:
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(records=5), sealed=True)
+    await lake.edit(
+        lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(records=5), with_checksum=True
+    )
     return f"{lake.receipt(lake.movies)} contradicts itself: 5 titles with a record, 6 records"
 
 
 async def receipt_with_other_bytes(lake: Lake) -> str:
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(bytes=5), sealed=True)
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(bytes=5), with_checksum=True)
     return f"{lake.movies} is not what landed: "
 
 
 async def receipt_with_another_digest(lake: Lake) -> str:
     await lake.edit(
-        lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(sha256="0" * 64), sealed=False
+        lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(sha256="0" * 64), with_checksum=False
     )
     return f"{lake.receipt(lake.movies)} has been edited"
 
 
 async def receipt_of_another_generation(lake: Lake) -> str:
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt.update(generation="0" * 16), sealed=True)
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt.update(generation="0" * 16), with_checksum=True)
     name = lake.movies.rpartition("/")[2].removesuffix(".json")
     return f"Movies/{name} has no receipt: harvest goes on with it"
 
 
 async def receipt_of_another_run(lake: Lake) -> str:
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt.update(run=f"{DAY}-00000000"), sealed=True)
+    await lake.edit(
+        lake.receipt(lake.movies), lambda receipt: receipt.update(run=f"{DAY}-00000000"), with_checksum=True
+    )
     return f"{lake.receipt(lake.movies)} is a receipt of another run, {DAY}-00000000"
 
 
 async def receipt_that_names_a_file_of_another_batch(lake: Lake) -> str:
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(key=lake.series), sealed=True)
+    await lake.edit(
+        lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(key=lake.series), with_checksum=True
+    )
     return f"{lake.receipt(lake.movies)} names a file that is not of its batch"
 
 
 async def receipt_that_names_a_file_of_others(lake: Lake) -> str:
     key = "Finance/ledger.parquet"
-    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(key=key), sealed=True)
+    await lake.edit(lake.receipt(lake.movies), lambda receipt: receipt["files"][0].update(key=key), with_checksum=True)
     return f"{lake.receipt(lake.movies)} names a file that is not of its batch"
 
 
@@ -373,8 +386,8 @@ BATCH_HARMS = [
 
 async def is_proved(lake: Lake) -> None:
     """The run is proved, and has the data files that it had, with every record once."""
-    proof = await verify(lake.settings)
-    assert (proof.problems, proof.records, proof.runs) == ([], 8, [lake.run])
+    verification = await verify(lake.settings)
+    assert (verification.problems, verification.records, verification.runs) == ([], 8, [lake.run])
     assert await lake.data() == [lake.movies, lake.reclassified, lake.series]
 
 
@@ -384,9 +397,9 @@ async def test_a_harmed_batch_is_named_and_done_again_by_the_next_harvest(harm: 
     ledger = "Finance/ledger.parquet"
     await lake.bucket.put(ledger, b"PAR1")
     expected = await harm(lake)
-    proof = await verify(lake.settings)
-    assert [problem for problem in proof.problems if expected in problem] != [], proof.problems
-    assert (proof.as_json()["status"], proof.as_json()["mended_by_harvest"]) == ("wrong", True)
+    verification = await verify(lake.settings)
+    assert [problem for problem in verification.problems if expected in problem] != [], verification.problems
+    assert (verification.as_json()["status"], verification.as_json()["left_to_harvest"]) == ("wrong", True)
     before = Counter(lake.tmdb.asked)
     assert await lake.harvest() == "closed"
     assert lake.asked_since(before) == set(MOVIES)
@@ -399,26 +412,26 @@ async def test_a_harmed_batch_is_named_and_done_again_by_the_next_harvest(harm: 
 
 async def summary_deleted(lake: Lake) -> str:
     await lake.bucket.delete(lake.summary)
-    return f"{lake.summary} is not there: harvest closes the books"
+    return f"{lake.summary} is not there: harvest reconciles the totals"
 
 
 async def summary_edited(lake: Lake) -> str:
-    await lake.edit(lake.summary, lambda summary: summary["books"].update(found=9), sealed=False)
+    await lake.edit(lake.summary, lambda summary: summary["totals"].update(found=9), with_checksum=False)
     return f"{lake.summary} has been edited"
 
 
-async def summary_with_other_books(lake: Lake) -> str:
-    await lake.edit(lake.summary, lambda summary: summary["books"].update(found=9), sealed=True)
-    return f"{lake.summary} has other books than the receipts"
+async def summary_with_other_totals(lake: Lake) -> str:
+    await lake.edit(lake.summary, lambda summary: summary["totals"].update(found=9), with_checksum=True)
+    return f"{lake.summary} has other totals than the receipts"
 
 
 async def summary_of_another_generation(lake: Lake) -> str:
-    await lake.edit(lake.summary, lambda summary: summary.update(generation="0" * 16), sealed=True)
-    return f"{lake.summary} is of an earlier generation: harvest closes the books"
+    await lake.edit(lake.summary, lambda summary: summary.update(generation="0" * 16), with_checksum=True)
+    return f"{lake.summary} is of an earlier generation: harvest reconciles the totals"
 
 
 async def summary_of_another_run(lake: Lake) -> str:
-    await lake.edit(lake.summary, lambda summary: summary.update(run=f"{DAY}-00000000"), sealed=True)
+    await lake.edit(lake.summary, lambda summary: summary.update(run=f"{DAY}-00000000"), with_checksum=True)
     return f"{lake.summary} is a summary of another run"
 
 
@@ -443,35 +456,37 @@ async def outcomes_edited(lake: Lake) -> str:
 
 
 async def manifest_with_other_ids(lake: Lake) -> str:
-    await lake.edit(lake.manifest, lambda manifest: manifest["input"]["Movies"].update(ids=5, rows=11), sealed=True)
+    await lake.edit(
+        lake.manifest, lambda manifest: manifest["input"]["Movies"].update(ids=5, rows=11), with_checksum=True
+    )
     return f"{lake.manifest} has other "
 
 
 async def manifest_with_other_duplicates(lake: Lake) -> str:
     account = {"duplicates": 1, "rows": 7}
-    await lake.edit(lake.manifest, lambda manifest: manifest["input"]["Movies"].update(account), sealed=True)
-    return f"{lake.summary} has other books than the receipts"
+    await lake.edit(lake.manifest, lambda manifest: manifest["input"]["Movies"].update(account), with_checksum=True)
+    return f"{lake.summary} has other totals than the receipts"
 
 
 async def manifest_with_other_options(lake: Lake) -> str:
-    await lake.edit(lake.manifest, lambda manifest: manifest["options"].update(language="pt-BR"), sealed=True)
+    await lake.edit(lake.manifest, lambda manifest: manifest["options"].update(language="pt-BR"), with_checksum=True)
     return f"the ids and options of {lake.run} make the fingerprint "
 
 
 async def manifest_with_other_batches(lake: Lake) -> str:
-    await lake.edit(lake.manifest, lambda manifest: manifest["batches"].update(Series=[]), sealed=True)
+    await lake.edit(lake.manifest, lambda manifest: manifest["batches"].update(Series=[]), with_checksum=True)
     return f"{lake.manifest} has other "
 
 
 async def manifest_with_fresh_ids(lake: Lake) -> str:
-    await lake.edit(lake.manifest, lambda manifest: manifest.update(fresh=1), sealed=True)
+    await lake.edit(lake.manifest, lambda manifest: manifest.update(fresh=1), with_checksum=True)
     return f"{lake.manifest} has other "
 
 
-BOOKS_HARMS = [
+TOTALS_HARMS = [
     summary_deleted,
     summary_edited,
-    summary_with_other_books,
+    summary_with_other_totals,
     summary_of_another_generation,
     summary_of_another_run,
     summary_garbled,
@@ -486,12 +501,12 @@ BOOKS_HARMS = [
 ]
 
 
-@pytest.mark.parametrize("harm", BOOKS_HARMS, ids=lambda harm: harm.__name__)
-async def test_harmed_books_are_named_and_written_anew_by_the_next_harvest(harm: Harm, lake: Lake) -> None:
+@pytest.mark.parametrize("harm", TOTALS_HARMS, ids=lambda harm: harm.__name__)
+async def test_harmed_totals_are_named_and_written_anew_by_the_next_harvest(harm: Harm, lake: Lake) -> None:
     """The receipts and data files still stand, so the next harvest asks for no title, and the run is proved."""
     expected = await harm(lake)
-    proof = await verify(lake.settings)
-    assert [problem for problem in proof.problems if expected in problem] != [], proof.problems
+    verification = await verify(lake.settings)
+    assert [problem for problem in verification.problems if expected in problem] != [], verification.problems
     before = Counter(lake.tmdb.asked)
     assert await lake.harvest() in ("closed", "nothing_to_do")
     assert lake.asked_since(before) == set()
@@ -502,7 +517,7 @@ async def test_outcomes_and_summary_forged_together_are_named(lake: Lake) -> Non
     """Only verify holds the outcomes against all receipts; without the summary, harvest writes both anew."""
     await outcomes_edited(lake)
     digest = sha256(await lake.read(lake.outcomes)).hexdigest()
-    await lake.edit(lake.summary, lambda summary: summary["digests"].update(outcomes=digest), sealed=True)
+    await lake.edit(lake.summary, lambda summary: summary["digests"].update(outcomes=digest), with_checksum=True)
     assert await lake.problems() == [f"{lake.outcomes} has other outcomes than the receipts"]
     await lake.bucket.delete(lake.summary)
     assert await lake.harvest() == "closed"
@@ -540,11 +555,11 @@ async def ids_twice(lake: Lake) -> str:
 async def ids_with_other_bytes(lake: Lake) -> str:
     key = await lake.ids_key()
     await lake.edit_lines(key, lambda rows: rows[0].update(remark="of the same meaning"))
-    return f"{key} is not what {lake.manifest} says: another SHA-256"
+    return f"{key} is not what {lake.manifest} says: its SHA-256 differs"
 
 
 async def manifest_of_another_generation(lake: Lake) -> str:
-    await lake.edit(lake.manifest, lambda manifest: manifest.update(generation="0" * 16), sealed=True)
+    await lake.edit(lake.manifest, lambda manifest: manifest.update(generation="0" * 16), with_checksum=True)
     return f"{lake.folder}ids-{'0' * 16}.jsonl.gz is not the ids of this run"
 
 
@@ -558,7 +573,7 @@ IDS_HARMS = [
     manifest_of_another_generation,
 ]
 
-HARMS = [*BATCH_HARMS, *BOOKS_HARMS, *IDS_HARMS]
+HARMS = [*BATCH_HARMS, *TOTALS_HARMS, *IDS_HARMS]
 """All of them; the README says how many there are."""
 
 
@@ -566,8 +581,8 @@ HARMS = [*BATCH_HARMS, *BOOKS_HARMS, *IDS_HARMS]
 async def test_harmed_ids_are_named_and_written_anew_by_the_next_harvest(harm: Harm, lake: Lake) -> None:
     """What was fresh is not known any more, so titles may be asked for again; then the run is proved."""
     expected = await harm(lake)
-    proof = await verify(lake.settings)
-    assert [problem for problem in proof.problems if expected in problem] != [], proof.problems
+    verification = await verify(lake.settings)
+    assert [problem for problem in verification.problems if expected in problem] != [], verification.problems
     assert await lake.harvest() in ("closed", "nothing_to_do")
     await is_proved(lake)
 
@@ -582,15 +597,15 @@ async def test_a_lost_manifest_is_named_and_written_again(harm: str, lake: Lake)
         case "garbled":
             await lake.bucket.put(lake.manifest, b'{"run":')
         case "edited":
-            await lake.edit(lake.manifest, lambda manifest: manifest.update(batches={}), sealed=False)
+            await lake.edit(lake.manifest, lambda manifest: manifest.update(batches={}), with_checksum=False)
         case "of another shape":
-            await lake.edit(lake.manifest, lambda manifest: manifest.update(input=[], options={}), sealed=True)
+            await lake.edit(lake.manifest, lambda manifest: manifest.update(input=[], options={}), with_checksum=True)
         case _:
             await lake.edit(
-                lake.manifest, lambda manifest: manifest["options"].update(key_template="{batch}"), sealed=True
+                lake.manifest, lambda manifest: manifest["options"].update(key_template="{batch}"), with_checksum=True
             )
     before = Counter(lake.tmdb.asked)
-    with pytest.raises(BooksError, match=lake.run) as caught:
+    with pytest.raises(CorruptLakeError, match=lake.run) as caught:
         await verify(lake.settings)
     assert caught.value.exit_code == 1
     assert await lake.harvest() == "closed"
@@ -607,10 +622,12 @@ async def test_a_template_in_the_manifest_is_no_place_to_act_on(template: str, l
     others = ["Finance/2026/ledger.parquet", "Trusted/API/x.parquet", "Raw/API/Finance/x.json"]
     for key in others:
         await lake.bucket.put(key, b"of others")
-    await lake.edit(lake.manifest, lambda manifest: manifest["options"].update(key_template=template), sealed=True)
-    before = {key: seen for key, seen in (await lake.bucket.objects("")).items() if RUNS not in key}
+    await lake.edit(
+        lake.manifest, lambda manifest: manifest["options"].update(key_template=template), with_checksum=True
+    )
+    before = {key: stored for key, stored in (await lake.bucket.objects("")).items() if RUNS not in key}
     assert await lake.harvest() == "closed"
-    assert {key: seen for key, seen in (await lake.bucket.objects("")).items() if RUNS not in key} == before
+    assert {key: stored for key, stored in (await lake.bucket.objects("")).items() if RUNS not in key} == before
     await is_proved(lake)
 
 
@@ -618,7 +635,7 @@ async def test_a_template_in_the_manifest_is_no_place_to_act_on(template: str, l
 async def test_a_newer_format_is_refused_in_a_sentence(harmed: str, lake: Lake) -> None:
     """What a newer harvester has written is not judged by an older one: exit 2, and the object by its key."""
     key = {"manifest": lake.manifest, "summary": lake.summary, "receipt": lake.receipt(lake.movies)}[harmed]
-    await lake.edit(key, lambda whole: whole.update(format=2), sealed=True)
+    await lake.edit(key, lambda whole: whole.update(format=2), with_checksum=True)
     with pytest.raises(NewerFormatError, match=f"^{key} has format 2, and this harvester reads format 1") as caught:
         await verify(lake.settings)
     assert caught.value.exit_code == 2
@@ -628,31 +645,39 @@ async def test_a_finished_run_of_an_earlier_day_is_not_said_to_be_done_again(
     bucket: Bucket, settings_for: Make
 ) -> None:
     """Harvested again it would be a new collection, so nobody is sent to do that."""
-    async with stand_in(catalog=CATALOG) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES)
-        await harvest(settings, watcher=Silent(), stop=Stop(), now=lambda: "2026-01-02T12:00:00.000Z")
+        await harvest(
+            settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=lambda: "2026-01-02T12:00:00.000Z")
+        )
         [movies] = await bucket.objects("Raw/API/Movies/")
         await bucket.delete(movies)
-        proof = await verify(settings)
-        assert (proof.past, proof.as_json()["mended_by_harvest"], f"{movies} is gone" in proof.problems) == (
+        verification = await verify(settings)
+        assert (
+            verification.past,
+            verification.as_json()["left_to_harvest"],
+            f"{movies} is gone" in verification.problems,
+        ) == (
             True,
             False,
             True,
         )
-        assert (await harvest(settings, watcher=Silent(), stop=Stop())).status == "closed"
+        assert (await harvest(settings, observer=Silent(), shutdown=Shutdown())).status == "closed"
         assert (await verify(settings)).problems == []
 
 
 async def test_runs_of_two_days_have_folders_of_their_own(bucket: Bucket, settings_for: Make) -> None:
     """The same ids of another day are neither foreign nor doubled: each day is proved for itself."""
-    async with stand_in(catalog=CATALOG) as tmdb:
+    async with fake_tmdb(catalog=CATALOG) as tmdb:
         settings = settings_for(tmdb.url, movies=MOVIES)
         for day in ("20", "21"):
             clock = f"2026-11-{day}T12:00:00.000Z"
-            report = await harvest(settings, watcher=Silent(), stop=Stop(), now=lambda clock=clock: clock)
+            report = await harvest(
+                settings, observer=Silent(), shutdown=Shutdown(), clock=Clock(now=lambda clock=clock: clock)
+            )
             assert report.status == "closed"
-        proofs = [await verify(settings), await verify(settings, day="2026-11-20")]
-    assert [([name[:10] for name in proof.runs], proof.problems) for proof in proofs] == [
+        verifications = [await verify(settings), await verify(settings, day="2026-11-20")]
+    assert [([name[:10] for name in verification.runs], verification.problems) for verification in verifications] == [
         (["2026-11-21"], []),
         (["2026-11-20"], []),
     ]
@@ -677,21 +702,31 @@ async def test_a_batch_that_failed_and_was_tried_again_has_one_receipt(lake: Lak
     settings = await lake.another(movies)
     lake.failing.add(movies[0])
     assert await lake.harvest(settings) == "failed"
-    proof = await verify(lake.settings)
-    assert (proof.problems, dict(proof.books.failed), proof.records) == ([], {"http_404": 1}, 1)
+    verification = await verify(lake.settings)
+    assert (verification.problems, dict(verification.totals.failed), verification.records) == ([], {"http_404": 1}, 1)
     lake.failing.clear()
     assert await lake.harvest(settings) == "closed"
-    proof = await verify(lake.settings)
-    assert (proof.problems, proof.books.failed.total(), proof.books.batches, proof.records) == ([], 0, 1, 2)
-    assert len(await lake.bucket.objects(f"{RUNS}{proof.runs[0]}/receipts/")) == 1
+    verification = await verify(lake.settings)
+    assert (
+        verification.problems,
+        verification.totals.failed.total(),
+        verification.totals.batches,
+        verification.records,
+    ) == ([], 0, 1, 2)
+    assert len(await lake.bucket.objects(f"{RUNS}{verification.runs[0]}/receipts/")) == 1
 
 
 async def test_a_record_that_a_failed_title_keeps_is_proved(lake: Lake) -> None:
     """A title that fails with `--again` is counted as failed, and its earlier record is proved like any other."""
     lake.failing |= {MOVIES[0], RECLASSIFIED, SERIES[0]}
     assert await lake.harvest(again=True) == "failed"
-    proof = await verify(lake.settings)
-    assert (proof.problems, proof.books.found, proof.books.failed.total(), proof.records) == ([], 5, 3, 8)
+    verification = await verify(lake.settings)
+    assert (
+        verification.problems,
+        verification.totals.found,
+        verification.totals.failed.total(),
+        verification.records,
+    ) == ([], 5, 3, 8)
     await lake.replace(lake.movies, MOVIES[0].encode(), b"tt0000995")
     assert any(problem.startswith("Movies/") and MOVIES[0] in problem for problem in await lake.problems())
 
@@ -703,27 +738,31 @@ async def test_an_empty_file_of_a_title_that_is_no_longer_reclassified_is_proved
     for form, empty in (("jsonl", b""), ("array", b"[]")):
         prefix = f"Raw/{form}"
         for kinds in ({RECLASSIFIED: "tv"}, {}):
-            async with stand_in(catalog=Catalog(kinds=kinds)) as tmdb:
+            async with fake_tmdb(catalog=Catalog(kinds=kinds)) as tmdb:
                 settings = settings_for(tmdb.url, movies=MOVIES, s3_prefix=prefix, output_format=form)
-                report = await harvest(settings, watcher=Silent(), stop=Stop(), again=True, now=lambda: NOON)
+                report = await harvest(
+                    settings, observer=Silent(), shutdown=Shutdown(), again=True, clock=Clock(now=lambda: NOON)
+                )
                 assert report.status == "closed"
         [series] = await bucket.objects(f"{prefix}/Series/")
         body = await bucket.read(series)
-        proof = await verify(settings)
+        verification = await verify(settings)
         assert (body or b"").strip() == empty
-        assert (proof.problems, proof.records, proof.books.files) == ([], 6, 2)
+        assert (verification.problems, verification.records, verification.totals.files) == ([], 6, 2)
 
 
 async def test_an_unfinished_run_is_said_to_be_unfinished(bucket: Bucket, settings_for: Make) -> None:
     """Each batch that is to be done is named, and what has landed so far is proved."""
     movies = [f"tt{number:07d}" for number in range(1, 202)]
-    async with stand_in() as tmdb:
+    async with fake_tmdb() as tmdb:
         settings = settings_for(tmdb.url, movies=movies)
-        report = await harvest(settings, watcher=Silent(), stop=Stop(limit=1))
-        proof = await verify(settings)
-    assert (report.status, proof.records) == ("stopped", 100)
-    assert [problem.partition("-")[0] for problem in proof.problems] == ["Movies/tt0000101", "Movies/tt0000201"]
-    assert {problem.partition(" ")[2] for problem in proof.problems} == {"has no receipt: harvest goes on with it"}
+        report = await harvest(settings, observer=Silent(), shutdown=Shutdown(limit=1))
+        verification = await verify(settings)
+    assert (report.status, verification.records) == ("stopped", 100)
+    assert [problem.partition("-")[0] for problem in verification.problems] == ["Movies/tt0000101", "Movies/tt0000201"]
+    assert {problem.partition(" ")[2] for problem in verification.problems} == {
+        "has no receipt: harvest goes on with it"
+    }
 
 
 async def test_two_runs_of_one_day_with_other_ids_do_not_disturb_each_other(lake: Lake) -> None:
@@ -731,8 +770,11 @@ async def test_two_runs_of_one_day_with_other_ids_do_not_disturb_each_other(lake
     settings = await lake.another(["tt0000007", "tt0000008"])
     assert await lake.harvest(settings) == "closed"
     [second] = set(await lake.runs()) - {lake.run}
-    proofs = [await verify(settings), await verify(settings, run=lake.run)]
-    assert [(proof.runs, proof.problems) for proof in proofs] == [([second], []), ([lake.run], [])]
+    verifications = [await verify(settings), await verify(settings, run=lake.run)]
+    assert [(verification.runs, verification.problems) for verification in verifications] == [
+        ([second], []),
+        ([lake.run], []),
+    ]
     assert await lake.harvest(again=True) == "closed"
     assert (await verify(settings)).runs == [lake.run]
 
@@ -745,8 +787,8 @@ async def test_without_a_good_lease_the_last_run_by_name_is_verified(lease: byte
         await lake.bucket.delete(f"{RUNS}lease.json")
     else:
         await lake.bucket.put(f"{RUNS}lease.json", lease)
-    proof = await verify(lake.settings)
-    assert (proof.runs, proof.problems) == ([(await lake.runs())[-1]], [])
+    verification = await verify(lake.settings)
+    assert (verification.runs, verification.problems) == ([(await lake.runs())[-1]], [])
 
 
 @pytest.mark.parametrize("other", [{"tmdb_language": "pt-BR"}, {"output_format": "array"}, {"tmdb_append": "credits"}])
@@ -754,7 +796,7 @@ async def test_a_harvest_in_another_form_leaves_a_proved_day_as_it_is(other: dic
     """A day has one form, so records of another are refused before anything is written, and the first stay proved."""
     settings = await lake.another(MOVIES, **other)
     before = await lake.bucket.objects("Raw/API/M"), await lake.bucket.objects("Raw/API/S")
-    with pytest.raises(SettingsError, match="One day has one form"):
+    with pytest.raises(SettingsError, match="All records of a day need the same options"):
         await lake.harvest(settings)
     assert (await lake.bucket.objects("Raw/API/M"), await lake.bucket.objects("Raw/API/S")) == before
     assert await lake.problems(day=DAY) == []
@@ -782,7 +824,7 @@ class Day:
         [key] = await self.lake.bucket.objects(f"{self.folder}ids-")
         return key
 
-    async def proof(self) -> Proof:
+    async def verification(self) -> VerificationReport:
         return await verify(self.settings, day=DAY)
 
 
@@ -796,31 +838,42 @@ async def day(lake: Lake) -> Day:
 
 
 async def test_a_day_is_proved_over_all_its_runs(day: Day) -> None:
-    """Every title stands once, whichever run has it; the books are those of all runs together."""
+    """Every title stands once, whichever run has it; the totals are those of all runs together."""
     before = await day.lake.bucket.objects("")
-    proof = await day.proof()
-    assert (proof.runs, proof.problems, proof.unfinished) == (sorted([day.lake.run, day.run]), [], [])
-    assert proof.as_json() | {"books": None} == {
+    verification = await day.verification()
+    assert (verification.runs, verification.problems, verification.unfinished) == (
+        sorted([day.lake.run, day.run]),
+        [],
+        [],
+    )
+    result = verification.as_json()
+    holds(result, code=0, of_a_run=True, day=True)
+    assert (result["status"], result["lake"]) == ("proved", f"s3://{day.lake.bucket.name}/Raw/API")
+    assert {name: result[name] for name in result if name not in (*COMMON, *OF_A_RUN)} | {"totals": None} == {
         "day": DAY,
-        "runs": proof.runs,
-        "status": "proved",
+        "runs": verification.runs,
         "records": 10,
-        "books": None,
+        "totals": None,
         "problems": [],
         "unfinished": [],
         "repaired": [],
-        "mended_by_harvest": False,
+        "left_to_harvest": False,
     }
-    books = proof.books
-    assert (books.ids, books.found, books.missing.total(), books.failed.total(), books.fresh) == (17, 10, 1, 0, 6)
-    assert (books.batches, books.files) == (3, 4)
+    totals = verification.totals
+    assert (totals.ids, totals.found, totals.missing.total(), totals.failed.total(), totals.fresh) == (17, 10, 1, 0, 6)
+    assert (totals.batches, totals.files) == (3, 4)
     assert await day.lake.bucket.objects("") == before
 
 
 async def test_each_run_of_a_day_is_proved_for_itself(day: Day) -> None:
     """Fresh ids are proved against the run that has them, so the later run has only its own records."""
-    proofs = [await verify(day.settings, run=run) for run in (day.lake.run, day.run)]
-    assert [(proof.problems, proof.records, proof.books.fresh) for proof in proofs] == [([], 8, 0), ([], 2, 6)]
+    verifications = [await verify(day.settings, run=run) for run in (day.lake.run, day.run)]
+    assert [
+        (verification.problems, verification.records, verification.totals.fresh) for verification in verifications
+    ] == [
+        ([], 8, 0),
+        ([], 2, 6),
+    ]
 
 
 async def the_file_of_the_other_run_deleted(day: Day) -> str:
@@ -862,21 +915,21 @@ async def test_a_fresh_id_that_the_other_run_has_no_more_is_a_harm_of_both(
     """The later run says which ids it lacks, and of which run; harvested again by that, the day is proved."""
     expected = await harm(day)
     assert [problem for problem in await day.lake.problems(run=day.run) if problem.startswith(expected)] != []
-    proof = await day.proof()
-    assert [problem for problem in proof.problems if problem.startswith(expected)] != []
+    verification = await day.verification()
+    assert [problem for problem in verification.problems if problem.startswith(expected)] != []
     before = Counter(day.lake.tmdb.asked)
     assert await day.lake.harvest() == "closed"
     assert day.lake.asked_since(before) == set(MOVIES)
-    proof = await day.proof()
-    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 10)
+    verification = await day.verification()
+    assert (verification.problems, verification.unfinished, verification.records) == ([], [], 10)
 
 
 async def test_a_receipt_that_a_closed_run_has_lost_is_a_harm_of_its_day(day: Day) -> None:
-    """Its books were closed with that receipt, so it is not merely unfinished."""
+    """Its totals were reconciled with that receipt, so it is not merely unfinished."""
     await day.lake.bucket.delete(day.lake.receipt(day.lake.movies))
-    assert f"{day.lake.summary} has other books than the receipts" in (await day.proof()).problems
+    assert f"{day.lake.summary} has other totals than the receipts" in (await day.verification()).problems
     assert await day.lake.harvest() == "closed"
-    assert (await day.proof()).problems == []
+    assert (await day.verification()).problems == []
 
 
 async def test_fresh_ids_are_proved_by_the_receipts_where_the_other_runs_outcomes_are_wrong(day: Day) -> None:
@@ -929,11 +982,11 @@ async def test_harmed_marks_and_outcomes_are_named_and_written_anew(
 ) -> None:
     """Which run has a fresh id is proved; the next harvest of the run that says otherwise writes it anew."""
     expected = await harm(day)
-    proof = await day.proof()
-    assert [problem for problem in proof.problems if problem.startswith(expected)] != [], proof.problems
+    verification = await day.verification()
+    assert [problem for problem in verification.problems if problem.startswith(expected)] != [], verification.problems
     assert await day.lake.harvest(day.settings) in ("closed", "nothing_to_do")
-    proof = await day.proof()
-    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 10)
+    verification = await day.verification()
+    assert (verification.problems, verification.unfinished, verification.records) == ([], [], 10)
 
 
 async def test_a_fresh_id_in_a_receipt_is_proved_against_the_run_that_has_it(lake: Lake) -> None:
@@ -945,9 +998,9 @@ async def test_a_fresh_id_in_a_receipt_is_proved_against_the_run_that_has_it(lak
     assert await lake.harvest(second) == "closed"
     [theirs] = set(await lake.runs()) - before
     assert await lake.harvest(first) == "closed"
-    proof = await verify(lake.settings, day=DAY)
-    assert (proof.problems, proof.unfinished, proof.books.fresh) == ([], [], 10)
-    assert proof.records == 8 + len(many)
+    verification = await verify(lake.settings, day=DAY)
+    assert (verification.problems, verification.unfinished, verification.totals.fresh) == ([], [], 10)
+    assert verification.records == 8 + len(many)
     receipts = await lake.bucket.objects(f"{RUNS}{theirs}/receipts/")
     for key in [*receipts, *[key for key in await lake.data() if "tt0000211" in key]]:
         await lake.bucket.delete(key)
@@ -973,13 +1026,13 @@ async def without_the_last_record(lake: Lake, key: str) -> bytes:
 async def test_an_unfinished_run_of_a_day_is_named_and_not_wrong(lake: Lake) -> None:
     """Where every title stands once, the day is proved, with the run that is to be gone on with by its name."""
     settings, run, _ = await unfinished(lake)
-    proof = await verify(lake.settings, day=DAY)
-    assert (proof.problems, proof.unfinished, proof.records) == ([], [run], 8 + 200)
-    assert (proof.as_json()["status"], proof.as_json()["unfinished"]) == ("proved", [run])
+    verification = await verify(lake.settings, day=DAY)
+    assert (verification.problems, verification.unfinished, verification.records) == ([], [run], 8 + 200)
+    assert (verification.as_json()["status"], verification.as_json()["unfinished"]) == ("proved", [run])
     assert len((await verify(lake.settings, run=run)).problems) == 2  # asked for by its name, it is not whole
     assert await lake.harvest(settings) == "closed"
-    proof = await verify(lake.settings, day=DAY)
-    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 8 + 201)
+    verification = await verify(lake.settings, day=DAY)
+    assert (verification.problems, verification.unfinished, verification.records) == ([], [], 8 + 201)
 
 
 async def test_a_title_that_stands_twice_on_a_day_is_wrong(lake: Lake) -> None:
@@ -987,8 +1040,8 @@ async def test_a_title_that_stands_twice_on_a_day_is_wrong(lake: Lake) -> None:
     _, _, data = await unfinished(lake)
     first = (await lake.read(lake.movies)).splitlines(keepends=True)[0]
     await lake.bucket.put(data, await without_the_last_record(lake, data) + first)
-    proof = await verify(lake.settings, day=DAY)
-    [problem] = proof.problems
+    verification = await verify(lake.settings, day=DAY)
+    [problem] = verification.problems
     assert problem.startswith(f"{MOVIES[0]} is in ")
     assert {lake.movies, data} <= set(problem.split())
 
@@ -998,8 +1051,8 @@ async def test_a_title_that_stands_twice_in_one_file_is_wrong(lake: Lake) -> Non
     _, _, data = await unfinished(lake)
     first = (await lake.read(data)).splitlines(keepends=True)[0]
     await lake.bucket.put(data, await without_the_last_record(lake, data) + first)
-    proof = await verify(lake.settings, day=DAY)
-    assert [problem for problem in proof.problems if "tt0000201" in problem and data in problem] != []
+    verification = await verify(lake.settings, day=DAY)
+    assert [problem for problem in verification.problems if "tt0000201" in problem and data in problem] != []
 
 
 async def test_a_run_with_failed_titles_does_not_disturb_another_of_the_day(lake: Lake) -> None:
@@ -1007,25 +1060,27 @@ async def test_a_run_with_failed_titles_does_not_disturb_another_of_the_day(lake
     lake.failing.add("tt0000011")
     assert await lake.harvest(await lake.another(["tt0000011", "tt0000012"])) == "failed"
     assert await lake.harvest(await lake.another(["tt0000007"])) == "closed"
-    proof = await verify(lake.settings, day=DAY)
-    assert (proof.problems, proof.unfinished, proof.records) == ([], [], 8 + 1 + 1)
-    assert dict(proof.books.failed) == {"http_404": 1}
+    verification = await verify(lake.settings, day=DAY)
+    assert (verification.problems, verification.unfinished, verification.records) == ([], [], 8 + 1 + 1)
+    assert dict(verification.totals.failed) == {"http_404": 1}
 
 
 async def test_a_run_that_was_killed_before_its_manifest_is_unfinished(lake: Lake) -> None:
     """The ids are written before the manifest: killed between the two, nothing of the run is wrong on its day."""
     begun = f"{DAY}-00000000"
     await lake.bucket.copy(await lake.ids_key(), f"{RUNS}{begun}/ids-{'0' * 16}.jsonl.gz")
-    proof = await verify(lake.settings, day=DAY)
-    assert (proof.problems, proof.unfinished, proof.records) == ([], [begun], 8)
+    verification = await verify(lake.settings, day=DAY)
+    assert (verification.problems, verification.unfinished, verification.records) == ([], [begun], 8)
 
 
 async def test_a_run_of_a_day_without_a_good_manifest_is_a_harm_and_hides_no_other(day: Day) -> None:
     """The others are read all the same."""
     await day.lake.bucket.put(f"{day.folder}manifest.json", b"{}")
-    proof = await day.proof()
-    assert [problem for problem in proof.problems if problem.startswith(f"{day.folder}manifest.json is not ")] != []
-    assert (proof.runs, proof.records) == (sorted([day.lake.run, day.run]), 8)
+    verification = await day.verification()
+    assert [
+        problem for problem in verification.problems if problem.startswith(f"{day.folder}manifest.json is not ")
+    ] != []
+    assert (verification.runs, verification.records) == (sorted([day.lake.run, day.run]), 8)
 
 
 # --- nothing to verify
@@ -1035,17 +1090,17 @@ async def test_an_empty_bucket_has_no_run_to_verify(bucket: Bucket, settings_for
     """Nothing is not proved: the sentence says where was looked, and what to do."""
     where = f"below s3://{bucket.name}/Raw/API/_harvest/: harvest first$"
     settings = settings_for("http://127.0.0.1:9/3")
-    with pytest.raises(BooksError, match=f"^There is no run {where}") as caught:
+    with pytest.raises(CorruptLakeError, match=f"^There is no run {where}") as caught:
         await verify(settings)
     assert caught.value.exit_code == 1
-    with pytest.raises(BooksError, match=f"^There is no run of 2026-11-29 {where}") as caught:
+    with pytest.raises(CorruptLakeError, match=f"^There is no run of 2026-11-29 {where}") as caught:
         await verify(settings, day="2026-11-29")
     assert caught.value.exit_code == 1
 
 
 async def test_an_unknown_run_is_named(lake: Lake) -> None:
     """A mistyped name is repeated as it was typed."""
-    with pytest.raises(BooksError, match="Raw/API/_harvest/2026-01-01-00000000"):
+    with pytest.raises(CorruptLakeError, match="Raw/API/_harvest/2026-01-01-00000000"):
         await verify(lake.settings, run="2026-01-01-00000000")
 
 
@@ -1057,7 +1112,7 @@ async def test_a_day_that_is_none_is_refused_before_s3_is_asked(day: str, settin
     settings = settings_for("http://127.0.0.1:9/3", aws_endpoint_url_s3="http://127.0.0.1:9")
     with pytest.raises(SettingsError) as caught:
         await verify(settings, day=day)
-    assert str(caught.value) == f"--day {day!r} is no day: give one such as 2026-11-29"
+    assert str(caught.value) == f"--day {day!r} is no date: give one such as 2026-11-29"
 
 
 async def test_a_run_and_a_day_are_not_given_both(settings_for: Make) -> None:
@@ -1087,7 +1142,7 @@ async def test_verify_may_be_cancelled(lake: Lake) -> None:
 async def test_verify_logs_nothing_of_a_healthy_day(day: Day) -> None:
     """Warnings are for what is wrong."""
     with capture_logs() as logs:
-        await day.proof()
+        await day.verification()
     assert [line for line in logs if line["log_level"] == "warning"] == []
 
 
@@ -1112,12 +1167,12 @@ async def test_the_command_ends_with_1_for_a_harm_and_with_0_without(s3: S3Serve
     assert (code, printed["status"], f"{lake.movies} is gone" in printed["problems"]) == (1, "wrong", True)
 
 
-async def test_the_command_proves_a_day(s3: S3Server, lake: Lake, tmp_path: Path) -> None:
+async def test_the_command_verifies_a_day(s3: S3Server, lake: Lake, tmp_path: Path) -> None:
     """`--day` ends with 0 with an unfinished run, which it names, and with 1 once a title stands twice."""
     _, run, data = await unfinished(lake)
     code, out, _ = await command(lake, s3, tmp_path, "--day", DAY)
     assert (code, out.splitlines()[0]) == (0, f"Proved. {DAY}, runs {', '.join(await lake.runs())}")
-    assert f"{run} is not finished: the same harvest goes on with it" in out
+    assert f"{run} is not finished: run its harvest again to go on with it" in out
     first = (await lake.read(lake.movies)).splitlines(keepends=True)[0]
     await lake.bucket.put(data, await without_the_last_record(lake, data) + first)
     code, out, _ = await command(lake, s3, tmp_path, "--day", DAY, "--json")

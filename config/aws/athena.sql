@@ -1,34 +1,34 @@
--- The harvest in Athena: tables over the JSON that has landed, Parquet of it in Trusted, the latest record of each id.
+-- The harvest in Athena: tables over the landed JSON, Parquet of it in Trusted, the latest record of each id.
 --
 -- Put your bucket in place of `my-data-lake`, and your prefix in place of `Raw/API` if you have another:
 --   sed -i 's/my-data-lake/your-bucket/g' athena.sql
--- Athena runs one statement at a time, from the first down: mark it and press Run. Names of columns are TMDB's own.
+-- Athena runs one statement at a time: select each, from the first on, and press Run. Column names are TMDB's own.
 --
--- The JSON must be `OUTPUT_FORMAT=jsonl`, the default, and its key template the default. Athena reads no JSON array.
+-- The harvest must use the defaults `OUTPUT_FORMAT=jsonl` and `S3_KEY_TEMPLATE`. Athena cannot read a JSON array.
 
 CREATE DATABASE IF NOT EXISTS tmdb;
 
 -- 1. RAW, as it landed ------------------------------------------------------------------------------------------------
 --
--- The SerDe is Hive's. AWS's guide warns that with OpenX's the number of results can be more or fewer than there are
--- and values can turn NULL, and sends its readers to this one
--- (docs.aws.amazon.com/athena/latest/ug/openx-json-serde.html): no record shall be lost at the last step. Hive's passes
--- over keys without a column, which TMDB adds unannounced (`softcore` came so), takes a missing key and null alike for
--- NULL, within structs too, and regards no case. A line that is no JSON fails the query, and `harvester verify` tells
--- which file it is in; OpenX's `ignore.malformed.json` would pass over it.
+-- The SerDe is Hive's: no record may be lost at the last step. AWS's guide warns that OpenX's can return more or fewer
+-- rows than there are and turn values into NULL, and recommends Hive's
+-- (docs.aws.amazon.com/athena/latest/ug/openx-json-serde.html). Hive's ignores keys without a column, which TMDB adds
+-- unannounced (as it did `softcore`), reads both a missing key and null as NULL, within structs too, and ignores case.
+-- A line that is not JSON fails the query, and `harvester verify` says which file it is in; OpenX's
+-- `ignore.malformed.json` would skip the line.
 --
--- The types, and what they keep from happening:
---   A date is a string: it may be "", on which a `date` column fails. try(CAST(release_date AS date)) is NULL there.
---   What can have a fraction is a double, also where TMDB writes a vote as 7: a `bigint` column would make 7 of 7.9,
---   without a word (so reads Trino's JsonDeserializer). Whatever else is a number is a bigint: `int` ends at
---   2,147,483,647, and a revenue need not.
---   A struct may be NULL (`belongs_to_collection`, `next_episode_to_air`): so are its fields then, which is no error.
+-- The types, and the reason for each:
+--   A date is a string: it may be "", on which a `date` column fails. try(CAST(release_date AS date)) gives NULL then.
+--   A number that can have a fraction is a double, even if TMDB writes a vote as 7: a `bigint` column would silently
+--   turn 7.9 into 7 (Trino's JsonDeserializer). Every other number is a bigint: `int` ends at 2,147,483,647, and a
+--   revenue can be larger.
+--   A struct may be NULL (`belongs_to_collection`, `next_episode_to_air`): its fields are then NULL, without an error.
 --   A list may be empty: CROSS JOIN UNNEST(genres) drops such a title, LEFT JOIN UNNEST(genres) ON true keeps it.
--- `harvest.fetched_at` is UTC and sorts as text; from_iso8601_timestamp(harvest.fetched_at) makes a time of it.
+-- `harvest.fetched_at` is UTC and sorts as text; from_iso8601_timestamp(harvest.fetched_at) converts it.
 --
--- Days are not registered but projected: what lands is there at once, without a crawler or MSCK REPAIR. Begin the
--- range of years with your first harvest. Always name year, month and day: each year without them is 372 listings.
--- Other readers of the Glue catalog, such as Spark, know nothing of projection and would see empty tables.
+-- Days are projected, not registered: landed files are visible at once, without a crawler or MSCK REPAIR. Start the
+-- range of years with your first harvest. Always give year, month and day: each year without them is 372 listings.
+-- Other readers of the Glue catalog, such as Spark, do not know projection and see empty tables.
 
 CREATE EXTERNAL TABLE tmdb.movies (
   imdb_id string,
@@ -127,7 +127,7 @@ TBLPROPERTIES (
   'storage.location.template' = 's3://my-data-lake/Raw/API/Series/${year}/${month}/${day}/'
 );
 
--- The first query. Is every title there that the harvest said it found?
+-- A first query: are all titles there that the harvest reported as found?
 SELECT count(*) AS records, count(DISTINCT imdb_id) AS titles, min(harvest.fetched_at) AS begun,
   max(harvest.fetched_at) AS ended
 FROM tmdb.movies
@@ -135,14 +135,14 @@ WHERE year = '2026' AND month = '11' AND day = '22';
 
 -- 2. Trusted, as Parquet ----------------------------------------------------------------------------------------------
 --
--- Query RAW to look, Trusted to work. Files of 100 records cost Athena 88 times what the same records cost in a few
--- large ones (published figure): every file is a request and a start of its own before its first byte. In Parquet a
--- query also pays only for the columns it names.
+-- Query RAW for a quick look and Trusted for real work. Files of 100 records cost Athena 88 times what the same records
+-- cost in a few large files (published figure): every file needs its own request and start-up before its first byte.
+-- With Parquet a query also pays only for the columns it names.
 --
--- The first time, CREATE TABLE; for every later day, INSERT. Each may write at most 100 partitions, days that is
--- (docs.aws.amazon.com/athena/latest/ug/ctas-insert-into.html): take a quarter at a time. The folder must be empty for
--- the first, and `trusted.py` and `duckdb.sql` write the same folders: use one of the three. A collection that you do
--- not harvest has no table to make.
+-- Use CREATE TABLE the first time, and INSERT for every later day. Each can write at most 100 partitions, that is days
+-- (docs.aws.amazon.com/athena/latest/ug/ctas-insert-into.html): do a quarter at a time. CREATE TABLE needs an empty
+-- folder. `trusted.py` and `duckdb.sql` write the same folders: use one of the three. Leave out the statements for a
+-- collection that you do not harvest.
 
 CREATE TABLE tmdb.trusted_movies
 WITH (
@@ -177,8 +177,8 @@ SELECT
 FROM tmdb.series
 WHERE year = '2026' AND month = '11';
 
--- Each new day. Twice is harmless: what stands there already is not added again. A day that was harvested again goes
--- in anew after `aws s3 rm --recursive s3://my-data-lake/Trusted/API/Movies/collected=2026-12-01/`.
+-- For each new day. Running it twice is harmless: a day that is there is not added again. To replace a day that was
+-- harvested again, first run `aws s3 rm --recursive s3://my-data-lake/Trusted/API/Movies/collected=2026-12-01/`.
 INSERT INTO tmdb.trusted_movies
 SELECT
   imdb_id, harvest, adult, backdrop_path, belongs_to_collection, budget, genres, homepage, id, origin_country,
@@ -204,8 +204,8 @@ WHERE year = '2026' AND month = '12' AND day = '01'
 
 -- 3. The latest record of each id -------------------------------------------------------------------------------------
 --
--- Every day is a collection of its own, so an id that was harvested on ten days has ten records. What is no longer in
--- the CSVs stays, with the day it was last seen; `collected` tells.
+-- Every day is a separate collection, so an id that was harvested on ten days has ten records. Ids that are no longer
+-- in the CSVs stay; `collected` is the day of their last record.
 
 CREATE OR REPLACE VIEW tmdb.latest_movies AS
 SELECT
@@ -236,9 +236,9 @@ WHERE place = 1;
 
 -- 4. Appended parts ---------------------------------------------------------------------------------------------------
 --
--- With TMDB_APPEND=credits,keywords, before section 2, whose lists of columns then want the two names as well, just
--- before `collected`. Tables of Trusted that are there already want the same ALTER; records from before have NULL.
--- `order` is a word of SQL: credits.cast[1]."order".
+-- With TMDB_APPEND=credits,keywords: run these before section 2, and add the two names to its lists of columns, just
+-- before `collected`. Existing tables of Trusted need the same ALTER; older records have NULL.
+-- `order` is a keyword of SQL, so quote it: credits.cast[1]."order".
 --
 -- ALTER TABLE tmdb.movies ADD COLUMNS (
 --   credits struct<
@@ -260,9 +260,9 @@ WHERE place = 1;
 --   keywords struct<results:array<struct<id:bigint,name:string>>>
 -- );
 --
--- `watch/providers` keeps its slash at TMDB, no column can be called so, and Hive's SerDe has no way to say which key a
--- column is of. OpenX's has: a table for this part alone, to be joined by imdb_id. It is told to regard the case, lest
--- BR become br.
+-- TMDB's key `watch/providers` has a slash, which a column name cannot have, and Hive's SerDe cannot map a column to a
+-- key of another name. OpenX's can: so this part has a table of its own, to be joined by imdb_id. Its keys are
+-- case-sensitive, so that BR does not become br.
 --
 -- CREATE EXTERNAL TABLE tmdb.movies_watch_providers (
 --   imdb_id string,

@@ -1,13 +1,13 @@
 # /// script
 # requires-python = ">=3.11"
 # ///
-"""The Lambda's packages: a layer of its dependencies for each architecture, and the function itself.
+"""Builds the Lambda's packages: a layer with its dependencies for each architecture, and the function itself.
 
     config/aws/build.sh [--python 3.13] [--arch arm64] [FOLDER]
 
-What the layer holds is what uv.lock names, less what only the command line needs: wheels, fetched by pip, each file's
-hash checked. Nothing is compiled but Python, so any machine builds for both architectures. The same lock, tree and
-Python make the same bytes. Nothing in FOLDER is replaced before everything has been built, weighed and tried.
+The layer contains the packages in uv.lock without those that only the command line needs: wheels, downloaded by pip,
+with each file's hash checked. Only Python is compiled, so any machine can build for both architectures. The same lock,
+tree and Python give the same bytes. FOLDER is changed only after everything has been built, measured and tried.
 """
 
 from __future__ import annotations
@@ -31,41 +31,42 @@ from subprocess import PIPE, CalledProcessError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-HANDLER = "harvester.aws_lambda"
+HANDLER = "harvester.aws_lambda.handler"
 
 GLIBC = {"3.11": 26, "3.12": 34, "3.13": 34}
-"""Lambda's Pythons, and what they stand on: glibc 2.26 of Amazon Linux 2, or 2.34 of Amazon Linux 2023."""
+"""Lambda's Pythons, and the minor version of their glibc: 2.26 on Amazon Linux 2, 2.34 on Amazon Linux 2023."""
 
 MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
-"""Architectures as Lambda calls them, and as Linux and wheels do."""
+"""Architecture names: Lambda's, and those of Linux and wheels."""
 
 OLD_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-"""What wheels for glibc 2.x were called before PEP 600."""
+"""Platform tags for glibc 2.x before PEP 600, by the minor version."""
 
 LIMIT = 250 * 2**20
 """Bytes of function and layers together, unpacked: 262,144,000 (docs.aws.amazon.com, Lambda quotas)."""
 
-NOT_WANTED = ("typer", "rich", "structlog", "uvloop")
-"""Of the command line alone; what nothing else depends on goes with them."""
+NOT_WANTED = ("typer", "rich", "uvloop")
+"""Packages that only the command line needs; dependencies that only they have are left out too."""
 
 SERVICES = frozenset(["s3", "secretsmanager", "signin", "ssm", "sso", "sso-oidc", "sts"])
-"""What botocore must know: S3, where TMDB's key may be kept, and what gives credentials. The other 400 services are
-24 of 61 MB, and more than half of the zip."""
+"""The services of botocore that are kept: S3, the stores of TMDB's key, and the sources of credentials. The other 400
+are 24 of 61 MB, and more than half of the zip."""
 
 MOMENT = (1980, 1, 1, 0, 0, 0)
-"""When every file of a zip was made; zip knows none before."""
+"""The time stamp of every file in a zip: the earliest that the format has."""
 
 
 class BuildError(Exception):
-    """The packages cannot be made; the message says why, and nothing was replaced."""
+    """The packages cannot be built; the message says why, and nothing was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A zip that has been made.
+class Package:
+    """A zip that has been built.
 
     Attributes:
-        path: Where it is to stand below the folder.
+        path: Its path below the output folder.
+        file: Where it is now.
         unpacked: Bytes of all its files.
     """
 
@@ -75,17 +76,17 @@ class Made:
 
 
 def main() -> int:
-    """Make what the command line asks for, and say what was made; the exit code."""
-    wanted = _parse()
+    """Build what the command line asks for and print what was built; returns the exit code."""
+    options = _parse()
     code = 0
     try:
-        wanted.folder.mkdir(parents=True, exist_ok=True)  # at once, to be told at once where that cannot be
-        asyncio.run(_build(wanted.folder, version=wanted.python, arches=wanted.arch or list(MACHINES)))
+        options.folder.mkdir(parents=True, exist_ok=True)  # first, so that a wrong folder fails at once
+        asyncio.run(_build(options.folder, version=options.python, arches=options.arch or list(MACHINES)))
     except* (BuildError, OSError, CalledProcessError) as group:
-        sys.stderr.write(f"{_why(group.exceptions[0])}\nNothing was replaced in {wanted.folder}.\n")
+        sys.stderr.write(f"{_why(group.exceptions[0])}\nNothing was replaced in {options.folder}.\n")
         code = 1
     except* KeyboardInterrupt:
-        sys.stderr.write(f"Stopped. Nothing was replaced in {wanted.folder}.\n")
+        sys.stderr.write(f"Stopped. Nothing was replaced in {options.folder}.\n")
         code = 130
     return code
 
@@ -93,17 +94,17 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     parser = argparse.ArgumentParser(
-        prog="build.sh", description="Make the Lambda's layer.zip, for each architecture, and function.zip."
+        prog="build.sh", description="Build the Lambda's function.zip, and its layer.zip for each architecture."
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("dist"), help="where to (%(default)s)")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("dist"), help="output folder (%(default)s)")
     parser.add_argument(
         "--python",
         choices=GLIBC,
         default=running if running in GLIBC else max(GLIBC),
-        help="the function's runtime (%(default)s); only its own Python can compile for it",
+        help="the function's runtime (%(default)s); it is precompiled only if this Python is the same",
     )
     parser.add_argument(
-        "--arch", choices=MACHINES, action="append", help="only this architecture; may be given twice (both)"
+        "--arch", choices=MACHINES, action="append", help="only this architecture; may be repeated (default: both)"
     )
     return parser.parse_args()
 
@@ -131,12 +132,12 @@ async def _build(folder: Path, *, version: str, arches: list[str]) -> None:
         show(folder, [function, *layers.values()])
     say(tried)
     if not compiles:
-        say(f"Not precompiled, so cold starts are slower: that takes python{version} itself (PYTHON=python{version}).")
+        say(f"Not precompiled, so cold starts are slower: run it with PYTHON=python{version} to precompile.")
     say(f"\nNext: {next_step(folder, version=version, arches=arches)}")
 
 
 def next_step(folder: Path, *, version: str, arches: list[str]) -> str:
-    """The command that takes on from here: the template's, where it finds the packages, or one for a layer alone."""
+    """The next command: to deploy the template, if it finds the packages, else to publish one layer."""
     template = ROOT / "config" / "aws" / "template.yaml"
     if folder.resolve() == ROOT / "dist" and set(arches) == set(MACHINES):
         return (
@@ -152,7 +153,7 @@ def next_step(folder: Path, *, version: str, arches: list[str]) -> str:
 
 
 def say(text: str) -> None:
-    """One line of what people see."""
+    """Print a line."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -161,7 +162,7 @@ async def run(*command: str | Path, environment: dict[str, str] | None = None) -
     """What `command` writes to standard output.
 
     Raises:
-        CalledProcessError: It ended with another code than 0; what it wrote is in it.
+        CalledProcessError: It ended with a code other than 0; the error has its output.
     """
     process = await asyncio.create_subprocess_exec(
         *command, stdout=PIPE, stderr=PIPE, env=os.environ | (environment or {})
@@ -178,22 +179,22 @@ async def run(*command: str | Path, environment: dict[str, str] | None = None) -
 
 
 def _why(error: Exception) -> str:
-    """The error in a sentence: of a command that failed, what it said last, or what it called an error."""
+    """The error in a sentence; for a failed command with its error lines, or else its last line."""
     if not isinstance(error, CalledProcessError):
         return str(error)
     lines = [line for line in error.stderr.decode(errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if line.lower().startswith("error")] or lines[-1:]
+    reasons = [line for line in lines if line.lower().startswith("error")] or lines[-1:]
     names = " ".join(Path(word).name for word in error.cmd[:4])
-    return f"`{names} …` ended with {error.returncode}: {' '.join(told) or 'it said nothing'}"
+    return f"`{names} …` ended with {error.returncode}: {' '.join(reasons) or 'without a message'}"
 
 
 async def make_tools(folder: Path) -> Path:
-    """The `python` of a new environment that has pip, uv and packaging; the last of them is importable here, too."""
+    """The `python` of a new environment with pip, uv and packaging; `packaging` can be imported here too."""
     try:
         await asyncio.to_thread(venv.create, folder, with_pip=True, symlinks=os.name != "nt")
     except CalledProcessError as error:
         raise BuildError(
-            f"{sys.executable} makes no virtual environment with pip in it (Debian: apt install python3-venv)."
+            f"{sys.executable} cannot make a virtual environment with pip (Debian: apt install python3-venv)."
         ) from error
     python = folder / "bin" / "python"
     await run(python, "-m", "pip", "install", "--quiet", "uv>=0.13", "packaging")
@@ -202,17 +203,17 @@ async def make_tools(folder: Path) -> Path:
 
 
 async def export(tools: Path) -> str:
-    """What uv.lock has for the function: requirements with hashes and markers, as pip takes them."""
+    """The function's requirements from uv.lock, with hashes and markers, in pip's format."""
     uv = tools.with_name("uv")
-    less = [word for name in NOT_WANTED for word in ("--prune", name)]
-    where = ("--project", ROOT, "--python", sys.executable, "--no-config", "--quiet")
-    return await run(uv, "export", *where, "--frozen", "--no-dev", "--no-emit-project", "--no-header", *less)
+    prunes = [word for name in NOT_WANTED for word in ("--prune", name)]
+    project = ("--project", ROOT, "--python", sys.executable, "--no-config", "--quiet")
+    return await run(uv, "export", *project, "--frozen", "--no-dev", "--no-emit-project", "--no-header", *prunes)
 
 
 def requirements(exported: str, *, version: str, machine: str) -> list[str]:
-    """Those of the exported lines that are for this Python and machine, without their markers.
+    """The exported lines for this Python and machine, without their markers.
 
-    Pip itself asks the markers of the Python it runs on, whatever it fetches for.
+    Pip itself would evaluate the markers for the Python it runs on, not for the target.
     """
     from packaging.requirements import Requirement
 
@@ -230,15 +231,16 @@ def requirements(exported: str, *, version: str, machine: str) -> list[str]:
     for line in exported.replace("\\\n", " ").splitlines():
         text, *hashes = (part.strip() for part in line.split(" --hash="))
         if not hashes:
-            continue  # a comment: who wants it
-        one = Requirement(text)
-        if one.marker is None or one.marker.evaluate(target):
-            chosen.append(" ".join([f"{one.name}{one.specifier}", *(f"--hash={told}" for told in hashes)]))
+            continue  # a comment that names the dependents
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate(target):
+            pinned = f"{requirement.name}{requirement.specifier}"
+            chosen.append(" ".join([pinned, *(f"--hash={digest}" for digest in hashes)]))
     return chosen
 
 
 def platforms(*, glibc: int, machine: str) -> list[str]:
-    """The tags of the wheels that run there, the newest first."""
+    """The platform tags of wheels that run on this glibc and machine, newest first."""
     return [
         f"{name}_{machine}"
         for minor in range(glibc, 4, -1)
@@ -247,17 +249,17 @@ def platforms(*, glibc: int, machine: str) -> list[str]:
     ]
 
 
-async def make_layer(scratch: Path, tools: Path, exported: str, *, version: str, arch: str, compiles: bool) -> Made:
-    """The layer for one architecture: AWS lays it into /opt, and looks for Python's modules in /opt/python."""
+async def make_layer(scratch: Path, tools: Path, exported: str, *, version: str, arch: str, compiles: bool) -> Package:
+    """The layer for one architecture: AWS unpacks it into /opt, and Python imports from /opt/python."""
     tree = scratch / "python"
     tree.mkdir(parents=True)
-    wanted = scratch / "wanted.txt"
+    listed = scratch / "wanted.txt"
     machine = MACHINES[arch]
-    wanted.write_text("\n".join(requirements(exported, version=version, machine=machine)), encoding="utf-8")
+    listed.write_text("\n".join(requirements(exported, version=version, machine=machine)), encoding="utf-8")
     tags = [word for tag in platforms(glibc=GLIBC[version], machine=machine) for word in ("--platform", tag)]
     target = ("--implementation", "cp", "--python-version", version, *tags, "--only-binary", ":all:")
-    how = ("--quiet", "--no-compile", "--no-deps", "--require-hashes", "--target", tree)
-    await run(tools, "-m", "pip", "install", *how, *target, "-r", wanted)
+    flags = ("--quiet", "--no-compile", "--no-deps", "--require-hashes", "--target", tree)
+    await run(tools, "-m", "pip", "install", *flags, *target, "-r", listed)
     trim(tree)
     if compiles:
         await compile_tree(tree, "/opt/python")
@@ -265,7 +267,7 @@ async def make_layer(scratch: Path, tools: Path, exported: str, *, version: str,
 
 
 def trim(tree: Path) -> None:
-    """Drop what no import needs, and what would tell where it was built."""
+    """Remove files that no import needs, and those that depend on where it was built."""
     shutil.rmtree(tree / "bin", ignore_errors=True)
     for record in tree.glob("*.dist-info/RECORD"):
         record.unlink()
@@ -276,103 +278,104 @@ def trim(tree: Path) -> None:
             shutil.rmtree(service)
 
 
-async def make_function(tree: Path, *, compiles: bool) -> Made:
-    """The harvester without its demo: it is pure Python, so its tree is what its wheel would hold."""
+async def make_function(tree: Path, *, compiles: bool) -> Package:
+    """The harvester without its demo and stand-ins. It is pure Python: its tree equals the contents of its wheel."""
     package = ROOT / "harvester"
-    for file in [*package.glob("*.py"), package / "py.typed", ROOT / "LICENSE"]:
+    modules = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in ("demo", "fakes")]
+    for file in [*modules, package / "py.typed", ROOT / "LICENSE"]:
         to = tree / file.relative_to(ROOT)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, to)
-    if not (package / "aws_lambda.py").is_file():
-        raise BuildError(f"{package} has no aws_lambda.py, so there is no handler to make a function of.")
+    if not (tree / "harvester" / "aws_lambda" / "handler.py").is_file():
+        raise BuildError(f"{package} has no aws_lambda/handler.py, so the function would have no handler.")
     if compiles:
         await compile_tree(tree, "/var/task")
     return pack(tree, tree.with_suffix(".zip"), "function.zip")
 
 
-async def compile_tree(tree: Path, place: str) -> None:
-    """Compile every module of `tree`, which will stand at `place`, where nothing can be written.
+async def compile_tree(tree: Path, target: str) -> None:
+    """Compile every module of `tree`, which will be unpacked at `target`, a read-only folder.
 
-    Python is to take them as they are ("unchecked"): by default it would compare the time of each source file. One
-    process and one seed, or the bytes would differ from build to build.
+    "unchecked": Python uses the compiled files as they are; by default it would compare the time of each source file.
+    One process and a fixed hash seed, because the bytes would differ between builds otherwise.
     """
     quiet = ("-q", "-j", "1", "--invalidation-mode", "unchecked-hash")
     environment = {"PYTHONHASHSEED": "0", "PYTHONOPTIMIZE": ""}
-    await run(sys.executable, "-m", "compileall", *quiet, "-s", tree, "-p", place, tree, environment=environment)
+    await run(sys.executable, "-m", "compileall", *quiet, "-s", tree, "-p", target, tree, environment=environment)
 
 
-def pack(tree: Path, file: Path, path: str, *, prefix: str = "") -> Made:
-    """All of `tree` as a zip, below `prefix`: sorted, with one time and two modes, whoever packs it."""
+def pack(tree: Path, file: Path, path: str, *, prefix: str = "") -> Package:
+    """A zip of `tree`, below `prefix`: sorted, with fixed times and modes, so that every build gives the same bytes."""
     unpacked = 0
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
-        for source in sorted(one for one in tree.rglob("*") if one.is_file()):
+        for source in sorted(path for path in tree.rglob("*") if path.is_file()):
             entry = zipfile.ZipInfo(prefix + source.relative_to(tree).as_posix(), MOMENT)
-            entry.create_system = 3  # Unix, also where it is not
+            entry.create_system = 3  # Unix, whatever the building machine is
             entry.compress_type = zipfile.ZIP_DEFLATED
             mode = 0o755 if ".so" in source.suffixes else 0o644
             entry.external_attr = (stat.S_IFREG | mode) << 16
             body = source.read_bytes()
             packed.writestr(entry, body, compresslevel=9)
             unpacked += len(body)
-    return Made(path, file, unpacked)
+    return Package(path, file, unpacked)
 
 
-def weigh(function: Made, layers: dict[str, Made]) -> None:
-    """Be sure that Lambda takes them.
+def weigh(function: Package, layers: dict[str, Package]) -> None:
+    """Check the size limit of Lambda.
 
     Raises:
-        BuildError: It would not.
+        BuildError: Function and layer are too large.
     """
     for arch, layer in layers.items():
         if (total := function.unpacked + layer.unpacked) > LIMIT:
             raise BuildError(
-                f"Unpacked, function and layer for {arch} are {_size(total)}; Lambda takes {_size(LIMIT)}. "
+                f"Unpacked, function and layer for {arch} are {_size(total)}; Lambda accepts {_size(LIMIT)}. "
                 "Find what has grown in uv.lock, or add it to NOT_WANTED in config/aws/build.py."
             )
 
 
-async def try_handler(scratch: Path, function: Made, layers: dict[str, Made], *, version: str) -> str:
-    """Whether the handler's module imports from the zips alone, in a sentence, where this machine can tell.
+async def try_handler(scratch: Path, function: Package, layers: dict[str, Package], *, version: str) -> str:
+    """A sentence that says whether the handler imports from the zips alone, if this machine can test it.
 
     Raises:
-        BuildError: It does not.
+        BuildError: It does not import.
     """
     here = {machine: arch for arch, machine in MACHINES.items()}.get(platform.machine(), platform.machine())
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     if sys.platform != "linux" or here not in layers or version != running:
         return f"Not tried: whether {HANDLER} imports; this is python{running} on {sys.platform}, {here}."
-    for made, place in ((function, scratch / "task"), (layers[here], scratch / "opt")):
-        with zipfile.ZipFile(made.file) as packed:
-            packed.extractall(place)
+    for package, folder in ((function, scratch / "task"), (layers[here], scratch / "opt")):
+        with zipfile.ZipFile(package.file) as packed:
+            packed.extractall(folder)
     path = [str(scratch / "task"), str(scratch / "opt" / "python")]  # in Lambda's order
     code = (
         f"import sys, time; sys.path[:0] = {path!r}; begun = time.perf_counter(); "
         f"import {HANDLER}; {HANDLER}.handler; print(time.perf_counter() - begun)"
     )
     try:
-        seconds = float(await run(sys.executable, "-I", "-S", "-B", "-c", code))  # nothing of this machine's site
+        seconds = float(await run(sys.executable, "-I", "-S", "-B", "-c", code))  # without this machine's site-packages
     except CalledProcessError as error:
-        told = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise BuildError(f"{HANDLER} does not import from function.zip and {here}/layer.zip alone: {told}") from error
+        reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise BuildError(f"{HANDLER} does not import from function.zip and {here}/layer.zip alone: {reason}") from error
     return f"{HANDLER} imports from function.zip and {here}/layer.zip alone, in {seconds * 1000:.0f} ms."
 
 
-def put(made: list[Made], folder: Path) -> None:
-    """Put all of them where they belong, or none."""
-    places = [(one.file, folder / one.path, (folder / one.path).with_suffix(".part")) for one in made]
+def put(packages: list[Package], folder: Path) -> None:
+    """Copy all packages into `folder`, or none."""
+    copies = [(one.file, folder / one.path, (folder / one.path).with_suffix(".part")) for one in packages]
     try:
-        for file, place, part in places:
-            place.parent.mkdir(parents=True, exist_ok=True)
+        for file, path, part in copies:
+            path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, part)
-        for _, place, part in places:
-            part.replace(place)
+        for _, path, part in copies:
+            part.replace(path)
     finally:
-        for _, _, part in places:
+        for _, _, part in copies:
             part.unlink(missing_ok=True)
 
 
-def show(folder: Path, made: list[Made]) -> None:
-    """A table of what was made."""
+def show(folder: Path, packages: list[Package]) -> None:
+    """Print a table of the packages."""
     rows = [
         (
             str(folder / one.path),
@@ -380,14 +383,14 @@ def show(folder: Path, made: list[Made]) -> None:
             _size(one.unpacked),
             hashlib.sha256(one.file.read_bytes()).hexdigest(),
         )
-        for one in made
+        for one in packages
     ]
     width = max(len(row[0]) for row in rows)
     say(f"\n{'':{width}}  {'zipped':>8}  {'unpacked':>8}  sha256")
     for name, zipped, unpacked, digest in rows:
         say(f"{name:{width}}  {zipped:>8}  {unpacked:>8}  {digest}")
-    heaviest = made[0].unpacked + max(one.unpacked for one in made[1:])
-    say(f"\nUnpacked, function and layer are {_size(heaviest)} at most; Lambda takes {_size(LIMIT)}.")
+    heaviest = packages[0].unpacked + max(one.unpacked for one in packages[1:])
+    say(f"\nUnpacked, function and layer are {_size(heaviest)} at most; Lambda accepts {_size(LIMIT)}.")
 
 
 def _size(count: int) -> str:

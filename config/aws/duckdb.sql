@@ -1,17 +1,17 @@
--- The harvest in DuckDB: the JSON that has landed, its latest record of each id, and Parquet of both.
+-- The harvest in DuckDB: the landed JSON, the latest record of each id, and Parquet of both.
 --
 -- Put your bucket in place of `my-data-lake`, and your prefix in place of `Raw/API` if you have another.
 -- Run it statement by statement, in the DuckDB shell or in Python. A collection that you do not harvest has no files,
 -- and DuckDB says so.
 -- For a harvest with OUTPUT_FORMAT=array, format is 'array'.
 --
--- The columns are those of athena.sql, which has the reasons for their types. They are named because a guess
--- from the first records is wrong later: a vote of 7 before one of 7.9, a `next_episode_to_air` that is null a thousand
--- times. A key without a column is passed over; a word in a column of numbers is an error.
+-- The columns are those of athena.sql, which gives the reasons for their types. They are listed because types guessed
+-- from the first records would be wrong later: a vote of 7 before one of 7.9, a `next_episode_to_air` that is null a
+-- thousand times. A key without a column is ignored; text in a column of numbers is an error.
 -- With TMDB_APPEND=keywords: keywords: 'STRUCT(keywords STRUCT(id BIGINT, name VARCHAR)[])', of series with `results`
--- in place of the second `keywords`. A part without a wish for types: credits: 'JSON', "watch/providers": 'JSON'.
+-- in place of the second `keywords`. A part whose types you do not need: credits: 'JSON', "watch/providers": 'JSON'.
 
--- Who you are to S3: your AWS profile, role or environment.
+-- Your credentials for S3: from your AWS profile, role or environment.
 CREATE OR REPLACE SECRET lake (TYPE s3, PROVIDER credential_chain);
 
 CREATE OR REPLACE MACRO movies(days) AS TABLE
@@ -109,17 +109,17 @@ CREATE OR REPLACE MACRO series(days) AS TABLE
     }
   );
 
--- The first query: one day. Name days wherever you can, for every file of 100 records is a request.
+-- A first query: one day. Name days wherever you can, because every file of 100 records is a request.
 SELECT imdb_id, title, vote_average, harvest.fetched_at FROM movies('2026/11/22') ORDER BY vote_count DESC LIMIT 10;
 
--- That day as Parquet in Trusted: one file, so that doing it again replaces it. The folder is the one that Athena's
--- table of athena.sql and Spark's job write too: use one of the three.
+-- That day as Parquet in Trusted: one file, so that a second run replaces it. athena.sql and trusted.py write the same
+-- folder: use one of the three.
 COPY (SELECT * EXCLUDE (collected) FROM movies('2026/11/22'))
 TO 's3://my-data-lake/Trusted/API/Movies/collected=2026-11-22/movies.parquet' (FORMAT parquet);
 COPY (SELECT * EXCLUDE (collected) FROM series('2026/11/22'))
 TO 's3://my-data-lake/Trusted/API/Series/collected=2026-11-22/series.parquet' (FORMAT parquet);
 
--- The latest record of each id over all days: every day is a collection of its own, so an id that was harvested on ten
+-- The latest record of each id over all days: every day is a separate collection, so an id that was harvested on ten
 -- days has ten records.
 COPY (
   SELECT * FROM movies('*/*/*')
@@ -130,7 +130,7 @@ COPY (
   QUALIFY row_number() OVER (PARTITION BY imdb_id ORDER BY harvest.fetched_at DESC) = 1
 ) TO 'latest_series.parquet' (FORMAT parquet);
 
--- From Parquet, whoever wrote it: the day is in the folder's name.
+-- From Parquet, whichever tool wrote it: the day is in the folder's name.
 SELECT collected, count(*) AS records, avg(vote_average) AS vote
 FROM read_parquet('s3://my-data-lake/Trusted/API/Movies/*/*.parquet', hive_partitioning = true)
 GROUP BY collected ORDER BY collected;

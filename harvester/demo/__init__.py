@@ -1,1 +1,1 @@
-"""The harvest on this machine: stand-ins for TMDB and S3, sample CSVs, and a story."""
+"""The demo: a real harvest on this machine, with stand-ins for TMDB and S3 and sample CSVs."""

@@ -1,7 +1,7 @@
-"""Chaos: the demo with the faults and the kills that its user asks for, so that nobody has to believe us.
+"""Chaos: the demo with the faults and kills that its user asks for, and an independent audit of the result.
 
-The harvest is started again, as its user would, until its books are closed; then what is in the bucket is compared
-with what the stand-in TMDB knows, record for record, without asking the harvester.
+The harvest is started again until its totals are reconciled. Then every record in the bucket is compared with the
+stand-in TMDB's, without the harvester's help.
 """
 
 from __future__ import annotations
@@ -19,41 +19,43 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from rich.console import Console
 
-from harvester.demo import faults, s3_link
-from harvester.demo.catalog import kind_of, movie_record, tv_record
+from harvester.commands.result import result_json
+from harvester.demo.environment import DemoError, check, ending, open_environment, prepare_folder, progress_on, run_of
 from harvester.demo.samples import MOVIES, SERIES, sample_titles
-from harvester.demo.stage import DemoError, check, ending, make_room, open_stage, progress_on
 from harvester.errors import Exit, SettingsError
-from harvester.records import decode
-from harvester.show import books_text
+from harvester.fakes import faults, s3_proxy
+from harvester.fakes.catalog import kind_of, movie_record, tv_record
+from harvester.formats.registry import decode
+from harvester.reports.text import totals_text
+from harvester.runtime.clock import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harvester.demo.stage import Stage
-    from harvester.door import Result
+    from harvester.commands.result import CommandResult
+    from harvester.demo.environment import Environment
 
 RATE = 150.0
-"""Requests per second of the harvester; TMDB here sets no limit of its own, so every trouble is one asked for."""
+"""Requests per second of the harvester. This TMDB has no rate limit, so every fault is one that was asked for."""
 
 STARTS = 12
-"""Starts after the last kill, until the books have to be closed."""
+"""Starts allowed beyond the number of kills; then the totals must be reconciled."""
 
 ENDS = {
-    Exit.CLOSED: "books closed",
-    Exit.WRONG: "a bug, or a contradiction in the bucket",
-    Exit.USAGE: "settings or input refused",
+    Exit.CLOSED: "totals reconciled",
+    Exit.WRONG: "a bug, or totals that do not match the bucket",
+    Exit.USAGE: "settings or input are wrong",
     Exit.REFUSED: "TMDB refused the key",
-    Exit.STORE: "the bucket refused",
+    Exit.STORE: "the bucket refused us or was out of reach",
     Exit.FAILED: "some titles failed",
     Exit.UNAVAILABLE: "TMDB was unavailable",
-    Exit.STOPPED: "stopped",
+    Exit.STOPPED: "stopped before the end",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """What was asked for: shares of requests by the names of faults, and how many kills."""
+    """What the user asked for: the share of requests of each fault, by name, and the number of kills."""
 
     tmdb: Mapping[str, float]
     s3: Mapping[str, float]
@@ -61,18 +63,18 @@ class Chaos:
 
 
 def parse_chaos(text: str) -> Chaos:
-    """The chaos in a text such as `429=5%,reset=2%,s3-503=1%,kill=3`.
+    """The chaos described by a text such as `429=5%,reset=2%,s3-503=1%,kill=3`.
 
     Raises:
-        SettingsError: What is wrong with which piece.
+        SettingsError: The text is wrong; the message names the piece.
     """
     pieces: dict[str, list[str]] = {"tmdb": [], "s3": [], "kill": []}
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
         name = piece.partition("=")[0].strip()
         pieces["kill" if name == "kill" else "s3" if name.startswith("s3-") else "tmdb"].append(piece)
     try:
-        tmdb = faults.parse_shares(",".join(pieces["tmdb"]), known=faults.BEARABLE)
-        s3 = faults.parse_shares(",".join(pieces["s3"]), known=s3_link.NAMED)
+        tmdb = faults.parse_shares(",".join(pieces["tmdb"]), known=faults.TRANSIENT)
+        s3 = faults.parse_shares(",".join(pieces["s3"]), known=s3_proxy.NAMED)
     except ValueError as error:
         raise SettingsError(f"--chaos {text!r}: {error}") from error
     kills = [piece.partition("=")[2].strip() for piece in pieces["kill"]] or ["0"]
@@ -83,15 +85,15 @@ def parse_chaos(text: str) -> Chaos:
 
 @dataclass(slots=True)
 class Audit:
-    """What is wrong with the bucket, each by name; all empty where nothing is.
+    """Everything that is wrong in the bucket, by name; all lists are empty if nothing is.
 
     Attributes:
-        expected: Titles that the stand-in has.
-        lost: Those without a record.
-        doubled: Those with more than one.
-        altered: Those whose record is not the stand-in's, or stands among records of the other kind.
-        invented: Records of titles that it does not have.
-        orphans: Uploads begun and neither completed nor aborted.
+        expected: Number of titles that the stand-in has.
+        lost: Titles without a record.
+        doubled: Titles with more than one record.
+        altered: Titles whose record differs from the stand-in's, or is in the folder of the other kind.
+        invented: Titles with a record that the stand-in does not have.
+        orphans: Uploads that were neither completed nor aborted.
         foreign: Data files that no receipt names.
     """
 
@@ -105,89 +107,93 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Whether every title is there once, as it should be, and nothing else."""
+        """Whether every title is there once and unaltered, and nothing else is."""
         return not any((self.lost, self.doubled, self.altered, self.invented, self.orphans, self.foreign))
 
     def counts(self) -> dict[str, int]:
-        """How many of each."""
-        return {name: len(told) for name, told in asdict(self).items() if isinstance(told, list)}
+        """The length of each list, by name."""
+        return {name: len(found) for name, found in asdict(self).items() if isinstance(found, list)}
 
 
-async def play(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> Result:
-    """Harvest under `chaos` until the books are closed, audit the bucket, and leave the files in `folder`.
+async def run(chaos: Chaos, folder: Path, *, seed: int, as_json: bool) -> CommandResult:
+    """Harvest under `chaos` until the totals are reconciled, audit the bucket, and leave the files in `folder`.
 
     Raises:
-        DemoError: The books were not closed, or the audit found something.
+        DemoError: The totals were not reconciled, or the audit found something.
     """
     console = Console(highlight=False, emoji=False, stderr=as_json)
     say = partial(console.print, soft_wrap=True)
-    started = time.monotonic()
-    dice = random.Random(seed)  # noqa: S311  # no secret hangs on it
-    make_room(folder)
+    started_at, started = utc_now(), time.monotonic()
+    dice = random.Random(seed)  # noqa: S311  # not for secrets
+    prepare_folder(folder)
     with tempfile.TemporaryDirectory(prefix="harvester-chaos-") as scratch:
-        async with open_stage(
+        async with open_environment(
             Path(scratch), rate=RATE, latency=(0.005, 0.03), faults=chaos.tmdb, s3_faults=chaos.s3, seed=seed
-        ) as stage:
-            asked = [f"{name}={share * 100:g}%" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
-            say(f"[bold]Chaos[/]    {', '.join(asked) or 'no faults'}, {_kills(chaos.kills)}; seed {seed}")
-            starts = await _until_closed(stage, chaos, dice, console)
-            audit = await examine(stage)
-            proof = await stage.ask("verify")
-            await stage.bring_home(folder)
+        ) as env:
+            shares = [f"{name}={share * 100:g}%" for name, share in {**chaos.tmdb, **chaos.s3}.items()]
+            say(f"[bold]Chaos[/]    {', '.join(shares) or 'no faults'}, {_kills(chaos.kills)}; seed {seed}")
+            starts = await _until_closed(env, chaos, dice, console)
+            audit = await audit_lake(env)
+            verification = await env.ask("verify")
+            await env.bring_home(folder)
     seconds = time.monotonic() - started
-    _show(console, starts, audit, proof, stage)
+    _show(console, starts, audit, verification, env)
     say(ending(folder, seconds))
-    check(audit.clean, f"the audit found {audit.counts()}; the bucket is in {folder}/")
-    check(proof["status"] == "proved", f"verify found {proof['problems'][:3]}")
-    told = {
-        "status": "closed",
-        "seconds": round(seconds, 1),
-        "seed": seed,
-        "kills": sum(start["killed"] for start in starts),
-        "starts": starts,
-        "requests": stage.tmdb.asked.total(),
-        "audit": {"expected": audit.expected} | audit.counts(),
-        "books": proof["books"],
-        "verify": proof["status"],
-        "folder": str(folder),
-    }
-    return Exit.CLOSED, told, lambda: None
+    check(audit.clean, f"the audit found {audit.counts()}; the bucket's files are in {folder}/")
+    check(verification["status"] == "proved", f"verify found {verification['problems'][:3]}")
+    result = result_json(
+        "closed",
+        Exit.CLOSED,
+        run_of(verification),
+        started_at=started_at,
+        ended_at=utc_now(),
+        seconds=round(seconds, 1),
+        seed=seed,
+        kills=sum(start["killed"] for start in starts),
+        starts=starts,
+        requests=env.tmdb.asked.total(),
+        audit={"expected": audit.expected} | audit.counts(),
+        totals=verification["totals"],
+        verify=verification["status"],
+        folder=str(folder),
+    )
+    return Exit.CLOSED, result, lambda: None
 
 
-async def _until_closed(stage: Stage, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:
-    """Start the harvest until its books are closed, killing it as often as asked; how each start ended.
+async def _until_closed(env: Environment, chaos: Chaos, dice: random.Random, console: Console) -> list[dict[str, Any]]:
+    """How each start ended: start the harvest until its totals are reconciled, killing it as often as asked.
 
-    A kill comes after a number of requests drawn so that some are left for the starts after it.
+    A kill comes after a random number of requests, chosen so that some are left for the starts after it.
     """
-    plan = await stage.ask("plan")
-    batches = sum(told["batches"] for told in plan["input"].values())
+    plan = await env.ask("plan")
+    batches = sum(collection["batches"] for collection in plan["input"].values())
     starts: list[dict[str, Any]] = []
     landed = kills = 0
     while True:
-        before = stage.tmdb.asked.total()
-        left = plan["requests"] * max(1 - landed / batches, 0.0) / (chaos.kills - kills + 1)
-        told = await _start(stage, dice.uniform(0.1, 1.9) * left if kills < chaos.kills else None, console)
-        kills += told["killed"]
-        landed = await stage.receipts()
-        starts.append(told | {"requests": stage.tmdb.asked.total() - before, "receipts": landed})
-        console.print(_tell(len(starts), starts[-1]), soft_wrap=True)
-        if told["exit"] == 0:
+        before = env.tmdb.asked.total()
+        requests_left = plan["requests"] * max(1 - landed / batches, 0.0) / (chaos.kills - kills + 1)
+        start = await _start(env, dice.uniform(0.1, 1.9) * requests_left if kills < chaos.kills else None, console)
+        kills += start["killed"]
+        landed = await env.receipts()
+        starts.append(start | {"requests": env.tmdb.asked.total() - before, "receipts": landed})
+        console.print(_start_text(len(starts), starts[-1]), soft_wrap=True)
+        if start["exit"] == 0:
             return starts
         if len(starts) >= chaos.kills + STARTS:
-            raise DemoError(f"After {len(starts)} starts the books are not closed: {told.get('message', told)}")
+            raise DemoError(f"After {len(starts)} starts the totals are not reconciled: {start.get('message', start)}")
 
 
-async def _start(stage: Stage, kill_after: float | None, console: Console) -> dict[str, Any]:
-    """One start of the harvester: how it ended, or that it was killed."""
-    process = await stage.run("harvest")
-    before = stage.tmdb.asked.total()
+async def _start(env: Environment, kill_after: float | None, console: Console) -> dict[str, Any]:
+    """Run the harvester once: how it ended, or that it was killed."""
+    process = await env.run("harvest")
+    before = env.tmdb.asked.total()
     with progress_on(console) as progress:
         task = progress.add_task("harvesting", total=None)
         try:
             while process.returncode is None:
                 await asyncio.sleep(0.01)
-                progress.update(task, completed=stage.tmdb.asked.total())
-                if kill_after is not None and stage.tmdb.asked.total() - before >= kill_after:
+                progress.update(task, completed=env.tmdb.asked.total())
+                if kill_after is not None and env.tmdb.asked.total() - before >= kill_after:
                     process.kill()
                     break
         finally:
@@ -196,28 +202,30 @@ async def _start(stage: Stage, kill_after: float | None, console: Console) -> di
         out, _ = await process.communicate()
     if kill_after is not None and process.returncode == -9:
         return {"killed": True, "exit": None}
-    told = stage.read(out)
-    return {"killed": False, "exit": process.returncode, "message": told.get("message", "")}
+    result = env.read(out)
+    return {"killed": False, "exit": process.returncode, "message": result.get("message", "")}
 
 
-def _tell(number: int, start: Mapping[str, Any]) -> str:
+def _start_text(number: int, start: Mapping[str, Any]) -> str:
     end = (
-        "[red]SIGKILL[/]" if start["killed"] else f"exit {start['exit']}: {ENDS.get(start['exit'], 'ended by others')}"
+        "[red]SIGKILL[/]"
+        if start["killed"]
+        else f"exit {start['exit']}: {ENDS.get(start['exit'], 'ended from outside')}"
     )
-    return f"start {number:<2}   {start['requests']:,} requests, {start['receipts']} batches have landed; {end}"
+    return f"start {number:<2}   {start['requests']:,} requests, {start['receipts']} batches landed so far; {end}"
 
 
-async def examine(stage: Stage) -> Audit:
-    """The audit of the stage's bucket, against the catalog of its TMDB."""
-    catalog = stage.tmdb.catalog
+async def audit_lake(env: Environment) -> Audit:
+    """The audit of the environment's bucket against the catalog of its TMDB."""
+    catalog = env.tmdb.catalog
     records: dict[str, dict[str, Any]] = {}
     for tt in sample_titles(MOVIES) | sample_titles(SERIES):
         kinds = {"Movies": movie_record(catalog, tt), "Series": tv_record(catalog, tt)}
         if kind_of(catalog, tt) in ("movie", "tv", "both"):
             records[tt] = {name: orjson.loads(orjson.dumps(record)) for name, record in kinds.items() if record}
     audit = Audit(len(records))
-    keys = list(await stage.bucket.objects("Raw/API/"))
-    receipts = [orjson.loads(await stage.bucket.read(key) or b"") for key in keys if "/receipts/" in key]
+    keys = list(await env.bucket.objects("Raw/API/"))
+    receipts = [orjson.loads(await env.bucket.read(key) or b"") for key in keys if "/receipts/" in key]
     named = {file["key"] for receipt in receipts for file in receipt["files"]}
     seen: Counter[str] = Counter()
     for key in keys:
@@ -225,7 +233,7 @@ async def examine(stage: Stage) -> Audit:
             continue
         if key not in named:
             audit.foreign.append(key)
-        for record in decode(await stage.bucket.read(key) or b""):
+        for record in decode(await env.bucket.read(key) or b""):
             tt = record["imdb_id"]
             seen[tt] += 1
             if tt not in records:
@@ -234,30 +242,32 @@ async def examine(stage: Stage) -> Audit:
                 audit.altered.append(tt)
     audit.lost = sorted(records.keys() - seen.keys())
     audit.doubled = sorted(tt for tt, count in seen.items() if count > 1)
-    audit.orphans = [key for key, _ in await stage.bucket.uploads("")]
+    audit.orphans = [key for key, _ in await env.bucket.uploads("")]
     return audit
 
 
 def _same(record: Mapping[str, Any], true: Mapping[str, Any] | None, *, kind: str) -> bool:
-    """Whether a landed record is TMDB's own of this kind, and what the harvester puts in front says so."""
+    """Whether a landed record is TMDB's, and the two keys that the harvester adds have the right kind and TMDB id."""
     if true is None:
         return False
-    told = record["harvest"]
+    added = record["harvest"]
     return {**record, "harvest": None, "imdb_id": None} == {**true, "harvest": None, "imdb_id": None} and (
-        (told["kind"], told["tmdb_id"]) == (kind, true["id"])
+        (added["kind"], added["tmdb_id"]) == (kind, true["id"])
     )
 
 
-def _show(console: Console, starts: list[dict[str, Any]], audit: Audit, proof: Mapping[str, Any], stage: Stage) -> None:
+def _show(
+    console: Console, starts: list[dict[str, Any]], audit: Audit, verification: Mapping[str, Any], env: Environment
+) -> None:
     kills = sum(start["killed"] for start in starts)
-    console.print("\n[bold]The books[/]")
-    console.print(books_text(proof["books"]), soft_wrap=True)
-    console.print("\n[bold]The audit[/], of the bucket against the stand-in, without asking the harvester")
+    console.print("\n[bold]The totals[/]")
+    console.print(totals_text(verification["totals"]), soft_wrap=True)
+    console.print("\n[bold]The audit[/] compares the bucket with the stand-in TMDB, without the harvester")
     found = " · ".join(f"{name} {count}" for name, count in audit.counts().items())
-    console.print(f" {audit.expected} titles that TMDB has: {found}", soft_wrap=True)
+    console.print(f" {audit.expected} titles at TMDB: {found}", soft_wrap=True)
     console.print(
-        f" {_kills(kills)}, {len(starts)} starts, {stage.tmdb.asked.total():,} requests; "
-        f"verify read back {proof['records']} records: {proof['status']}",
+        f" {_kills(kills)}, {len(starts)} starts, {env.tmdb.asked.total():,} requests; "
+        f"verify read {verification['records']} records: {verification['status']}",
         soft_wrap=True,
     )
 

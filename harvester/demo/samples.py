@@ -1,4 +1,4 @@
-"""The sample CSVs: real ids, titles, years and people, in the exact shape of the real files, oddities included."""
+"""The sample CSVs: real ids, titles, years and people, in the exact format of the real files, with their oddities."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harvester.ids import parse_id
+from harvester.model.ids import parse_id
 
 if TYPE_CHECKING:
-    from harvester.demo.catalog import Kind
+    from harvester.fakes.catalog import Kind
 
 FOLDER = Path(str(files("harvester.demo"))) / "csv"
 MOVIES, SERIES = FOLDER / "movies.csv", FOLDER / "series.csv"
 
 REALLY: dict[str, Kind] = {
-    "tt0092337": "tv",  # Dekalog and the next two: mini-series that people file as films
+    "tt0092337": "tv",  # Dekalog; like the next two, a mini-series that is often listed as a film
     "tt0112130": "tv",  # Pride and Prejudice
     "tt0318997": "tv",  # Angels in America
     "tt0120902": "movie",  # The X Files
@@ -23,7 +23,7 @@ REALLY: dict[str, Kind] = {
     "tt0959621": "episode",  # the pilot of Breaking Bad
     "tt1544667": "episode",  # one of Community
 }
-"""What these ids are, whichever of the two CSVs has them."""
+"""The true kind of these ids, in whichever of the two CSVs they stand."""
 
 
 def sample_titles(path: Path) -> dict[str, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""How many requests a title takes: one for a movie, two for a series or for an id that TMDB does not have."""
+"""Requests per title: one for a movie, two for a series or for an id that TMDB does not have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from bench import Row, medians
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,11 +23,11 @@ CASES: dict[str, tuple[Knows, str, float]] = {
     "found series": ("tv", "SERIES_CSV", 2.0),
     "missing id": ("nothing", "MOVIES_CSV", 2.0),
 }
-"""What TMDB knows of them, whose CSV has them, and the goal."""
+"""Case to: what TMDB knows, the setting of the CSV, and the goal."""
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """Requests per title as TMDB counts them, without the one for the key."""
+    """Requests per title, counted by TMDB, without the check of the key."""
     return {
         case: await _requests_per_title(bench, case.replace(" ", "-"), knows, csv)
         for case, (knows, csv, _) in CASES.items()

@@ -1,8 +1,8 @@
-"""What every benchmark is made with: two cores, clients in processes of their own, and the rows of one table.
+"""Shared by all benchmarks: two cores, clients in their own processes, and the rows of one table.
 
-A benchmark is a module with two functions: `async measure(bench) -> dict[str, float]`, one run of it in plain numbers,
-and `rows(runs: Sequence[dict[str, float]]) -> list[Row]`, what all runs together say of the goals. `run.py` has all
-benchmarks take their turns, so that a busy minute of the machine falls upon all of them alike.
+A benchmark is a module with two functions: `async measure(bench) -> dict[str, float]`, the numbers of one run, and
+`rows(runs: Sequence[dict[str, float]]) -> list[Row]`, the rows of the table from all runs. In `run.py` the benchmarks
+take turns, so that a busy minute of the machine affects all of them alike.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harvester.aws_client import open_bucket
-from harvester.demo.s3_server import REGION, s3_server
+from harvester.fakes.s3_server import REGION, s3_server
+from harvester.store.s3 import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from harvester.demo.s3_server import S3Server
-    from harvester.s3 import Bucket
+    from harvester.fakes.s3_server import S3Server
+    from harvester.store.s3 import Bucket
 
 HERE = Path(__file__).parent
 
@@ -34,12 +34,12 @@ CORES = sorted(os.sched_getaffinity(0))
 if len(CORES) < 2:
     raise SystemExit("The benchmarks need two cores: one for the servers, one for what is measured.")
 SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
-"""The servers and whoever measures are on the first, the client that is measured on the last."""
+"""The servers and this process run on the first core, the measured client on the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table: a goal, and what was seen of it."""
+    """One row of the table: a goal, and what was measured."""
 
     number: int
     what: str
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A client that has ended: what it printed, and what it took. Bytes are the most it held at a time."""
+    """An ended client: its output, and what it used. `peak_bytes` is the most memory it held at a time."""
 
     code: int
     out: str
@@ -62,13 +62,13 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where benchmarks run.
+    """The environment of a benchmark.
 
     Attributes:
-        folder: For whatever they write.
-        s3: A real S3 server, on the core of the servers.
-        bucket: In it, and read and written by whoever measures.
-        quick: Shorter, and less exact.
+        folder: For files that benchmarks write.
+        s3: A real S3 server, on the servers' core.
+        bucket: A bucket in it, for this process to read and write.
+        quick: Smaller sizes: shorter, and less exact.
     """
 
     folder: Path
@@ -78,10 +78,10 @@ class Bench:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     async def run(self, *command: str, check: bool = True, **environment: str) -> Ran:
-        """What a command took that ran on the client's core.
+        """Run a command on the client's core: its output, and what it used.
 
         Raises:
-            RuntimeError: It ended with another exit code than 0, and `check` is so.
+            RuntimeError: With `check`, its exit code is not 0.
         """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(HERE / "measured.py"), str(CLIENT_CORE), *command),
@@ -92,18 +92,18 @@ class Bench:
             stderr=asyncio.subprocess.PIPE,
         )
         out, err = await process.communicate()
-        *printed, told = out.decode().splitlines()
-        ran = Ran(out="\n".join(printed), err=err.decode(), **json.loads(told))
+        *printed, result = out.decode().splitlines()
+        ran = Ran(out="\n".join(printed), err=err.decode(), **json.loads(result))
         if check and ran.code:
             raise RuntimeError(f"{command} ended with {ran.code}: {ran.out[-1000:]} {ran.err[-3000:]}")
         return ran
 
     async def python(self, *words: str, check: bool = True, **environment: str) -> Ran:
-        """As `run`, of this Python."""
+        """As `run`, with this Python."""
         return await self.run(sys.executable, *words, check=check, **environment)
 
     async def harvest(self, *words: str, before: Sequence[str] = (), check: bool = True, **settings: str) -> Ran:
-        """A harvest, as the command line does it, with its result as JSON; `before` is who shall run it."""
+        """A harvest by the command line, with its result as JSON; `before` is a command that runs it."""
         environment = self.s3.environment() | {"S3_BUCKET": self.bucket.name} | settings
         command = (*before, sys.executable, "-m", "harvester", *words, "--json")
         return await self.run(*command, check=check, **environment)
@@ -111,20 +111,19 @@ class Bench:
 
 @asynccontextmanager
 async def open_bench(folder: Path, *, quick: bool) -> AsyncIterator[Bench]:
-    """A bench in `folder`, with an S3 server of its own; clients see nothing of this process's settings."""
+    """A bench in `folder`, with its own S3 server; clients see none of this process's settings."""
     environment = {"PATH": os.environ["PATH"], "PYTHONUTF8": "1", "HOME": str(folder)}
     async with s3_server(folder / "s3", buckets=["lake"]) as s3:
         credentials = (s3.access_key, s3.secret_key, None)
-        opening = open_bucket("lake", region=REGION, credentials=credentials, endpoint_url=s3.endpoint)
-        async with opening as bucket:
+        async with open_bucket("lake", region=REGION, credentials=credentials, endpoint_url=s3.endpoint) as bucket:
             yield Bench(folder, s3, bucket, quick=quick, environment=environment)
 
 
 @cache
 def rivals_bin(name: str) -> Path:
-    """A program of the rivals' own environment, made where it is missing: theirs must not slow ours.
+    """A program in the rivals' own environment, created if missing: their packages must not slow ours.
 
-    Scrapy's pyOpenSSL, where botocore finds it, takes 20 ms and 9 MB of everybody who imports botocore.
+    If botocore finds Scrapy's pyOpenSSL, importing botocore takes 20 ms and 9 MB more.
     """
     folder = HERE / ".venv"
     if not (folder / "made").exists():
@@ -136,7 +135,7 @@ def rivals_bin(name: str) -> Path:
 
 
 def csv_of(bench: Bench, ids: int) -> Path:
-    """A CSV of so many ids."""
+    """A CSV with this many ids."""
     path = bench.folder / f"{ids}.csv"
     path.write_text("id|t\n" + "".join(f"tt{number:07d}|x\n" for number in range(1, ids + 1)), encoding="utf-8")
     return path

@@ -1,8 +1,8 @@
-"""What a title costs when nothing holds it back: CPU time, instructions and titles per second, against the bare loop.
+"""Cost of a title without a rate limit: CPU time, instructions and titles per second, against the bare loop.
 
-The bare loop asks and parses, on asyncio's own loop: one session, `orjson.loads`, nothing kept. The harvest is all of
-it, CSV to closed books, S3 included. Of each there are a short and a long one, and what counts is the difference, so
-that no start is in it; all of them take turns, and of the differences the median is taken.
+The bare loop requests and parses, on asyncio's own loop: one session, `orjson.loads`, nothing stored. The harvest is a
+whole one, from CSV to reconciled totals, with S3. Each runs short and long, and the difference counts, so that start-up
+is not in it. All take turns; the result is the median of the differences.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench import HERE, Row, csv_of, medians
 from instructions import LOOPS, count_instructions
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FEW, MANY, QUICK_MANY = 1_000, 9_000, 3_000
 TURNS = 3
 SIZES = {"as they come": 0, "4 KB": 4_096}
-"""Bytes of a record; as it comes, the stand-in's has 1.4 KB, the median of movies recorded."""
+"""Bytes of a record; without padding the stand-in's has 1.4 KB, the median of recorded movies."""
 
 CLIENTS = ("bare", "bare on uvloop", "harvest")
 
@@ -34,9 +34,9 @@ _counted: dict[str, float] = {}
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """CPU ms and ms of a title, by client and size; instructions once, because they stay the same."""
+    """CPU seconds and seconds per title, by client and size; instructions once, because they do not vary."""
     many = QUICK_MANY if bench.quick else MANY
-    told: dict[str, float] = {}
+    values: dict[str, float] = {}
     for size, record_bytes in SIZES.items():
         async with fast_tmdb(answers(record_bytes=record_bytes)) as tmdb:
             seen: dict[tuple[str, int], list[Ran]] = {}
@@ -48,10 +48,10 @@ async def measure(bench: Bench) -> dict[str, float]:
             pairs = list(zip(seen[client, FEW], seen[client, many], strict=True))
             for what in ("cpu_seconds", "seconds"):
                 more = median(getattr(long, what) - getattr(short, what) for short, long in pairs)
-                told[f"{client}, {size}, {what}"] = more / (many - FEW)
+                values[f"{client}, {size}, {what}"] = more / (many - FEW)
     if not bench.quick and not _counted:
         _counted.update(await count_instructions(bench, *LOOPS))
-    return told | _counted
+    return values | _counted
 
 
 async def _run(bench: Bench, client: str, titles: int, url: str) -> Ran:
@@ -66,11 +66,11 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
     """Goals 5 and 6."""
     seen = medians(runs)
     ratios = medians([{name: value / run[_bare_of(name)] for name, value in run.items()} for run in runs])
-    told = []
+    calls = []
     for size in SIZES:
         name = f"harvest, {size}, cpu_seconds"
         on_uvloop = 1 / ratios[f"bare on uvloop, {size}, cpu_seconds"] * ratios[name]
-        told.append(
+        calls.append(
             Row(
                 5,
                 f"CPU time of a title, records {size}: {1e6 * seen[name]:.0f} µs "
@@ -82,7 +82,7 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
         )
     if "harvest" in seen:
         instructions = seen["harvest"] / seen["bare"]
-        told.append(
+        calls.append(
             Row(
                 5,
                 f"instructions of a title, but for SHA-256 (92,000 more): {seen['harvest']:,.0f} "
@@ -94,7 +94,7 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
         )
     name = "harvest, 4 KB, seconds"
     return [
-        *told,
+        *calls,
         Row(
             6,
             f"titles a second, 4 KB records: {1 / seen[name]:,.0f} against {1 / seen[_bare_of(name)]:,.0f}",
@@ -106,5 +106,5 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
 
 
 def _bare_of(name: str) -> str:
-    """The same number of the bare loop."""
+    """The name of the same number for the bare loop."""
     return ",".join(["bare", *name.split(",")[1:]])

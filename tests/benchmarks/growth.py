@@ -1,7 +1,7 @@
-"""How cost grows with ids: of a whole harvest, and of the same command again, when there is nothing left to do.
+"""How cost grows with the number of ids: of a whole harvest, and of the same command again, with nothing left to do.
 
-The second is what a resume begins with: it reads the CSV, lists everything that has landed and reads every receipt.
-There is no goal here, but a plot. Sizes are measured once, whatever the number of rounds: a million ids take minutes.
+The second is how a resume begins: it reads the CSV, lists all landed files and reads every receipt. There is no goal,
+but a plot. Each size is measured once, whatever the number of rounds: a million ids take minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bench import csv_of, medians
 from plot import Panel, svg
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (1_000, 5_000)
 
 BYTES_PER_ID = 6_000
-"""What the S3 server writes for an id at most: 1.4 KB of record, its share of a receipt, and room to be wrong."""
+"""What the S3 server writes for an id at most: 1.4 KB of record, its share of a receipt, and a margin."""
 
 
 _once: dict[str, float] = {}
-"""What the first round has measured."""
+"""The numbers of the first round."""
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """Seconds, CPU seconds and bytes at the peak of each harvest, and of the same again."""
+    """Seconds, CPU seconds and peak bytes of each harvest, and of the same command again."""
     if not _once:
         sizes = QUICK_SIZES if bench.quick else SIZES
         if shutil.disk_usage(bench.folder).free < sum(sizes) * BYTES_PER_ID:
@@ -55,8 +55,8 @@ async def _measure(bench: Bench, ids: int) -> dict[str, float]:
                 MOVIES_CSV=str(path),
                 S3_PREFIX=f"Raw/growth-{ids}",
             )
-            if (told := orjson.loads(ran.out)["status"]) != status:
-                raise RuntimeError(f"{what} of {ids} ids ended as {told}, not {status}: {ran.out[-1000:]}")
+            if (ended_as := orjson.loads(ran.out)["status"]) != status:
+                raise RuntimeError(f"{what} of {ids} ids ended as {ended_as}, not {status}: {ran.out[-1000:]}")
             seen |= _numbers(f"{ids} {what}", ran)
     return seen
 

@@ -1,8 +1,7 @@
-"""The ids out of a CSV of the real shape, against `csv.reader`: a million rows, 15 columns, 4.3 rows an id, 160 MB.
+"""Reading ids from a CSV of the real format, against `csv.reader`: a million rows, 15 columns, 4.3 rows per id, 160 MB.
 
-Time is CPU time within a process, from opening the file to the last id, so that no import is in it. Memory is the
-most that a process held which imports `harvester.titles`, reads, and does nothing else; beside it, what one held that
-imports the same and reads nothing.
+Time is CPU time in a process, from `open` to the last id, without imports. Memory is the peak of a process that imports
+`harvester.sources.csv` and only reads; for comparison, that of one with the same imports that reads nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 ROWS, QUICK_ROWS = 1_000_000, 100_000
 
 TIME, PEAK = 0.6, 40_000_000
-"""The goals: of the time of `csv.reader`; bytes."""
+"""The goals: share of the time of `csv.reader`; bytes."""
 
 HEADER = (
     "id|tituloPincipal|tituloOriginal|anoLancamento|tempoMinutos|genero|notaMedia|numeroVotos|generoArtista|personagem|"
@@ -39,13 +38,13 @@ TITLES = (
 )
 PEOPLE = ("Charles Chaplin", "Edna Purviance", "Zoë Ağaoğlu", 'Samuel "Sam" O\'Neill', "黒澤明", "Ana Lúcia de Sá")
 ARTISTS = (1, 1, 2, 3, 4, 5, 6, 7, 7, 7)
-"""How many rows a title has, each as often: 4.3 on average."""
+"""How many rows a title has, all equally likely: 4.3 on average."""
 KNOWN = 0.4
-"""Share of the artists of whom more is known than the name."""
+"""Share of the artists with more columns than the name."""
 
 OURS = """
 import resource, sys, time
-from harvester.titles import read_ids
+from harvester.sources.csv import read_ids
 if len(sys.argv) > 1:
     began = time.process_time()
     ids = read_ids(sys.argv[1])
@@ -67,7 +66,7 @@ print(time.process_time() - began, len(seen), count)
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """CPU seconds and bytes of both, with a CSV that is the same each time."""
+    """CPU seconds and bytes of both, with the same CSV in every run."""
     path = bench.folder / "million.csv"
     if not path.exists():
         _write(path, QUICK_ROWS if bench.quick else ROWS)
@@ -94,7 +93,7 @@ def _write(path: Path, rows: int) -> None:
 
 
 def _lines(rows: int) -> Iterator[str]:
-    """The same rows whenever they are made, with everything in them that has broken readers of the real files."""
+    """Rows, the same in every run, with everything that has broken readers of the real files."""
     dice = random.Random(1)
     left = rows
     number = 417

@@ -1,11 +1,11 @@
-"""How many instructions a title costs, by callgrind: nearly the same number however busy the machine is.
+"""Instructions per title, counted by callgrind: nearly the same number however busy the machine is.
 
-Two harvests, one with more titles: what it takes more is what titles take, and no start is in it; likewise with the
-bare loop. SHA-256 is left out, because callgrind's processor lacks the instructions for it, and takes a tenth of a
-title for what takes a real one 0.8 µs.
+Two harvests, one with more titles: the difference is the cost of titles, without start-up; likewise for the bare loop.
+SHA-256 is left out: callgrind's processor lacks the instructions for it, and needs a tenth of a title's time for what
+takes a real processor 0.8 µs.
 
-`python tests/benchmarks/instructions.py` is CI's gate: it fails where a harvested title takes 3 % more, in titles of
-the bare loop, than `instructions.json` says. `--write` writes that anew, to be committed with the reason.
+`python tests/benchmarks/instructions.py` is the check in CI: it fails if a harvested title, measured in titles of the
+bare loop, costs 3 % more than `instructions.json` says. `--write` updates that file; commit it with the reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from bench import HERE, SERVER_CORE, csv_of, open_bench
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from bench import Bench, Ran
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FEW, MANY = 200, 1_400
 BARE = "bare"
 LOOPS = {BARE: ("20",), "bare on uvloop": ("20", "uvloop")}
-"""The bare loops, and what they are told: so many in flight, and on which loop."""
+"""The bare loops and their arguments: requests in flight, and the event loop."""
 
 BASELINE = HERE / "instructions.json"
 MARGIN = 0.03
@@ -56,13 +56,13 @@ async def count_instructions(bench: Bench, *loops: str) -> dict[str, float]:
             for name in loops:
                 bare = (sys.executable, str(HERE / "clients" / "bare.py"), tmdb.url, str(titles), *LOOPS[name])
                 counted[name].append(_counted(await bench.run(*CALLGRIND, *bare, **SEED)))
-            place = {"MOVIES_CSV": str(csv_of(bench, titles)), "S3_PREFIX": f"Raw/counted-{next(_numbers)}"}
-            counted["harvest"].append(_counted(await bench.harvest(before=CALLGRIND, **settings, **place, **SEED)))
+            target = {"MOVIES_CSV": str(csv_of(bench, titles)), "S3_PREFIX": f"Raw/counted-{next(_numbers)}"}
+            counted["harvest"].append(_counted(await bench.harvest(before=CALLGRIND, **settings, **target, **SEED)))
     return {name: (many - few) / (MANY - FEW) for name, (few, many) in counted.items()}
 
 
 def _counted(ran: Ran) -> int:
-    """What callgrind says at the end."""
+    """The number that callgrind prints at the end."""
     found = COUNTED.search(ran.err)
     if not found:
         raise RuntimeError(f"callgrind counted nothing: {ran.err[-1000:]}")
@@ -70,16 +70,16 @@ def _counted(ran: Ran) -> int:
 
 
 async def measure() -> dict[str, float]:
-    """The harvest and the loop that it is compared with, in a bench of their own."""
+    """Instructions per title of the harvest and of the bare loop, in a separate bench."""
     with tempfile.TemporaryDirectory(prefix="harvester-instructions-") as folder:
         async with open_bench(Path(folder), quick=False) as bench:
             return await count_instructions(bench, BARE)
 
 
 def main() -> None:
-    """Count, and compare."""
+    """Count, and compare with the baseline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="take what is counted for what it shall be")
+    parser.add_argument("--write", action="store_true", help="store the count as the new baseline")
     words = parser.parse_args()
     os.sched_setaffinity(0, {SERVER_CORE})
     counted = asyncio.run(measure())
@@ -91,8 +91,8 @@ def main() -> None:
     print(f"A harvested title takes {ratio:.3f} titles of the bare loop; {BASELINE.name} says {allowed}.")
     if ratio > allowed * (1 + MARGIN):
         sys.exit(
-            f"That is {ratio / allowed - 1:.1%} more than it was, and {MARGIN:.0%} is allowed. Find what has become "
-            f"dearer; if it is worth it, run {Path(__file__).name} --write and commit {BASELINE.name} with the reason."
+            f"That is {ratio / allowed - 1:.1%} more than before, and {MARGIN:.0%} is allowed. Find what has become "
+            f"slower; if it is worth it, run {Path(__file__).name} --write and commit {BASELINE.name} with the reason."
         )
 
 

@@ -1,7 +1,7 @@
-"""Whether the pace ever stands idle because of S3: a harvest with 100 ms for every call to S3, and one without.
+"""Whether S3 ever leaves the rate limiter idle: a harvest with 100 ms for every call to S3, and one without.
 
-What counts is what TMDB has seen: the time from the first title's request to the last one's, beyond what so many turns
-take. Without the delay a little is lost too, to late wakers and slow answers: what is more with it, is S3's.
+TMDB measures: the time from the first title's request to the last one's, beyond what that many requests need at the
+rate. A little is lost without the delay too, to late wake-ups and slow responses; the difference is due to S3.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from bench import Row, medians
 
-from harvester.demo.catalog import Catalog
-from harvester.demo.s3_link import s3_link
-from harvester.demo.tmdb_stand_in import KEY, stand_in
-from harvester.pace import SLACK
+from harvester.fakes.catalog import Catalog
+from harvester.fakes.s3_proxy import s3_proxy
+from harvester.fakes.tmdb import KEY, fake_tmdb
+from harvester.tmdb.rate_limiter import SPACING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from bench import Bench
 
-    from harvester.demo.s3_link import Call, Forward
+    from harvester.fakes.s3_proxy import Call, Forward
 
 SECONDS, QUICK_SECONDS = 60, 6
 
@@ -35,27 +35,27 @@ GOAL = 0.01
 
 
 async def late(_call: Call, forward: Forward) -> web.StreamResponse:
-    """Pass the call on after a while."""
+    """Forward the call after `DELAY`."""
     await asyncio.sleep(DELAY)
     return await forward()
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """The share of the time that was idle, without the delay and with it, and the calls that were late."""
-    async with s3_link(bench.s3.endpoint) as link:
-        without = await _idle(bench, "plain", link.url)
-        calls = len(link.seen)
-        link.rules["*"] = late
-        delayed = await _idle(bench, "late", link.url)
-        return {"without": without, "with": delayed, "calls": len(link.seen) - calls}
+    """The idle share of the time, without and with the delay, and the number of delayed calls."""
+    async with s3_proxy(bench.s3.endpoint) as proxy:
+        without = await _idle(bench, "plain", proxy.url)
+        calls = len(proxy.seen)
+        proxy.rules["*"] = late
+        delayed = await _idle(bench, "late", proxy.url)
+        return {"without": without, "with": delayed, "calls": len(proxy.seen) - calls}
 
 
 async def _idle(bench: Bench, name: str, s3_url: str) -> float:
     """The share of the time from the first title's request to the last one's in which there could have been more."""
-    ids = round((QUICK_SECONDS if bench.quick else SECONDS) * RATE / SLACK)
+    ids = round((QUICK_SECONDS if bench.quick else SECONDS) * RATE / SPACING)
     path = bench.folder / f"landing-{ids}.csv"
     path.write_text("id|t\n" + "".join(f"tt{number:07d}|x\n" for number in range(1, ids + 1)), encoding="utf-8")
-    async with stand_in(catalog=Catalog(otherwise="movie"), latency=(0.05, 0.3)) as tmdb:
+    async with fake_tmdb(catalog=Catalog(otherwise="movie"), latency=(0.05, 0.3)) as tmdb:
         await bench.harvest(
             TMDB_API_KEY=KEY,
             TMDB_BASE_URL=tmdb.url,
@@ -65,7 +65,7 @@ async def _idle(bench: Bench, name: str, s3_url: str) -> float:
             AWS_ENDPOINT_URL_S3=s3_url,
         )
         _, first, *_, last = tmdb.arrivals  # the very first one is for the key
-        return 1 - (ids - 1) * SLACK / RATE / (last - first)
+        return 1 - (ids - 1) * SPACING / RATE / (last - first)
 
 
 def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
@@ -75,10 +75,10 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
     return [
         Row(
             12,
-            f"pace idle because of S3 between the first title's request and the last one's, "
+            "rate limiter idle because of S3 between the first and the last title's request, "
             f"{DELAY * 1000:.0f} ms per call ({seen['calls']:.0f} calls)",
             f"≤ {GOAL:.0%}",
-            f"{max(idle, 0.0):.2%}; idle at all {seen['with']:.2%}, without the delay {seen['without']:.2%}",
+            f"{max(idle, 0.0):.2%}; idle in all {seen['with']:.2%}, without the delay {seen['without']:.2%}",
             idle <= GOAL,
         )
     ]

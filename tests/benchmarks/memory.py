@@ -1,7 +1,7 @@
-"""The most memory that a whole harvest holds: of few ids, of many, and of records as large as TMDB's largest.
+"""Peak memory of a whole harvest: with few ids, with many, and with records as large as TMDB's largest.
 
-The client of S3 is botocore's, whose models of all that S3 can do stay in memory. What opening one adds is measured by
-itself, in a process that imports the harvest and opens a bucket, against one that only imports.
+The S3 client is botocore's, which keeps its models of all S3 operations in memory. Its share is measured separately: a
+process that imports the harvest and opens a bucket, against one that only imports.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from bench import Row, csv_of, medians
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
 from harvester.errors import Exit
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 FEW, MANY, QUICK_MANY = 10_000, 200_000, 100_000
 QUICK_TITLES = 1_000
-"""So many titles are harvested of either CSV in quick, so that as many batches can be open."""
+"""With `--quick`, this many titles of either CSV are harvested, so that equally many batches can be open."""
 
 RECORD_BYTES = 262_144
 LARGE, QUICK_LARGE = 2_000, 400
-"""How many such records: 524 MB and 105, many times what may be held."""
+"""How many such records: 524 MB and 105 MB, many times the memory goal."""
 
 PEAK, BYTES_PER_ID, LARGE_PEAK = 90_000_000, 400, 200_000_000
 """The goals, in bytes."""
 
-IMPORTED = "import harvester.harvest"
+IMPORTED = "import harvester.commands.harvest"
 OPENED = """
-import asyncio, harvester.harvest
-from harvester.aws_client import open_bucket
+import asyncio, harvester.commands.harvest
+from harvester.store.s3 import open_bucket
 
 async def opened():
     async with open_bucket("lake", region="us-east-1", credentials=("key", "secret", None)):
@@ -44,7 +44,7 @@ asyncio.run(opened())
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """Bytes at the peak of each."""
+    """Peak bytes of each case."""
     async with fast_tmdb(answers()) as tmdb:
         few = await _peak(bench, FEW, tmdb.url)
         if bench.quick:
@@ -66,7 +66,7 @@ async def measure(bench: Bench) -> dict[str, float]:
 
 
 async def _peak(bench: Bench, ids: int, url: str, *, limit: int | None = None) -> int:
-    """Bytes at the peak of a harvest of so many ids, or of the first of them."""
+    """Peak bytes of a harvest of this many ids, or of the first `limit` of them."""
     ran = await bench.harvest(
         *(("--limit", str(limit)) if limit else ()),
         check=not limit,
@@ -83,7 +83,7 @@ async def _peak(bench: Bench, ids: int, url: str, *, limit: int | None = None) -
 
 
 def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
-    """Goal 8: few ids, what each further one adds, and large records."""
+    """Goal 8: few ids, the bytes of each further id, and large records."""
     seen = medians(runs)
     mb = {name: value / 1e6 for name, value in seen.items()}
     without = seen["few"] - seen["s3"]

@@ -1,6 +1,6 @@
-"""A picture for RESULTS.md: panels side by side, as SVG on white, to be read in light and dark alike.
+"""A chart for RESULTS.md: panels side by side, as SVG on white, readable in light and dark mode.
 
-Both scales of a panel are logarithmic, so that what grows as the ids do rises by a decade with each of theirs.
+Both axes of a panel are logarithmic, so a value in proportion to the ids rises one decade per decade.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ COLOURS = ("#1b5e9e", "#c2570c")
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One or two lines, by name: values above 0, one for each place `along` the bottom, of which there are two or more.
+    """One or two lines by name, with values above 0: one for each of the two or more positions `along` the bottom.
 
     Attributes:
-        title: With the unit of the values.
-        along: How many ids.
-        lines: What the legend calls them, and their values.
+        title: Title, with the unit of the values.
+        along: Numbers of ids.
+        lines: Values by name in the legend.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Panel:
 
 
 def svg(panels: Sequence[Panel]) -> str:
-    """The picture."""
+    """The chart as SVG."""
     size = f'width="{len(panels) * WIDTH}" height="{HEIGHT}"'
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12" fill="#222222">',
@@ -76,22 +76,22 @@ def _draw(panel: Panel) -> list[str]:
         drawn.append(f'<path d="M{path}" fill="none" stroke="{COLOURS[number]}" stroke-width="2"/>')
         drawn += [_mark(number, across, down) for across, down in points]
         drawn += [_mark(number, LEFT + 5 + 110 * number, 34), _text(LEFT + 14 + 110 * number, 38, name, colour)]
-        for place, (across, down) in enumerate(points):
-            above = line[place] >= max(other[place] for other in panel.lines.values())
+        for index, (across, down) in enumerate(points):
+            above = line[index] >= max(other[index] for other in panel.lines.values())
             halo = 'text-anchor="middle" stroke="#ffffff" stroke-width="4" paint-order="stroke"'
-            labels.append(_text(across, down + (-8 if above else 17), f"{line[place]:.3g}", f"{colour} {halo}"))
+            labels.append(_text(across, down + (-8 if above else 17), f"{line[index]:.3g}", f"{colour} {halo}"))
     return drawn + labels
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """The least and the largest power of ten that a scale shows: a decade at least, with room for labels."""
+    """The range of an axis as powers of ten: at least one decade, with room for labels."""
     low, high = log10(min(values)) - 0.2, log10(max(values)) + 0.2
     more = max(1.0 - (high - low), 0.0) / 2
     return low - more, high + more
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Where a scale has its lines: at 1, 2, 5, 10 and so on, or, where these are many, at the decades alone."""
+    """The grid lines of an axis: at 1, 2, 5, 10 and so on, or only at the decades if there are many."""
     decades = range(floor(low), ceil(high))
     ticks = [step * 10.0**power for power in decades for step in (1, 2, 5) if low <= log10(step) + power <= high]
     return ticks if len(ticks) <= MANY_TICKS else [10.0**power for power in decades if low <= power]
@@ -102,7 +102,7 @@ def _text(x: float, y: float, words: str, how: str) -> str:
 
 
 def _mark(number: int, x: float, y: float) -> str:
-    """A dot, or a square: lines can be told apart without their colours."""
+    """A dot or a square, so that lines differ without their colours too."""
     if number == 0:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{COLOURS[0]}"/>'
     return f'<rect x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7" fill="{COLOURS[number]}"/>'

@@ -1,14 +1,13 @@
-"""Against what people use instead: a loop with `requests`, Scrapy with its feed export, dlt.
+"""The harvester against common alternatives: a loop with `requests`, Scrapy with its feed export, dlt.
 
-TMDB answers after 50 ms, and 40 requests may be in flight, but for the loop, which has one: 800 titles a second are
-the most there can be, of which the bare loop of aiohttp shows what comes through here. dlt with 40 under way gets some
-600 of them, so that nobody can be 1.6 times as fast. It is measured a second time as it is when told of 40 threads
-alone: it then has 20 things under way. The harvester lands in S3 and closes its books; its rivals write to this
-machine's disk.
+TMDB responds after 50 ms, and 40 requests may be in flight (one for the loop): so 800 titles a second are the maximum,
+and the bare loop of aiohttp shows how many this machine reaches. dlt with 40 in flight reaches some 600, so nothing can
+be 1.6 times as fast. It is measured a second time with only 40 threads set: then it has 20 in flight. The harvester
+lands in S3 and reconciles its totals; its rivals write to the local disk.
 
-What is counted is titles per second from the first request that arrives until the process has ended. So how long each
-takes to start is left out, and all it does with the records is in: normalizing, landing, closing the books. CPU time
-is that of the whole process, by titles.
+The number is titles per second from the first request received to the end of the process. So it leaves out the start,
+and includes all work on the records: normalizing, landing, reconciling. CPU time is that of the whole process, per
+title.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from bench import HERE, Row, medians, rivals_bin
 from tmdb_server import answers, fast_tmdb
 
-from harvester.demo.tmdb_stand_in import KEY
+from harvester.fakes.tmdb import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,16 +32,16 @@ LATENCY, IN_FLIGHT = 0.05, "40"
 
 TITLES = {"harvester": 6_000, "bare": 4_000, "sequential": 200, "Scrapy": 4_000, "dlt": 6_000, "dlt of 20": 3_000}
 QUICK = {"harvester": 2_500, "bare": 600, "sequential": 50, "Scrapy": 600, "dlt": 1_500, "dlt of 20": 400}
-"""How many titles each is asked for: some seconds of each, however fast it is."""
+"""How many titles each must load: some seconds of work for each, at its speed."""
 
 GOALS = {"sequential": 35.0, "Scrapy": 1.6, "dlt": 1.6}
-"""How many times as fast as each the harvester shall be."""
+"""How many times as fast as each the harvester should be."""
 
 _numbers = count(1)
 
 
 class _SinceTheFirst(Counter[str]):
-    """Counts, and remembers when the first was counted."""
+    """A counter that stores the time of its first count."""
 
     began = 0.0
 
@@ -53,16 +52,16 @@ class _SinceTheFirst(Counter[str]):
 
 async def measure(bench: Bench) -> dict[str, float]:
     """Titles per second, and CPU milliseconds per title, of each."""
-    told: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, titles in (QUICK if bench.quick else TITLES).items():
         async with fast_tmdb(answers(), latency=LATENCY) as tmdb:
             asked = tmdb.asked = _SinceTheFirst()
             ran = await _run(bench, name, tmdb.url, titles)
-            told[name] = titles / (time.monotonic() - asked.began)
+            values[name] = titles / (time.monotonic() - asked.began)
         if asked["movie"] != titles:
             raise RuntimeError(f"{name} asked for {asked['movie']} titles instead of {titles}: {ran.out[-1000:]}")
-        told[f"{name} cpu"] = 1_000 * ran.cpu_seconds / titles
-    return told
+        values[f"{name} cpu"] = 1_000 * ran.cpu_seconds / titles
+    return values
 
 
 async def _run(bench: Bench, name: str, url: str, titles: int) -> Ran:
@@ -76,7 +75,7 @@ async def _run(bench: Bench, name: str, url: str, titles: int) -> Ran:
         case "Scrapy":
             return await bench.run(python, str(CLIENTS / "scrapy_spider.py"), *words, IN_FLIGHT, f"{place}.jsonl")
         case "dlt" | "dlt of 20":
-            items = "80" if name == "dlt" else "20"  # under way or about to be: no thread waits for one
+            items = "80" if name == "dlt" else "20"  # in flight or queued, so that no thread waits
             return await bench.run(python, str(CLIENTS / "dlt_pipeline.py"), *words, IN_FLIGHT, items, str(place))
         case _:
             csv = place.with_suffix(".csv")
@@ -91,9 +90,9 @@ def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
     seen = medians(runs)
     times = medians([{name: run["harvester"] / run[name] for name in TITLES} for run in runs])
     cost = medians([{name: run[f"{name} cpu"] / run["harvester cpu"] for name in TITLES} for run in runs])
-    # Of few titles too much of the CPU time is that of the start.
+    # With few titles, too much of the CPU time is start-up.
     cpu = {name: f", and {1 / cost[name]:.2f} × the CPU" for name in ("Scrapy", "dlt")}
-    also = {"dlt": f" (of 20 things under way, {seen['dlt of 20']:.0f}: {times['dlt of 20']:.2f} ×)"}
+    also = {"dlt": f" (with 20 in flight, {seen['dlt of 20']:.0f}: {times['dlt of 20']:.2f} ×)"}
     return [
         Row(
             7,

@@ -1,8 +1,7 @@
-"""`python tests/benchmarks/run.py`: every goal of speed, measured here, and written to `RESULTS.md` beside this file.
+"""`python tests/benchmarks/run.py`: measure every speed goal, and write `RESULTS.md` beside this file.
 
-Benchmarks take turns, three times round, and what counts is the median. With names of benchmarks only those are
-measured anew; of the others what was measured last is kept, in `seen.json`. `--quick` goes round once, with less of
-everything, and writes nothing.
+Benchmarks take turns in three rounds, and the median counts. With names, only those benchmarks are measured again; the
+others keep their last numbers, in `seen.json`. `--quick` does one round with smaller sizes, and writes nothing.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BENCHMARKS = ("pace", "cost", "rivals", "memory", "ids", "start", "asked", "landing", "dearest", "growth")
+BENCHMARKS = ("rate", "cost", "rivals", "memory", "ids", "start", "asked", "landing", "dearest", "growth")
 """Modules beside this one."""
 
 SLOW = ("growth", "rivals", "dearest")
-"""Not among the quick ones unless named: one takes minutes, two set up an environment."""
+"""Not part of `--quick` unless named: one takes minutes, two set up an environment."""
 
 TEXTS = ("dearest", "growth")
-"""Those that have no goal, but a section of their own."""
+"""Benchmarks without a goal, but with a section in RESULTS.md."""
 
 RUNS = 3
 RESULTS, BOUNDS, SEEN = HERE / "RESULTS.md", HERE / "bounds.md", HERE / "seen.json"
@@ -61,13 +60,13 @@ async def measure_all(names: Sequence[str], *, runs: int, quick: bool) -> dict[s
 
 
 def rows_of(seen: dict[str, list[dict[str, float]]]) -> list[Row]:
-    """What it all says of the goals, in their order."""
+    """The rows of all goals, in order."""
     rows = [row for name, runs in seen.items() for row in importlib.import_module(name).rows(runs)]
     return sorted(rows, key=lambda row: row.number)
 
 
 def machine() -> str:
-    """What this was measured on."""
+    """The machine and the versions used."""
     model = next(
         (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
          if line.startswith("model name")),
@@ -82,22 +81,22 @@ def machine() -> str:
     )
 
 
-def results(kept: dict[str, Any]) -> str:
-    """All of `RESULTS.md`.
+def results(stored: dict[str, Any]) -> str:
+    """The text of `RESULTS.md`.
 
     Raises:
         RuntimeError: A goal is missed, and `bounds.md` does not say why.
     """
-    seen = {name: kept[name]["runs"] for name in BENCHMARKS}
+    seen = {name: stored[name]["runs"] for name in BENCHMARKS}
     bounds = BOUNDS.read_text(encoding="utf-8")
-    if untold := [row.number for row in rows_of(seen) if not row.met and f"**{row.number}" not in bounds]:
-        raise RuntimeError(f"{BOUNDS.name} does not say what bounds {untold}, which are missed")
+    if unexplained := [row.number for row in rows_of(seen) if not row.met and f"**{row.number}" not in bounds]:
+        raise RuntimeError(f"{BOUNDS.name} does not explain the missed goals {unexplained}")
     table = ["| # | what | goal | seen | |", "|---|---|---|---|---|"]
     table += [
         f"| {row.number} | {row.what} | {row.goal} | {row.seen} | {'met' if row.met else '**missed**'} |"
         for row in rows_of(seen)
     ]
-    when = "; ".join(f"{name} {len(kept[name]['runs'])} × until {kept[name]['on']}" for name in BENCHMARKS)
+    when = "; ".join(f"{name} {len(stored[name]['runs'])} × until {stored[name]['on']}" for name in BENCHMARKS)
     head = (
         "# How fast it is\n\n"
         f"`python tests/benchmarks/run.py`. {machine()}\n\n"
@@ -110,10 +109,10 @@ def results(kept: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure, print the table, and store the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHMARKS)}")
-    parser.add_argument("--quick", action="store_true", help="once round, less of everything, in under two minutes")
+    parser.add_argument("--quick", action="store_true", help="one round with smaller sizes, in under two minutes")
     parser.add_argument("--runs", type=int, help=f"rounds ({RUNS})")
     words = parser.parse_args()
     if unknown := set(words.names) - set(BENCHMARKS):
@@ -127,13 +126,13 @@ def main() -> None:
         table.add_row(str(row.number), row.what, row.goal, row.seen, "met" if row.met else "[bold red]missed[/]")
     Console().print(table)
     if not words.quick:
-        kept = json.loads(SEEN.read_text(encoding="utf-8")) if SEEN.exists() else {}
-        kept |= {
+        stored = json.loads(SEEN.read_text(encoding="utf-8")) if SEEN.exists() else {}
+        stored |= {
             name: {"on": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}", "runs": each} for name, each in seen.items()
         }
-        SEEN.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        if not set(BENCHMARKS) - kept.keys():
-            RESULTS.write_text(results(kept), encoding="utf-8")
+        SEEN.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        if not set(BENCHMARKS) - stored.keys():
+            RESULTS.write_text(results(stored), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How soon the command line and the Lambda are there: `python -m harvester --help`, and the import of the handler.
+"""Start-up time of the command line and of the Lambda: `python -m harvester --help`, and the import of the handler.
 
-Beside them the bare interpreter, and the libraries below which no harvest can be; all take turns, because a machine's
-speed is another from minute to minute. Times are of CPU, which on a quiet machine is all the time there is: nothing is
-waited for. Of the command the end is counted too, of an import not: a Lambda's process does not end.
+For comparison, that of the bare interpreter and of the libraries that every harvest needs. All take turns, because a
+machine's speed changes from minute to minute. Times are CPU times; nothing here waits. For the command the exit is
+included, for an import it is not: a Lambda's process does not end.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ TIMES, QUICK_TIMES = 15, 3
 
 
 def _imports(modules: str) -> tuple[str, str]:
-    """Python's words to import these and be gone."""
+    """Python's arguments to import these modules and exit at once."""
     return "-c", f"import os; import {modules}; os._exit(0)"
 
 
 STARTS = {
     "help": ("-m", "harvester", "--help"),
-    "handler": _imports("harvester.aws_lambda"),
+    "handler": _imports("harvester.aws_lambda.handler"),
     "aiohttp": _imports("aiohttp"),
     "libraries": _imports("aiohttp, aiobotocore.session"),
     "python": ("-c", "pass"),
@@ -39,7 +39,7 @@ WHAT = {"help": "`python -m harvester --help`", "handler": "import of the Lambda
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    """The median and the best of each, in CPU seconds; a first round, which reads from the disk, is not counted."""
+    """The median and the best of each, in CPU seconds; the first round reads from the disk and is not counted."""
     seen: dict[str, list[float]] = {name: [] for name in STARTS}
     for turn in range((QUICK_TIMES if bench.quick else TIMES) + 1):
         for name, words in STARTS.items():
@@ -50,7 +50,7 @@ async def measure(bench: Bench) -> dict[str, float]:
 
 
 def rows(runs: Sequence[dict[str, float]]) -> list[Row]:
-    """Goal 10, for each door."""
+    """Goal 10, for each entry point."""
     ms = {name: 1_000 * seconds for name, seconds in medians(runs).items()}
     beside = f"Python {ms['python']:.0f} ms, aiohttp {ms['aiohttp']:.0f}, and aiobotocore {ms['libraries']:.0f}"
     return [

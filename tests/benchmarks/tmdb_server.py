@@ -1,9 +1,8 @@
-"""A TMDB that costs next to nothing, so that what is measured is the client: one protocol, bodies made beforehand.
+"""A TMDB that uses almost no CPU, so that the client is what is measured: a bare protocol with prepared responses.
 
-Every id is known, as a movie by `/movie/{tt}`, as a series by `/find/{tt}` and `/tv/{n}`, or not at all but for those
-that every TMDB has, as `knows` says; no record says which IMDb id it has, because all are one. There is no limit here,
-no fault and no key: the pace is measured against the demo's stand-in instead, which is strict. Bodies are gzip'd and
-chunked, as TMDB's are, unless `plain`.
+Depending on `knows`, every id is a movie (`/movie/{tt}`), a series (`/find/{tt}` and `/tv/{n}`), or unknown, except for
+the known titles. All records are the same one, so they have no IMDb id. There are no limit, faults or key check: the
+rate is measured against the demo's strict stand-in instead. Bodies are chunked gzip, like TMDB's, unless `plain`.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from harvester.demo.catalog import Catalog, find_record, movie_record, tv_record
-from harvester.tmdb import KNOWN_TITLES
+from harvester.fakes.catalog import Catalog, find_record, movie_record, tv_record
+from harvester.tmdb.known_titles import KNOWN_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,8 +31,8 @@ class FastTmdb:
     """The running server.
 
     Attributes:
-        answers: Whole responses, head and all, by the path or else by its first word.
-        latency: Seconds before an answer.
+        answers: Complete responses with headers, by path, or else by its first word.
+        latency: Seconds before a response.
         asked: Requests, by the first word of the path.
         url: The base URL.
     """
@@ -76,14 +75,14 @@ class _Connection(asyncio.Protocol):
 def answers(
     *, knows: Literal["movie", "tv", "nothing"] = "movie", record_bytes: int = 0, plain: bool = False
 ) -> dict[bytes, bytes]:
-    """A response for each route: of a catalog in which every id is a movie, or a series, or unknown."""
-    some = "tt0111161"
+    """A response for each route, from a catalog in which every id is a movie, or a series, or unknown."""
+    sample_id = "tt0111161"
     catalog = Catalog(otherwise="unknown" if knows == "nothing" else knows, record_bytes=record_bytes)
     absent = {"success": False, "status_code": 34, "status_message": "The resource you requested could not be found."}
     records: dict[bytes, dict[str, Any] | None] = {
-        b"movie": movie_record(catalog, some),
-        b"tv": tv_record(catalog, some),
-        b"find": find_record(catalog, some),
+        b"movie": movie_record(catalog, sample_id),
+        b"tv": tv_record(catalog, sample_id),
+        b"find": find_record(catalog, sample_id),
         b"authentication": {"success": True, "status_code": 1, "status_message": "Success."},
     }
     if knows == "nothing":
@@ -102,7 +101,7 @@ def _nameless(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _response(status: int, body: bytes, *, plain: bool) -> bytes:
-    """Head and body as the demo's stand-in, and TMDB, send them."""
+    """Headers and body as the demo's stand-in and TMDB send them."""
     head = (
         f"HTTP/1.1 {status} {'OK' if status == 200 else 'Not Found'}\r\n"
         "Content-Type: application/json;charset=utf-8\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\n"
@@ -118,7 +117,7 @@ def _response(status: int, body: bytes, *, plain: bool) -> bytes:
 
 @asynccontextmanager
 async def fast_tmdb(answers: dict[bytes, bytes], *, latency: float = 0.0) -> AsyncIterator[FastTmdb]:
-    """A server that answers at `.url` while inside."""
+    """A server at `.url`, running inside the context."""
     tmdb = FastTmdb(answers, latency)
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(tmdb), "127.0.0.1", 0, backlog=1024)
     try:

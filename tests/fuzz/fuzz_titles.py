@@ -1,4 +1,4 @@
-"""A fuzz target: whatever bytes a CSV has, every row is accounted for, or the file is refused in a sentence.
+"""A fuzz target: for any bytes of a CSV, every row is counted, or the file is refused in a sentence.
 
     python tests/fuzz/fuzz_titles.py -max_total_time=300 -max_len=65536
 
@@ -15,13 +15,13 @@ from contextlib import nullcontext
 
 try:
     import atheris
-except ImportError:  # then this file is of use for `check` alone
+except ImportError:  # only `check` works without it
     atheris = None
 
 with atheris.instrument_imports() if atheris else nullcontext():
     from harvester.errors import InputError
-    from harvester.inputs import Ids
-    from harvester.titles import read_ids
+    from harvester.model.inputs import InputIds
+    from harvester.sources.csv import read_ids
 
 GZIP = b"\x1f\x8b"
 
@@ -40,20 +40,20 @@ SEEDS = (
 
 
 def check(content: bytes) -> None:
-    """The property: it is read or refused as it should be, and gzip around it changes nothing."""
-    told = read(content)
+    """Check that the file is read or refused correctly, and that gzip makes no difference."""
+    reading = read(content)
     plain = not content.startswith(GZIP)
     lines = content.count(b"\n") + 1 if plain else sys.maxsize
-    if isinstance(told, Ids):
-        is_accounted_for(told, lines)
+    if isinstance(reading, InputIds):
+        is_accounted_for(reading, lines)
     else:
-        is_a_sentence(told, lines)
+        is_a_sentence(reading, lines)
     if plain:
-        assert as_told(read(gzip.compress(content, 1))) == as_told(told)
+        assert comparable(read(gzip.compress(content, 1))) == comparable(reading)
 
 
-def read(content: bytes) -> Ids | InputError:
-    """What the reader makes of a file of these bytes."""
+def read(content: bytes) -> InputIds | InputError:
+    """The ids that the reader finds in a file of these bytes, or its error."""
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
         file.write(content)
         file.flush()
@@ -63,8 +63,8 @@ def read(content: bytes) -> Ids | InputError:
             return error
 
 
-def is_accounted_for(ids: Ids, lines: int) -> None:
-    """Rows are ids, duplicates and rejects; the ids are ids, each once; the rejects have their lines, in order."""
+def is_accounted_for(ids: InputIds, lines: int) -> None:
+    """Check that rows = ids + duplicates + rejects, ids are valid and unique, rejects have their lines, in order."""
     assert ids.rows == len(ids.ids) + ids.duplicates + ids.rejected
     assert 1 <= len(ids.ids) <= ids.rows < lines
     assert ids.duplicates >= 0
@@ -78,18 +78,18 @@ def is_accounted_for(ids: Ids, lines: int) -> None:
 
 
 def is_a_sentence(error: InputError, lines: int) -> None:
-    """The refusal stands on one line, can be shown on any terminal, and blames a line that the file has."""
+    """Check that the error is one printable line, and names a line that the file has."""
     assert error.source == "the.csv"
     assert error.problem.isprintable()
     assert len(error.problem) < 1_200
     assert error.line is None or 1 <= error.line <= lines
 
 
-def as_told(told: Ids | InputError) -> tuple[object, ...]:
-    """Whatever a reading says, to be compared with another's."""
-    if isinstance(told, Ids):
-        return told.ids, told.rows, told.rejected, told.rejects
-    return told.line, told.problem
+def comparable(reading: InputIds | InputError) -> tuple[object, ...]:
+    """The values of a reading, for comparison with another one."""
+    if isinstance(reading, InputIds):
+        return reading.ids, reading.rows, reading.rejected, reading.rejects
+    return reading.line, reading.problem
 
 
 if __name__ == "__main__":

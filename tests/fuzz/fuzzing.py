@@ -1,4 +1,4 @@
-"""How a fuzz target is fuzzed: with atheris, coverage-guided (PyPI, Linux), from its seeds on."""
+"""Runs a fuzz target with atheris, which is coverage-guided (PyPI, Linux), starting from its seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def fuzz(atheris: Any, check: Callable[[bytes], None], seeds: Sequence[bytes]) -> NoReturn:
-    """Fuzz `check`, beginning with the seeds, and exit; libFuzzer's own options are those of the command line."""
+    """Fuzz `check`, starting from the seeds, and exit; the command line takes libFuzzer's options."""
     if atheris is None:
         sys.exit("atheris is not installed: pip install atheris (Linux; see its page for the Pythons it supports)")
     with tempfile.TemporaryDirectory(prefix="fuzz-") as corpus:
@@ -21,6 +21,6 @@ def fuzz(atheris: Any, check: Callable[[bytes], None], seeds: Sequence[bytes]) -
             Path(corpus, str(number)).write_bytes(seed)
         if os.fork() == 0:
             atheris.Setup([*sys.argv, corpus], check)
-            atheris.Fuzz()  # it ends the process, with nothing cleared away
+            atheris.Fuzz()  # it ends the process without cleanup
         _, status = os.wait()
     sys.exit(os.waitstatus_to_exitcode(status))

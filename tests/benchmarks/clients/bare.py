@@ -1,7 +1,7 @@
-"""`bare.py URL TITLES IN_FLIGHT [uvloop]`: the least that asks TMDB for so many titles, to compare the harvest with.
+"""`bare.py URL TITLES IN_FLIGHT [uvloop]`: the minimal client of TMDB, to compare the harvest with.
 
-One session, so many workers, read, `orjson.loads`: no pace, no retry, nothing kept. On asyncio's own loop unless told
-otherwise.
+One session, IN_FLIGHT workers, read, `orjson.loads`: no rate limit, no retry, nothing stored. It uses asyncio's own
+loop, or uvloop.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 async def ask(session: aiohttp.ClientSession, url: str, ids: Iterator[str]) -> None:
-    """Ask for the next of the `ids` until there are none left."""
+    """Request one of the `ids` after the other until none is left."""
     for id_ in ids:
         async with session.get(f"{url}/movie/{id_}?api_key=57a4d10557a4d10557a4d10557a4d105") as response:
             orjson.loads(await response.read())
 
 
 async def main(url: str, titles: int, in_flight: int) -> None:
-    """Ask for all."""
+    """Request all titles."""
     ids = (f"tt{number:07d}" for number in range(1, titles + 1))
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session,

@@ -1,8 +1,8 @@
 """`dlt_pipeline.py URL TITLES THREADS ITEMS FOLDER`: a dlt pipeline into JSON Lines, to compare the harvest with.
 
-As its manual has it for many details: a list of ids, and a transformer that asks for each in a thread of a pool, by
-dlt's own client; so many ITEMS are under way, or 20 if dlt is told of threads alone. Records stay whole: no tables are
-made of what is nested in them. Nothing is told to anybody abroad.
+As its manual recommends for many detail requests: a list of ids, and a transformer that requests each in a thread pool
+with dlt's own client. ITEMS are in flight; dlt's default is 20. Records stay whole: nested data is not split into
+tables. Telemetry is off.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY = {"api_key": "57a4d10557a4d10557a4d10557a4d105"}
 
 
 def main(url: str, titles: int, *, threads: int, items: int, folder: Path) -> None:
-    """Load all into the folder."""
+    """Load all titles into the folder."""
 
     @dlt.resource(selected=False)
     def ids() -> Iterator[list[str]]:

@@ -1,7 +1,7 @@
 """`scrapy_spider.py URL TITLES IN_FLIGHT FILE`: Scrapy with its feed export, to compare the harvest with.
 
-Its own defaults but for these: as many requests at once as told, to one host too, no request held back, and no log
-line for each of them, which is what its manual advises for large crawls.
+With its defaults, except: IN_FLIGHT requests at once, also to one host; no delay; and no log line per request, as its
+manual advises for large crawls.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ KEY = "57a4d10557a4d10557a4d10557a4d105"
 
 
 class Titles(scrapy.Spider):
-    """Asks for all titles; an item is a record."""
+    """Requests all titles; an item is a record."""
 
     name = "titles"
     url: str
     titles: int
 
     async def start(self) -> AsyncIterator[Any]:
-        """The requests; Scrapy draws the next when there is room for it."""
+        """The requests; Scrapy takes the next one when it has capacity."""
         for number in range(1, self.titles + 1):
             yield scrapy.Request(f"{self.url}/movie/tt{number:07d}?api_key={KEY}")
 
     def parse(self, response: TextResponse) -> Iterator[Any]:
-        """The record in an answer."""
+        """The record in a response."""
         yield response.json()
 
 
 def main(url: str, titles: int, in_flight: int, file: str) -> None:
-    """Crawl all, into the file."""
+    """Crawl all titles into the file."""
     process = CrawlerProcess(
         {
             "CONCURRENT_REQUESTS": in_flight,

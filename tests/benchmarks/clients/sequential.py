@@ -1,4 +1,4 @@
-"""`sequential.py URL TITLES FOLDER`: the script that everybody writes first, to compare the harvest with.
+"""`sequential.py URL TITLES FOLDER`: the usual first script, to compare the harvest with.
 
 One session of `requests`, one title after another, and a file of JSON for every hundred records.
 """
@@ -17,7 +17,7 @@ KEY = {"api_key": "57a4d10557a4d10557a4d10557a4d105"}
 
 
 def main(url: str, titles: int, folder: Path) -> None:
-    """Ask for all, and keep them."""
+    """Request all titles and write them to files."""
     folder.mkdir()
     with requests.Session() as session:
         records: list[Any] = []

@@ -1,0 +1,1 @@
+"""AWS: clients, their errors with advice, secrets."""

@@ -1,0 +1,1 @@
+"""Stand-in servers for TMDB and S3, with faults on request."""

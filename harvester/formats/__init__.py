@@ -1,0 +1,1 @@
+"""File formats of records: JSON Lines, JSON array."""

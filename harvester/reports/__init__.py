@@ -1,0 +1,1 @@
+"""Results as text, progress as log lines."""

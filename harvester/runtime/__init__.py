@@ -1,0 +1,1 @@
+"""Shared by all parts of a running process: concurrency, shutdown, clock, network errors, observers."""

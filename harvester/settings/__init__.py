@@ -1,0 +1,1 @@
+"""The settings, their validators, their provenance, and redaction of secrets."""

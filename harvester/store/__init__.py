@@ -1,0 +1,1 @@
+"""Stores: what holds a lake's objects."""

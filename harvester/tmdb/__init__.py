@@ -1,0 +1,1 @@
+"""The TMDB client: requests, retries, rate, and what a response means."""
