@@ -143,6 +143,7 @@ RETRY_AFTER = st.none() | st.text(max_size=12) | st.integers(-5, 10**12).map(str
     (BODIES | RECORDS_OF_TMDB).map(orjson.dumps) | JSON.map(orjson.dumps) | st.binary(max_size=40),
     RETRY_AFTER,
 )
+@example(503, b'{"status_code":34}', None)
 def test_any_answer_ends_in_something_that_can_be_written(status: int, body: bytes, retry_after: str | None) -> None:
     """An object, `NotFound` or `Retry`, or a refused key; what is taken from an object comes back from its files."""
     RESPONSES.has_an_outcome(status, body, retry_after)

@@ -99,6 +99,7 @@ JUDGED: list[Any] = [
     pytest.param(200, result(34), Retry("success_false"), id="not found, but with 200"),
     pytest.param(404, result(34), NotFound(), id="not found"),
     pytest.param(404, result(6), NotFound(), id="invalid id"),
+    pytest.param(400, result(34), Retry("http_400"), id="not found, by another status"),
     pytest.param(404, result(34, extra=[1]), NotFound(), id="not found, with an extra key"),
     pytest.param(404, b'{"status_message":"No.","status_code":34}', NotFound(), id="not found, as in 2017"),
     pytest.param(404, gzip_of(result(34)), NotFound(), id="not found, in hidden gzip"),
