@@ -26,7 +26,7 @@ from harvester.cli.logs import set_up_logs
 from harvester.cli.signals import set_signal_handler
 from harvester.cli.streams import add_secrets
 from harvester.commands.result import CommandResult, result_json
-from harvester.errors import Exit, HarvestError, readable
+from harvester.errors import SAFE, Exit, HarvestError, readable
 from harvester.reports.json_output import print_json
 from harvester.runtime.clock import utc_now
 from harvester.runtime.current_run import CURRENT_RUN
@@ -112,7 +112,7 @@ def _run(command: Command) -> CommandResult:
     except HarvestError as error:
         code, kind, message = error.exit_code, type(error).__name__, str(error)
     except KeyboardInterrupt:
-        code, kind, message = Exit.STOPPED, "StoppedError", "Stopped. What has landed is safe; run again to go on."
+        code, kind, message = Exit.STOPPED, "StoppedError", f"Stopped. {SAFE}"
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # no traceback may be shown
         code, kind, path = Exit.WRONG, type(error).__name__, _save_traceback()
         message = f"This is a bug of the harvester ({kind}). What has landed is safe. Please report {path}."

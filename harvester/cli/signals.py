@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harvester.errors import Exit
+from harvester.errors import SAFE, Exit
 
 if TYPE_CHECKING:
     from harvester.runtime.shutdown import Shutdown
@@ -40,6 +40,6 @@ def _exit_now() -> NoReturn:
     """End the process at once; on a terminal, show the cursor that a progress bar has hidden."""
     try:
         if os.isatty(2):
-            os.write(2, b"\x1b[?25h\nStopped at once. What has landed is safe; run again to go on.\n")
+            os.write(2, f"\x1b[?25h\nStopped at once. {SAFE}\n".encode())
     finally:
         os._exit(int(Exit.STOPPED))  # also where it cannot be written

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING
 
-from harvester.errors import StoppedError
+from harvester.errors import SAFE, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ class Shutdown:
         async with self.draining(most=0.0):
             yield
         if self.interrupted:
-            raise StoppedError(f"Stopped by {self.reason}. What has landed is safe; run again to go on.")
+            raise StoppedError(f"Stopped by {self.reason}. {SAFE}")
 
     @asynccontextmanager
     async def draining(self, *, most: float = inf) -> AsyncIterator[None]:
