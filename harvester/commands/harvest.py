@@ -25,10 +25,10 @@ from harvester.model.ids import KINDS
 from harvester.model.outcome import Failed, Found, Fresh, Missing, Outcome, name_of
 from harvester.model.record import record_line
 from harvester.runs.data_files import Warnings
-from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runs.lease import TIMES, LeaseTimes, hold_lease
 from harvester.runs.open import open_run
 from harvester.runs.run import Run, abort_uploads, land_batch
-from harvester.runtime.clock import Clock
+from harvester.runtime.clock import CLOCK, Clock
 from harvester.runtime.concurrency import MemoryBudget, fan_out
 from harvester.runtime.current_run import CURRENT_RUN, RunRef
 from harvester.runtime.observer import BatchLanded, RunBegun, RunEnded, TitleDone, ignore
@@ -76,7 +76,7 @@ class LeaseOptions:
 
     wait: bool = True  # while another harvest is at work; False: raise `BusyError`
     token: str | None = None  # of a lease that several processes share; None: a random one
-    times: LeaseTimes = field(default_factory=LeaseTimes)
+    times: LeaseTimes = TIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ async def harvest(
     run_name: str | None = None,  # this run; None: the one that `open_run` finds
     attempt: str | None = None,  # leave titles that failed in this attempt; None: try all again
     lease_options: LeaseOptions | None = None,  # None: wait for the lease
-    clock: Clock = Clock(),  # noqa: B008  # it is frozen
+    clock: Clock = CLOCK,
 ) -> HarvestReport:
     """Harvest the CSVs of `settings` into its bucket; resume where an earlier run stopped.
 

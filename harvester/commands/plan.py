@@ -10,7 +10,7 @@ from harvester.commands.result import result_json, run_ref
 from harvester.errors import Exit
 from harvester.model.manifest import InputCounts
 from harvester.runs.open import open_run
-from harvester.runtime.clock import Clock
+from harvester.runtime.clock import CLOCK, Clock
 from harvester.runtime.current_run import CURRENT_RUN
 from harvester.tmdb.cost import REQUESTS
 from harvester.tmdb.rate_limiter import effective_rate, seconds_for
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harvester.settings.settings import Settings
 
 
-async def plan(settings: Settings, *, again: bool = False, clock: Clock = Clock()) -> dict[str, Any]:  # noqa: B008  # it is frozen
+async def plan(settings: Settings, *, again: bool = False, clock: Clock = CLOCK) -> dict[str, Any]:
     """What `harvest` would do with these settings, as `--json` prints it; nothing is written.
 
     Requests and seconds are a lower bound: every title costs its `REQUESTS`, and no request is repeated.

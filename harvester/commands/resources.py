@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from harvester.aws.secrets import fetch_key
 from harvester.model.layout import Layout
 from harvester.model.s3_url import S3Url
-from harvester.runtime.clock import Clock
+from harvester.runtime.clock import CLOCK, Clock
 from harvester.runtime.observer import ignore
 from harvester.sources.registry import read_inputs
 from harvester.sources.source import SourceOptions
@@ -88,7 +88,7 @@ class Resources:
     """
 
     settings: Settings
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = CLOCK
     observer: Observer = ignore
 
     @property

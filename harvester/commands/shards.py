@@ -35,10 +35,10 @@ from harvester.errors import Exit, InputError, NewerFormatError
 from harvester.model.batch import BATCH_SIZE, Batch
 from harvester.model.documents import FORMAT, RunName, Token
 from harvester.model.ids import Collection, TitleId
-from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runs.lease import TIMES, LeaseTimes, hold_lease
 from harvester.runs.open import open_part
 from harvester.runs.run import abort_uploads
-from harvester.runtime.clock import Clock
+from harvester.runtime.clock import CLOCK, Clock
 from harvester.runtime.current_run import CURRENT_RUN
 from harvester.runtime.observer import ignore
 from harvester.store.store import RetryPolicy
@@ -138,8 +138,8 @@ async def plan_shards(
     children: int = CHILDREN,  # at most so many harvest at a time
     again: bool = False,  # begin a new generation where today's run is finished
     execution: str | None = None,  # of the state machine; tokens follow from it, so that a repeated plan is the same
-    times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
-    clock: Clock = Clock(),  # noqa: B008  # it is frozen
+    times: LeaseTimes = TIMES,
+    clock: Clock = CLOCK,
 ) -> dict[str, Any]:
     """Write the run's manifest, and the shards of what is left of it as a JSON list in the bucket.
 
@@ -184,8 +184,8 @@ async def harvest_shard(
     *,
     shutdown: Shutdown,
     observer: Observer = ignore,
-    times: LeaseTimes = LeaseTimes(),  # noqa: B008  # it is frozen
-    clock: Clock = Clock(),  # noqa: B008  # it is frozen
+    times: LeaseTimes = TIMES,
+    clock: Clock = CLOCK,
 ) -> HarvestReport:
     """Harvest what is left of `shard`, under the lease that `plan_shards` took."""
     CURRENT_RUN.set(None)
@@ -203,8 +203,8 @@ async def _harvest_shard(resources: Resources, shard: Shard, shutdown: Shutdown,
         async with shutdown.immediately():
             bucket = await stack.enter_async_context(resources.lake(retry_policy=RetryPolicy.WAIT_OUT))
             CURRENT_RUN.set(run_ref(bucket, layout))
-            holding = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
-            lease = await stack.enter_async_context(holding)
+            lease_context = hold_lease(bucket, layout.lease_key, token=shard.token, shared=True, times=times)
+            lease = await stack.enter_async_context(lease_context)
             await abort_uploads(bucket, layout, frozenset(batch.name for batch in batches))
             which = {"generation": shard.generation, "attempt": shard.attempt}
             run = await open_part(bucket, layout, batches, **which, options=resources.options, clock=clock)

@@ -35,7 +35,7 @@ from harvester.runs.documents import (
     read_receipt,
     runs_to_read,
 )
-from harvester.runs.lease import LeaseTimes, hold_lease
+from harvester.runs.lease import TIMES, LeaseTimes, hold_lease
 from harvester.runs.other_runs import Day, HarvestedByOthers, read_day
 from harvester.runs.repair import repair
 from harvester.runs.run import FILES_AT_ONCE
@@ -109,7 +109,7 @@ async def verify(
     run: str | None = None,
     day: str | None = None,  # such as 2026-11-29
     repairing: bool = False,  # first take the lease, move foreign objects to quarantine and remove stale files
-    times: LeaseTimes | None = None,
+    times: LeaseTimes = TIMES,
     progress: Progress = lambda _read, _all: None,  # receipts read, and their total
 ) -> VerificationReport:
     """Verify `run`, all runs of a `day`, or the run that was at work last.
@@ -132,7 +132,7 @@ async def verify(
         read = partial(_read, bucket, layout, run, day, progress, started_at=utc_now())
         if not repairing:
             return await read()
-        lease = await stack.enter_async_context(hold_lease(bucket, layout.lease_key, times=times or LeaseTimes()))
+        lease = await stack.enter_async_context(hold_lease(bucket, layout.lease_key, times=times))
         verification = await read()
         if verification.foreign or verification.stale:
             repaired = await repair(bucket, verification.foreign, verification.stale, check=lease.check)

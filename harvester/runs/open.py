@@ -27,7 +27,7 @@ from harvester.runs.documents import (
 )
 from harvester.runs.other_runs import Day, read_day
 from harvester.runs.run import Run
-from harvester.runtime.clock import Clock
+from harvester.runtime.clock import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ async def open_run(
     attempt: str | None = None,  # of a fan-out: batches whose failed titles it has tried count as done
     generation: str | None = None,  # token of a new generation; random by default
     day: str | None = None,  # date of a new run; today by default
-    clock: Clock = Clock(),  # noqa: B008  # it is frozen
+    clock: Clock = CLOCK,
     warnings: Warnings | None = None,
 ) -> Run:
     """The run to resume, or a new one.
@@ -92,7 +92,7 @@ async def open_part(
     options: RecordOptions,
     generation: str,
     attempt: str,
-    clock: Clock = Clock(),  # noqa: B008  # it is frozen
+    clock: Clock = CLOCK,
 ) -> Run:
     """The part of a run that consists of `batches`; a CorruptLakeError if they are not in its manifest."""
     manifest = await read_manifest(bucket, layout)

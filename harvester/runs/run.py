@@ -25,7 +25,7 @@ from harvester.model.outcome import Failed, Found, is_tmdb_id
 from harvester.model.receipt import LandedFile, Receipt, outcome_json
 from harvester.runs.data_files import is_as_landed, list_data, read_records
 from harvester.runs.documents import listing_digest, read_document, read_manifest, read_receipt
-from harvester.runtime.clock import Clock
+from harvester.runtime.clock import CLOCK, Clock
 from harvester.runtime.concurrency import fan_out
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Run:
     finished: bool = False  # closed, and nothing has changed in the lake since
     attempt: str | None = None  # of a fan-out; written into the receipts
     lease: Lease | None = None
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = CLOCK
 
     @property
     def name(self) -> str:

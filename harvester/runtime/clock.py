@@ -27,3 +27,7 @@ class Clock:
 
     now: Callable[[], str] = utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+CLOCK = Clock()
+"""The real one."""
