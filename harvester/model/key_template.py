@@ -76,23 +76,24 @@ class KeyTemplate:
             raise ValueError(
                 "must have {collection} and end in /{name}, with no field but these, {yyyy}, {mm} and {dd}"
             )
-        folders = prefix.split("/")
+        template, folders = cls(text), prefix.split("/")
         for collection in KINDS:
-            shared = "".join(_start(text, collection=collection).rpartition("/")[:2])
+            shared = "".join(template.start(collection=collection).rpartition("/")[:2])
             parts = [_pattern(part, collection=collection) for part in text.split("/")]
             below = len(folders) < len(parts) and all(map(re.Pattern.fullmatch, parts, folders))
             if below or (shared and prefix.startswith(shared)):
                 rule = "no CSV may lie below the prefix, nor the prefix in the CSVs' folder"
                 raise ValueError(f"overlaps with S3_PREFIX {prefix!r}: {rule}. Change one of the two")
-        return cls(text)
+        return template
 
     def fill(self, **values: str) -> str:
         """The key with these values."""
-        return _fill(self.text, **values)
+        return _FIELD.sub(lambda field: values[field[1]], self.text)
 
     def start(self, **values: str) -> str:
         """The common start of all keys with these values: the template filled up to the first field without a value."""
-        return _start(self.text, **values)
+        missing = next((field for field in _FIELD.finditer(self.text) if field[1] not in values), None)
+        return KeyTemplate(self.text[: missing.start()] if missing else self.text).fill(**values)
 
     def parse(self, key: str, **known: str) -> dict[str, str] | None:
         """The values that, with the `known` ones, fill the template to this `key`; None if there are none."""
@@ -100,15 +101,6 @@ class KeyTemplate:
             return None
         values = found.groupdict()
         return values if self.fill(**known, **values) == key else None  # a template may name the year twice
-
-
-def _fill(template: str, **values: str) -> str:
-    return _FIELD.sub(lambda field: values[field[1]], template)
-
-
-def _start(template: str, **values: str) -> str:
-    missing = next((field for field in _FIELD.finditer(template) if field[1] not in values), None)
-    return _fill(template[: missing.start()] if missing else template, **values)
 
 
 @lru_cache(maxsize=256)
