@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 import orjson
 
-from harvester.fakes.records import share
+from harvester.fakes.records import pick, share
 
 Route: TypeAlias = Literal["movie", "find", "tv", "authentication", "other"]
 Way: TypeAlias = Literal[
@@ -185,12 +185,8 @@ def random_faults(shares: Mapping[str, float], *, seed: int = 0) -> Faults:
     _check(shares, NAMED)
 
     def fault(asked: Asked) -> Fault | None:
-        chance = share("fault", seed, asked.route, asked.id, asked.attempt)
-        for name, part in shares.items():
-            if chance < part:
-                return NAMED[name]
-            chance -= part
-        return None
+        name = pick(shares, share("fault", seed, asked.route, asked.id, asked.attempt))
+        return NAMED[name] if name else None
 
     return fault
 

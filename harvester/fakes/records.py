@@ -59,6 +59,15 @@ def share(*what: object) -> float:
     return _seed(*what) / 2**48
 
 
+def pick(shares: Mapping[str, float], chance: float) -> str | None:
+    """The name to whose share of [0, 1) `chance` belongs; None if it is in no share."""
+    for name, part in shares.items():
+        if chance < part:
+            return name
+        chance -= part
+    return None
+
+
 def tmdb_id(kind: str, tt: str) -> int:
     """TMDB's number for this IMDb id as a movie, tv, episode or season; `imdb_id` is the inverse."""
     return number_of(tt) ^ _MASKS[kind]

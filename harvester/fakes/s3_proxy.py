@@ -25,7 +25,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from harvester.fakes.records import share
+from harvester.fakes.records import pick, share
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -225,11 +225,7 @@ def random_faults(shares: Mapping[str, float], *, seed: int = 0) -> Rule:
     """A rule that gives each fault, by its name in `NAMED`, to its share of all calls, chosen by the seed alone."""
 
     async def rule(call: Call, forward: Forward) -> web.StreamResponse:
-        chance = share("s3", seed, call.operation, call.key, call.part, call.attempt)
-        for name, part in shares.items():
-            if chance < part:
-                return await NAMED[name](call, forward)
-            chance -= part
-        return await forward()
+        name = pick(shares, share("s3", seed, call.operation, call.key, call.part, call.attempt))
+        return await (NAMED[name](call, forward) if name else forward())
 
     return rule
