@@ -1,8 +1,8 @@
 """The commands of the command line.
 
 The result goes to standard output, as text or, with `--json`, as one JSON object; progress and logs go to standard
-error. Every command ends with one of the exit codes of `errors`. Heavy modules are imported by the command that needs
-them.
+error. Every command ends with one of the exit codes of `errors`. The modules of a command are imported
+when it is called.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ from harvester.errors import SAFE, Exit, HarvestError, readable
 from harvester.reports.json_output import print_json
 from harvester.runtime.clock import utc_now
 from harvester.runtime.current_run import CURRENT_RUN
+from harvester.settings.provenance import sdk_variables, unknown_names
+from harvester.settings.settings import Settings, load_settings, raw_secrets
 
 if TYPE_CHECKING:
     from harvester.settings.redaction import RedactingStream
@@ -44,9 +46,6 @@ def run_command(command: Command, options: dict[str, Any]) -> NoReturn:
 
     It may also name the `settings` in force, the `flags` given for settings, and the `secrets` to redact.
     """
-    from harvester.settings.provenance import unknown_names
-    from harvester.settings.settings import Settings, load_settings, raw_secrets
-
     flags = {name: value for name, value in options.items() if name in Settings.model_fields}
     secrets = [*raw_secrets(**flags), *_prepare_sdk_variables()]
     add_secrets(*secrets)
@@ -69,8 +68,6 @@ def _prepare_sdk_variables() -> list[str]:
     Empty ones are removed: Docker passes on what an `--env-file` leaves empty, and the SDK would look for a profile
     without a name.
     """
-    from harvester.settings.provenance import sdk_variables
-
     for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
         del os.environ[name]
     for name, value in sdk_variables(os.environ).items():

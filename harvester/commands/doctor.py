@@ -24,6 +24,7 @@ from harvester.commands.result import result_json
 from harvester.errors import Exit, HarvestError, SettingsError, StoreError, StoreErrorKind
 from harvester.model.csv_path import STDIN
 from harvester.model.layout import RUNS
+from harvester.runtime.clock import utc_now
 from harvester.settings.provenance import provenance, unknown_names
 from harvester.settings.redaction import redact
 from harvester.settings.settings import ENV_FILE, Settings, load_settings
@@ -194,7 +195,7 @@ async def _bucket(settings: Settings) -> AsyncIterator[Finding]:
     if settings.s3_bucket is None:
         yield Finding("S3", "not tried", "there is no bucket")
         return
-    day = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    day = utc_now()[:10]
     try:
         async with Resources(settings).lake() as bucket:
             checks = PermissionChecks(bucket, prefix=settings.s3_prefix, template=settings.s3_key_template, day=day)
